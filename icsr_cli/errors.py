@@ -1,0 +1,59 @@
+"""Errors a person can act on: what came, what was expected, what to do next."""
+
+from __future__ import annotations
+
+
+class IcsrError(Exception):
+    """Base of every error that the user can mend; the command line shows it without a traceback.
+
+    The message is complete as it stands: it says what came, what was expected and what to do next.
+    ``exit_code`` is what the process returns (1: failed, 2: wrong usage).
+    """
+
+    exit_code = 1
+
+
+class UsageError(IcsrError):
+    """A wrong option, argument or setting."""
+
+    exit_code = 2
+
+
+class InputError(IcsrError, ValueError):
+    """An argument whose shape, type or value does not fit; the message names the argument."""
+
+
+class DatasetError(IcsrError):
+    """A data set that is missing, damaged or not in its published layout."""
+
+
+class ModelError(IcsrError):
+    """Weights that are missing, damaged, of another architecture, or not safe to open."""
+
+
+class RunError(IcsrError):
+    """A run folder that is missing, incomplete, or does not fit what is asked of it."""
+
+
+class TrainingError(IcsrError):
+    """Training cannot go on; the last good state is on disk."""
+
+
+class MissingExtraError(IcsrError):
+    """An optional library is not installed; the message holds the line that installs it."""
+
+    def __init__(self, library: str, extra: str, purpose: str) -> None:
+        super().__init__(
+            f"{purpose} needs the library {library!r}, which is not installed. "
+            f"Install it with: pip install 'icsr[{extra}]'"
+        )
+
+
+class Interrupted(IcsrError):  # noqa: N818 - not a fault: the user asked for it
+    """SIGINT or SIGTERM arrived; the state is saved and ``--resume`` goes on from it."""
+
+    exit_code = 130
+
+    def __init__(self, message: str, *, signal_number: int = 2) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number

@@ -1,0 +1,85 @@
+"""What the engine reports to. It knows nothing of terminals; the command line implements this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Protocol, TypeAlias
+
+Figure: TypeAlias = "float | int | str"
+
+
+class Task(Protocol):
+    """One bar: a known amount of work that moves on."""
+
+    def advance(self, count: int = 1) -> None:
+        """Move on by ``count`` units."""
+
+    def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Set the live figures beside the bar.
+
+        ``figures`` is called only when the bar is drawn, so that a loss on the GPU is not waited for.
+        """
+
+    def __enter__(self) -> Task: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+
+class Progress(Protocol):
+    """Where the engine's news go."""
+
+    def task(self, title: str, total: int, unit: str = "it") -> Task:
+        """Open a bar of ``total`` units (used as a context manager)."""
+
+    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
+        """Say that a part is finished, an epoch for instance, and what came of it."""
+
+    def note(self, message: str) -> None:
+        """Say something the user should read, once."""
+
+    def warn(self, message: str) -> None:
+        """Say what could not be done, or will surprise."""
+
+
+class SilentTask:
+    """A bar that nobody sees."""
+
+    def advance(self, count: int = 1) -> None:
+        """Do nothing."""
+
+    def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        """Do nothing."""
+
+    def __enter__(self) -> SilentTask:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Do nothing."""
+
+
+class SilentProgress:
+    """The default: reports to nobody."""
+
+    def task(self, title: str, total: int, unit: str = "it") -> SilentTask:
+        """Open a bar that nobody sees."""
+        return SilentTask()
+
+    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
+        """Do nothing."""
+
+    def note(self, message: str) -> None:
+        """Do nothing."""
+
+    def warn(self, message: str) -> None:
+        """Do nothing."""
