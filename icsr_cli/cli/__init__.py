@@ -1,0 +1,1 @@
+"""The command line: the only room that talks to a person, one file per command."""

@@ -1,0 +1,269 @@
+"""How the command line speaks: results on standard output, progress and messages on standard error."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+from icsr_cli.progress import Figure, Progress, SilentProgress, Task
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress as RichBars
+    from rich.progress import TaskID
+    from tqdm import tqdm
+
+
+def make_progress(quiet: bool, as_json: bool) -> Progress:
+    """Give what suits standard error: live bars on a terminal, lines elsewhere, nothing if ``quiet``.
+
+    With ``as_json`` a program reads along: bars stay on a terminal, lines do not appear.
+    """
+    if quiet or (as_json and not sys.stderr.isatty()):
+        return QuietProgress()
+    return BarProgress() if sys.stderr.isatty() else LineProgress()
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on standard output; columns in which every value is a number are right-aligned."""
+    from rich.table import Table
+
+    cells = [[_text(value) for value in row] for row in rows]
+    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
+    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    for column, right in zip(columns, numeric, strict=True):
+        table.add_column(column, justify="right" if right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    output().print(table)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
+    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def output() -> Console:
+    """Give the console of standard output. A pipe gets room for whole rows, not 80 columns."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def message(text: str, *, style: str = "") -> None:
+    """Print a line on standard error."""
+    from rich.console import Console
+
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+
+
+def format_figures(figures: Mapping[str, Figure]) -> str:
+    """Give ``name value`` pairs on one line; floats with three significant digits or as they are read."""
+    return "  ".join(f"{name} {_text(value)}" for name, value in figures.items())
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "-"}[value]
+    if isinstance(value, float):
+        if value != value:
+            return "-"
+        return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _is_number(text: str) -> bool:
+    return text == "-" or text.replace(",", "").rstrip("%").replace(".", "", 1).lstrip("+-").isdigit()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(below) for key, below in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(below) for below in value]
+    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
+        return _plain(value.tolist())
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+class QuietProgress(SilentProgress):
+    """No bars; what the user must know is still said."""
+
+    def warn(self, message_: str) -> None:
+        """Print the warning on standard error."""
+        message(f"Warning: {message_}", style="yellow")
+
+
+class BarProgress:
+    """Rich bars with live figures on standard error."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            SpinnerColumn,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._console = Console(file=sys.stderr, highlight=False)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"),
+            TimeRemainingColumn(compact=True),
+            _FigureColumn(),
+            console=self._console,
+            transient=True,
+            refresh_per_second=4,
+        )
+        self._open = 0
+
+    def task(self, title: str, total: int, unit: str = "it") -> Task:
+        """Open a bar; the display lives as long as one bar is open."""
+        if self._open == 0:
+            self._bars.start()
+        self._open += 1
+        return _BarTask(self, self._bars, self._bars.add_task(title, total=total, unit=unit))
+
+    def close(self) -> None:
+        """Forget one bar; with the last one the display goes."""
+        self._open -= 1
+        if self._open == 0:
+            self._bars.stop()
+
+    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
+        """Print a line above the bars."""
+        self._console.print(f"[bold]{title}[/]  {_styled(figures)}")
+
+    def note(self, message: str) -> None:
+        """Print a plain line above the bars."""
+        self._console.print(message, markup=False, soft_wrap=True)
+
+    def warn(self, message: str) -> None:
+        """Print a yellow line above the bars."""
+        self._console.print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _styled(figures: Mapping[str, Figure]) -> str:
+    return "  ".join(f"[dim]{name}[/] {_text(value)}" for name, value in figures.items())
+
+
+class _BarTask:
+    def __init__(self, owner: BarProgress, bars: RichBars, number: TaskID) -> None:
+        self._owner, self._bars, self._number = owner, bars, number
+
+    def advance(self, count: int = 1) -> None:
+        self._bars.advance(self._number, count)
+
+    def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        self._bars.update(self._number, figures=figures)
+
+    def __enter__(self) -> _BarTask:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bars.remove_task(self._number)
+        self._owner.close()
+
+
+def _FigureColumn() -> Any:  # noqa: N802 - a class made late: rich is imported only when bars are drawn
+    from rich.progress import ProgressColumn
+    from rich.progress import Task as RichTask
+    from rich.text import Text
+
+    class FigureColumn(ProgressColumn):
+        """The live figures: asked for only when drawn, so that nothing waits for the device."""
+
+        def render(self, task: RichTask) -> Text:
+            figures = task.fields.get("figures")
+            return Text(format_figures(figures()) if figures else "", style="dim")
+
+    return FigureColumn()
+
+
+class LineProgress:
+    """tqdm, a line now and then, for a log file or a pipe."""
+
+    def task(self, title: str, total: int, unit: str = "it") -> Task:
+        """Open a bar that prints a line every half minute, none if it ends before."""
+        from tqdm import tqdm
+
+        bar = tqdm(
+            total=total,
+            desc=title,
+            unit=unit,
+            file=_WholeLines(sys.stderr),
+            mininterval=30,
+            maxinterval=60,
+            delay=30,
+            leave=False,
+            ascii=True,
+            ncols=100,
+        )
+        return _LineTask(bar)
+
+    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
+        """Print a line with the time of day."""
+        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {title}  {format_figures(figures)}\n")
+        sys.stderr.flush()
+
+    def note(self, message: str) -> None:
+        """Print a line."""
+        sys.stderr.write(f"{message}\n")
+        sys.stderr.flush()
+
+    def warn(self, message: str) -> None:
+        """Print a line."""
+        self.note(f"Warning: {message}")
+
+
+class _WholeLines:
+    """A stream for tqdm that ends each state of the bar with a newline instead of drawing over it."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._lock = stream, threading.Lock()
+
+    def write(self, text: str) -> int:
+        line = text.strip()
+        if line:
+            with self._lock:
+                self._stream.write(line + "\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class _LineTask:
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self._bar = bar
+
+    def advance(self, count: int = 1) -> None:
+        self._bar.update(count)
+
+    def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        # A line appears twice a minute; asking for the figures only then costs nothing between.
+        if time.time() - self._bar.last_print_t >= self._bar.mininterval:
+            self._bar.set_postfix_str(format_figures(figures()), refresh=False)
+
+    def __enter__(self) -> _LineTask:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._bar.close()

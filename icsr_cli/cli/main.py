@@ -1,0 +1,84 @@
+"""The executable: registers the commands, and turns errors into one message and an exit code."""
+
+from __future__ import annotations
+
+import errno
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from icsr_cli import __version__
+from icsr_cli.errors import IcsrError
+
+
+class _Commands(TyperGroup):
+    """The root group: every fault of a command passes here, in the shell and in tests alike."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        # --debug may stand anywhere, since one adds it to the end of the line that failed.
+        ctx.obj = {"debug": "--debug" in args}
+        return super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (IcsrError, KeyboardInterrupt, OSError, MemoryError, RuntimeError) as error:
+            text, code = _explain(error)
+            if text is None or ctx.obj["debug"]:
+                raise
+            from icsr_cli.cli.console import message
+
+            message(text, style="red" if code != 130 else "yellow")
+            raise typer.Exit(code) from None
+
+
+def _explain(error: BaseException) -> tuple[str | None, int]:
+    """Give the message and the exit code of a fault; no message means: a defect of ours, show it all."""
+    if isinstance(error, IcsrError):
+        return f"Error: {error}" if error.exit_code < 128 else str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "Interrupted.", 130
+    if isinstance(error, MemoryError):
+        return (
+            "Error: out of memory. A smaller batch (-b) or data set needs less; `icsr doctor` shows what is free.",
+            1,
+        )
+    if type(error).__name__ == "OutOfMemoryError":
+        return f"Error: the GPU is out of memory. Take a smaller batch (-b). Torch says: {error}", 1
+    if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+        if error.errno == errno.ENOSPC:
+            return (
+                f"Error: the disk is full ({error.filename or 'while writing'}). Free space and go on with --resume.",
+                1,
+            )
+        return f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
+    return None, 1
+
+
+app = typer.Typer(
+    name="icsr",
+    cls=_Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Unsupervised person re-identification with camera labels (ICSR, arXiv 2304.12634).",
+    epilog="Start with: icsr demo",
+)
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    if version:
+        sys.stdout.write(f"icsr {__version__}\n")
+        raise typer.Exit
+
+
+def run() -> None:
+    """Run the command line; the entry point of the executable."""
+    app()
