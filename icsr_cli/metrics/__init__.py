@@ -1,0 +1,20 @@
+"""Measures of what was learnt: retrieval (mAP, CMC, mINP, re-ranking) and the quality of labels."""
+
+from icsr_cli.metrics.quality import LabelQuality, label_quality
+from icsr_cli.metrics.ranking import (
+    Ranking,
+    rank,
+    rank_by_camera,
+    rank_distances,
+    rank_distances_by_camera,
+)
+
+__all__ = [
+    "LabelQuality",
+    "Ranking",
+    "label_quality",
+    "rank",
+    "rank_by_camera",
+    "rank_distances",
+    "rank_distances_by_camera",
+]

@@ -1,0 +1,112 @@
+"""How well pseudo labels agree with the truth, where somebody knows it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import normalized_mutual_info_score
+
+from icsr_cli.errors import InputError
+from icsr_cli.metrics.inputs import integer_vector
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
+
+
+@dataclass(frozen=True)
+class LabelQuality:
+    """Agreement of clusters with identities, over the images that have both. Shares are 0 to 1.
+
+    ``pairwise_*``: over pairs of images; precision is the share of pairs in one cluster that show one
+    identity, recall the share of pairs of one identity that are in one cluster, f their harmonic mean.
+    ``bcubed_*``: the same seen from each image, then averaged over images (Amigó et al., 2009).
+    ``expansion``: into how many clusters an identity falls on average; 1 is best.
+    ``nmi``: normalised mutual information, by the arithmetic mean of both entropies.
+    ``n_images``, ``n_clusters``, ``n_identities``: what it was computed on.
+    ``coverage``: that share of the images of known identity has a label.
+    """
+
+    pairwise_precision: float
+    pairwise_recall: float
+    pairwise_f: float
+    bcubed_precision: float
+    bcubed_recall: float
+    bcubed_f: float
+    expansion: float
+    nmi: float
+    n_images: int
+    n_clusters: int
+    n_identities: int
+    coverage: float
+
+    def as_dict(self) -> dict[str, float | int]:
+        """Give the fields under their names, for JSON."""
+        return asdict(self)
+
+
+def label_quality(labels: Any, ids: Any) -> LabelQuality:
+    """Compare ``labels`` with the true ``ids``: both whole numbers (n,), numpy or torch.
+
+    Images with a label below 0 (noise, thrown out) and images of ``UNKNOWN_IDENTITY`` are left out.
+    Where there is no pair to judge (every cluster, or every identity, has one image), the share of wrong
+    ones is none, and that precision or recall is 1. Time and memory are those of sorting n numbers.
+
+    Raises InputError for shapes or types that do not fit, or when no image has both a label and an identity.
+    """
+    clusters = integer_vector(labels, "labels")
+    identities = integer_vector(ids, "ids", len(clusters))
+    known = identities != UNKNOWN_IDENTITY
+    judged = known & (clusters > NO_CLUSTER)
+    if not judged.any():
+        raise InputError(
+            f"none of the {len(clusters)} images has both a label (0 or higher) and a known identity (not "
+            f"{UNKNOWN_IDENTITY}); {int((clusters > NO_CLUSTER).sum())} have a label, {int(known.sum())} an "
+            "identity. Labels can be judged only where both are known."
+        )
+    clusters, identities = clusters[judged], identities[judged]
+    cells = np.unique(np.stack([clusters, identities]), axis=1, return_counts=True)
+    (cell_cluster, cell_identity), together = cells
+    in_cluster = _sizes(cell_cluster, together)
+    of_identity = _sizes(cell_identity, together)
+    n_images, n_identities = len(clusters), len(np.unique(cell_identity))
+    n_clusters = len(np.unique(cell_cluster))
+    pairs = _pairs(together)
+    precision = _share(pairs, _pairs(np.unique(clusters, return_counts=True)[1]))
+    recall = _share(pairs, _pairs(np.unique(identities, return_counts=True)[1]))
+    bcubed_precision = float((together * together / in_cluster).sum() / n_images)
+    bcubed_recall = float((together * together / of_identity).sum() / n_images)
+    return LabelQuality(
+        pairwise_precision=precision,
+        pairwise_recall=recall,
+        pairwise_f=_harmonic_mean(precision, recall),
+        bcubed_precision=bcubed_precision,
+        bcubed_recall=bcubed_recall,
+        bcubed_f=_harmonic_mean(bcubed_precision, bcubed_recall),
+        expansion=len(together) / n_identities,
+        nmi=float(normalized_mutual_info_score(identities, clusters, average_method="arithmetic")),
+        n_images=n_images,
+        n_clusters=n_clusters,
+        n_identities=n_identities,
+        coverage=n_images / int(known.sum()),
+    )
+
+
+def _sizes(names: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Per cell of the contingency table: the size of its whole row (or column)."""
+    _, inverse = np.unique(names, return_inverse=True)
+    totals: npt.NDArray[np.float64] = np.bincount(inverse, weights=counts).astype(np.float64)
+    return totals[inverse]
+
+
+def _pairs(sizes: npt.NDArray[np.int64]) -> int:
+    """How many pairs of images groups of these sizes hold."""
+    return int((sizes * (sizes - 1) // 2).sum())
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 1.0
+
+
+def _harmonic_mean(precision: float, recall: float) -> float:
+    return 2 * precision * recall / (precision + recall) if precision + recall else 0.0
