@@ -1,0 +1,20 @@
+"""Networks: backbone, pooling, embedding; weights in and out. One file per family in ``backbones``."""
+
+from .catalogue import available, build
+from .detection import detect, open_model
+from .network import POOLINGS, ModelSpec, Network
+from .weights import load_into, load_weights, read_metadata, save_weights
+
+__all__ = [
+    "POOLINGS",
+    "ModelSpec",
+    "Network",
+    "available",
+    "build",
+    "detect",
+    "load_into",
+    "load_weights",
+    "open_model",
+    "read_metadata",
+    "save_weights",
+]

@@ -1,0 +1,242 @@
+"""Weights in and out: published checkpoints, ImageNet files, safetensors."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from .network import Network
+
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+_CLASSIFIERS = ("fc.", "classifier")
+_HEAD = ("gap.", "feat.", "feat_bn.")
+_STAGE = re.compile(r"^layer(\d)\.")
+
+
+def fetch(address: str, arch: str) -> Path:
+    """Give the file of ImageNet weights in torch hub's folder; download and check it where it is missing.
+
+    Raises:
+        ModelError: it cannot be fetched, or its SHA-256 is not the one in its name.
+    """
+    name = Path(urlparse(address).path).name
+    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    if file.exists():
+        return file
+    digest = name.rpartition("-")[2].partition(".")[0]
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+    ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
+        raise ModelError(
+            f"ImageNet weights of {arch}: {name} is not in {file.parent} and could not be fetched ({error}). "
+            f"Download {address} and put it there, or name it with --weights FILE, "
+            "or start from random weights with --weights none."
+        ) from error
+    return file
+
+
+def load_weights(path: str | Path) -> dict[str, Tensor]:
+    """Read a state dict from a .safetensors file or a PyTorch checkpoint, on the CPU.
+
+    A ``{"state_dict": ...}`` around it and the prefixes ``module.`` and ``_orig_mod.`` are taken off.
+    A PyTorch file is opened with ``weights_only=True``: nothing in it can run.
+
+    Raises:
+        ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise ModelError(
+            f"{path}: no state dict in it, but {type(content).__name__}. Give a file of weights."
+        )
+    strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if strange:
+        raise ModelError(
+            f"{path}: no state dict in it: {_some(strange)} are not tensors. "
+            "Give a file that holds the parameters, alone or under 'state_dict'."
+        )
+    return {_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+        ) from error
+    return tensors
+
+
+def _read_torch(path: Path) -> Any:
+    scalar = np.float64(0).__reduce__()[0]
+    # Published checkpoints carry their mAP as a numpy number: these only make numbers out of bytes.
+    numbers: list[Any] = [
+        (scalar, "numpy.core.multiarray.scalar"),
+        (scalar, "numpy._core.multiarray.scalar"),
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+    ]
+    try:
+        with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if "Unsupported" in reason or "not an allowed" in reason:
+            culprit = re.search(r"(?:GLOBAL|global) (\S+)", reason)
+            what = f" ({culprit.group(1)})" if culprit else ""
+            raise ModelError(
+                f"{path}: refused, because it holds objects{what} that could run code when opened. "
+                "Give a file with nothing but tensors and numbers, such as a state dict or safetensors."
+            ) from error
+        raise _damaged(path, error) from error
+    except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    reason = str(error).strip().partition("\n")[0].strip() or type(error).__name__
+    size = path.stat().st_size
+    return ModelError(
+        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {reason}). Copy or download it again."
+    )
+
+
+def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give torchvision's names (conv1, bn1, layer1..4) the published ones, and drop classifiers."""
+    renamed = {}
+    for name, value in state.items():
+        if name.startswith(_CLASSIFIERS):
+            continue
+        head, _, tail = name.partition(".")
+        if head in ("conv1", "bn1"):
+            name = f"base.{0 if head == 'conv1' else 1}.{tail}"
+        elif stage := _STAGE.match(name):
+            name = f"base.{int(stage.group(1)) + 3}.{tail}"
+        renamed[name] = value
+    return renamed
+
+
+def is_backbone(state: Mapping[str, Tensor]) -> bool:
+    """Whether a state dict with published names holds a backbone and nothing of pooling or embedding."""
+    return all(name.startswith("base.") for name in state)
+
+
+def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict into a network; every name and shape has to fit.
+
+    A classifier in ``state`` is left out. A plain backbone, ImageNet weights for instance, leaves pooling,
+    embedding and the last normalisation as they are.
+
+    Raises:
+        ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
+            model is as it was.
+    """
+    own = model.state_dict()
+    new = published_names(state)
+    # Files older than PyTorch 0.4.1 do not count batches.
+    optional = {name for name in own if name.endswith("num_batches_tracked")}
+    if new and is_backbone(new):
+        optional |= {name for name in own if name.startswith(_HEAD)}
+    faults = {
+        "missing": [name for name in own if name not in new and name not in optional],
+        "unexpected": [name for name in new if name not in own],
+        "of another shape": [
+            f"{name} {tuple(new[name].shape)} instead of {tuple(own[name].shape)}"
+            for name in own
+            if name in new and new[name].shape != own[name].shape
+        ],
+    }
+    if any(faults.values()):
+        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
+        title = model.spec if isinstance(model, Network) else type(model).__name__
+        raise ModelError(
+            f"{source}: these weights do not fit {title}. {found}. "
+            "Build the network with the architecture, num_features, pooling and stripes of the file."
+        )
+    model.load_state_dict(new, strict=False)
+
+
+def _some(names: list[str], limit: int = 5) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
+
+
+def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+    """Write a network as safetensors, whole or not at all.
+
+    The header holds ``metadata`` (height and width of the images, for instance) and, for a ``Network``,
+    its arch, num_features, pooling and stripes. DistributedDataParallel and torch.compile around it are
+    taken off.
+
+    Raises:
+        ModelError: the file cannot be written; what was there before is intact.
+    """
+    path = Path(path)
+    while not isinstance(model, Network):
+        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
+        if not isinstance(inner, nn.Module):
+            break
+        model = inner
+    header = dict(metadata or {})
+    if isinstance(model, Network):
+        header |= model.spec.metadata()
+    tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(save(tensors, metadata=header))
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise ModelError(
+            f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "
+            "Check that the folder exists and has room."
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """Read the header of a safetensors file; empty for other files.
+
+    Raises:
+        ModelError: the file is missing or damaged.
+    """
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        return {}
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise ModelError(
+            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+        ) from error
