@@ -1,0 +1,125 @@
+"""Features of images: one row per image, in order, on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from .errors import InputError
+from .progress import SilentTask, Task
+
+PRECISIONS = ("fp32", "bf16")
+_MEAN = (0.485, 0.456, 0.406)
+_STD = (0.229, 0.224, 0.225)
+
+
+def extract(
+    model: nn.Module,
+    pixels: Any,
+    rows: Any = None,
+    *,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    task: Task | None = None,
+) -> Tensor:
+    """Embed images: float32 (n, d) on ``device``, in the order of ``rows``.
+
+    Args:
+        model: float (b, 3, h, w), normalised as for ImageNet, to (b, d); already on ``device``. It is put
+            into evaluation mode meanwhile.
+        pixels: uint8 (m, h, w, 3), a numpy array (a memory map as well) or a tensor on any device.
+        rows: int (n,), which images; all of them by default.
+        batch_size: images in one forward pass, at least 1.
+        device: where to compute.
+        precision: ``fp32``, or ``bf16`` for autocast on a GPU (on a CPU it is fp32 all the same).
+        task: told of every image that is done.
+
+    Raises:
+        InputError: shapes, types, rows or numbers do not fit.
+    """
+    device = torch.device(device)
+    rows = _check(pixels, rows, batch_size, precision)
+    if len(rows) == 0:
+        return torch.empty((0, int(getattr(model, "dim", 0))), device=device)
+    task = task or SilentTask()
+    half = precision == "bf16" and device.type == "cuda"
+    scale, shift = _constants(int(pixels.shape[2]), device)
+    features: Tensor | None = None
+    with (
+        torch.inference_mode(),
+        _evaluating(model),
+        torch.autocast(device.type, torch.bfloat16, enabled=half),
+    ):
+        for first in range(0, len(rows), batch_size):
+            part = rows[first : first + batch_size]
+            found = model(_normalise(_take(pixels, part, device), scale, shift))
+            if features is None:
+                with torch.inference_mode(False):  # an ordinary tensor, which training may use
+                    features = torch.empty((len(rows), found.shape[1]), device=device)
+            features[first : first + len(part)] = found
+            task.advance(len(part))
+    assert features is not None
+    return features
+
+
+def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> npt.NDArray[np.int64]:
+    shape = tuple(getattr(pixels, "shape", ()))
+    kind = getattr(pixels, "dtype", type(pixels).__name__)
+    if len(shape) != 4 or shape[3] != 3 or kind not in (torch.uint8, np.uint8):
+        raise InputError(f"pixels: expected uint8 (n, h, w, 3), got {kind} {shape}.")
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected at least 1, got {batch_size}.")
+    if precision not in PRECISIONS:
+        raise InputError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}.")
+    if rows is None:
+        return np.arange(shape[0], dtype=np.int64)
+    rows = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows)
+    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
+        raise InputError(f"rows: expected int (n,), got {rows.dtype} {rows.shape}.")
+    if rows.size and (rows.min() < 0 or rows.max() >= shape[0]):
+        raise InputError(f"rows: expected 0 to {shape[0] - 1}, got {rows.min()} to {rows.max()}.")
+    checked: npt.NDArray[np.int64] = rows.astype(np.int64, copy=False)
+    return checked
+
+
+def _constants(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift of the ImageNet normalisation, once per value of an image's row."""
+    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+    return (1 / (255 * std)).repeat(width).to(device), (-mean / std).repeat(width).to(device)
+
+
+def _normalise(batch: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    """Uint8 (b, h, w, 3) to float32 (b, 3, h, w), channels-last in memory."""
+    b, h, w, _ = batch.shape
+    values = batch.reshape(b, h, w * 3).to(torch.float32).mul_(scale).add_(shift)
+    return values.view(b, h, w, 3).permute(0, 3, 1, 2)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Put a model into evaluation mode, and each of its modules back into its own."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def _take(pixels: Any, rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
+    """Images at ``rows``, on the device; a copy from the host does not wait for the device."""
+    if isinstance(pixels, Tensor):
+        index = torch.from_numpy(rows).to(pixels.device, non_blocking=True)
+        return pixels.index_select(0, index).to(device, non_blocking=True)
+    batch = torch.from_numpy(np.asarray(pixels[rows]))
+    if device.type == "cuda":
+        batch = batch.pin_memory()
+    return batch.to(device, non_blocking=True)

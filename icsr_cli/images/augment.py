@@ -1,0 +1,156 @@
+"""Augmentation of whole batches on the device, each image by its own dice; normalisation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+#: Mean and standard deviation of ImageNet's pixels, on the scale 0 to 1.
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+_SCALE = (1 / (255 * STD[0]), 1 / (255 * STD[1]), 1 / (255 * STD[2]))
+_SHIFT = (-MEAN[0] / STD[0], -MEAN[1] / STD[1], -MEAN[2] / STD[2])
+
+_TRIES = 100
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Uint8 (b, h, w, 3) to float32 (b, 3, h, w): (x / 255 - mean) / std, channels-last in memory.
+
+    Raises:
+        InputError: another shape or type.
+    """
+    _check_pixels(pixels)
+    b, h, w, _ = pixels.shape
+    return _as_images(_normalise_rows(pixels.reshape(b, h, w * 3)), w)
+
+
+def _check_pixels(pixels: Tensor) -> None:
+    if pixels.dim() != 4 or pixels.shape[3] != 3 or pixels.dtype != torch.uint8:
+        raise InputError(f"pixels: expected uint8 (b, h, w, 3), got {pixels.dtype} {tuple(pixels.shape)}.")
+
+
+@lru_cache(maxsize=64)
+def _tiled(values: tuple[float, float, float], width: int, device: torch.device) -> Tensor:
+    """Three values over and over: float32 (width * 3,), kept, because making it waits for the device."""
+    with torch.inference_mode(False):
+        return torch.tensor(values).repeat(width).to(device)
+
+
+def _normalise_rows(rows: Tensor) -> Tensor:
+    """Normalise uint8 (..., w * 3); channels are innermost, so that whole rows are one vector."""
+    width = rows.shape[-1] // 3
+    values = rows.to(torch.float32)
+    return values.mul_(_tiled(_SCALE, width, rows.device)).add_(_tiled(_SHIFT, width, rows.device))
+
+
+def _as_images(rows: Tensor, width: int) -> Tensor:
+    """View (b, h, w * 3) as (b, 3, h, w)."""
+    b, h, _ = rows.shape
+    return rows.view(b, h, width, 3).permute(0, 3, 1, 2)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flip, pad and crop, normalise, erase: uint8 (b, height, width, 3) to float32 (b, 3, height, width).
+
+    Each image is flipped with probability ``flip``; padded with ``pad`` black pixels on all sides and cut
+    to its size at a random place; normalised; and with probability ``erase`` loses a rectangle of
+    ``erase_area`` (share of the image) and ``erase_aspect`` (height by width), filled with ``fill`` after
+    the normalisation (random erasing, arXiv 1708.04896: up to 100 tries for a rectangle that fits).
+
+    Raises:
+        InputError: a size, probability or range that cannot be.
+    """
+
+    height: int
+    width: int
+    flip: float = 0.5
+    pad: int = 10
+    erase: float = 0.5
+    erase_area: tuple[float, float] = (0.02, 0.4)
+    erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
+    fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1 or self.pad < 0:
+            raise InputError(
+                f"augmentation: expected height and width of at least 1 and pad of at least 0, got "
+                f"{self.height}, {self.width}, {self.pad}."
+            )
+        for name in ("flip", "erase"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name}: expected a probability from 0 to 1, got {getattr(self, name)}.")
+        for name, top in (("erase_area", 1.0), ("erase_aspect", float("inf"))):
+            low, high = getattr(self, name)
+            if not 0 < low <= high <= top:
+                raise InputError(f"{name}: expected 0 < low <= high <= {top}, got {low}, {high}.")
+
+    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
+        """Augment a batch; the result is channels-last in memory and on the device of ``pixels``.
+
+        The generator may live on the device or on the CPU (then both devices draw the same numbers).
+        Nothing waits for the device.
+
+        Raises:
+            InputError: pixels of another shape or type.
+        """
+        _check_pixels(pixels)
+        if tuple(pixels.shape[1:3]) != (self.height, self.width):
+            raise InputError(
+                f"pixels: expected images of {self.height} x {self.width} (height x width), got "
+                f"{pixels.shape[1]} x {pixels.shape[2]}. Resize them first."
+            )
+        dice = torch.rand((len(pixels), 6 + 2 * _TRIES), generator=generator, device=generator.device)
+        dice = dice.to(pixels.device, non_blocking=True)
+        rows = _normalise_rows(self._flip_and_crop(pixels, dice[:, :3]))
+        if self.erase > 0:
+            hole = self._holes(dice[:, 3:])
+            rows = torch.where(hole, _tiled(self.fill, self.width, rows.device), rows)
+        return _as_images(rows, self.width)
+
+    def _flip_and_crop(self, pixels: Tensor, dice: Tensor) -> Tensor:
+        """Uint8 (b, height, width, 3) to (b, height, width * 3), flipped, padded and cropped."""
+        b, pad = len(pixels), self.pad
+        tall, wide = self.height + 2 * pad, self.width + 2 * pad
+        # Both versions of each image lie padded in one buffer; a row of the result is a stretch of it.
+        buffer = pixels.new_zeros((2, b, tall, wide, 3))
+        inner = buffer[:, :, pad : pad + self.height, pad : pad + self.width]
+        inner[0] = pixels
+        inner[1] = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)
+        flipped = dice[:, 0] < self.flip
+        offset = (dice[:, 1:3] * (2 * pad + 1)).long().clamp_(max=2 * pad)
+        image = torch.arange(b, device=pixels.device) + b * flipped
+        first = (image * tall + offset[:, 0]) * wide + offset[:, 1]
+        start = first[:, None] + torch.arange(self.height, device=pixels.device) * wide
+        length = self.width * 3
+        stretches = buffer.view(-1).unfold(0, length, 3)  # one for each pixel to start at, no copy
+        return stretches[start.view(-1)].view(b, self.height, length)
+
+    def _holes(self, dice: Tensor) -> Tensor:
+        """Bool (b, height, width * 3): what is erased. ``dice`` are (b, 3 + 2 * tries)."""
+        area = _between(dice[:, 3 : 3 + _TRIES], self.erase_area) * (self.height * self.width)
+        aspect = _between(dice[:, 3 + _TRIES :], self.erase_aspect)
+        tall, wide = (area * aspect).sqrt().round(), (area / aspect).sqrt().round()
+        fits = (tall < self.height) & (wide < self.width)
+        first = fits.to(torch.uint8).argmax(dim=1, keepdim=True)
+        tall, wide = tall.gather(1, first), wide.gather(1, first)
+        chosen = fits.gather(1, first) & (dice[:, :1] < self.erase)
+        tall = torch.where(chosen, tall, 0)
+        top = (dice[:, 1:2] * (self.height - tall + 1)).floor().minimum(self.height - tall)
+        left = (dice[:, 2:3] * (self.width - wide + 1)).floor().minimum(self.width - wide)
+        row = torch.arange(self.height, device=dice.device)
+        column = torch.arange(self.width, device=dice.device).repeat_interleave(3)
+        in_rows = (row >= top) & (row < top + tall)
+        in_columns = (column >= left) & (column < left + wide)
+        return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def _between(dice: Tensor, bounds: tuple[float, float]) -> Tensor:
+    low, high = bounds
+    return low + (high - low) * dice
