@@ -1,0 +1,60 @@
+"""From a plan's shots to pixels, batch by batch; each batch stands alone."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.synthesis.brush import Canvas
+from icsr_cli.synthesis.figure import paint_people
+from icsr_cli.synthesis.lens import Optics, backgrounds, expose, furniture
+from icsr_cli.synthesis.passes import Plan, stream
+from icsr_cli.synthesis.world import World
+
+#: Pixels drawn at once. Part of what decides the pixels, because noise is drawn per batch.
+_BATCH_PIXELS: Final = 1 << 17
+_NOISE: Final = 100
+
+
+def batch_size(world: World) -> int:
+    """Give how many pictures are drawn at once."""
+    return max(8, _BATCH_PIXELS // (world.height * world.width))
+
+
+def batch_count(world: World, plan: Plan) -> int:
+    """Give how many batches the plan has."""
+    return -(-len(plan) // batch_size(world))
+
+
+def draw_batch(world: World, optic: Optics, plan: Plan, number: int) -> npt.NDArray[np.uint8]:
+    """Draw batch ``number`` of the plan: uint8 (batch, height, width, 3).
+
+    The pixels depend on the world and the number alone, not on who draws it or what was drawn before.
+    """
+    size = batch_size(world)
+    shots = plan.shots[number * size : (number + 1) * size]
+    pixels = backgrounds(world, optic, shots)
+    canvas = _canvas(world, shots, plan.people[shots["person"]]["stature"], pixels)
+    paint_people(canvas, plan.people[shots["person"]], shots)
+    furniture(world, optic, shots, pixels)
+    return expose(world, optic, shots, pixels, stream(world, _NOISE, number))
+
+
+def _canvas(
+    world: World,
+    shots: npt.NDArray[np.void],
+    stature: npt.NDArray[np.float32],
+    pixels: npt.NDArray[np.float32],
+) -> Canvas:
+    """Lay the body's coordinates over the pixels: the crop decides where it stands and how large it is."""
+    height = np.float32(world.height)
+    tall = np.float32(0.9) * (1 + shots["scale"]) * (1 + np.float32(0.03) * stature)
+    top = np.float32(0.5) * (1 - tall) + shots["shift_y"]
+    rows = (np.arange(world.height, dtype=np.float32) + np.float32(0.5)) / height
+    middle = np.float32(world.width / (2 * world.height))
+    columns = (np.arange(world.width, dtype=np.float32) + np.float32(0.5)) / height - middle
+    y = (rows[:, None] - top) / tall
+    x = (columns[:, None] - shots["shift_x"]) / tall
+    return Canvas(pixels, x[None], y[:, None], (tall * height).astype(np.float32))

@@ -1,0 +1,238 @@
+"""Who is seen where and when: which camera takes how many images of whom, and from which side."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.errors import InputError
+from icsr_cli.synthesis.cameras import PANORAMA_CROPS, PANORAMA_MARGIN, camera_table
+from icsr_cli.synthesis.people import draw_people
+from icsr_cli.synthesis.world import World
+from icsr_cli.types import IntArray
+
+TRAIN_FOLDER: Final = "bounding_box_train"
+QUERY_FOLDER: Final = "query"
+GALLERY_FOLDER: Final = "bounding_box_test"
+
+SHOT: Final = np.dtype(
+    [
+        ("person", "i8"),  # row of the people
+        ("camera", "i8"),
+        ("visible", "f4"),  # 0: nobody is there, only background
+        ("facing", "f4"),  # quarter turns: 0 frontal, 1 to the right, 2 from behind, 3 to the left
+        ("phase", "f4"),  # of the walk, -1 to 1
+        ("stride", "f4"), ("swing", "f4"), ("lean", "f4"),
+        ("shift_x", "f4"), ("shift_y", "f4"), ("scale", "f4"),  # of the crop, of its height
+        ("light", "f4"), ("sun", "f4"),  # brightness factor, shading from one side
+        ("background_x", "i8"), ("background_y", "i8"),  # pixels into the panorama
+        ("occluded", "f4"), ("occluder_x", "f4"), ("occluder_y", "f4"),
+    ]
+)  # fmt: skip
+
+# One stream of random numbers per purpose, so that a dial moves only what it names.
+_PEOPLE, _SEEN, _PASSES, _FRAMES, _NUMBERS, _EXTRAS = range(6)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that is drawn: people (p,) and shots (n,), and the n files, relative to the target."""
+
+    people: npt.NDArray[np.void]
+    shots: npt.NDArray[np.void]
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+
+def stream(world: World, *key: int) -> np.random.Generator:
+    """Give the world's random numbers for one purpose."""
+    return np.random.Generator(np.random.PCG64([world.seed, *key]))
+
+
+def plan(world: World) -> Plan:
+    """Decide on every image of ``world``. Raises :class:`InputError` where totals cannot be met."""
+    total = world.train_identities + world.test_identities
+    strangers = max(1, world.distractors // 4)
+    people = draw_people(total + strangers, world.garment_similarity, stream(world, _PEOPLE))
+    numbers = 1 + stream(world, _NUMBERS).permutation(total)
+    numbers[: world.train_identities].sort()
+    numbers[world.train_identities :].sort()
+    train = _seen(world, world.train_identities, 0, stream(world, _SEEN, 0))
+    test = _seen(world, world.test_identities, 1, stream(world, _SEEN, 1))
+    counts = np.concatenate([train, test])
+    shots, sequences, frames = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
+    files = _files(world, shots, numbers, sequences, frames)
+    extra_shots, extra_files = _extras(world, total, strangers, shots)
+    order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
+    return Plan(
+        people,
+        np.concatenate([shots[order], extra_shots]),
+        tuple(files[row] for row in order) + extra_files,
+    )
+
+
+_FOLDER_ORDER: Final = {TRAIN_FOLDER: 0, QUERY_FOLDER: 1, GALLERY_FOLDER: 2}
+
+
+def _seen(world: World, people: int, test: int, random: np.random.Generator) -> IntArray:
+    """Give images per person and camera, int64 (people, cameras)."""
+    low, high = (min(bound, world.cameras) for bound in world.cameras_per_person)
+    preference = random.random((people, world.cameras)).argsort(axis=1).argsort(axis=1)
+    wanted = low + (random.random(people) * (high - low + 1)).astype(np.int64)
+    if test and world.queries is not None:
+        wanted = _meet(wanted, low, high, world.queries, "queries", random)
+    seen = preference < wanted[:, None]
+    least = max(world.images[0], 2) if test else world.images[0]
+    most = max(world.images[1], least)
+    drawn = least + (random.random((people, world.cameras)) * (most - least + 1)).astype(np.int64)
+    counts = np.where(seen, drawn, 0)
+    images = world.test_images if test else world.train_images
+    if images is not None:
+        name = "test_images" if test else "train_images"
+        counts[seen] = _meet(counts[seen], least, most, images, name, random)
+    return counts
+
+
+def _meet(
+    values: IntArray, low: int, high: int, total: int, dial: str, random: np.random.Generator
+) -> IntArray:
+    """Move random entries up or down, within ``low`` and ``high``, until the sum is ``total``."""
+    if not low * len(values) <= total <= high * len(values):
+        raise InputError(
+            f"{dial} is {total}, but the other size dials allow {low * len(values)} to {high * len(values)}; "
+            "change it, or the people, the cameras, cameras_per_person or images"
+        )
+    values = values.copy()
+    while (gap := total - int(values.sum())) != 0:
+        free = np.flatnonzero(values < high if gap > 0 else values > low)
+        values[random.permutation(free)[: abs(gap)]] += 1 if gap > 0 else -1
+    return values
+
+
+def _walk(
+    world: World, counts: IntArray, pass_random: np.random.Generator, frame_random: np.random.Generator
+) -> tuple[npt.NDArray[np.void], IntArray, IntArray]:
+    """Give the shots of all people, person by person and camera by camera, with sequence and frame."""
+    person, camera = np.nonzero(counts)
+    length = counts[person, camera]
+    # Two rows per person and camera: the second is used where a person comes by twice.
+    passes = _passes(world, np.repeat(person, 2), np.repeat(camera, 2), pass_random)
+    twice = pass_random.random(len(person)) < world.second_pass
+    cell = np.repeat(np.arange(len(person)), length)
+    within = np.arange(len(cell)) - np.repeat(np.cumsum(length) - length, length)
+    second = twice[cell] & (within >= (length[cell] + 1) // 2)
+    step = np.where(second, within - (length[cell] + 1) // 2, within)
+    shots = passes[2 * cell + second]
+    _vary_frames(world, shots, step, frame_random)
+    begin = 200 + (pass_random.random(2 * len(person)) * 50_000).astype(np.int64)
+    frames = begin[2 * cell + second] + 25 * step
+    sequences = 1 + person[cell] * 3 // max(len(counts), 1) + 3 * second
+    return shots, sequences, frames
+
+
+def _passes(
+    world: World, person: IntArray, camera: IntArray, random: np.random.Generator
+) -> npt.NDArray[np.void]:
+    """Draw what stays the same while a person walks past a camera once."""
+    cameras = camera_table(world.cameras)
+    count = len(person)
+
+    def spread(width: float) -> npt.NDArray[np.float64]:
+        return width * (2 * random.random(count) - 1)
+
+    shots = np.zeros(count, SHOT)
+    shots["person"], shots["camera"], shots["visible"] = person, camera, 1
+    # Half the people walk the way the camera looks at from behind, half the other way.
+    along = cameras["facing"][camera] + 2 * (random.random(count) < 0.5) + spread(0.6)
+    centred = (along + 2) % 4 - 2
+    shots["facing"] = world.view_spread * centred
+    shots["stride"], shots["swing"] = 1 + spread(0.3), 1 + spread(0.4)
+    shots["lean"] = spread(0.01)
+    habit = cameras["crop"][camera]
+    shots["shift_x"] = world.crop_jitter * (habit[:, 0] + spread(0.03))
+    shots["shift_y"] = world.crop_jitter * (habit[:, 1] + spread(0.025))
+    shots["scale"] = world.crop_jitter * (habit[:, 2] + spread(0.06))
+    shots["phase"] = 2 * random.random(count)
+    shots["light"] = 1 + spread(0.05)
+    shots["sun"] = spread(0.25)
+    room_x = (PANORAMA_CROPS - 1) * world.width
+    shots["background_x"] = (random.random(count) * (room_x + 1)).astype(np.int64)
+    room_y = round(world.height * PANORAMA_MARGIN)
+    shots["background_y"] = room_y + np.round(spread(0.5 * room_y)).astype(np.int64)
+    shots["occluded"] = random.random(count) < world.occlusion
+    shots["occluder_x"], shots["occluder_y"] = spread(1), random.random(count)
+    return shots
+
+
+def _vary_frames(
+    world: World, shots: npt.NDArray[np.void], step: IntArray, random: np.random.Generator
+) -> None:
+    """Add what changes from frame to frame, in place."""
+    count = len(shots)
+
+    def spread(width: float) -> npt.NDArray[np.float64]:
+        return width * (2 * random.random(count) - 1)
+
+    shots["facing"] += world.view_spread * spread(0.12)
+    walk = (shots["phase"] + 0.37 * step + spread(0.15)) % 2
+    shots["phase"] = 2 * np.abs(walk - 1) - 1
+    shots["shift_x"] += world.crop_jitter * spread(0.015)
+    shots["shift_y"] += world.crop_jitter * spread(0.015)
+    shots["scale"] += world.crop_jitter * spread(0.03)
+    shots["light"] += spread(0.02)
+    drift = step * 0.08 * world.width + spread(0.04 * world.width)
+    moved = shots["background_x"] + np.round(drift).astype(np.int64)
+    last = (PANORAMA_CROPS - 1) * world.width
+    shots["background_x"] = last - np.abs(last - np.abs(moved) % (2 * last))  # turns back at the ends
+    shots["occluder_x"] += 0.1 * step + spread(0.05)
+
+
+def _files(
+    world: World, shots: npt.NDArray[np.void], numbers: IntArray, sequences: IntArray, frames: IntArray
+) -> list[str]:
+    """Name the people's images; the first of each test person and camera is the query."""
+    names = []
+    before = (-1, -1)
+    for person, camera, sequence, frame in zip(
+        shots["person"].tolist(), shots["camera"].tolist(), sequences.tolist(), frames.tolist(), strict=True
+    ):
+        first, before = (person, camera) != before, (person, camera)
+        if person < world.train_identities:
+            folder = TRAIN_FOLDER
+        else:
+            folder = QUERY_FOLDER if first else GALLERY_FOLDER
+        box = 0 if folder == QUERY_FOLDER else 1
+        names.append(f"{folder}/{numbers[person]:04d}_c{camera + 1}s{sequence}_{frame:06d}_{box:02d}.jpg")
+    return names
+
+
+def _extras(
+    world: World, people: int, strangers: int, shots: npt.NDArray[np.void]
+) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
+    """Make distractors (empty views, pieces of strangers) and junk (the test people, badly cut out)."""
+    count = world.distractors + world.junk
+    random = stream(world, _EXTRAS)
+    junk = np.arange(count) >= world.distractors
+    guests = people + (random.random(count) * strangers).astype(np.int64)
+    owners = world.train_identities + (random.random(count) * world.test_identities).astype(np.int64)
+    person = np.where(junk & (world.test_identities > 0), owners, guests)
+    camera = (random.random(count) * world.cameras).astype(np.int64)
+    extra = _passes(world, person, camera, random)
+    _vary_frames(world, extra, np.zeros(count, np.int64), random)
+    extra["visible"] = junk | (random.random(count) < 0.5)
+    side = np.where(random.random(count) < 0.5, -1, 1)
+    far = random.random(count)
+    # Cut so that at most half of the person is left: to the side, or much too near.
+    extra["shift_x"] += side * np.where(far < 0.6, 0.14 + 0.12 * far, 0.05)
+    extra["shift_y"] += np.where(far < 0.6, 0.1, 0.45) * (2 * random.random(count) - 1)
+    extra["scale"] += np.where(far < 0.6, 0.1, 0.8)
+    names = [
+        f"{GALLERY_FOLDER}/{'-1' if is_junk else '0000'}_c{view + 1}s1_{number:06d}_{number % 100:02d}.jpg"
+        for number, (is_junk, view) in enumerate(zip(junk.tolist(), camera.tolist(), strict=True))
+    ]
+    return extra, tuple(names)

@@ -1,0 +1,195 @@
+"""A synthetic world as a folder in the layout of Market-1501, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
+from icsr_cli.synthesis.lens import Optics, optics
+from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
+from icsr_cli.synthesis.world import World
+
+#: The file beside the folders that says which world they show.
+WORLD_FILE: Final = "world.json"
+FOLDERS: Final = (TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER)
+#: Below so many pixels per process, starting one more costs more time than it saves.
+_PIXELS_PER_WORKER: Final = 1 << 23
+
+
+@dataclass(frozen=True)
+class RenderReport:
+    """What was rendered: files per folder, people and cameras, how long it took in seconds."""
+
+    root: Path
+    images: dict[str, int]
+    train_identities: int
+    test_identities: int
+    cameras: int
+    distractors: int
+    junk: int
+    seconds: float
+    workers: int
+
+    @property
+    def total(self) -> int:
+        """Files in all folders."""
+        return sum(self.images.values())
+
+
+def draw(world: World) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+    """Draw ``world`` in memory: the files' names and uint8 pixels (n, height, width, 3).
+
+    The pixels are those that :func:`render` writes, before JPEG.
+    """
+    content, optic = plan(world), optics(world)
+    batches = [draw_batch(world, optic, content, number) for number in range(batch_count(world, content))]
+    return content.files, np.concatenate(batches)
+
+
+def render(
+    target: Path,
+    world: World,
+    *,
+    progress: Progress | None = None,
+    workers: int | None = None,
+    replace: bool = False,
+) -> RenderReport:
+    """Write ``world`` to the folder ``target``: Market-1501's three folders and ``world.json``.
+
+    The folder appears whole or not at all, also when this is interrupted. The same world gives the same
+    pixels for any number of ``workers`` (processes; None: as many as are worth it). ``replace`` puts it in
+    the place of an older synthetic data set.
+
+    Raises :class:`InputError` on totals that cannot be met or a bad ``workers``, and
+    :class:`DatasetError` where ``target`` holds something already or cannot be written.
+    """
+    started = time.perf_counter()
+    if workers is not None and workers < 1:
+        raise InputError(f"workers is {workers}, expected 1 or more, or None for as many as are worth it")
+    content = plan(world)
+    target = Path(target).absolute()
+    _refuse_to_overwrite(target, replace)
+    count = workers or _worthwhile_workers(world, content)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
+            folder = Path(scratch) / "new"
+            for name in FOLDERS:
+                (folder / name).mkdir(parents=True)
+            _write(folder, world, content, count, progress or SilentProgress())
+            (folder / WORLD_FILE).write_text(world.to_json(), encoding="utf-8")
+            _put_in_place(folder, target, Path(scratch) / "old")
+    except OSError as error:
+        raise DatasetError(
+            f"the synthetic data set could not be written to {target}: {error}. "
+            "Nothing was left behind; check the free space and the rights of the folder, and try again"
+        ) from error
+    files = Counter(name.split("/")[0] for name in content.files)
+    return RenderReport(
+        root=target,
+        images={name: files[name] for name in FOLDERS},
+        train_identities=world.train_identities,
+        test_identities=world.test_identities,
+        cameras=world.cameras,
+        distractors=world.distractors,
+        junk=world.junk,
+        seconds=time.perf_counter() - started,
+        workers=count,
+    )
+
+
+def _refuse_to_overwrite(target: Path, replace: bool) -> None:
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return
+    if not (target / WORLD_FILE).is_file():
+        raise DatasetError(
+            f"{target} holds something that is not a synthetic data set; "
+            "choose another folder, or move it away"
+        )
+    if not replace:
+        raise DatasetError(
+            f"{target} holds a synthetic data set already; ask for its replacement, or choose another folder"
+        )
+
+
+def _put_in_place(folder: Path, target: Path, old: Path) -> None:
+    """Move ``folder`` to ``target``; what was there goes to ``old``, and comes back if that fails."""
+    there = target.exists()
+    if there:
+        target.rename(old)
+    try:
+        folder.rename(target)
+    except BaseException:
+        if there:
+            old.rename(target)
+        raise
+
+
+def _worthwhile_workers(world: World, content: Plan) -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(cores, len(content) * world.height * world.width // _PIXELS_PER_WORKER))
+
+
+def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:
+    batches = batch_count(world, content)
+    written = _write_here if workers == 1 else _write_in_processes
+    with progress.task("rendering", len(content), "img") as task:
+        for count in written(folder, world, batches, workers):
+            task.advance(count)
+
+
+def _write_here(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:
+    for number in range(batches):
+        yield _write_batch(folder, world, number)
+
+
+def _write_in_processes(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    try:
+        jobs = [pool.submit(_write_batch, folder, world, number) for number in range(batches)]
+        for job in as_completed(jobs):
+            yield job.result()
+    except BrokenProcessPool as error:
+        raise DatasetError(
+            "a rendering process was killed, perhaps for lack of memory; try again with fewer workers"
+        ) from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@lru_cache(maxsize=1)
+def _prepared(world: World) -> tuple[Plan, Optics]:
+    """Plan the world once per process."""
+    return plan(world), optics(world)
+
+
+def _write_batch(folder: Path, world: World, number: int) -> int:
+    """Draw and write one batch; give how many pictures it had."""
+    content, optic = _prepared(world)
+    pixels = draw_batch(world, optic, content, number)
+    first = number * batch_size(world)
+    for offset, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / content.files[first + offset], quality=95, subsampling=0)
+    return len(pixels)
