@@ -1,0 +1,191 @@
+"""The index of a prepared data set: written once by ``prepare``, read in a moment by everything else.
+
+``<data root>/<name>/index.json`` says what it is and where the images lie; ``index.csv`` beside it has one
+line per image: split, path, camera (from 0), identity (-1: nobody knows).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from icsr_cli.errors import DatasetError
+from icsr_cli.types import Dataset, ImageRecord, Split
+
+FORMAT = 1
+_HEADER = ["split", "path", "camera", "identity"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What the index says beside the records.
+
+    ``layout`` names the reader: a published data set, ``synthetic`` or ``folder``. ``details`` is whatever
+    the reader wants to be found again (the pattern of own crops, the dials of a rendered world).
+    """
+
+    layout: str
+    bad: tuple[Mapping[str, str], ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write(data_root: Path, dataset: Dataset, provenance: Provenance) -> Path:
+    """Write both files, each whole or not at all, and give the path of index.json.
+
+    The JSON holds the checksum of the CSV: of a crash between the two, the reader knows.
+    """
+    folder = data_root / dataset.name
+    folder.mkdir(parents=True, exist_ok=True)
+    table = _table(dataset)
+    head = {
+        "format": FORMAT,
+        "name": dataset.name,
+        "layout": provenance.layout,
+        "root": _stored_root(dataset.root, data_root),
+        "prepared": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "cameras": list(dataset.camera_names),
+        "splits": {name: counts(split) for name, split in dataset.splits.items()},
+        "notes": list(dataset.notes),
+        "bad": [dict(item) for item in provenance.bad],
+        "details": dict(provenance.details),
+        "index_sha256": hashlib.sha256(table).hexdigest(),
+    }
+    text = json.dumps(head, indent=1).encode()
+    staged = [_stage(folder / "index.csv", table), _stage(folder / "index.json", text)]
+    for temporary, final in staged:
+        temporary.replace(final)
+    return folder / "index.json"
+
+
+def counts(split: Split) -> dict[str, int]:
+    """Count the images, identities and cameras of a split; unknown identities do not count."""
+    identities = set(split.identities.tolist()) - {-1}
+    return {
+        "images": len(split),
+        "identities": len(identities),
+        "cameras": len(set(split.cameras.tolist())),
+    }
+
+
+def head(data_root: Path, name: str) -> dict[str, Any]:
+    """Read index.json of ``name``. Raises DatasetError with the command to run where there is none."""
+    path = data_root / name / "index.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        there = names(data_root)
+        known = f" Prepared are: {', '.join(there)}." if there else ""
+        raise DatasetError(
+            f"The data set {name!r} is not prepared under {data_root}.{known} Run: {_command(name)}"
+        ) from None
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"Cannot read {path}: {error}. Run again: {_command(name)}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DatasetError(f"{path} is of another version. Run again: {_command(name)}")
+    return found
+
+
+def load(name: str, data_root: Path) -> Dataset:
+    """Load a prepared data set from its index; no image is touched.
+
+    Raises DatasetError where it is not prepared, the index is damaged, or its images are gone.
+    """
+    about = head(data_root, name)
+    root = Path(about["root"])
+    root = root if root.is_absolute() else data_root / root
+    if not root.is_dir():
+        raise DatasetError(
+            f"The images of {name!r} were in {root}, which is gone. Put them back, or run: {_command(name)}"
+        )
+    path = data_root / name / "index.csv"
+    try:
+        table = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {_command(name)}") from error
+    if hashlib.sha256(table).hexdigest() != about["index_sha256"]:
+        raise DatasetError(f"{path} does not belong to index.json beside it. Run again: {_command(name)}")
+    return Dataset(
+        name=name,
+        root=root,
+        splits=_splits(table, root, about["splits"]),
+        camera_names=tuple(about["cameras"]),
+        notes=tuple(about["notes"]),
+    )
+
+
+def names(data_root: Path) -> tuple[str, ...]:
+    """Give the names of all prepared data sets, sorted."""
+    return tuple(sorted(path.parent.name for path in data_root.glob("*/index.json")))
+
+
+def newest(data_root: Path) -> str:
+    """Give the name of the data set that was prepared last. Raises DatasetError where there is none."""
+    found = [(when, name) for name in names(data_root) if (when := _prepared_at(data_root, name))]
+    if not found:
+        raise DatasetError(f"No data set is prepared under {data_root}. Run: icsr prepare synthetic")
+    return max(found)[1]
+
+
+def _prepared_at(data_root: Path, name: str) -> str:
+    try:
+        return str(head(data_root, name)["prepared"])
+    except (DatasetError, KeyError):  # a damaged index is reported where it is asked for
+        return ""
+
+
+def _command(name: str) -> str:
+    from icsr_cli.datasets import available
+
+    if name in available() or name == "synthetic":
+        return f"icsr prepare {name}"
+    return f"icsr prepare folder {name} --source DIR --pattern '{{camera}}/{{name}}.jpg'"
+
+
+def _stored_root(root: Path, data_root: Path) -> str:
+    root, data_root = root.resolve(), data_root.resolve()
+    return root.relative_to(data_root).as_posix() if root.is_relative_to(data_root) else str(root)
+
+
+def _stage(path: Path, content: bytes) -> tuple[Path, Path]:
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary, path
+
+
+def _table(dataset: Dataset) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(_HEADER)
+    for name, split in dataset.splits.items():
+        writer.writerows((name, row.path, row.camera, row.identity) for row in split.records)
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _splits(table: bytes, root: Path, expected: Mapping[str, Any]) -> dict[str, Split]:
+    # surrogateescape: a file name is bytes, and may be no UTF-8.
+    reader = csv.reader(io.StringIO(table.decode("utf-8", "surrogateescape"), newline=""))
+    next(reader)
+    rows: dict[str, list[ImageRecord]] = {name: [] for name in expected}
+    for split, path, camera, identity in reader:
+        rows[split].append(ImageRecord(path, int(camera), int(identity)))
+    return {name: Split(root, tuple(records)) for name, records in rows.items()}
+
+
+def describe(splits: Mapping[str, Split]) -> Sequence[tuple[str, int, int, int]]:
+    """Give (split, images, identities, cameras) per split, for a table."""
+    return [(name, *counts(split).values()) for name, split in splits.items()]  # type: ignore[misc]

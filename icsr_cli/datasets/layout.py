@@ -1,0 +1,228 @@
+"""What a published data set is, and how a layout on disk becomes records. Opens no image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from icsr_cli.datasets.scan import find_folder, image_files
+from icsr_cli.errors import DatasetError
+from icsr_cli.types import ImageRecord
+
+SPLITS = ("train", "query", "gallery")
+
+
+@dataclass(frozen=True)
+class Count:
+    """Published figures of one split; ``identities`` counts people, distractors left out."""
+
+    images: int
+    identities: int
+
+
+@dataclass(frozen=True)
+class Unread:
+    """A file that gave no record, and why."""
+
+    split: str
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a layout gave: records per split (POSIX paths relative to ``root``), cameras from 0.
+
+    ``ignored`` counts the images per split that the data set itself says to leave out (junk).
+    ``unread`` are image files whose names do not fit the layout.
+    """
+
+    root: Path
+    splits: Mapping[str, tuple[ImageRecord, ...]]
+    camera_names: tuple[str, ...]
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    unread: tuple[Unread, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class Layout(Protocol):
+    """One way a data set lies on disk."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What has to lie in the root: names of folders and files."""
+
+    def describe(self) -> str:
+        """Say, in a few lines, what was expected."""
+
+    def read(self, root: Path) -> Reading:
+        """Read the records. Raises DatasetError where nothing fits."""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A published data set: where it comes from, what it should hold, how it lies on disk."""
+
+    name: str
+    title: str
+    licence: str
+    citation: str
+    ask: str
+    place: str
+    """The folder of the published layout, below ``<data root>/<name>``."""
+    counts: Mapping[str, Count]
+    layouts: tuple[Layout, ...]
+    height: int = 256
+    width: int = 128
+    distractor: int | None = None
+    """The identity that stands for no person in particular, if there is one."""
+    notice: str | None = None
+
+    def locate(self, start: Path) -> tuple[Path, Layout]:
+        """Find the root of the data set at, below or right above ``start``.
+
+        Raises DatasetError that names the missing part where most of a layout is there.
+        """
+        for layout in self.layouts:
+            root = find_folder(start, lambda folder, parts=layout.parts: _has_all(folder, parts))  # type: ignore[misc]
+            if root is not None:
+                return root, layout
+        for layout in self.layouts:  # the user may have named one of the split folders itself
+            if start.name in layout.parts and _has_all(start.parent, layout.parts):
+                return start.parent, layout
+        raise DatasetError(self._not_found(start))
+
+    def read(self, start: Path) -> Reading:
+        """Locate and read the data set. Raises DatasetError."""
+        root, layout = self.locate(start)
+        return layout.read(root)
+
+    def expected(self) -> str:
+        """Say what the data set looks like on disk, every layout."""
+        return "\nor\n".join(layout.describe() for layout in self.layouts)
+
+    def _not_found(self, start: Path) -> str:
+        for layout in self.layouts:
+            partly = find_folder(start, lambda folder, parts=layout.parts: _has_some(folder, parts))  # type: ignore[misc]
+            if partly is not None:
+                missing = [part for part in layout.parts if not (partly / part).exists()]
+                return (
+                    f"{self.title} in {partly} is incomplete: {', '.join(missing)} "
+                    f"{'is' if len(missing) == 1 else 'are'} missing. Expected:\n{self.expected()}"
+                )
+        return f"No {self.title} at or below {start}. Expected:\n{self.expected()}"
+
+
+def _has_all(folder: Path, parts: tuple[str, ...]) -> bool:
+    return all((folder / part).exists() for part in parts)
+
+
+def _has_some(folder: Path, parts: tuple[str, ...]) -> bool:
+    return any((folder / part).exists() for part in parts)
+
+
+@dataclass(frozen=True)
+class FolderLayout:
+    """One folder per split; a file's name holds its identity and camera.
+
+    ``pattern`` has the groups ``identity`` and ``camera`` and must match the whole name without its
+    suffix. ``cameras`` maps the numbers in the names to 0, 1, ...; None takes whatever is found, in order.
+    Identity ``junk`` is left out.
+    """
+
+    folders: Mapping[str, str]
+    pattern: str
+    examples: tuple[str, ...]
+    cameras: Mapping[int, int] | None
+    junk: int = -1
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The folders of the three splits."""
+        return tuple(self.folders[split] for split in SPLITS)
+
+    def describe(self) -> str:
+        """Folders and example names."""
+        lines = [f"  {self.folders[split]}/  ({split})" for split in SPLITS]
+        return "\n".join([*lines, f"  with names such as {', '.join(self.examples)}"])
+
+    def read(self, root: Path) -> Reading:
+        """Read the three folders."""
+        regex = re.compile(self.pattern)
+        raw: dict[str, list[tuple[str, int, int]]] = {}
+        ignored: dict[str, int] = {}
+        unread: list[Unread] = []
+        for split in SPLITS:
+            raw[split], ignored[split] = self._read_folder(root, split, regex, unread)
+        numbers = self.cameras or _number(camera for rows in raw.values() for _, _, camera in rows)
+        names = {index: f"c{number}" for number, index in numbers.items()}
+        return Reading(
+            root=root,
+            splits={
+                split: tuple(ImageRecord(path, numbers[camera], identity) for path, identity, camera in rows)
+                for split, rows in raw.items()
+            },
+            camera_names=tuple(names[index] for index in sorted(names)),
+            ignored=ignored,
+            unread=tuple(unread),
+            notes=same_stems(raw),
+        )
+
+    def _read_folder(
+        self, root: Path, split: str, regex: re.Pattern[str], unread: list[Unread]
+    ) -> tuple[list[tuple[str, int, int]], int]:
+        folder = self.folders[split]
+        names = image_files(root / folder)
+        rows: list[tuple[str, int, int]] = []
+        junk = 0
+        for name in names:
+            match = regex.fullmatch(name.rpartition(".")[0])
+            if match is None:
+                unread.append(Unread(split, f"{folder}/{name}", "the name does not fit"))
+                continue
+            identity, camera = int(match["identity"]), int(match["camera"])
+            if identity == self.junk:
+                junk += 1
+            elif self.cameras is not None and camera not in self.cameras:
+                unread.append(Unread(split, f"{folder}/{name}", f"there is no camera {camera}"))
+            else:
+                rows.append((f"{folder}/{name}", identity, camera))
+        if not rows:
+            raise DatasetError(
+                f"Nothing in {root / folder} can be read: {len(names)} image files, "
+                f"{junk} of them junk{first_few([u.path for u in unread if u.split == split])}. "
+                f"Expected:\n{self.describe()}"
+            )
+        return rows, junk
+
+
+def _number(cameras: object) -> dict[int, int]:
+    found: set[int] = set(cameras)  # type: ignore[call-overload]
+    return {camera: index for index, camera in enumerate(sorted(found))}
+
+
+def same_stems(raw: Mapping[str, list[tuple[str, int, int]]]) -> tuple[str, ...]:
+    """Note the files of one split that differ in nothing but their suffix: likely the same image twice."""
+    notes = []
+    for split, rows in raw.items():
+        seen: dict[str, str] = {}
+        twice = []
+        for path, _, _ in rows:
+            stem = path.rpartition(".")[0]
+            if stem in seen:
+                twice.append(f"{seen[stem]} and {path}")
+            seen[stem] = path
+        if twice:
+            notes.append(f"{split}: {len(twice)} names are there twice with another suffix: {twice[0]}")
+    return tuple(notes)
+
+
+def first_few(names: list[str], limit: int = 5) -> str:
+    """Give ``", such as a, b"`` for a message, or nothing."""
+    if not names:
+        return ""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return f", such as {', '.join(names[:limit])}{more}"

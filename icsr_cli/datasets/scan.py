@@ -1,0 +1,72 @@
+"""Find image files and folders without opening anything."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from icsr_cli.errors import DatasetError
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+#: Folders that no data set keeps images in.
+_IGNORED_FOLDERS = frozenset({"__MACOSX", "pixels"})
+
+
+def is_image_name(name: str) -> bool:
+    """Whether a file name ends like an image's; resource forks of macOS (``._x.jpg``) do not count."""
+    return ("." + name.rpartition(".")[2].lower()) in IMAGE_SUFFIXES and not name.startswith("._")
+
+
+def image_files(folder: Path, *, recursive: bool = False) -> list[str]:
+    """Give the image files under ``folder``: POSIX paths relative to it, sorted.
+
+    A link counts as an image even where it leads nowhere, so that it is named later and not lost.
+    Raises DatasetError where the folder cannot be listed.
+    """
+    return sorted(_walk(str(folder), "", recursive))
+
+
+def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[str]:
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if recursive and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith("."):
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
+        elif is_image_name(entry.name) and (entry.is_file() or entry.is_symlink()):
+            yield prefix + entry.name
+
+
+def find_folder(start: Path, wanted: Callable[[Path], bool], *, limit: int = 20_000) -> Path | None:
+    """Give the first folder at or below ``start``, nearest first, for which ``wanted`` holds.
+
+    Looks at most at ``limit`` folders, and not through links.
+    """
+    queue = deque([start])
+    seen = 0
+    while queue and seen < limit:
+        folder = queue.popleft()
+        seen += 1
+        if wanted(folder):
+            return folder
+        queue.extend(sorted(subfolders(folder)))
+    return None
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Give the folders right below ``folder``; none where it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                folder / entry.name
+                for entry in entries
+                if entry.is_dir(follow_symlinks=False)
+                and entry.name not in _IGNORED_FOLDERS
+                and not entry.name.startswith(".")
+            ]
+    except OSError:
+        return []
