@@ -1,0 +1,236 @@
+"""Compiled parts of the clustering. A similarity comes as CSR: starts, columns (sorted), values."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, nogil=True)
+def first_asymmetry(starts: Any, columns: Any, values: Any) -> int:
+    """Give the place of an entry whose mirror differs by more than 1e-6 or is missing; -1: none."""
+    expected = starts[:-1].copy()  # in each row: the entry that the next mirror must meet
+    for row in range(starts.size - 1):
+        for entry in range(starts[row], starts[row + 1]):
+            if values[entry] == 0:
+                continue
+            other = columns[entry]
+            place = expected[other]
+            while place < starts[other + 1] and values[place] == 0:
+                place += 1
+            if (
+                place == starts[other + 1]
+                or columns[place] != row
+                or abs(values[place] - values[entry]) > 1e-6
+            ):
+                return entry
+            expected[other] = place + 1
+    return -1
+
+
+@numba.njit(cache=True, nogil=True)
+def to_whole_numbers(starts: Any, columns: Any, values: Any, scale: float) -> Any:
+    """Give the rows without diagonal and zeros, similarities as whole multiples of 1 / ``scale``.
+
+    The result is (stops, columns int32, sums int64) in the room of the given rows: row i lies in
+    [starts[i], stops[i]).
+    """
+    stops = starts[:-1].copy()
+    others = np.empty(columns.size, dtype=np.int32)
+    sums = np.empty(columns.size, dtype=np.int64)
+    for row in range(starts.size - 1):
+        place = starts[row]
+        for entry in range(starts[row], starts[row + 1]):
+            other = columns[entry]
+            # Both mirrors round the same float.
+            amount = np.int64(np.float64(values[entry]) * scale + 0.5)
+            if other != row and amount > 0:
+                others[place], sums[place] = other, amount
+                place += 1
+        stops[row] = place
+    return stops, others, sums
+
+
+@numba.njit(cache=True, nogil=True)
+def find(parents: Any, node: int) -> int:
+    """Give the root of ``node`` and halve the path to it."""
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node
+
+
+@numba.njit(cache=True, nogil=True)
+def _gather(
+    top: int,
+    parents: Any,
+    heads: Any,
+    tails: Any,
+    following: Any,
+    starts: Any,
+    stops: Any,
+    others: Any,
+    sums: Any,
+    totals: Any,
+    touched: Any,
+) -> int:
+    """Bring the list of cluster ``top`` up to date, in place; give the number of its neighbours.
+
+    A cluster's list is a chain of row segments, whose entries may name members of clusters that have
+    been merged since. Entries of one cluster are added up, and written back into the first segments.
+    """
+    count = 0
+    segment = heads[top]
+    while segment >= 0:
+        for entry in range(starts[segment], stops[segment]):
+            other = find(parents, others[entry])
+            if other == top:
+                continue
+            if totals[other] == 0:
+                touched[count] = other
+                count += 1
+            totals[other] += sums[entry]
+        segment = following[segment]
+    segment, written = heads[top], 0
+    while True:
+        room = min(starts[segment + 1] - starts[segment], count - written)
+        for place in range(starts[segment], starts[segment] + room):
+            others[place], sums[place] = touched[written], totals[touched[written]]
+            written += 1
+        stops[segment] = starts[segment] + room
+        if written == count:
+            break
+        segment = following[segment]
+    # A list never grows, so the room behind is not needed again.
+    following[segment], tails[top] = -1, segment
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _nearest(count: int, touched: Any, totals: Any, sizes: Any, top: int, previous: int) -> Any:
+    """Give the most similar neighbour and its mean similarity; clear ``totals``.
+
+    Among equals the one before ``top`` in the chain, else the lowest number.
+    """
+    best, best_value = -1, 0.0
+    for index in range(count):
+        other = touched[index]
+        value = np.float64(totals[other]) / (np.float64(sizes[other]) * np.float64(sizes[top]))
+        totals[other] = 0
+        if value > best_value or (
+            value == best_value and best != previous and (other == previous or other < best)
+        ):
+            best, best_value = other, value
+    return best, best_value
+
+
+@numba.njit(cache=True, nogil=True)
+def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> Any:
+    """Merge by the chain of nearest neighbours while mean similarities are above ``floor``.
+
+    Gives (first int32 (m,), second int32 (m,), value float64 (m,)): merge t joins the clusters that
+    hold images ``first[t]`` and ``second[t]``. A merge comes after the merges it stands on, its value is
+    at most theirs.
+    """
+    n = starts.size - 1
+    parents, heads, tails = np.arange(n), np.arange(n), np.arange(n)
+    following, sizes, heights = np.full(n, -1), np.ones(n, dtype=np.int64), np.full(n, np.inf)
+    totals, touched = np.zeros(n, dtype=np.int64), np.empty(n, dtype=np.int64)
+    chain = np.empty(n, dtype=np.int64)
+    first, second, values = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
+    merges, length, start = 0, 0, 0
+    while start < n:
+        if length == 0:
+            if parents[start] != start:
+                start += 1
+                continue
+            chain[0], length = start, 1
+        top = chain[length - 1]
+        previous = chain[length - 2] if length > 1 else -1
+        count = _gather(top, parents, heads, tails, following, starts, stops, others, sums, totals, touched)
+        best, value = _nearest(count, touched, totals, sizes, top, previous)
+        if best < 0 or value <= floor:
+            # Nothing is near enough, and merges elsewhere bring nothing nearer: only at a chain's start.
+            length = 0
+            start += 1
+        elif best != previous:
+            chain[length] = best
+            length += 1
+        else:
+            low, high = min(top, best), max(top, best)
+            # Rounding must not put a merge before one that it stands on.
+            heights[low] = min(value, heights[low], heights[high])
+            first[merges], second[merges], values[merges] = low, high, heights[low]
+            merges += 1
+            parents[high] = low
+            sizes[low] += sizes[high]
+            following[tails[low]], tails[low] = heads[high], tails[high]
+            length -= 2
+    return first[:merges], second[:merges], values[:merges]
+
+
+@numba.njit(cache=True, nogil=True)
+def join(n: int, first: Any, second: Any) -> Any:
+    """Give the lowest image of the cluster of each image after these merges."""
+    parents = np.arange(n)
+    for merge in range(first.size):
+        a, b = find(parents, first[merge]), find(parents, second[merge])
+        parents[max(a, b)] = min(a, b)
+    for image in range(n):
+        parents[image] = find(parents, image)
+    return parents
+
+
+@numba.njit(cache=True, nogil=True)
+def join_smallest(roots: Any, wanted: int) -> Any:
+    """Join clusters that share nothing, the two smallest first (ties: first image), until ``wanted``."""
+    n = roots.size
+    sizes = np.bincount(roots, minlength=n)
+    heap = [(sizes[image], image) for image in range(n) if roots[image] == image]
+    heapq.heapify(heap)
+    parents = np.arange(n)
+    while len(heap) > wanted:
+        size_a, a = heapq.heappop(heap)
+        size_b, b = heapq.heappop(heap)
+        parents[max(a, b)] = min(a, b)
+        heapq.heappush(heap, (size_a + size_b, min(a, b)))
+    for image in range(n):
+        parents[image] = find(parents, roots[image])
+    return parents
+
+
+@numba.njit(cache=True, nogil=True)
+def silhouette_sum(starts: Any, columns: Any, values: Any, labels: Any, sizes: Any) -> float:
+    """Add up the silhouettes of the images whose label is not -1; an absent pair is at distance 1."""
+    n = labels.size
+    sums = np.zeros(sizes.size, dtype=np.float64)
+    touched = np.empty(sizes.size, dtype=np.int64)
+    total = 0.0
+    for row in range(n):
+        own = labels[row]
+        if own < 0:
+            continue
+        count, within = 0, 0.0
+        for entry in range(starts[row], starts[row + 1]):
+            label = labels[columns[entry]]
+            if label < 0 or columns[entry] == row:
+                continue
+            if label == own:
+                within += values[entry]
+            elif values[entry] > 0:
+                if sums[label] == 0:
+                    touched[count] = label
+                    count += 1
+                sums[label] += values[entry]
+        nearest = 0.0
+        for index in range(count):
+            nearest = max(nearest, sums[touched[index]] / sizes[touched[index]])
+            sums[touched[index]] = 0
+        if sizes[own] > 1:
+            inner, outer = 1 - within / (sizes[own] - 1), 1 - nearest
+            if max(inner, outer) > 0:
+                total += (outer - inner) / max(inner, outer)
+    return total

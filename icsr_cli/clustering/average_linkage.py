@@ -1,0 +1,85 @@
+"""Average linkage (UPGMA) on a sparse similarity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import numpy as np
+import scipy.sparse as sp
+
+from icsr_cli.clustering.similarity import by_first_appearance, check_similarity
+from icsr_cli.errors import InputError
+from icsr_cli.types import IntArray
+
+INPUT: Final = "similarity"
+
+
+def average_linkage(
+    similarity: Any, n_clusters: int | None = None, distance_threshold: float | None = None
+) -> IntArray:
+    """Cluster exactly as average linkage of the dense matrix 1 - similarity, absent pairs at distance 1.
+
+    Sokal and Michener 1958, by the chain of nearest neighbours (Benzecri 1982; Murtagh 1983). The mean
+    similarity of two clusters is the sum of their stored pairs over the product of their sizes, and sums
+    add up when clusters merge; so memory stays in proportion to the stored pairs. Sums are kept in whole
+    numbers: they do not depend on the order of summation.
+
+    Ties (equal mean similarities) go to the cluster that the chain came from, else to the one with the
+    lowest image. Merges at distance 1, between clusters that share nothing, all tie: there the two
+    smallest clusters join first, among equals those with the lowest first image.
+
+    Args:
+        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        n_clusters: stop at so many clusters, 1 to n.
+        distance_threshold: merge only below this mean distance (strictly). Give one of the two.
+
+    Returns:
+        int64 (n,): 0..m-1 in order of first appearance.
+
+    Raises:
+        InputError: what came is not as said above.
+
+    """
+    matrix = check_similarity(similarity)
+    n = matrix.shape[0]
+    if (n_clusters is None) == (distance_threshold is None):
+        raise InputError(
+            "average linkage takes either n_clusters or distance_threshold, "
+            f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
+        )
+    if distance_threshold is not None:
+        if not (math.isfinite(distance_threshold) and distance_threshold > 0):
+            raise InputError(f"distance_threshold must be a number above 0, got {distance_threshold!r}.")
+        floor = max(0.0, 1.0 - distance_threshold)
+        wanted = 1 if distance_threshold > 1 else n
+        return _cut(n, *_merges(matrix, floor), wanted if wanted == 1 else None)
+    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
+        raise InputError(f"n_clusters must be a whole number, got {n_clusters!r}.")
+    if not 1 <= n_clusters <= n:
+        raise InputError(f"n_clusters must be 1 to {n}, the number of images, got {n_clusters}.")
+    return _cut(n, *_merges(matrix, 0.0), int(n_clusters))
+
+
+def _merges(matrix: sp.csr_array, floor: float) -> tuple[Any, Any]:
+    """Give the merges above mean similarity ``floor``, most similar first."""
+    from icsr_cli.clustering import _kernels
+
+    # No sum of pairs exceeds the sum of all, which has to fit into 62 bits.
+    total = float(matrix.data.sum(dtype=np.float64)) + 1.0
+    scale = 2.0 ** min(50, 61 - math.ceil(math.log2(total)))
+    starts = matrix.indptr.astype(np.int64)
+    stops, others, sums = _kernels.to_whole_numbers(starts, matrix.indices, matrix.data, scale)
+    first, second, values = _kernels.merge_all(starts, stops, others, sums, floor * scale)
+    order = np.argsort(-values, kind="stable")
+    return first[order], second[order]
+
+
+def _cut(n: int, first: Any, second: Any, n_clusters: int | None) -> IntArray:
+    from icsr_cli.clustering import _kernels
+
+    steps = len(first) if n_clusters is None else n - n_clusters
+    roots = _kernels.join(n, first[:steps], second[:steps])
+    if n_clusters is not None and steps > len(first):
+        roots = _kernels.join_smallest(roots, n_clusters)
+    return by_first_appearance(roots)

@@ -1,0 +1,85 @@
+"""Infomap on the graph of nearest neighbours."""
+
+from __future__ import annotations
+
+from typing import Any, Final, cast
+
+import numpy as np
+
+from icsr_cli.clustering.similarity import by_first_appearance
+from icsr_cli.errors import InputError, MissingExtraError
+from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
+
+INPUT: Final = "neighbours"
+
+
+def infomap(
+    neighbours: Neighbours,
+    min_similarity: float = 0.5,
+    min_size: int = 5,
+    *,
+    trials: int = 1,
+    seed: int = 1,
+) -> IntArray:
+    """Cluster into the modules of a random walk: Rosvall and Bergstrom, PNAS 2008 (arXiv 0707.0609).
+
+    The graph is directed, from each image to its neighbours other than itself, weighted by similarity;
+    the modules are those of the two-level map equation. The search is random: the same seed gives the
+    same labels with the same version of the library.
+
+    Args:
+        neighbours: cosine neighbours, distances 1 - similarity (published: k = 15).
+        min_similarity: keep edges of at least this similarity.
+        min_size: smaller modules are noise.
+        trials: searches, of which the best is taken.
+        seed: of the search, at least 1.
+
+    Returns:
+        int64 (n,): modules 0..m-1 in order of first appearance, -1 for noise.
+
+    Raises:
+        InputError: what came is not as said above.
+        MissingExtraError: the library is not installed.
+
+    """
+    rows, columns, weights = _edges(neighbours, min_similarity)
+    for name, value in (("min_size", min_size), ("trials", trials), ("seed", seed)):
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
+            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
+    try:
+        from infomap import Infomap
+    except ImportError as error:
+        raise MissingExtraError("infomap", "infomap", "Clustering by Infomap") from error
+    labels = np.full(len(neighbours), NO_CLUSTER, dtype=np.int64)
+    if len(rows) == 0:
+        return labels
+    search = Infomap(directed=True, two_level=True, silent=True, seed=int(seed), num_trials=int(trials))
+    search.add_links(np.column_stack([rows, columns, weights]).astype(np.float64))
+    result: Any = search.run()
+    # Older versions give None here, newer ones deprecate get_modules.
+    modules: dict[int, int] = cast("Any", search).get_modules() if result is None else result.modules()
+    labels[np.fromiter(modules.keys(), np.int64)] = np.fromiter(modules.values(), np.int64)
+    sizes = np.bincount(labels[labels >= 0])
+    labels[(labels >= 0) & (sizes[labels] < min_size)] = NO_CLUSTER
+    return by_first_appearance(labels)
+
+
+def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any]:
+    indices, distances = (_as_numpy(part) for part in (neighbours.indices, neighbours.distances))
+    if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
+        raise InputError(
+            "neighbours must hold indices and distances of one shape (n, k), "
+            f"got {indices.shape} and {distances.shape}."
+        )
+    if not np.isfinite(distances).all():
+        raise InputError("neighbours must hold finite distances, got NaN or infinity.")
+    if not 0 < min_similarity <= 1:
+        raise InputError(f"min_similarity must be above 0 and at most 1, got {min_similarity!r}.")
+    weights = 1 - distances
+    kept = (weights >= min_similarity) & (indices != np.arange(len(indices))[:, None])
+    rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)
+    return rows[kept], indices[kept], weights[kept]
+
+
+def _as_numpy(array: Any) -> Any:
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

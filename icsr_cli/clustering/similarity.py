@@ -1,0 +1,79 @@
+"""What every function of this room asks of its similarity matrix, and how labels are numbered."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from icsr_cli.errors import InputError
+from icsr_cli.types import NO_CLUSTER, IntArray
+
+
+def check_similarity(similarity: Any) -> sp.csr_array:
+    """Give ``similarity`` as a CSR array with sorted, unique columns; copied only where it must be.
+
+    Raises:
+        InputError: not square, NaN, values outside 0 to 1, or not symmetric.
+
+    """
+    if not sp.issparse(similarity):
+        if not isinstance(similarity, np.ndarray):
+            raise InputError(
+                f"similarity must be a scipy.sparse array or a numpy array, got {type(similarity).__name__}."
+            )
+        if similarity.ndim != 2:
+            raise InputError(f"similarity must have shape (n, n), got {similarity.shape}.")
+    matrix = sp.csr_array(similarity)
+    if matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+        raise InputError(f"similarity must have shape (n, n) with n >= 1, got {matrix.shape}.")
+    if matrix.dtype.kind not in "fiu":
+        raise InputError(f"similarity must hold numbers, got dtype {matrix.dtype}.")
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    if matrix.nnz:
+        low, high = float(matrix.data.min()), float(matrix.data.max())
+        if not (low >= 0 and high <= 1 + 1e-6):
+            raise InputError(
+                f"similarity must lie in 0 to 1 (it is 1 - distance), got values from {low:g} to {high:g}."
+            )
+    _check_symmetry(matrix)
+    return matrix
+
+
+def _check_symmetry(matrix: sp.csr_array) -> None:
+    from icsr_cli.clustering import _kernels
+
+    place = _kernels.first_asymmetry(matrix.indptr, matrix.indices, matrix.data)
+    if place >= 0:
+        row = int(np.searchsorted(matrix.indptr, place, side="right")) - 1
+        column = int(matrix.indices[place])
+        raise InputError(
+            f"similarity must be symmetric, but entry ({row}, {column}) is {matrix.data[place]:g} "
+            f"and ({column}, {row}) is another. Use (S + S.T) / 2 or S.maximum(S.T)."
+        )
+
+
+def check_labels(labels: Any, n: int) -> IntArray:
+    """Give ``labels`` as int64 (n,), or raise an InputError that says what came."""
+    array = np.asarray(labels)
+    if array.shape != (n,):
+        raise InputError(f"labels must have shape ({n},), as many as images, got {array.shape}.")
+    if array.dtype.kind not in "iu":
+        raise InputError(f"labels must be whole numbers, got dtype {array.dtype}.")
+    if n and int(array.min()) < NO_CLUSTER:
+        raise InputError(f"labels must be -1 (no cluster) or more, got {int(array.min())}.")
+    return array.astype(np.int64, copy=False)
+
+
+def by_first_appearance(labels: IntArray) -> IntArray:
+    """Renumber clusters 0, 1, ... in the order in which they first appear; -1 stays."""
+    kept = labels != NO_CLUSTER
+    _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    result = np.full(len(labels), NO_CLUSTER, dtype=np.int64)
+    result[kept] = rank[inverse]
+    return result

@@ -1,0 +1,181 @@
+"""Information nodes, and the refinement of a global clustering by local clusters.
+
+After Pseudo Labels Refinement with Intra-camera Similarity for Unsupervised Person Re-identification,
+ICIP 2023 (arXiv 2304.12634).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+
+from icsr_cli.errors import InputError
+from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours, Refinement
+
+NodeRule = Literal["highest", "last-above-mean"]
+ThrownOut = Literal["discard", "split"]
+
+
+def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
+    """Give each image's centrality: the sum over its edges of 1 / (distance + mean distance).
+
+    The edges of image i lead to its neighbours other than itself of similarity (1 - distance) at least
+    ``min_similarity``; the mean is over all n x k distances, the images themselves included.
+
+    Args:
+        neighbours: cosine neighbours (published: k = 15).
+        min_similarity: least similarity of an edge, -1 to 1.
+
+    Returns:
+        float64 (n,), 0 for an image without an edge.
+
+    Raises:
+        InputError: indices and distances of other shapes, distances that are not finite.
+
+    """
+    indices, distances = (_as_numpy(part) for part in (neighbours.indices, neighbours.distances))
+    if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
+        raise InputError(
+            "neighbours must hold indices and distances of one shape (n, k), "
+            f"got {indices.shape} and {distances.shape}."
+        )
+    if not np.isfinite(distances).all():
+        raise InputError("neighbours must hold finite distances, got NaN or infinity.")
+    if not -1 <= min_similarity <= 1:
+        raise InputError(f"min_similarity must be -1 to 1, got {min_similarity!r}.")
+    edges = (1 - distances >= min_similarity) & (indices != np.arange(len(indices))[:, None])
+    exact = distances.astype(np.float64)
+    # Were all images equal, the mean would be 0: a bound keeps the scores finite.
+    near = 1 / np.maximum(exact + exact.mean(), 1e-12)
+    return np.where(edges, near, 0).sum(axis=1)
+
+
+def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> IntArray:
+    """Choose the information node of each cluster.
+
+    ``"highest"``: its image of highest score, on a tie the lowest index. ``"last-above-mean"``, the
+    published script's: its last image, in index order, whose score is above the mean of all n scores; a
+    cluster without one has no node.
+
+    Args:
+        scores: (n,) numbers, finite.
+        labels: int (n,), -1 for noise, which has no node.
+        rule: see above.
+
+    Returns:
+        int64 (m,): images, clusters in order of their labels.
+
+    Raises:
+        InputError: what came is not as said above.
+
+    """
+    scores = _as_numpy(scores)
+    if scores.ndim != 1 or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
+        raise InputError(
+            f"scores must be finite numbers of shape (n,), got shape {scores.shape}, dtype {scores.dtype}."
+        )
+    labels = _whole_numbers("labels", labels, len(scores))
+    if rule == "highest":
+        order = np.lexsort((-scores, labels))
+    elif rule == "last-above-mean":
+        images = np.flatnonzero(scores > scores.mean())[::-1] if len(scores) else np.arange(0)
+        order = images[np.argsort(labels[images], kind="stable")]
+    else:
+        raise InputError(f"rule must be 'highest' or 'last-above-mean', got {rule!r}.")
+    order = order[labels[order] != NO_CLUSTER]
+    first = np.unique(labels[order], return_index=True)[1]
+    return np.asarray(order[first], dtype=np.int64)
+
+
+def refine(
+    labels: Any, local_labels: Any, cameras: Any, nodes: Any, *, thrown_out: ThrownOut = "discard"
+) -> Refinement:
+    """Throw images out of the clusters in which their own camera's clustering contradicts them.
+
+    A node of global cluster F, camera n, local cluster f throws out of F the images of camera n that are
+    not in f: what stays is (F^n & f^n) | F^p for p != n. Nodes act in the order given; a node that an
+    earlier one has thrown out throws out nobody, nor does one without a cluster or a local label. Images
+    without a local label stay. (So of the nodes in one cluster and camera just the first with a local
+    label counts: it throws out all those that could contradict it.)
+
+    Args:
+        labels: int (n,), global clusters, -1 for noise.
+        local_labels: int (n,), numbered camera by camera (one number under two cameras means nothing);
+            -1 for an image without.
+        cameras: int (n,), from 0.
+        nodes: int (m,), the images that are information nodes.
+        thrown_out: ``"discard"`` labels thrown-out images -1; ``"split"`` makes them clusters of their
+            own instead, one for each local cluster among those thrown out of one global cluster.
+
+    Returns:
+        ``labels`` int64 (n,), 0..m-1 in order of first appearance, -1 for noise and discarded;
+        ``discarded`` bool (n,), the images thrown out (under ``"split"`` too). It unpacks as a pair.
+
+    Raises:
+        InputError: what came is not as said above.
+
+    """
+    n = len(_as_numpy(labels))
+    labels = _whole_numbers("labels", labels, n)
+    local_labels = _whole_numbers("local_labels", local_labels, n)
+    cameras = _whole_numbers("cameras", cameras, n, low=0)
+    nodes = _as_numpy(nodes)
+    if nodes.ndim != 1 or (nodes.size and nodes.dtype.kind not in "iu"):
+        raise InputError(
+            f"nodes must be whole numbers of shape (m,), got shape {nodes.shape}, dtype {nodes.dtype}."
+        )
+    if nodes.size and not 0 <= int(nodes.min()) <= int(nodes.max()) < n:
+        raise InputError(
+            f"nodes must be images, 0 to {n - 1}, got numbers from {nodes.min()} to {nodes.max()}."
+        )
+    if thrown_out not in ("discard", "split"):
+        raise InputError(f"thrown_out must be 'discard' or 'split', got {thrown_out!r}.")
+    discarded = _contradicted(labels, local_labels, cameras, nodes.astype(np.int64))
+    if thrown_out == "discard":
+        refined = np.where(discarded, NO_CLUSTER, labels)
+    else:
+        groups = np.column_stack(
+            [labels, discarded, *(np.where(discarded, part, 0) for part in (cameras, local_labels))]
+        )
+        refined = np.where(
+            labels == NO_CLUSTER, NO_CLUSTER, np.unique(groups, axis=0, return_inverse=True)[1].ravel()
+        )
+    return Refinement(_by_first_appearance(refined), discarded)
+
+
+def _contradicted(labels: IntArray, local_labels: IntArray, cameras: IntArray, nodes: IntArray) -> Any:
+    """Give the mask of images whose cluster and camera have a node of another local cluster."""
+    n = len(labels)
+    groups = np.unique(np.column_stack([labels, cameras]), axis=0, return_inverse=True)[1].ravel()
+    acting = nodes[(labels[nodes] != NO_CLUSTER) & (local_labels[nodes] != NO_CLUSTER)]
+    ruling, first = np.unique(groups[acting], return_index=True)
+    chosen = np.full(n, NO_CLUSTER, dtype=np.int64)
+    chosen[ruling] = local_labels[acting[first]]
+    kept = chosen[groups]
+    return (kept != NO_CLUSTER) & (local_labels != NO_CLUSTER) & (local_labels != kept)
+
+
+def _by_first_appearance(labels: IntArray) -> IntArray:
+    kept = labels != NO_CLUSTER
+    _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    result = np.full(len(labels), NO_CLUSTER, dtype=np.int64)
+    result[kept] = rank[inverse]
+    return result
+
+
+def _whole_numbers(name: str, given: Any, n: int, low: int = NO_CLUSTER) -> IntArray:
+    array = _as_numpy(given)
+    if array.shape != (n,):
+        raise InputError(f"{name} must have shape ({n},), as many as images, got {array.shape}.")
+    if n and array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
+    if n and int(array.min()) < low:
+        raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
+    return np.asarray(array, dtype=np.int64)
+
+
+def _as_numpy(array: Any) -> Any:
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

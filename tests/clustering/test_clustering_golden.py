@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from sklearn.metrics import normalized_mutual_info_score
+
+from icsr_cli.clustering import average_linkage, dbscan, infomap, silhouette
+from icsr_cli.types import Neighbours
+
+GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
+SIMILARITY = sp.csr_array(1 - GOLDEN["jaccard_k30_6"])
+
+
+def golden_neighbours():
+    """The golden graph as neighbour lists, filled up with far-away strangers."""
+    n, k = len(GOLDEN["features"]), 15
+    indices = np.tile(np.arange(n)[:, None], (1, k))
+    distances = np.ones((n, k), dtype=np.float32)
+    place = np.ones(n, dtype=int)
+    for (row, column), weight in zip(GOLDEN["graph_edges"], GOLDEN["graph_weight"], strict=True):
+        indices[row, place[row]], distances[row, place[row]] = column, 1 - weight
+        place[row] += 1
+    return Neighbours(indices, distances)
+
+
+@pytest.mark.parametrize("count", [80, 140])
+def test_average_linkage_and_silhouette(count):
+    labels = average_linkage(SIMILARITY, n_clusters=count)
+    np.testing.assert_array_equal(labels, GOLDEN[f"average_linkage_{count}"])
+    assert silhouette(SIMILARITY, labels) == pytest.approx(float(GOLDEN[f"silhouette_{count}"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("eps", [0.4, 0.5, 0.6])
+def test_dbscan(eps):
+    np.testing.assert_array_equal(dbscan(SIMILARITY, eps=eps), GOLDEN[f"dbscan_{eps}"])
+
+
+def test_infomap():
+    pytest.importorskip("infomap")
+    labels = infomap(golden_neighbours())
+    assert normalized_mutual_info_score(labels, GOLDEN["infomap_labels"]) > 0.95
+    sizes = np.bincount(labels[labels >= 0])
+    assert sizes.min() >= 5
+
+
+def test_local_labels():
+    cameras = GOLDEN["cam"]
+    for camera in range(5):
+        similarity = 1 - GOLDEN[f"cam{camera}_jaccard"]
+        labels = average_linkage(similarity, n_clusters=max(2, len(similarity) // 5))
+        expected = GOLDEN["local_labels"][cameras == camera]
+        _, first, inverse = np.unique(expected, return_index=True, return_inverse=True)
+        np.testing.assert_array_equal(labels, np.argsort(np.argsort(first))[inverse])
