@@ -8,6 +8,7 @@ from icsr_cli.metrics.ranking import (
     rank_distances,
     rank_distances_by_camera,
 )
+from icsr_cli.metrics.reranking import rerank
 
 __all__ = [
     "LabelQuality",
@@ -17,4 +18,5 @@ __all__ = [
     "rank_by_camera",
     "rank_distances",
     "rank_distances_by_camera",
+    "rerank",
 ]

@@ -1,0 +1,298 @@
+"""Re-ranking with k-reciprocal neighbours, on sparse sets.
+
+Source: Zhong et al., "Re-ranking Person Re-identification with k-reciprocal Encoding", CVPR 2017,
+arXiv 1701.08398, section 3. Queries and gallery are ranked together (n = q + g images). Beyond the result,
+memory grows with n times the size of a k-reciprocal set; no n x n array exists.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numba
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy.sparse import csr_array
+
+from icsr_cli.errors import InputError
+from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
+from icsr_cli.types import FloatArray, IntArray
+
+# Numbers in one block of distances: enough rows for a fast product, few enough to stay in the cache.
+_BLOCK_NUMBERS: Final = {"cpu": 5 << 19, "gpu": 1 << 26}
+
+
+def rerank(
+    query: Any,
+    gallery: Any,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+    *,
+    device: torch.device | str | None = None,
+) -> Any:
+    """Give re-ranked distances, float32 (q, g), numpy or torch as ``query`` is; smaller is nearer.
+
+    ``query`` (q, d), ``gallery`` (g, d): float features, numpy or torch, of unit length by convention.
+    ``k1``: neighbours that make a k-reciprocal set; ``k2``: neighbours whose sets are averaged (local query
+    expansion; 1 is none); ``lambda_value``, 0 to 1: the original distance's share of the result (equation
+    12). The original distance is the square of the squared L2 distance, divided by the largest one that the
+    query has to any image, which is what the published figures of the field are computed with. Where two
+    images are at the same distance, the one that comes first is the nearer one (a GPU may choose otherwise).
+    ``device``: where to multiply features; tensors stay where they are, numpy goes to a GPU if there is one.
+
+    Raises InputError for features that do not fit or are not finite, and for settings out of range.
+    """
+    _check_settings(k1, k2, lambda_value)
+    where = compute_device(query, device)
+    parts = feature_matrix(query, "query", where), feature_matrix(gallery, "gallery", where)
+    same_width(*parts)
+    n_queries = len(parts[0])
+    features = torch.cat(parts)
+    nearest, farthest, distances = _nearest(features, n_queries, max(k1 + 1, k2))
+    starts, members = _reciprocal_sets(nearest, k1)
+    weights = _set_weights(features.cpu().numpy(), farthest, starts, members)
+    encoding = csr_array((weights, members, starts), shape=(len(nearest), len(nearest)))
+    encoding = _expand(encoding, nearest[:, :k2])
+    columns = encoding[n_queries:].tocsc()
+    rows = encoding[:n_queries]
+    _blend(
+        distances,
+        farthest[:n_queries],
+        (rows.indptr, rows.indices, rows.data),
+        (columns.indptr, columns.indices, columns.data),
+        np.float32(lambda_value),
+    )
+    return torch.from_numpy(distances).to(query.device) if isinstance(query, torch.Tensor) else distances
+
+
+def _check_settings(k1: int, k2: int, lambda_value: float) -> None:
+    for name, value in (("k1", k1), ("k2", k2)):
+        if value < 1:
+            raise InputError(
+                f"{name} is {value}; expected at least 1 neighbour. The usual value is 20 for k1, 6 for k2."
+            )
+    if not 0 <= lambda_value <= 1:
+        raise InputError(
+            f"lambda_value is {lambda_value}; expected 0 (re-ranked distance alone) to 1 (original alone)."
+        )
+
+
+def _nearest(
+    features: torch.Tensor, n_queries: int, k: int
+) -> tuple[npt.NDArray[np.int32], FloatArray, FloatArray]:
+    """Compare each image with each other, once.
+
+    Gives its k nearest, itself included, int32 (n, k); the largest squared distance it has, float32 (n,);
+    and the squared distances from query to gallery, float32 (q, g).
+    """
+    n_images = len(features)
+    k = min(k, n_images)
+    nearest = np.empty((n_images, k), dtype=np.int32)
+    farthest = np.zeros(n_images, dtype=np.float32)
+    kept = np.empty((n_queries, n_images - n_queries), dtype=np.float32)
+    on_cpu = features.device.type == "cpu"
+    # On the CPU a pair is compared once: a block starts at its own first image, and its columns are used
+    # as rows too. A GPU multiplies faster than it would take to save the half.
+    nearest_distances = np.full((n_images if on_cpu else 0, k), np.inf, dtype=np.float32)
+    lengths = features.square().sum(1)
+    step = max(1, _BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images)
+    for first in range(0, n_images, step):
+        last, start = min(first + step, n_images), first if on_cpu else 0
+        block = torch.addmm(lengths[start:], features[first:last], features[start:].T, alpha=-2)
+        block.add_(lengths[first:last, None]).clamp_(min=0)
+        if on_cpu:
+            _keep_nearest(block.numpy(), first, nearest, nearest_distances, farthest)
+        else:
+            nearest[first:last] = block.topk(k, largest=False).indices.cpu().numpy()
+            farthest[first:last] = block.amax(1).cpu().numpy()
+        if first < n_queries:
+            stop = min(last, n_queries)
+            kept[first:stop] = block[: stop - first, n_queries - start :].cpu().numpy()
+    return nearest, farthest, kept
+
+
+@numba.njit(parallel=True, cache=True)
+def _keep_nearest(
+    block: FloatArray,
+    first: int,
+    nearest: npt.NDArray[np.int32],
+    nearest_distances: FloatArray,
+    farthest: FloatArray,
+) -> None:  # pragma: no cover - compiled
+    """Update the nearest of all images from ``first`` on, with distances of a few of these to all of them.
+
+    Blocks come in rising order, so each image meets the others in rising order, and of two others at the
+    same distance the first one stays in front.
+    """
+    n_rows, n_columns = block.shape
+    for row in numba.prange(n_rows):
+        for column in range(n_columns):
+            _meet(first + row, first + column, block[row, column], nearest, nearest_distances, farthest)
+    parts = (n_columns - n_rows + 511) // 512
+    for part in numba.prange(parts):
+        begin = n_rows + part * 512
+        for row in range(n_rows):
+            for column in range(begin, min(begin + 512, n_columns)):
+                _meet(first + column, first + row, block[row, column], nearest, nearest_distances, farthest)
+
+
+@numba.njit(cache=True, inline="always")
+def _meet(
+    image: int,
+    other: int,
+    distance: np.float32,
+    nearest: npt.NDArray[np.int32],
+    nearest_distances: FloatArray,
+    farthest: FloatArray,
+) -> None:  # pragma: no cover - compiled
+    """Put ``other`` in its place among the nearest of ``image``, if it has one there."""
+    if distance > farthest[image]:
+        farthest[image] = distance
+    place = nearest.shape[1] - 1
+    if distance < nearest_distances[image, place]:
+        while place > 0 and nearest_distances[image, place - 1] > distance:
+            nearest_distances[image, place] = nearest_distances[image, place - 1]
+            nearest[image, place] = nearest[image, place - 1]
+            place -= 1
+        nearest_distances[image, place] = distance
+        nearest[image, place] = other
+
+
+def _reciprocal_sets(nearest: npt.NDArray[np.int32], k1: int) -> tuple[IntArray, npt.NDArray[np.int32]]:
+    """Give the expanded k-reciprocal set of each image as rows of a sparse matrix: starts and members.
+
+    Members are in rising order within a row. Half sets have round-half-even(k1 / 2) + 1 columns.
+    """
+    columns = min(k1 + 1, nearest.shape[1])
+    half = min(round(k1 / 2) + 1, nearest.shape[1])
+    starts = np.zeros(len(nearest) + 1, dtype=np.int64)
+    _count_members(nearest, columns, half, starts)
+    np.cumsum(starts, out=starts)
+    members = np.empty(starts[-1], dtype=np.int32)
+    _fill_members(nearest, columns, half, starts, members)
+    return starts, members
+
+
+@numba.njit(cache=True)
+def _mutual(
+    nearest: npt.NDArray[np.int32], image: int, columns: int, found: npt.NDArray[np.int32]
+) -> int:  # pragma: no cover - compiled
+    """Write the neighbours that have ``image`` among their own nearest (equation 3); give how many."""
+    size = 0
+    for place in range(columns):
+        other = nearest[image, place]
+        for back in range(columns):
+            if nearest[other, back] == image:
+                found[size] = other
+                size += 1
+                break
+    return size
+
+
+@numba.njit(cache=True)
+def _expanded_set(
+    nearest: npt.NDArray[np.int32], image: int, columns: int, half: int
+) -> npt.NDArray[np.int32]:  # pragma: no cover - compiled
+    """Give the k-reciprocal set of ``image`` with the half sets that overlap it by 2/3 (equation 4)."""
+    found = np.empty(columns * (half + 1), dtype=np.int32)
+    core = _mutual(nearest, image, columns, found)
+    size = core
+    candidate = np.empty(half, dtype=np.int32)
+    for place in range(core):
+        count = _mutual(nearest, found[place], half, candidate)
+        shared = 0
+        for member in candidate[:count]:
+            for known in found[:core]:
+                shared += member == known
+        # In whole numbers: shared > 2/3 count, without rounding.
+        if 3 * shared > 2 * count:
+            found[size : size + count] = candidate[:count]
+            size += count
+    return np.unique(found[:size])
+
+
+@numba.njit(parallel=True, cache=True)
+def _count_members(
+    nearest: npt.NDArray[np.int32], columns: int, half: int, starts: IntArray
+) -> None:  # pragma: no cover - compiled
+    for image in numba.prange(len(nearest)):
+        starts[image + 1] = len(_expanded_set(nearest, image, columns, half))
+
+
+@numba.njit(parallel=True, cache=True)
+def _fill_members(
+    nearest: npt.NDArray[np.int32],
+    columns: int,
+    half: int,
+    starts: IntArray,
+    members: npt.NDArray[np.int32],
+) -> None:  # pragma: no cover - compiled
+    for image in numba.prange(len(nearest)):
+        members[starts[image] : starts[image + 1]] = _expanded_set(nearest, image, columns, half)
+
+
+@numba.njit(parallel=True, cache=True, fastmath=True)
+def _set_weights(
+    features: FloatArray, farthest: FloatArray, starts: IntArray, members: npt.NDArray[np.int32]
+) -> FloatArray:  # pragma: no cover - compiled
+    """Give exp(-original distance) of each member, summing to 1 over a set (equation 7)."""
+    weights = np.empty(len(members), dtype=np.float32)
+    for image in numba.prange(len(farthest)):
+        total = np.float32(0)
+        for place in range(starts[image], starts[image + 1]):
+            squared = np.float32(0)
+            for dimension in range(features.shape[1]):
+                difference = features[image, dimension] - features[members[place], dimension]
+                squared += difference * difference
+            weights[place] = np.exp(-_original(squared, farthest[image]))
+            total += weights[place]
+        for place in range(starts[image], starts[image + 1]):
+            weights[place] /= total
+    return weights
+
+
+@numba.njit(cache=True)
+def _original(squared: np.float32, farthest: np.float32) -> np.float32:  # pragma: no cover - compiled
+    """Give the original distance: (squared L2 / largest squared L2) squared, 0 where all are equal."""
+    share = squared / farthest if farthest > 0 else np.float32(0)
+    return share * share
+
+
+def _expand(encoding: Any, nearest: npt.NDArray[np.int32]) -> Any:
+    """Give the mean of the rows of each image's nearest (equation 11); a sparse matrix."""
+    n_images, k2 = nearest.shape
+    if k2 == 1:
+        return encoding
+    shares = np.full(nearest.size, 1 / k2, dtype=np.float32)
+    starts = np.arange(0, nearest.size + 1, k2)
+    return csr_array((shares, nearest.ravel(), starts), shape=(n_images, n_images)) @ encoding
+
+
+@numba.njit(parallel=True, cache=True)
+def _blend(
+    distances: FloatArray,
+    farthest: FloatArray,
+    rows: tuple[Any, Any, Any],
+    columns: tuple[Any, Any, Any],
+    lambda_value: np.float32,
+) -> None:  # pragma: no cover - compiled
+    """Turn squared distances into re-ranked ones, in place (equations 10 and 12).
+
+    ``rows``: the queries' encoding by row, ``columns``: the gallery's by column (starts, indices, weights).
+    Only pairs that share a member are visited; the others are at Jaccard distance 1.
+    """
+    row_starts, row_members, row_weights = rows
+    column_starts, column_images, column_weights = columns
+    one = np.float32(1)
+    for query in numba.prange(len(distances)):
+        shared = np.zeros(distances.shape[1], dtype=np.float32)
+        for place in range(row_starts[query], row_starts[query + 1]):
+            member, weight = row_members[place], row_weights[place]
+            for entry in range(column_starts[member], column_starts[member + 1]):
+                shared[column_images[entry]] += min(weight, column_weights[entry])
+        for image in range(distances.shape[1]):
+            jaccard = one - shared[image] / (np.float32(2) - shared[image])
+            original = _original(distances[query, image], farthest[query])
+            distances[query, image] = jaccard * (one - lambda_value) + original * lambda_value
