@@ -12,7 +12,6 @@ import io
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -24,22 +23,17 @@ FORMAT = 1
 _HEADER = ["split", "path", "camera", "identity"]
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What the index says beside the records.
-
-    ``layout`` names the reader: a published data set, ``synthetic`` or ``folder``. ``details`` is whatever
-    the reader wants to be found again (the pattern of own crops, the dials of a rendered world).
-    """
-
-    layout: str
-    bad: tuple[Mapping[str, str], ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-def write(data_root: Path, dataset: Dataset, provenance: Provenance) -> Path:
+def write(
+    data_root: Path,
+    dataset: Dataset,
+    *,
+    bad: Sequence[Mapping[str, str]] = (),
+    details: Mapping[str, Any] | None = None,
+) -> Path:
     """Write both files, each whole or not at all, and give the path of index.json.
 
+    ``bad`` are the images that were left out (split, path, reason); ``details`` is what the reader wants to
+    be found again: the pattern of own crops, the dials of a rendered world.
     The JSON holds the checksum of the CSV: of a crash between the two, the reader knows.
     """
     folder = data_root / dataset.name
@@ -48,14 +42,14 @@ def write(data_root: Path, dataset: Dataset, provenance: Provenance) -> Path:
     head = {
         "format": FORMAT,
         "name": dataset.name,
-        "layout": provenance.layout,
+        "layout": dataset.layout,
         "root": _stored_root(dataset.root, data_root),
         "prepared": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
         "cameras": list(dataset.camera_names),
         "splits": {name: counts(split) for name, split in dataset.splits.items()},
         "notes": list(dataset.notes),
-        "bad": [dict(item) for item in provenance.bad],
-        "details": dict(provenance.details),
+        "bad": [dict(item) for item in bad],
+        "details": dict(details or {}),
         "index_sha256": hashlib.sha256(table).hexdigest(),
     }
     text = json.dumps(head, indent=1).encode()
@@ -118,6 +112,7 @@ def load(name: str, data_root: Path) -> Dataset:
         splits=_splits(table, root, about["splits"]),
         camera_names=tuple(about["cameras"]),
         notes=tuple(about["notes"]),
+        layout=about["layout"],
     )
 
 
@@ -184,8 +179,3 @@ def _splits(table: bytes, root: Path, expected: Mapping[str, Any]) -> dict[str, 
     for split, path, camera, identity in reader:
         rows[split].append(ImageRecord(path, int(camera), int(identity)))
     return {name: Split(root, tuple(records)) for name, records in rows.items()}
-
-
-def describe(splits: Mapping[str, Split]) -> Sequence[tuple[str, int, int, int]]:
-    """Give (split, images, identities, cameras) per split, for a table."""
-    return [(name, *counts(split).values()) for name, split in splits.items()]  # type: ignore[misc]

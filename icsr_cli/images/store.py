@@ -12,27 +12,21 @@ import hashlib
 import json
 import os
 import shutil
-import signal
 import zlib
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.images.decode import decode_resized
+from icsr_cli.images.blocks import Job, Result, usable_cpus, work
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.types import Split
 
 #: Images per block: the unit of parallel work, of the log, and of the checksums.
 BLOCK = 256
-#: Below this many images starting processes costs more than it saves.
-_WORTH_PROCESSES = 1024
 #: Part of the fingerprint; to be changed with anything that changes pixels.
 _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
 
@@ -123,11 +117,6 @@ def build_pixels(
             if (found := build.existing()) is not None:  # another process was faster
                 return found
             return build.run(workers or usable_cpus(), progress or SilentProgress())
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            f"A process that read images for {build.final} was killed, often for want of memory. What is "
-            "finished is kept: run the same command again, with fewer --workers if it happens again."
-        ) from error
     except OSError as error:
         raise DatasetError(
             f"Cannot write {build.final}: {error.strerror or error}. What is finished is kept; "
@@ -135,11 +124,20 @@ def build_pixels(
         ) from error
 
 
-def usable_cpus() -> int:
-    """Count the CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def check_images(
+    split: Split, *, name: str, workers: int | None = None, progress: Progress | None = None
+) -> tuple[BadImage, ...]:
+    """Decode every image of a split, keep nothing, and name those that cannot be read."""
+    paths = _paths(split)
+    jobs = [
+        Job(block, rows.start, paths[rows], None, 0, (1, 1)) for block, rows in enumerate(_blocks(len(split)))
+    ]
+    bad: list[tuple[int, str]] = []
+    with (progress or SilentProgress()).task(f"read {name}", len(split), "images") as task:
+        for result in work(jobs, workers or usable_cpus()):
+            bad += result.bad
+            task.advance(result.count)
+    return tuple(BadImage(row, split.records[row].path, reason) for row, reason in sorted(bad))
 
 
 def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
@@ -179,6 +177,11 @@ def _wrong_blocks(
     return wrong
 
 
+def _paths(split: Split) -> list[str]:
+    root = str(split.root)
+    return [f"{root}/{record.path}" for record in split.records]
+
+
 def _blocks(count: int) -> Iterator[slice]:
     return (slice(start, min(start + BLOCK, count)) for start in range(0, count, BLOCK))
 
@@ -194,7 +197,7 @@ class _Build:
         self.header = folder / f"{self.stem}.json"
         self.partial = folder / f"{self.stem}.npy.part"
         self.log = folder / f"{self.stem}.npy.part.log"
-        self.paths = [f"{split.root}/{record.path}" for record in split.records]
+        self.paths = _paths(split)
         self.stamps = [_stamp(path) for path in self.paths]
         self.fingerprint = self._fingerprint(range(len(split)))
 
@@ -229,20 +232,20 @@ class _Build:
             self._start()
         offset = self.partial.stat().st_size - int(np.prod(self.shape))
         jobs = [
-            _Job(block, rows.start, self.paths[rows], str(self.partial), offset, self.shape[1:3])
+            Job(block, rows.start, self.paths[rows], str(self.partial), offset, self.shape[1:3])
             for block, rows in enumerate(_blocks(len(self.split)))
             if block not in done
         ]
         with progress.task(self.stem, len(self.split), "images") as task, self.log.open("a") as log:
             task.advance(sum(result.count for result in done.values()))
-            for result in _work(jobs, workers):
+            for result in work(jobs, workers):
                 done[result.block] = result
                 log.write(json.dumps(list(vars(result).values())) + "\n")
                 log.flush()
                 task.advance(result.count)
         return self._finish([done[block] for block in sorted(done)])
 
-    def _resume(self) -> dict[int, _Result]:
+    def _resume(self) -> dict[int, Result]:
         """Read the log of an interrupted build; blocks count whose bytes are what the log says."""
         try:
             first, *lines = self.log.read_text(encoding="utf-8").splitlines()
@@ -257,7 +260,7 @@ class _Build:
         done = {}
         for line in lines:
             with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):  # cut off while written
-                result = _Result(*json.loads(line))
+                result = Result(*json.loads(line))
                 if zlib.crc32(array[blocks[result.block]].data) == result.checksum:
                     done[result.block] = result
         return done
@@ -277,7 +280,7 @@ class _Build:
         np.lib.format.open_memmap(self.partial, mode="w+", dtype=np.uint8, shape=self.shape)
         self.log.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
 
-    def _finish(self, results: list[_Result]) -> tuple[Pixels | None, tuple[BadImage, ...]]:
+    def _finish(self, results: list[Result]) -> tuple[Pixels | None, tuple[BadImage, ...]]:
         bad = tuple(
             BadImage(row, self.split.records[row].path, reason)
             for result in results
@@ -352,68 +355,3 @@ def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
-
-
-@dataclass(frozen=True)
-class _Job:
-    block: int
-    start: int
-    paths: Sequence[str]
-    target: str
-    offset: int
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class _Result:
-    block: int
-    count: int
-    checksum: int
-    bad: Sequence[tuple[int, str]]
-
-
-def _work(jobs: Sequence[_Job], workers: int) -> Iterator[_Result]:
-    if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
-        yield from map(_decode_block, jobs)
-        return
-    # Never fork: torch's threads and CUDA do not survive it.
-    context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_ignore_interrupt) as pool:
-        futures = [pool.submit(_decode_block, job) for job in jobs]
-        try:
-            for future in as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _ignore_interrupt() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops, after the blocks under way
-
-
-def _decode_block(job: _Job) -> _Result:
-    height, width = job.size
-    pixels = np.zeros((len(job.paths), height, width, 3), dtype=np.uint8)
-    bad = []
-    for row, path in enumerate(job.paths):
-        if reason := _decode_into(pixels[row], path):
-            bad.append((job.start + row, reason))
-    _write_at(job.target, job.offset + job.start * height * width * 3, pixels)
-    return _Result(job.block, len(pixels), zlib.crc32(pixels.data), bad)
-
-
-def _decode_into(target: npt.NDArray[np.uint8], path: str) -> str | None:
-    try:
-        target[:] = decode_resized(path, *target.shape[:2])
-    except DatasetError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return None
-
-
-def _write_at(path: str, offset: int, pixels: npt.NDArray[np.uint8]) -> None:
-    view = pixels.data.cast("B")
-    with Path(path).open("r+b", buffering=0) as file:
-        file.seek(offset)
-        while view:
-            view = view[file.write(view) :]

@@ -1,0 +1,302 @@
+"""``icsr prepare``: one command per data set, found by the files that describe them."""
+
+from __future__ import annotations
+
+import json
+import os
+import pkgutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Optional
+
+import typer
+from typer.core import TyperGroup
+
+from icsr_cli.cli.options import DataRoot, Json, Quiet
+from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
+from icsr_cli.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.synthesis import World
+
+_PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
+
+# Typer reads annotations at run time, also on Python 3.10: Optional[...] instead of ... | None.
+Source = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--source", help="Archive (zip, tar, tar.gz) or folder; looked for if left out."),
+]
+Size = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128."),
+]
+AllowBad = Annotated[bool, typer.Option("--allow-bad", help="Go on with more than 1 % unreadable images.")]
+Workers = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option("--workers", min=1, help="Processes that read images; all CPUs if left out."),
+]
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Read everything that is prepared again and check it.")
+]
+
+
+class _Prepare(TyperGroup):
+    """Besides the data sets it knows, takes the name of any prepared one for ``--verify``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        if args and "--verify" in args and self.get_command(ctx, args[0]) is None:
+            return super().resolve_command(ctx, ["verify", *args])
+        return super().resolve_command(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Prepare,
+    invoke_without_command=True,
+    help="Prepare a data set: unpack or render it, check it, index it, decode its images once.",
+)
+
+
+@app.callback()
+def prepare(
+    ctx: typer.Context,
+    list_: Annotated[bool, typer.Option("--list", help="Show what is prepared and what could be.")] = False,
+    data_root: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--data-root", help="With --list: folder of the prepared data sets [env: ICSR_DATA]."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
+) -> None:
+    """Show the list, or leave the work to a command."""
+    if ctx.invoked_subcommand is not None:
+        if list_ or data_root is not None or as_json:
+            raise UsageError(
+                "--list stands alone, and --data-root and --json stand after the name of the data set: "
+                f"icsr prepare {ctx.invoked_subcommand} --data-root DIR"
+            )
+        return
+    if not list_:
+        typer.echo(ctx.get_help())
+        raise typer.Exit(2)
+    show_list(data_root or Path(os.environ.get("ICSR_DATA") or "data"), as_json)
+
+
+def _add_published(name: str) -> None:
+    @app.command(
+        name,
+        help=f"Prepare {name} from what you downloaded.",
+        epilog=f"Example: icsr prepare {name} --source PATH",
+    )
+    def published(
+        source: Source = None,
+        data_root: DataRoot = Path("data"),
+        size: Size = None,
+        allow_bad: AllowBad = False,
+        workers: Workers = None,
+        verify: Verify = False,
+        as_json: Json = False,
+        quiet: Quiet = False,
+    ) -> None:
+        if verify:
+            _refuse_with_verify({"--source": source, "--size": size, "--allow-bad": allow_bad or None})
+            show_verification(name, data_root, workers, as_json, quiet)
+            return
+        from icsr_cli.cli.console import make_progress
+        from icsr_cli.recipes.preparation import prepare as run
+
+        report = run(
+            name,
+            source,
+            data_root,
+            size=_size(size),
+            allow_bad=allow_bad,
+            workers=workers,
+            progress=make_progress(quiet, as_json),
+        )
+        show_report(report, as_json, quiet)
+
+
+for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
+    _add_published(_module)
+
+
+@app.command(epilog="Example: icsr prepare synthetic --identities 100 --cameras 5 --size 64x32 --seed 1")
+def synthetic(
+    identities: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="N or TRAIN+TEST", help="People for training, and as many others for evaluation."
+        ),
+    ] = None,
+    cameras: Annotated[Optional[int], typer.Option(help="Cameras.")] = None,  # noqa: UP045
+    images: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="N or FROM-TO", help="Images per person and camera."),
+    ] = None,
+    seed: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Other people; the cameras stay the same."),
+    ] = None,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32."),
+    ] = None,
+    preset: Annotated[str, typer.Option(help="default, easy, hard or market1501.")] = "default",
+    assignments: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option("--set", metavar="DIAL=VALUE", help="Set any dial, e.g. --set background=1.6."),
+    ] = None,
+    name: Annotated[str, typer.Option(help="Name of the data set, to keep several.")] = "synthetic",
+    data_root: DataRoot = Path("data"),
+    workers: Workers = None,
+    verify: Verify = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Render a data set of pedestrians seen by several cameras: nothing to download."""
+    options = {"cameras": cameras, "seed": seed}
+    if verify:
+        given = {"--identities": identities, "--images": images, "--size": size, "--set": assignments}
+        _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed})
+        show_verification(name, data_root, workers, as_json, quiet)
+        return
+    from icsr_cli.cli.console import make_progress
+    from icsr_cli.recipes.preparation import prepare_synthetic
+
+    dials: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
+    dials |= _people(identities) | _images(images)
+    if (shape := _size(size)) is not None:
+        dials["height"], dials["width"] = shape
+    world = _world(preset, dials | _dials(assignments or []))
+    progress = make_progress(quiet, as_json)
+    report = prepare_synthetic(world, data_root, name=name, workers=workers, progress=progress)
+    show_report(report, as_json, quiet)
+
+
+@app.command(
+    epilog="Examples: icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'   "
+    "icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'   "
+    "icsr prepare folder shop --csv images.csv",
+)
+def folder(
+    name: Annotated[str, typer.Argument(help="Name for the data set.")],
+    source: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--source", help="Folder or archive of the crops; with --csv the CSV file's folder."),
+    ] = None,
+    pattern: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option("--pattern", help="How paths read: {camera}, {id}, {split}, {name}, *, ?, **/."),
+    ] = None,
+    table: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--csv", help="CSV file with path,camera and, if known, id and split."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Draws the queries and the identities for evaluation.")] = 0,
+    test_share: Annotated[
+        float, typer.Option(help="Where every image has an id: share of the identities kept for evaluation.")
+    ] = 0.5,
+    size: Size = None,
+    data_root: DataRoot = Path("data"),
+    allow_bad: AllowBad = False,
+    workers: Workers = None,
+    verify: Verify = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare your own crops: the camera of each image is needed, identities are not."""
+    if verify:
+        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size}
+        _refuse_with_verify({**given, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None})
+        show_verification(name, data_root, workers, as_json, quiet)
+        return
+    from icsr_cli.cli.console import make_progress
+    from icsr_cli.recipes.preparation import OwnCrops, prepare_folder
+
+    crops = OwnCrops(pattern, table, seed, test_share)
+    if dry_run:
+        show_preview(source, crops, as_json)
+        return
+    report = prepare_folder(
+        name,
+        source,
+        data_root,
+        crops,
+        size=_size(size) or (256, 128),
+        allow_bad=allow_bad,
+        workers=workers,
+        progress=make_progress(quiet, as_json),
+    )
+    show_report(report, as_json, quiet)
+
+
+@app.command("verify", hidden=True)
+def verify_any(
+    name: Annotated[str, typer.Argument(help="Name of a prepared data set.")],
+    data_root: DataRoot = Path("data"),
+    workers: Workers = None,
+    verify: Verify = True,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read everything of a prepared data set again and check it."""
+    show_verification(name, data_root, workers, as_json, quiet)
+
+
+def _refuse_with_verify(options: dict[str, Any]) -> None:
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise UsageError(f"--verify checks what is prepared already; leave out {', '.join(given)}.")
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    height, _, width = text.lower().partition("x")
+    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 4096 and 0 < int(width) <= 4096):
+        raise UsageError(f"--size {text!r} is no height x width; give pixels such as 256x128, at most 4096.")
+    return int(height), int(width)
+
+
+def _people(text: str | None) -> dict[str, int]:
+    if text is None:
+        return {}
+    train, plus, test = text.partition("+")
+    if not train.isdecimal() or (plus and not test.isdecimal()):
+        raise UsageError(f"--identities {text!r}: give a number, or TRAIN+TEST such as 751+750.")
+    return {"train_identities": int(train), "test_identities": int(test if plus else train)}
+
+
+def _images(text: str | None) -> dict[str, tuple[int, int]]:
+    if text is None:
+        return {}
+    low, dash, high = text.partition("-")
+    if not low.isdecimal() or (dash and not high.isdecimal()):
+        raise UsageError(f"--images {text!r}: give a number, or FROM-TO such as 2-6.")
+    return {"images": (int(low), int(high if dash else low))}
+
+
+def _dials(assignments: Sequence[str]) -> dict[str, Any]:
+    dials: dict[str, Any] = {}
+    for assignment in assignments:
+        dial, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"--set {assignment!r}: give DIAL=VALUE, e.g. --set background=1.6.")
+        try:
+            dials[dial.strip()] = json.loads(text)
+        except ValueError:
+            raise UsageError(
+                f"--set {assignment!r}: the value is a number, or a pair such as [2,6]."
+            ) from None
+    return dials
+
+
+def _world(preset: str, dials: dict[str, Any]) -> World:
+    from icsr_cli.synthesis import World
+
+    try:
+        return World.preset(preset, **dials)
+    except InputError as error:
+        raise UsageError(str(error)) from error

@@ -1,0 +1,146 @@
+"""What ``icsr prepare`` shows: the list, the report, the check, the preview."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from icsr_cli.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.preparation import OwnCrops, PreparationReport
+
+
+def show_list(data_root: Path, as_json: bool) -> None:
+    """Show what is prepared and what could be."""
+    from dataclasses import asdict
+
+    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.datasets.overview import overview
+
+    found = overview(data_root)
+    if as_json:
+        print_json([asdict(item) for item in found])
+        return
+    rows = [
+        (
+            item.name,
+            item.prepared[:10] if item.prepared else "no",
+            *(item.splits.get(split, {}).get("images", "") or "" for split in ("train", "query", "gallery")),
+            item.cameras or "",
+            " / ".join(f"{count:,}" for count in item.expected.values()) or "",
+            _bytes(item.image_bytes),
+            _bytes(item.pixel_bytes),
+            item.about,
+        )
+        for item in found
+    ]
+    columns = (
+        "data set",
+        "prepared",
+        "train",
+        "query",
+        "gallery",
+        "cameras",
+        "published",
+        "images",
+        "pixels",
+        "",
+    )
+    print_table(f"Data sets under {data_root}", columns, rows)
+
+
+def _bytes(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B" if count else ""
+
+
+def show_verification(name: str, data_root: Path, workers: int | None, as_json: bool, quiet: bool) -> None:
+    """Read everything again and show what is at fault. Raises DatasetError where anything is."""
+    from dataclasses import asdict
+
+    from icsr_cli.cli.console import make_progress, print_json, print_table
+    from icsr_cli.recipes.preparation import verify
+
+    report = verify(name, data_root, workers=workers, progress=make_progress(quiet, as_json))
+    if as_json:
+        print_json(asdict(report) | {"sound": report.sound})
+    elif report.sound:
+        typer.echo(f"{name}: {report.images:,} images read again, every pixel store checked: all sound")
+    else:
+        rows = [(item.path, item.reason) for item in report.bad] + [(fault, "") for fault in report.stores]
+        print_table(f"{name}: at fault", ("what", "why"), rows)
+    if not report.sound:
+        raise DatasetError(
+            f"{len(report.bad)} images and {len(report.stores)} pixel stores of {name!r} are at fault. Put "
+            "the images back or prepare the data set again; a damaged store is built again by itself."
+        )
+
+
+def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
+    """Show the table of a preparation, and what the user should know of it on standard error."""
+    from icsr_cli.cli.console import make_progress, print_json, print_table
+
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        columns = ["split", "images", "identities", "cameras", "distractors", "junk left out", "unreadable"]
+        rows: list[list[object]] = [
+            [row.split, row.images, row.identities, row.cameras, row.distractors, row.ignored, row.bad]
+            for row in report.splits
+        ]
+        if any(row.published_images is not None for row in report.splits):
+            columns += ["published images", "published identities"]
+            for cells, row in zip(rows, report.splits, strict=True):
+                cells += [row.published_images, row.published_identities]
+        print_table(f"{report.name}: {report.root}", columns, rows)
+    progress = make_progress(quiet, as_json)
+    for note in report.notes:
+        progress.warn(note)
+    for item in report.bad[:20]:
+        progress.warn(f"unreadable, left out: {item.path}: {item.reason}")
+    for difference in report.differences:
+        progress.warn(f"Not the published counts. {difference}")
+    progress.note(f"Next: icsr train cam -d {report.name}")
+
+
+def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
+    """Show what own crops would be read as: counts, five examples, what does not fit."""
+    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.datasets.index import counts
+    from icsr_cli.types import Split
+
+    if source is not None and not source.is_dir():
+        raise UsageError(f"--dry-run reads a folder; --source {source} is none. Unpack an archive first.")
+    reading = crops.read(source)
+    table = {name: counts(Split(reading.root, records)) for name, records in reading.splits.items()}
+    records = [record for split in reading.splits.values() for record in split]
+    examples = [
+        (
+            record.path,
+            reading.camera_names[record.camera],
+            record.identity if record.identity >= 0 else "unknown",
+        )
+        for record in records[:: max(1, len(records) // 5)][:5]
+    ]
+    misfits = [(item.path, item.reason) for item in reading.unread]
+    if as_json:
+        print_json(
+            {"splits": table, "cameras": reading.camera_names, "examples": examples, "unread": misfits}
+        )
+        return
+    print_table(
+        "Would be read",
+        ("split", "images", "identities", "cameras"),
+        [(k, *v.values()) for k, v in table.items()],
+    )
+    print_table("Examples", ("path", "camera", "id"), examples)
+    print_table("Cameras", ("number", "name"), list(enumerate(reading.camera_names))[:30])
+    if misfits:
+        print_table(f"{len(misfits)} files do not fit", ("path", "why"), misfits[:10])
+    if reading.notes:
+        print_table("", ("notes",), [(note,) for note in reading.notes])

@@ -1,0 +1,218 @@
+"""Unpack a downloaded archive: all of it, inside the folder it was meant for, or nothing at all."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+import shutil
+import stat
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from icsr_cli.errors import DatasetError
+from icsr_cli.progress import Progress, SilentProgress
+
+_COPY = 1 << 20
+_MAGIC = {
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x1f\x8b": "tar",
+    b"BZh": "tar",
+    b"\xfd7zXZ\x00": "tar",
+    b"Rar!": "rar",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+}
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file looks like an archive, by its name or its first bytes."""
+    return path.is_file() and (path.suffix.lower() in {".zip", ".tar", ".tgz"} or _kind(path) is not None)
+
+
+def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> Path:
+    """Unpack a zip, tar, tar.gz, tar.bz2 or tar.xz into the new folder ``target``, and give it.
+
+    Members that lead out of the folder (``..``, absolute), links, devices, and names that come twice are
+    refused. It is unpacked into a folder beside and renamed at the end: on any fault nothing is left.
+    Raises DatasetError.
+    """
+    kind = _kind(archive)
+    if kind not in ("zip", "tar"):
+        what = "is no archive" if kind is None else f"is a {kind} archive, which cannot be opened here"
+        raise DatasetError(
+            f"{archive} {what}. Expected: zip, tar, tar.gz. Unpack it with its own program and give the "
+            "folder to --source."
+        )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    try:
+        (_unpack_zip if kind == "zip" else _unpack_tar)(archive, temporary, progress or SilentProgress())
+        temporary.chmod(0o755)
+        temporary.rename(target)
+    except _DAMAGE as error:
+        raise DatasetError(
+            f"{archive} is truncated or damaged ({error or type(error).__name__}). Download it again; "
+            "nothing was kept of it."
+        ) from error
+    except OSError as error:
+        raise DatasetError(
+            f"Cannot unpack {archive} into {target.parent}: {error.strerror or error}. "
+            "Nothing was kept of it."
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return target
+
+
+def _kind(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(512)
+    for magic, kind in _MAGIC.items():
+        if start.startswith(magic):
+            return kind
+    return "tar" if start[257:262] == b"ustar" else None
+
+
+def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
+    with zipfile.ZipFile(archive) as opened:
+        members = [member for member in opened.infolist() if not _skipped(member.filename)]
+        check = _Names(archive)
+        paths = [check(member.filename) for member in members]
+        for member in members:
+            mode = member.external_attr >> 16
+            if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refusal(archive, member.filename, "it is a link or a device")
+            if member.flag_bits & 0x1:
+                raise _refusal(archive, member.filename, "it is encrypted: unpack it yourself")
+        _check_room(archive, folder, sum(member.file_size for member in members))
+        with progress.task(f"unpack {archive.name}", len(members), "files") as task:
+            for member, path in zip(members, paths, strict=True):
+                if member.is_dir():
+                    (folder / path).mkdir(parents=True, exist_ok=True)
+                else:
+                    with opened.open(member) as content:
+                        _write(content, folder / path, member.file_size)
+                task.advance()
+
+
+class _StrictTarInfo(tarfile.TarInfo):
+    """A header reader that takes a missing or broken header for damage, not for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _StrictTarInfo:
+        return _strictly(super().fromtarfile, tarfile)
+
+
+def _strictly(read: Callable[[tarfile.TarFile], _StrictTarInfo], archive: tarfile.TarFile) -> _StrictTarInfo:
+    try:
+        return read(archive)
+    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+        raise  # the block of zeros with which an archive ends
+    except tarfile.HeaderError as error:
+        raise tarfile.ReadError(f"no header at byte {archive.offset}: {error}") from error
+
+
+def _unpack_tar(archive: Path, folder: Path, progress: Progress) -> None:
+    check = _Names(archive)
+    with (
+        archive.open("rb") as raw,
+        tarfile.open(fileobj=raw, mode="r:*", tarinfo=_StrictTarInfo) as opened,
+        progress.task(f"unpack {archive.name}", archive.stat().st_size, "B") as task,
+    ):
+        position = 0
+        for member in opened:
+            if _skipped(member.name):
+                continue
+            path = check(member.name)
+            if member.isdir():
+                (folder / path).mkdir(parents=True, exist_ok=True)
+            elif member.isreg():
+                content = opened.extractfile(member)
+                assert content is not None
+                _check_room(archive, folder, member.size)
+                _write(content, folder / path, member.size)
+            else:
+                raise _refusal(archive, member.name, "it is a link or a device")
+            task.advance(raw.tell() - position)
+            position = raw.tell()
+
+
+def _skipped(name: str) -> bool:
+    return name.split("/")[0] == "__MACOSX"
+
+
+class _Names:
+    """Checks the names of one archive, one after the other."""
+
+    def __init__(self, archive: Path) -> None:
+        self._archive = archive
+        self._files: set[PurePosixPath] = set()
+
+    def __call__(self, name: str) -> PurePosixPath:
+        """Give the safe relative path of a member, or raise DatasetError."""
+        plain = name.replace("\\", "/")
+        path = PurePosixPath(plain)
+        if path.is_absolute() or plain[1:2] == ":" or ".." in path.parts or "\0" in plain:
+            raise _refusal(self._archive, name, "it leads out of the folder")
+        if path == PurePosixPath("."):
+            return path
+        if path in self._files and not plain.endswith("/"):
+            raise _refusal(self._archive, name, "the name comes twice")
+        self._files.add(path)
+        return path
+
+
+def _refusal(archive: Path, name: str, why: str) -> DatasetError:
+    return DatasetError(
+        f"{archive} is refused for its member {name!r}: {why}. A data set is folders and image files; "
+        "nothing was unpacked. Get the archive from its authors."
+    )
+
+
+def _check_room(archive: Path, folder: Path, size: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise DatasetError(
+            f"{archive} needs {size / 1e9:.2f} GB more in {folder.parent}, and {free / 1e9:.2f} GB are free. "
+            "Make room or choose another --data-root; nothing was kept."
+        )
+
+
+def _write(content: IO[bytes], path: Path, size: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
+    with path.open("xb") as file:
+        for piece in _pieces(content):
+            written += len(piece)
+            if written > size:  # a bomb says less than it holds
+                raise tarfile.ReadError(f"{path.name} is larger than its header says")
+            file.write(piece)
+    if written != size:
+        raise tarfile.ReadError(f"{path.name} has {written} of {size} bytes")
+
+
+def _pieces(content: IO[bytes]) -> Iterator[bytes]:
+    while piece := content.read(_COPY):
+        yield piece
+
+
+def stamp(archive: Path) -> str:
+    """Give a short name for the state of an archive: it changes when the file does."""
+    found = archive.stat()
+    text = f"{os.path.abspath(archive)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100 - links stay
+    return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"

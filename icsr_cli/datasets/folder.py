@@ -1,0 +1,270 @@
+"""A user's own crops: the camera of each image from its path or from a CSV file; identities if any."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
+from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
+from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.types import UNKNOWN_IDENTITY, ImageRecord
+
+FIELDS = ("camera", "id", "split", "name")
+_TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
+_UNKNOWN = frozenset({"", "-1", "?", "none", "nan"})
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image as the user describes it; ``identity`` and ``split`` are None where unknown."""
+
+    path: str
+    camera: str
+    identity: str | None = None
+    split: str | None = None
+
+
+def compile_pattern(pattern: str) -> re.Pattern[str]:
+    """Turn a pattern into a regular expression for POSIX paths relative to the source.
+
+    ``{camera}`` (needed), ``{id}``, ``{split}`` and ``{name}`` each stand for a part of one folder's or
+    file's name, ``*`` too, ``?`` for one character, ``**`` for any folders. Upper and lower case of the
+    suffix are the same. A field that comes twice has to read the same twice. Raises UsageError.
+    """
+    regex, seen = "", set()
+    stem, dot, suffix = pattern.rpartition(".")
+    fixed_suffix = dot + suffix if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else ""
+    for match in _TOKEN.finditer(stem if fixed_suffix else pattern):
+        token, name = match[0], match["field"]
+        if name is not None:
+            if name not in FIELDS:
+                raise UsageError(
+                    f"--pattern {pattern!r} has the field {{{name}}}; there are "
+                    f"{', '.join(f'{{{field}}}' for field in FIELDS)}."
+                )
+            regex += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
+            seen.add(name)
+        elif token.startswith("**"):
+            regex += "(?:[^/]+/)*" if token.endswith("/") else ".*"
+        else:
+            regex += {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
+    if "camera" not in seen:
+        raise UsageError(
+            f"--pattern {pattern!r} has no {{camera}}: training needs to know which camera took each image. "
+            "Examples: '{camera}/{name}.jpg', '{id}_c{camera}_*.jpg'."
+        )
+    return re.compile(regex + (f"(?i:{re.escape(fixed_suffix)})" if fixed_suffix else ""), re.DOTALL)
+
+
+def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
+    """Give a row for every image file under ``source`` whose path fits, and the files that do not fit."""
+    regex = compile_pattern(pattern)
+    rows, unread = [], []
+    for path in image_files(source, recursive=True):
+        match = regex.fullmatch(path)
+        if match is None:
+            unread.append(Unread("", path, "the path does not fit the pattern"))
+            continue
+        found = match.groupdict()
+        rows.append(Row(path, found["camera"], _known(found.get("id")), found.get("split")))
+    return rows, unread
+
+
+def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
+    """Read a CSV file with the columns path, camera and, if known, id and split.
+
+    Paths are relative to ``source``, or to the folder of the CSV file. Gives the root, rows, and the lines
+    that cannot be used. Raises DatasetError where columns are missing or paths come twice.
+    """
+    root = (source or path.parent).resolve()
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = [(column or "").strip().lower() for column in reader.fieldnames or []]
+            reader.fieldnames = columns
+            lines = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DatasetError(f"Cannot read {path}: {error}. Expected a CSV file in UTF-8.") from error
+    if not {"path", "camera"} <= set(columns):
+        raise DatasetError(
+            f"{path} has the columns {', '.join(columns) or '(none)'}. Its first line must be "
+            "path,camera or path,camera,id or path,camera,id,split."
+        )
+    rows, unread = [], []
+    for number, line in enumerate(lines, start=2):
+        row = _csv_row(line, root)
+        if isinstance(row, Row):
+            rows.append(row)
+        else:
+            unread.append(Unread("", f"{path.name}:{number}: {line.get('path') or ''}", row))
+    _refuse_duplicates([row.path for row in rows], path)
+    return root, rows, unread
+
+
+def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
+    name, camera = (line.get("path") or "").strip(), (line.get("camera") or "").strip()
+    if not name or not camera:
+        return "no path or no camera"
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute():
+        if not path.is_relative_to(root.as_posix()):
+            return f"it does not lie under {root}: give --source"
+        path = path.relative_to(root.as_posix())
+    if ".." in path.parts:
+        return f"it leads out of {root}: give --source"
+    return Row(path.as_posix(), camera, _known(line.get("id")), (line.get("split") or "").strip() or None)
+
+
+def _refuse_duplicates(paths: Sequence[str], where: Path) -> None:
+    seen: set[str] = set()
+    twice = []
+    for path in paths:
+        if path in seen:
+            twice.append(path)
+        seen.add(path)
+    if twice:
+        raise DatasetError(
+            f"{len(twice)} paths come twice in {where}{first_few(twice)}. Each image is one line."
+        )
+
+
+def _known(identity: str | None) -> str | None:
+    text = (identity or "").strip()
+    return None if text.lower() in _UNKNOWN else text
+
+
+def assemble(
+    root: Path, rows: Sequence[Row], unread: Sequence[Unread], *, seed: int = 0, test_share: float = 0.5
+) -> Reading:
+    """Make the splits, and number cameras and identities.
+
+    Where rows name their split it is taken. Otherwise images without identity are for training, and those
+    with one for evaluation; if every image has one, ``test_share`` of the identities, drawn with ``seed``,
+    are for evaluation and the others for training. Of the images for evaluation one per identity and camera
+    is a query, if another camera has seen that identity.
+    Raises DatasetError where nothing can be trained on, or a split has an unknown name.
+    """
+    if not rows:
+        raise DatasetError(
+            f"No image under {root} fits: {len(unread)} do not{first_few([item.path for item in unread])}."
+        )
+    if not 0 < test_share < 1:
+        raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
+    cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=_natural))}
+    identities = _number_identities(row.identity for row in rows)
+    records = [
+        ImageRecord(row.path, cameras[row.camera], identities.get(row.identity or "", UNKNOWN_IDENTITY))
+        for row in rows
+    ]
+    if any(row.split for row in rows):
+        splits, notes = _named_splits(rows, records)
+    else:
+        splits, notes = _drawn_splits(records, np.random.default_rng(seed), test_share)
+    if not splits.get("train"):
+        raise DatasetError(
+            "No image is left to train on. Leave the identities of some images empty, or name the splits."
+        )
+    return Reading(
+        root,
+        {name: tuple(splits[name]) for name in SPLITS if splits.get(name)},
+        tuple(cameras),
+        unread=tuple(unread),
+        notes=tuple(notes),
+    )
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    return [
+        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+    ]
+
+
+def _number_identities(names: Iterable[str | None]) -> dict[str, int]:
+    """Keep numbers as they are; where there are other names, or two spellings of a number, count from 0."""
+    known = sorted({name for name in names if name is not None}, key=_natural)
+    if all(name.isdecimal() for name in known) and len({int(name) for name in known}) == len(known):
+        return {name: int(name) for name in known}
+    return {name: index for index, name in enumerate(known)}
+
+
+def _named_splits(
+    rows: Sequence[Row], records: Sequence[ImageRecord]
+) -> tuple[dict[str, list[ImageRecord]], list[str]]:
+    splits: dict[str, list[ImageRecord]] = defaultdict(list)
+    wrong = sorted({row.split or "(empty)" for row in rows} - set(SPLITS))
+    if wrong:
+        raise DatasetError(
+            f"Unknown splits {first_few(wrong)[10:]}. Each image is of one of {', '.join(SPLITS)}; "
+            "or name no split at all."
+        )
+    for row, record in zip(rows, records, strict=True):
+        splits[row.split or ""].append(record)
+    notes = []
+    if bool(splits.get("query")) != bool(splits.get("gallery")):
+        raise DatasetError("Evaluation needs both a query and a gallery split; only one of them has images.")
+    for name in ("query", "gallery"):
+        unknown = sum(record.identity == UNKNOWN_IDENTITY for record in splits.get(name, []))
+        if unknown and name == "query":
+            raise DatasetError(
+                f"{unknown} images of the query split have no id: nothing could be right for them."
+            )
+        if unknown:
+            notes.append(f"gallery: {unknown} images without id are distractors")
+    return splits, notes
+
+
+def _drawn_splits(
+    records: Sequence[ImageRecord], random: np.random.Generator, test_share: float
+) -> tuple[dict[str, list[ImageRecord]], list[str]]:
+    named = [record for record in records if record.identity != UNKNOWN_IDENTITY]
+    if not named:
+        return {"train": list(records)}, ["no identities: it can be trained on, not evaluated"]
+    train = [record for record in records if record.identity == UNKNOWN_IDENTITY]
+    notes = []
+    if not train:
+        people = np.array(sorted({record.identity for record in named}))
+        random.shuffle(people)
+        test = set(people[: max(1, round(len(people) * test_share))].tolist()) if len(people) > 1 else set()
+        train = [record for record in named if record.identity not in test]
+        named = [record for record in named if record.identity in test]
+        notes.append(
+            f"every image has an id: {len(test)} of {len(people)} identities are kept for evaluation"
+        )
+    queries = _draw_queries(named, random)
+    if not queries:
+        notes.append("no identity was seen by two cameras: it can be trained on, not evaluated")
+        return {"train": [*train, *named]}, notes
+    return {"train": train, "query": queries, "gallery": _gallery(named, queries)}, notes
+
+
+def _draw_queries(named: Sequence[ImageRecord], random: np.random.Generator) -> list[ImageRecord]:
+    groups: dict[tuple[int, int], list[ImageRecord]] = defaultdict(list)
+    for record in named:
+        groups[record.identity, record.camera].append(record)
+    seen_by: dict[int, int] = defaultdict(int)
+    for identity, _ in groups:
+        seen_by[identity] += 1
+    return [
+        members[int(random.integers(len(members)))]
+        for (identity, _), members in sorted(groups.items())
+        if seen_by[identity] > 1
+    ]
+
+
+def _gallery(named: Sequence[ImageRecord], queries: Sequence[ImageRecord]) -> list[ImageRecord]:
+    """Leave the queries out, unless a query is the only image of its identity and camera.
+
+    Then other cameras' queries need it; its own evaluation passes over images of the same camera.
+    """
+    group: dict[tuple[int, int], int] = defaultdict(int)
+    for record in named:
+        group[record.identity, record.camera] += 1
+    drawn = {record.path for record in queries}
+    return [r for r in named if r.path not in drawn or group[r.identity, r.camera] == 1]

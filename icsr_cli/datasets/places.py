@@ -1,0 +1,111 @@
+"""Where a data set may lie: the published places below the data root, a folder, an archive."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from icsr_cli.datasets import archives
+from icsr_cli.datasets.layout import Benchmark, Reading
+from icsr_cli.errors import DatasetError, IcsrError, UsageError
+from icsr_cli.progress import Progress
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+
+
+def check_name(name: str, reserved: tuple[str, ...]) -> None:
+    """Refuse a name that is no folder's name or belongs to something else. Raises UsageError."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
+    if name in reserved:
+        raise UsageError(f"{name!r} is the name of another kind of data set; choose one of your own.")
+
+
+def published(benchmark: Benchmark, data_root: Path) -> Path:
+    """Find a published data set, or its archive, where the published code has it.
+
+    That is ``<data root>/<name>/<place>`` as in ``data/market1501/Market-1501-v15.09.15``, the same below
+    ``examples/data``, or anywhere below ``<data root>/<name>``. Raises DatasetError that says what to do.
+    """
+    roots = [data_root, data_root.parent / "examples" / "data", Path("examples/data")]
+    places = [root / benchmark.name / benchmark.place for root in roots]
+    places += [root / benchmark.place for root in roots] + [root / benchmark.name for root in roots]
+    fault: DatasetError | None = None
+    for place in places:
+        if place.is_dir():
+            try:
+                return benchmark.locate(place)[0]
+            except DatasetError as error:
+                fault = error if fault is None or "incomplete" in str(error) else fault
+    for root in roots:
+        found = _archive(root / benchmark.name, benchmark.place) or _archive(root, benchmark.place)
+        if found is not None:
+            return found
+    if fault is not None and "incomplete" in str(fault):
+        raise fault
+    raise DatasetError(
+        f"{benchmark.title} was not found; looked for {places[0]} and below {places[-len(roots)]}. "
+        f"Ask for it: {benchmark.ask}\nThen give the archive or its folder: "
+        f"icsr prepare {benchmark.name} --source PATH. Expected:\n{benchmark.expected()}"
+    )
+
+
+def _archive(folder: Path, place: str) -> Path | None:
+    return next((path for end in _ARCHIVES if (path := folder / f"{place}{end}").is_file()), None)
+
+
+def read(source: Path, folder: Path, reader: Callable[[Path], Reading], progress: Progress) -> Reading:
+    """Read ``source``: a folder, or an archive, which is unpacked below ``folder`` first.
+
+    An archive that was unpacked before and has not changed is not unpacked again; one that turns out not to
+    hold what ``reader`` wants is not kept. Raises DatasetError, and what ``reader`` raises.
+    """
+    if source.is_dir():
+        return reader(source)
+    if not source.is_file():
+        state = "is neither a folder nor a file" if source.exists() else "does not exist"
+        raise DatasetError(f"The source {source} {state}. Give an archive or a folder to --source.")
+    target = folder / f"unpacked-{archives.stamp(source)}"
+    if target.is_dir():
+        return reader(target)
+    archives.unpack(source, target, progress=progress)
+    try:
+        return reader(target)
+    except IcsrError:
+        shutil.rmtree(target, ignore_errors=True)
+        raise
+
+
+def forget_others(folder: Path, root: Path) -> None:
+    """Delete what earlier runs unpacked or rendered in ``folder``, apart from what holds ``root``."""
+    kept = root.resolve()
+    for pattern in ("unpacked-*", "rendered-*"):
+        for old in folder.glob(pattern):
+            if not kept.is_relative_to(old.resolve()):
+                shutil.rmtree(old, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Be the only one who prepares in ``folder``, and clear what a killed run left half unpacked.
+
+    Raises DatasetError where another process is at work.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        import fcntl
+    except ImportError:  # Windows: nobody is kept out
+        yield
+        return
+    with (folder / ".prepare.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise DatasetError(f"Another icsr prepare is at work in {folder}. Wait for it to end.") from None
+        for leftover in folder.glob(".unpacking-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        yield

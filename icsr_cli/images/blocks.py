@@ -1,0 +1,112 @@
+"""Blocks of images decoded in parallel processes, each written where it belongs in a file."""
+
+from __future__ import annotations
+
+import os
+import signal
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.errors import DatasetError
+from icsr_cli.images.decode import decode_resized
+
+#: Below this many images starting processes costs more than it saves.
+_WORTH_PROCESSES = 1024
+
+
+def usable_cpus() -> int:
+    """Count the CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Job:
+    """One block to decode: the images at ``paths``, the first of which is row ``start`` of the split.
+
+    Their pixels, resized to ``size`` (height, width), go into the file ``target``, in which row 0 starts at
+    byte ``offset``; with None they are only decoded.
+    """
+
+    block: int
+    start: int
+    paths: Sequence[str]
+    target: str | None
+    offset: int
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished block: images, the CRC-32 of its bytes, and (row, reason) of those that cannot be read."""
+
+    block: int
+    count: int
+    checksum: int
+    bad: Sequence[tuple[int, str]]
+
+
+def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
+    """Decode the jobs in up to ``workers`` processes, or here where few; results come as they are done.
+
+    Raises DatasetError where a process was killed, OSError where the target cannot be written.
+    """
+    if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
+        yield from map(_decode_block, jobs)
+        return
+    # Never fork: torch's threads and CUDA do not survive it.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_ignore_interrupt) as pool:
+        futures = [pool.submit(_decode_block, job) for job in jobs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise DatasetError(
+                "A process that read images was killed, often for want of memory. What is finished is kept: "
+                "run the same command again, with fewer --workers if it happens again."
+            ) from error
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+
+
+def _ignore_interrupt() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops, after the blocks under way
+
+
+def _decode_block(job: Job) -> Result:
+    height, width = job.size
+    pixels = np.zeros((len(job.paths), height, width, 3), dtype=np.uint8)
+    bad = []
+    for row, path in enumerate(job.paths):
+        if reason := _decode_into(pixels[row], path):
+            bad.append((job.start + row, reason))
+    if job.target is not None:
+        _write_at(job.target, job.offset + job.start * height * width * 3, pixels)
+    return Result(job.block, len(pixels), zlib.crc32(pixels.data), bad)
+
+
+def _decode_into(target: npt.NDArray[np.uint8], path: str) -> str | None:
+    try:
+        target[:] = decode_resized(path, *target.shape[:2])
+    except DatasetError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return None
+
+
+def _write_at(path: str, offset: int, pixels: npt.NDArray[np.uint8]) -> None:
+    view = pixels.data.cast("B")
+    with Path(path).open("r+b", buffering=0) as file:
+        file.seek(offset)
+        while view:
+            view = view[file.write(view) :]

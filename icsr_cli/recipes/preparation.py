@@ -1,0 +1,343 @@
+"""Prepare a data set: unpack or render, read the layout, decode every image once, write the index."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from icsr_cli import datasets
+from icsr_cli.datasets import folder as own_crops
+from icsr_cli.datasets import index, places
+from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
+from icsr_cli.datasets.published import market1501
+from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
+from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.types import Dataset, Split
+
+if TYPE_CHECKING:
+    from icsr_cli.synthesis import World
+
+#: More bad images than this share of a split are an error, unless the user allows them.
+MAX_BAD_SHARE = 0.01
+SYNTHETIC = "synthetic"
+FOLDER = "folder"
+
+
+@dataclass(frozen=True)
+class SplitReport:
+    """One row of the table: what was read, what the authors published, what was left out."""
+
+    split: str
+    images: int
+    identities: int
+    cameras: int
+    published_images: int | None
+    published_identities: int | None
+    ignored: int
+    distractors: int
+    bad: int
+
+
+@dataclass(frozen=True)
+class PreparationReport:
+    """What ``prepare`` did. ``differences`` are counts that are not the published ones."""
+
+    name: str
+    root: Path
+    index: Path
+    splits: tuple[SplitReport, ...]
+    cameras: tuple[str, ...]
+    differences: tuple[str, ...]
+    bad: tuple[Unread, ...]
+    unread: tuple[Unread, ...]
+    notes: tuple[str, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give plain values, for JSON."""
+        return asdict(self) | {"root": str(self.root), "index": str(self.index)}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the last steps need to know, whatever the data set is."""
+
+    name: str
+    layout: str
+    data_root: Path
+    size: tuple[int, int]
+    allow_bad: bool = False
+    workers: int | None = None
+    progress: Progress = field(default_factory=SilentProgress)
+    benchmark: Benchmark | None = None
+    distractor: int | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where everything of this data set lies."""
+        return self.data_root / self.name
+
+
+def prepare(
+    name: str,
+    source: Path | None,
+    data_root: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    allow_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
+
+    ``size`` (height, width) is the size at which the pixels are kept; the published one if left out.
+    Raises DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full.
+    """
+    benchmark = datasets.benchmark(name)
+    plan = Plan(
+        name=name,
+        layout=name,
+        data_root=data_root,
+        size=size or (benchmark.height, benchmark.width),
+        allow_bad=allow_bad,
+        workers=workers,
+        progress=progress or SilentProgress(),
+        benchmark=benchmark,
+        distractor=benchmark.distractor,
+        notes=(benchmark.notice,) if benchmark.notice else (),
+    )
+    source = source or places.published(benchmark, data_root)
+    with places.alone(plan.folder):
+        reading = places.read(source, plan.folder, benchmark.read, plan.progress)
+        return _finish(plan, reading, {"source": str(source)})
+
+
+def prepare_synthetic(
+    world: World,
+    data_root: Path,
+    *,
+    name: str = SYNTHETIC,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Render a synthetic world and prepare it; a world that was rendered before is not rendered again.
+
+    Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
+    """
+    from icsr_cli.synthesis import render
+
+    _check_free(name, data_root, SYNTHETIC)
+    plan = Plan(
+        name=name,
+        layout=SYNTHETIC,
+        data_root=data_root,
+        size=(world.height, world.width),
+        workers=workers,
+        progress=progress or SilentProgress(),
+        distractor=0,
+    )
+    layout = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
+    with places.alone(plan.folder):
+        target = plan.folder / f"rendered-{zlib.crc32(world.to_json().encode()):08x}"
+        if not target.is_dir():
+            render(target, world, progress=plan.progress, workers=workers)
+        return _finish(plan, layout.read(target), {"world": asdict(world)})
+
+
+@dataclass(frozen=True)
+class OwnCrops:
+    """How own crops are to be read: exactly one of ``pattern`` and ``table`` (a CSV file).
+
+    ``seed`` draws queries and, where every image has an identity, the ``test_share`` kept for evaluation.
+    """
+
+    pattern: str | None = None
+    table: Path | None = None
+    seed: int = 0
+    test_share: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Raise UsageError where the fields contradict each other."""
+        if (self.pattern is None) == (self.table is None):
+            raise UsageError("Give either --pattern (what the paths say) or --csv (a file with path,camera).")
+        if self.pattern is not None:
+            own_crops.compile_pattern(self.pattern)
+
+    def read(self, source: Path | None) -> Reading:
+        """Read the records below ``source`` (with a table: the folder of its paths). Writes nothing.
+
+        Raises DatasetError where nothing fits, UsageError where the source is missing.
+        """
+        if self.table is not None:
+            root, rows, unread = own_crops.read_csv(self.table, source)
+        elif source is None or self.pattern is None:
+            raise UsageError("--pattern needs --source: the folder of the crops.")
+        else:
+            root = source.resolve()
+            rows, unread = own_crops.read_pattern(root, self.pattern)
+        return own_crops.assemble(root, rows, unread, seed=self.seed, test_share=self.test_share)
+
+
+def prepare_folder(
+    name: str,
+    source: Path | None,
+    data_root: Path,
+    crops: OwnCrops,
+    *,
+    size: tuple[int, int] = (256, 128),
+    allow_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Prepare own crops (a folder or an archive of them).
+
+    Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
+    """
+    _check_free(name, data_root, FOLDER)
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress())
+    with places.alone(plan.folder):
+        if source is None:
+            reading = crops.read(None)
+        else:
+            reading = places.read(source, plan.folder, crops.read, plan.progress)
+        return _finish(plan, reading, {"source": str(source or ""), **_plain(crops)})
+
+
+def _plain(crops: OwnCrops) -> dict[str, Any]:
+    return asdict(crops) | {"table": str(crops.table or "")}
+
+
+def _check_free(name: str, data_root: Path, layout: str) -> None:
+    """Refuse a name of a published data set, or one that another kind of data set has taken."""
+    reserved = (
+        *datasets.available(),
+        *({SYNTHETIC, FOLDER} - {layout}),
+        *([FOLDER] if layout == FOLDER else []),
+    )
+    places.check_name(name, reserved)
+    if name in datasets.names(data_root) and index.head(data_root, name)["layout"] != layout:
+        raise UsageError(
+            f"{name!r} under {data_root} is a data set of another kind. Choose another name, or delete "
+            f"{data_root / name / 'index.json'}."
+        )
+
+
+def _finish(plan: Plan, reading: Reading, details: Mapping[str, Any]) -> PreparationReport:
+    """Decode every image, leave out the bad ones, write the index. The steps that all data sets share."""
+    splits: dict[str, Split] = {}
+    bad: list[Unread] = []
+    for name, records in reading.splits.items():
+        whole = Split(reading.root, records)
+        _, failed = build_pixels(
+            whole, plan.folder / "pixels", *plan.size, name=name, workers=plan.workers, progress=plan.progress
+        )
+        _check_bad(plan, name, len(whole), failed)
+        bad += [Unread(name, item.path, item.reason) for item in failed]
+        lost = {item.row for item in failed}
+        splits[name] = whole.select([row for row in range(len(whole)) if row not in lost]) if lost else whole
+    differences = _differences(plan.benchmark, reading)
+    notes = (*plan.notes, *reading.notes, *_complaints(plan, reading, bad))
+    dataset = Dataset(plan.name, reading.root, splits, reading.camera_names, notes, plan.layout)
+    written = index.write(plan.data_root, dataset, bad=[asdict(item) for item in bad], details=details)
+    places.forget_others(plan.folder, reading.root)
+    return PreparationReport(
+        name=plan.name,
+        root=reading.root,
+        index=written,
+        splits=tuple(_row(plan, name, split, reading, bad) for name, split in splits.items()),
+        cameras=reading.camera_names,
+        differences=differences,
+        bad=tuple(bad),
+        unread=reading.unread,
+        notes=notes,
+    )
+
+
+def _check_bad(plan: Plan, split: str, images: int, failed: Sequence[BadImage]) -> None:
+    examples = "; ".join(f"{item.path}: {item.reason}" for item in failed[:5])
+    if failed and len(failed) == images:
+        raise DatasetError(f"None of the {images} images of the {split} split can be read ({examples}).")
+    if len(failed) > MAX_BAD_SHARE * images and not plan.allow_bad:
+        raise DatasetError(
+            f"{len(failed)} of {images} images of the {split} split cannot be read, more than "
+            f"{MAX_BAD_SHARE:.0%} ({examples}). Get them again, or leave them out with --allow-bad."
+        )
+
+
+def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ...]:
+    """Say where the counts are not the published ones. Images that cannot be decoded count here too."""
+    if benchmark is None:
+        return ()
+    found = []
+    for name, expected in benchmark.counts.items():
+        records = reading.splits[name]
+        people = {record.identity for record in records} - {benchmark.distractor}
+        if (len(records), len(people)) != (expected.images, expected.identities):
+            found.append(
+                f"{name}: {len(records):,} images of {len(people):,} identities; "
+                f"published are {expected.images:,} of {expected.identities:,}"
+            )
+    return tuple(found)
+
+
+def _complaints(plan: Plan, reading: Reading, bad: Sequence[Unread]) -> list[str]:
+    found = []
+    if reading.unread:
+        names = first_few([f"{item.path} ({item.reason})" for item in reading.unread], 3)
+        found.append(f"{len(reading.unread)} files were passed over{names}")
+    if bad:
+        found.append(f"{len(bad)} images cannot be read and are left out; index.json names them")
+    return found
+
+
+def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Unread]) -> SplitReport:
+    published = plan.benchmark.counts[name] if plan.benchmark else None
+    counts = index.counts(split)
+    distractors = 0 if plan.distractor is None else int((split.identities == plan.distractor).sum())
+    return SplitReport(
+        split=name,
+        images=counts["images"],
+        identities=counts["identities"] - (distractors > 0),
+        cameras=counts["cameras"],
+        published_images=published.images if published else None,
+        published_identities=published.identities if published else None,
+        ignored=reading.ignored.get(name, 0),
+        distractors=distractors,
+        bad=sum(item.split == name for item in bad),
+    )
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What a second reading of everything found: images and pixel stores at fault."""
+
+    name: str
+    images: int
+    bad: tuple[Unread, ...]
+    stores: tuple[str, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was at fault."""
+        return not (self.bad or self.stores)
+
+
+def verify(
+    name: str, data_root: Path, *, workers: int | None = None, progress: Progress | None = None
+) -> VerificationReport:
+    """Decode every image of a prepared data set again, and check its pixel stores byte for byte.
+
+    Damaged stores are deleted, to be built again when they are needed. Raises DatasetError where the data
+    set is not prepared.
+    """
+    dataset = datasets.load(name, data_root)
+    bad: list[Unread] = []
+    for split_name, split in dataset.splits.items():
+        failed = check_images(split, name=split_name, workers=workers, progress=progress)
+        bad += [Unread(split_name, item.path, item.reason) for item in failed]
+    stores = verify_pixels(data_root / name / "pixels", progress=progress)
+    return VerificationReport(name, sum(map(len, dataset.splits.values())), tuple(bad), stores)
