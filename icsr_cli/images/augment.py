@@ -130,7 +130,7 @@ class Augmentation:
         start = first[:, None] + torch.arange(self.height, device=pixels.device) * wide
         length = self.width * 3
         stretches = buffer.view(-1).unfold(0, length, 3)  # one for each pixel to start at, no copy
-        return stretches[start.view(-1)].view(b, self.height, length)
+        return stretches.index_select(0, start.view(-1)).view(b, self.height, length)
 
     def _holes(self, dice: Tensor) -> Tensor:
         """Bool (b, height, width * 3): what is erased. ``dice`` are (b, 3 + 2 * tries)."""

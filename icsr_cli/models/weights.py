@@ -23,6 +23,8 @@ from .network import Network
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _CLASSIFIERS = ("fc.", "classifier")
 _HEAD = ("gap.", "feat.", "feat_bn.")
+# How torch.load names what it refuses to call or to build.
+_FORBIDDEN = re.compile(r"(?:GLOBAL|unrecognized function|build for type) (\S+)")
 _STAGE = re.compile(r"^layer(\d)\.")
 
 
@@ -105,21 +107,18 @@ def _read_torch(path: Path) -> Any:
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "Unsupported" in reason or "not an allowed" in reason:
-            culprit = re.search(r"(?:GLOBAL|global) (\S+)", reason)
-            what = f" ({culprit.group(1)})" if culprit else ""
+        if culprit := _FORBIDDEN.search(str(error)):
             raise ModelError(
-                f"{path}: refused, because it holds objects{what} that could run code when opened. "
-                "Give a file with nothing but tensors and numbers, such as a state dict or safetensors."
+                f"{path}: refused, because it holds an object ({culprit.group(1)}) that could run code when "
+                "opened. Give a file with nothing but tensors and numbers, a state dict or safetensors."
             ) from error
-        raise _damaged(path, error) from error
+        raise _damaged(path, "no readable tensors") from error
     except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
-        raise _damaged(path, error) from error
+        reason = str(error).strip().partition("\n")[0].strip() or type(error).__name__
+        raise _damaged(path, reason) from error
 
 
-def _damaged(path: Path, error: Exception) -> ModelError:
-    reason = str(error).strip().partition("\n")[0].strip() or type(error).__name__
+def _damaged(path: Path, reason: str) -> ModelError:
     size = path.stat().st_size
     return ModelError(
         f"{path}: not a whole PyTorch checkpoint ({size} bytes; {reason}). Copy or download it again."
@@ -197,10 +196,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         ModelError: the file cannot be written; what was there before is intact.
     """
     path = Path(path)
-    while not isinstance(model, Network):
-        inner = getattr(model, "module", None) or getattr(model, "_orig_mod", None)
-        if not isinstance(inner, nn.Module):
-            break
+    while (inner := _inside(model)) is not None:
         model = inner
     header = dict(metadata or {})
     if isinstance(model, Network):
@@ -220,6 +216,15 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         ) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _inside(model: nn.Module) -> nn.Module | None:
+    """Give what DistributedDataParallel or torch.compile wraps."""
+    for name in ("module", "_orig_mod"):
+        inner = getattr(model, name, None)
+        if isinstance(inner, nn.Module):
+            return inner
+    return None
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
