@@ -31,8 +31,9 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def _check_pixels(pixels: Tensor) -> None:
-    if pixels.dim() != 4 or pixels.shape[3] != 3 or pixels.dtype != torch.uint8:
-        raise InputError(f"pixels: expected uint8 (b, h, w, 3), got {pixels.dtype} {tuple(pixels.shape)}.")
+    shape = tuple(pixels.shape)
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape or pixels.dtype != torch.uint8:
+        raise InputError(f"pixels: expected uint8 (b, h, w, 3) with b >= 1, got {pixels.dtype} {shape}.")
 
 
 @lru_cache(maxsize=64)
