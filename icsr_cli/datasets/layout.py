@@ -105,15 +105,19 @@ class Benchmark:
         return "\nor\n".join(layout.describe() for layout in self.layouts)
 
     def _not_found(self, start: Path) -> str:
+        best: tuple[Path, list[str]] | None = None
         for layout in self.layouts:
             partly = find_folder(start, lambda folder, parts=layout.parts: _has_some(folder, parts))  # type: ignore[misc]
             if partly is not None:
                 missing = [part for part in layout.parts if not (partly / part).exists()]
-                return (
-                    f"{self.title} in {partly} is incomplete: {', '.join(missing)} "
-                    f"{'is' if len(missing) == 1 else 'are'} missing. Expected:\n{self.expected()}"
-                )
-        return f"No {self.title} at or below {start}. Expected:\n{self.expected()}"
+                best = (partly, missing) if best is None or len(missing) < len(best[1]) else best
+        if best is None:
+            return f"No {self.title} at or below {start}. Expected:\n{self.expected()}"
+        verb = "is" if len(best[1]) == 1 else "are"
+        return (
+            f"{self.title} in {best[0]} is incomplete: {', '.join(best[1])} {verb} missing. "
+            f"Expected:\n{self.expected()}"
+        )
 
 
 def _has_all(folder: Path, parts: tuple[str, ...]) -> bool:
@@ -151,7 +155,7 @@ class FolderLayout:
 
     def read(self, root: Path) -> Reading:
         """Read the three folders."""
-        regex = re.compile(self.pattern)
+        regex = re.compile(self.pattern, re.DOTALL)
         raw: dict[str, list[tuple[str, int, int]]] = {}
         ignored: dict[str, int] = {}
         unread: list[Unread] = []
