@@ -111,7 +111,9 @@ def msmt_lists(train: str, test: str) -> Tree:
         "query": ["0000/0000_001_14_0303morning_0037_0_ex.jpg 0"],
         "gallery": ["0000/0000_003_01_0303morning_0021_1.jpg 0", "0002/0002_003_07_0302noon_1031_1.jpg 2"],
     }
-    files: dict[str, str | None] = {f"list_{name}.txt": "\n".join(lines) + "\n" for name, lines in rows.items()}
+    files: dict[str, str | None] = {
+        f"list_{name}.txt": "\n".join(lines) + "\n" for name, lines in rows.items()
+    }
     records: dict[str, list[ImageRecord]] = {"train": [], "query": [], "gallery": []}
     for name, lines in rows.items():
         folder = train if name in ("train", "val") else test

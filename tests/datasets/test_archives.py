@@ -197,7 +197,12 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path, monkeypatc
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
 def test_good_tars_are_unpacked_whole(mode, tmp_path):
-    members = [member("d/ü x.jpg"), member("d", tarfile.DIRTYPE), member("__MACOSX/._x.jpg"), member("e/f/1.jpg")]
+    members = [
+        member("d/ü x.jpg"),
+        member("d", tarfile.DIRTYPE),
+        member("__MACOSX/._x.jpg"),
+        member("e/f/1.jpg"),
+    ]
     target = unpack(tar_of(tmp_path / "a.bin", members, mode), tmp_path / "new" / "target")
     files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}
     assert files == {"d/ü x.jpg", "e/f/1.jpg"}

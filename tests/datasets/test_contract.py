@@ -110,9 +110,7 @@ def test_nothing_there_is_said(published, tmp_path):
 def test_counts_that_differ_are_said_with_the_published_ones(trees, tmp_path):
     trees["market1501"][1].write(tmp_path / "M")
     report = prepare("market1501", tmp_path / "M", tmp_path / "data", size=(16, 8))
-    assert report.differences[0] == (
-        "train: 3 images of 2 identities; published are 12,936 of 751"
-    )
+    assert report.differences[0] == ("train: 3 images of 2 identities; published are 12,936 of 751")
     gallery = report.splits[2]
     assert (gallery.images, gallery.identities, gallery.distractors, gallery.ignored) == (2, 1, 1, 2)
 
@@ -136,7 +134,9 @@ def test_names_that_do_not_fit_are_named(trees, tmp_path, image_bytes):
     assert any("2 files were passed over" in note and "holiday.jpg" in note for note in report.notes)
     for path in (root / "query").iterdir():
         path.rename(path.with_name("photo.jpg"))
-    with pytest.raises(DatasetError, match=r"(?s)query can be read: 1 image files.*photo.jpg.*0002_c1s1_000451_03"):
+    with pytest.raises(
+        DatasetError, match=r"(?s)query can be read: 1 image files.*photo.jpg.*0002_c1s1_000451_03"
+    ):
         prepare("market1501", root, tmp_path / "data")
 
 
