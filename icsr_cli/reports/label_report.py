@@ -1,0 +1,352 @@
+"""What the labels of one epoch look like: tables in, plain records out; no terminal, no file.
+
+Every record has fields that go into JSON as they are (``dataclasses.asdict``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.errors import RunError
+from icsr_cli.metrics import LabelQuality, label_quality
+from icsr_cli.runs import LabelTable
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray
+
+#: What became of an image: trained on; thrown out by the refinement; in no cluster; an information node.
+STATES: Final = ("kept", "discarded", "noise", "node")
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How many images the clusters have; all 0 where there is no cluster."""
+
+    smallest: int
+    lower_quartile: float
+    median: float
+    upper_quartile: float
+    largest: int
+    mean: float
+
+
+@dataclass(frozen=True)
+class Overview:
+    """One epoch in a few numbers. ``kept`` counts the information nodes as well."""
+
+    images: int
+    clusters: int
+    clusters_after_refinement: int
+    kept: int
+    discarded: int
+    noise: int
+    nodes: int
+    sizes: Sizes
+    sizes_after_refinement: Sizes
+
+
+@dataclass(frozen=True)
+class CameraRow:
+    """One camera: its images by state, and the clusters and local clusters they are in."""
+
+    camera: int
+    images: int
+    kept: int
+    discarded: int
+    noise: int
+    nodes: int
+    clusters: int
+    local_clusters: int
+    identities: int | None
+
+
+@dataclass(frozen=True)
+class ClusterRow:
+    """One cluster before the refinement.
+
+    ``local_clusters_per_camera``: into how many local clusters each of its cameras divides it, on average;
+    1 says that the cameras agree with the cluster, more that it mixes what a camera tells apart.
+    ``nodes``: paths of its information nodes that were not thrown out.
+    ``identities`` and ``purity``: how many identities, and the share of the most frequent one, among
+    its images of known identity; None without any.
+    """
+
+    cluster: int
+    images: int
+    kept: int
+    discarded: int
+    cameras: int
+    local_clusters: int
+    local_clusters_per_camera: float
+    nodes: tuple[str, ...]
+    identities: int | None
+    purity: float | None
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image and what became of it."""
+
+    path: str
+    camera: int
+    cluster: int
+    local_cluster: int
+    state: str
+    identity: int | None
+
+
+def overview(table: LabelTable) -> Overview:
+    """Count clusters and images of ``table``, before and after the refinement.
+
+    Raises RunError for a state that is none of ``STATES``.
+    """
+    unknown = np.setdiff1d(table.states, STATES)
+    if len(unknown):
+        raise RunError(
+            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
+            "Mend the label file."
+        )
+    return Overview(
+        images=len(table),
+        clusters=_distinct(table.clusters),
+        clusters_after_refinement=_distinct(table.labels),
+        kept=_count(table, "kept", "node"),
+        discarded=_count(table, "discarded"),
+        noise=_count(table, "noise"),
+        nodes=_count(table, "node"),
+        sizes=_sizes(table.clusters),
+        sizes_after_refinement=_sizes(table.labels),
+    )
+
+
+def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
+    """Describe each camera, in rising order."""
+    return tuple(_camera_row(select(table, table.cameras == camera)) for camera in np.unique(table.cameras))
+
+
+def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
+    """Judge the ``global``, ``local`` and ``refined`` labels; None where there is nothing to judge.
+
+    Local labels are judged within each camera: images of one person under two cameras are two truths, as
+    no local cluster could hold both.
+    """
+    identities = table.identities
+    if not table.has_identities:
+        return dict.fromkeys(("global", "local", "refined"))
+    within_camera = np.where(
+        identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, _pair_codes(table.cameras, identities)
+    )
+    return {
+        "global": _judge(table.clusters, identities),
+        "local": _judge(local_codes(table), within_camera),
+        "refined": _judge(table.labels, identities),
+    }
+
+
+def largest_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
+    """Give the ``count`` clusters of most images, before the refinement; ties by number."""
+    figures = _ClusterFigures(table)
+    return figures.rows(np.lexsort((figures.clusters, -figures.images))[:count])
+
+
+def most_mixed_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
+    """Give the ``count`` clusters that mix most.
+
+    In order of local clusters per camera, then of cameras, then of images.
+    """
+    figures = _ClusterFigures(table)
+    keys = (figures.clusters, -figures.images, -figures.cameras, -figures.mixing)
+    return figures.rows(np.lexsort(keys)[:count])
+
+
+def most_discarded_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
+    """Give up to ``count`` clusters that lost most images to the refinement; none that lost none."""
+    figures = _ClusterFigures(table)
+    order = np.lexsort((figures.clusters, -figures.discarded))
+    return figures.rows(order[figures.discarded[order] > 0][:count])
+
+
+def cluster_row(table: LabelTable, cluster: int) -> ClusterRow:
+    """Describe one cluster. Raises RunError when there is none of that number."""
+    _require(cluster, table.clusters[table.clusters != NO_CLUSTER], "cluster")
+    return _ClusterFigures(select(table, table.clusters == cluster)).rows(np.array([0]))[0]
+
+
+def cluster_images(table: LabelTable, cluster: int) -> tuple[ImageRow, ...]:
+    """Give the images of one cluster, thrown-out ones among them, by camera and local cluster.
+
+    Raises RunError when there is no such cluster.
+    """
+    _require(cluster, table.clusters[table.clusters != NO_CLUSTER], "cluster")
+    return _images(table, table.clusters == cluster, (table.local_clusters, table.cameras))
+
+
+def camera_images(table: LabelTable, camera: int) -> tuple[ImageRow, ...]:
+    """Give the images of one camera, by cluster. Raises RunError when there is no such camera."""
+    _require(camera, table.cameras, "camera")
+    return _images(table, table.cameras == camera, (table.local_clusters, table.clusters))
+
+
+def discarded_images(table: LabelTable) -> tuple[ImageRow, ...]:
+    """Give the images that the refinement threw out, by cluster and camera."""
+    return _images(table, table.states == "discarded", (table.cameras, table.clusters))
+
+
+def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
+    """Give everything about one epoch as a dictionary that goes into JSON."""
+    judged = quality(table)
+    return {
+        "overview": asdict(overview(table)),
+        "cameras": [asdict(row) for row in camera_rows(table)],
+        "quality": {name: part.as_dict() if part else None for name, part in judged.items()},
+        "largest_clusters": [asdict(row) for row in largest_clusters(table, count)],
+        "most_mixed_clusters": [asdict(row) for row in most_mixed_clusters(table, count)],
+        "most_discarded_clusters": [asdict(row) for row in most_discarded_clusters(table, count)],
+    }
+
+
+def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTable:
+    """Give the table of the images at ``rows`` (a mask, or positions in order)."""
+    positions = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+    return LabelTable(
+        paths=tuple(table.paths[position] for position in positions.tolist()),
+        cameras=table.cameras[positions],
+        identities=table.identities[positions],
+        clusters=table.clusters[positions],
+        local_clusters=table.local_clusters[positions],
+        labels=table.labels[positions],
+        states=table.states[positions],
+    )
+
+
+def local_codes(table: LabelTable) -> IntArray:
+    """Give each image one number for its camera and local cluster together, -1 where it has none."""
+    codes = _pair_codes(table.cameras, table.local_clusters)
+    return np.where(table.local_clusters == NO_CLUSTER, NO_CLUSTER, codes)
+
+
+def _pair_codes(first: IntArray, second: IntArray) -> IntArray:
+    """Give each distinct pair a number, from 0."""
+    if len(first) == 0:
+        return np.empty(0, dtype=np.int64)
+    one = np.unique(first, return_inverse=True)[1].astype(np.int64)
+    others, other = np.unique(second, return_inverse=True)
+    codes: IntArray = np.unique(one * len(others) + other, return_inverse=True)[1].astype(np.int64)
+    return codes
+
+
+def _distinct(labels: IntArray) -> int:
+    return len(np.unique(labels[labels != NO_CLUSTER]))
+
+
+def _count(table: LabelTable, *states: str) -> int:
+    return int(np.isin(table.states, states).sum())
+
+
+def _sizes(labels: IntArray) -> Sizes:
+    sizes = np.unique(labels[labels != NO_CLUSTER], return_counts=True)[1]
+    if len(sizes) == 0:
+        return Sizes(0, 0.0, 0.0, 0.0, 0, 0.0)
+    low, middle, high = (float(value) for value in np.quantile(sizes, (0.25, 0.5, 0.75)))
+    return Sizes(int(sizes.min()), low, middle, high, int(sizes.max()), float(sizes.mean()))
+
+
+def _camera_row(table: LabelTable) -> CameraRow:
+    return CameraRow(
+        camera=int(table.cameras[0]),
+        images=len(table),
+        kept=_count(table, "kept", "node"),
+        discarded=_count(table, "discarded"),
+        noise=_count(table, "noise"),
+        nodes=_count(table, "node"),
+        clusters=_distinct(table.clusters),
+        local_clusters=_distinct(table.local_clusters),
+        identities=_distinct(table.identities) if table.has_identities else None,
+    )
+
+
+def _judge(labels: IntArray, identities: IntArray) -> LabelQuality | None:
+    judged = (labels > NO_CLUSTER) & (identities != UNKNOWN_IDENTITY)
+    return label_quality(labels, identities) if judged.any() else None
+
+
+def _require(wanted: int, present: IntArray, what: str) -> None:
+    if wanted in present:
+        return
+    numbers = np.unique(present)
+    there = f"numbers run from {numbers[0]} to {numbers[-1]}" if len(numbers) else "there is none"
+    raise RunError(f"there is no {what} {wanted} in these labels: {there}. Ask for one that is there.")
+
+
+def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray]) -> tuple[ImageRow, ...]:
+    """Give the images under ``mask``, sorted by the last key, then the first, then as they stand."""
+    rows = np.flatnonzero(mask)
+    rows = rows[np.lexsort(tuple(key[rows] for key in keys))]
+    return tuple(
+        ImageRow(
+            path=table.paths[row],
+            camera=int(table.cameras[row]),
+            cluster=int(table.clusters[row]),
+            local_cluster=int(table.local_clusters[row]),
+            state=str(table.states[row]),
+            identity=int(table.identities[row]) if table.identities[row] != UNKNOWN_IDENTITY else None,
+        )
+        for row in rows.tolist()
+    )
+
+
+class _ClusterFigures:
+    """Every cluster's figures as arrays over clusters in rising order, counted without a loop."""
+
+    def __init__(self, table: LabelTable) -> None:
+        inside = np.flatnonzero(table.clusters != NO_CLUSTER)
+        self._table, self._inside = table, inside
+        self.clusters, self._of_image = np.unique(table.clusters[inside], return_inverse=True)
+        self.images = self._total(np.ones(len(inside), dtype=bool))
+        self.discarded = self._total(table.states[inside] == "discarded")
+        self.cameras = self._kinds(table.cameras[inside])[0]
+        local = local_codes(table)[inside]
+        self.local_clusters = self._kinds(local, local != NO_CLUSTER)[0]
+        # Only cameras in which a local cluster is known can divide a cluster.
+        divided = self._kinds(table.cameras[inside], local != NO_CLUSTER)[0]
+        self.mixing = self.local_clusters / np.maximum(divided, 1)
+
+    def rows(self, order: npt.NDArray[np.intp]) -> tuple[ClusterRow, ...]:
+        """Give the records of the clusters at these places."""
+        table, inside = self._table, self._inside
+        known = table.identities[inside] != UNKNOWN_IDENTITY
+        people, most = self._kinds(table.identities[inside], known)
+        judged = self._total(known)
+        at_node = inside[table.states[inside] == "node"]
+        return tuple(
+            ClusterRow(
+                cluster=int(self.clusters[place]),
+                images=int(self.images[place]),
+                kept=int(self.images[place] - self.discarded[place]),
+                discarded=int(self.discarded[place]),
+                cameras=int(self.cameras[place]),
+                local_clusters=int(self.local_clusters[place]),
+                local_clusters_per_camera=float(self.mixing[place]),
+                nodes=tuple(
+                    table.paths[row] for row in at_node[table.clusters[at_node] == self.clusters[place]]
+                ),
+                identities=int(people[place]) if judged[place] else None,
+                purity=float(most[place] / judged[place]) if judged[place] else None,
+            )
+            for place in order.tolist()
+        )
+
+    def _total(self, mask: BoolArray) -> IntArray:
+        """Count the images under ``mask`` in each cluster."""
+        return np.bincount(self._of_image[mask], minlength=len(self.clusters))
+
+    def _kinds(self, values: IntArray, mask: BoolArray | None = None) -> tuple[IntArray, IntArray]:
+        """Give per cluster how many different values it holds, and how often the most frequent one."""
+        chosen = np.ones(len(values), dtype=bool) if mask is None else mask
+        cells = np.stack([self._of_image[chosen], values[chosen]])
+        (owner, _), counts = np.unique(cells, axis=1, return_counts=True)
+        most = np.zeros(len(self.clusters), dtype=np.int64)
+        np.maximum.at(most, owner, counts)
+        return np.bincount(owner, minlength=len(self.clusters)), most

@@ -1,0 +1,275 @@
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icsr_cli.errors import RunError
+from icsr_cli.reports.label_changes import compare_labels
+from icsr_cli.reports.label_report import (
+    Sizes,
+    camera_images,
+    camera_rows,
+    cluster_images,
+    cluster_row,
+    discarded_images,
+    label_report,
+    largest_clusters,
+    most_discarded_clusters,
+    most_mixed_clusters,
+    overview,
+    quality,
+)
+from icsr_cli.runs import LabelTable
+
+
+def table_of(rows):
+    """Rows of (camera, cluster, local cluster, state, identity); paths are a, b, c, ..."""
+    cameras, clusters, local_clusters, states, identities = zip(*rows, strict=True)
+    trained = [
+        cluster if state in ("kept", "node") else -1 for cluster, state in zip(clusters, states, strict=True)
+    ]
+    return LabelTable(
+        paths=tuple(chr(ord("a") + row) for row in range(len(rows))),
+        cameras=np.array(cameras),
+        identities=np.array(identities),
+        clusters=np.array(clusters),
+        local_clusters=np.array(local_clusters),
+        labels=np.array(trained),
+        states=np.array(states),
+    )
+
+
+TABLE = table_of(
+    [
+        (0, 0, 0, "node", 7),
+        (0, 0, 0, "kept", 7),
+        (0, 0, 1, "discarded", 8),
+        (1, 0, 5, "kept", 7),
+        (1, 1, 6, "kept", 8),
+        (0, 1, 1, "node", 8),
+        (2, -1, -1, "noise", 9),
+    ]
+)
+
+
+@st.composite
+def tables(draw):
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    rows = []
+    for _ in range(draw(st.integers(1, 25))):
+        camera, cluster = int(rng.integers(0, 3)), int(rng.integers(-1, 4))
+        local = int(rng.integers(-1, 3))
+        state = "noise" if cluster == -1 else str(rng.choice(["kept", "discarded"]))
+        rows.append(
+            (camera, cluster, -1 if local == -1 else 10 * camera + local, state, int(rng.integers(-1, 4)))
+        )
+    return table_of(rows)
+
+
+def test_overview():
+    found = overview(TABLE)
+    assert (found.images, found.clusters, found.clusters_after_refinement) == (7, 2, 2)
+    assert (found.kept, found.discarded, found.noise, found.nodes) == (5, 1, 1, 2)
+    assert found.sizes == Sizes(2, 2.5, 3, 3.5, 4, 3)
+    assert found.sizes_after_refinement == Sizes(2, 2.25, 2.5, 2.75, 3, 2.5)
+
+
+def test_an_epoch_of_noise_alone():
+    table = table_of([(0, -1, -1, "noise", -1)] * 3)
+    report = label_report(table)
+    assert report["overview"]["noise"] == 3
+    assert report["overview"]["sizes"]["largest"] == 0
+    assert report["quality"] == {"global": None, "local": None, "refined": None}
+    assert report["largest_clusters"] == []
+
+
+def test_cameras():
+    first, second, third = camera_rows(TABLE)
+    assert asdict(first) == {
+        "camera": 0,
+        "images": 4,
+        "kept": 3,
+        "discarded": 1,
+        "noise": 0,
+        "nodes": 2,
+        "clusters": 2,
+        "local_clusters": 2,
+        "identities": 2,
+    }
+    assert (second.images, second.kept, second.nodes) == (2, 2, 0)
+    assert (third.camera, third.noise, third.clusters, third.local_clusters) == (2, 1, 0, 0)
+
+
+def test_quality_of_each_kind_of_label():
+    judged = quality(TABLE)
+    # Local clusters are right within their cameras, though persons 7 and 8 were seen by two of them.
+    assert (judged["local"].pairwise_f, judged["local"].expansion) == (1, 1)
+    # Six pairs in cluster 0, three of them of one person; one in cluster 1. Person 8 has three images.
+    assert judged["global"].pairwise_precision == pytest.approx(4 / 7)
+    assert judged["global"].pairwise_recall == pytest.approx(4 / 6)
+    assert judged["refined"].pairwise_precision == 1
+    assert (judged["global"].n_images, judged["refined"].n_images) == (6, 5)
+
+
+def test_quality_without_truth():
+    unnamed = replace(TABLE, identities=np.full(7, -1))
+    assert quality(unnamed) == {"global": None, "local": None, "refined": None}
+    assert camera_rows(unnamed)[0].identities is None
+    assert cluster_row(unnamed, 0).purity is None
+    assert cluster_images(unnamed, 0)[0].identity is None
+
+
+def test_one_cluster():
+    row = cluster_row(TABLE, 0)
+    assert (row.images, row.kept, row.discarded, row.cameras, row.local_clusters) == (4, 3, 1, 2, 3)
+    assert row.local_clusters_per_camera == 1.5
+    assert row.nodes == ("a",)
+    assert (row.identities, row.purity) == (2, 0.75)
+    images = cluster_images(TABLE, 0)
+    assert [(image.path, image.camera, image.local_cluster, image.state) for image in images] == [
+        ("a", 0, 0, "node"),
+        ("b", 0, 0, "kept"),
+        ("c", 0, 1, "discarded"),
+        ("d", 1, 5, "kept"),
+    ]
+
+
+def test_images_by_camera_and_discarded():
+    assert [image.path for image in camera_images(TABLE, 0)] == ["a", "b", "c", "f"]
+    assert [image.path for image in discarded_images(TABLE)] == ["c"]
+    assert discarded_images(TABLE)[0].identity == 8
+
+
+def test_clusters_worth_a_look():
+    assert [row.cluster for row in largest_clusters(TABLE)] == [0, 1]
+    assert [row.cluster for row in largest_clusters(TABLE, 1)] == [0]
+    assert [row.cluster for row in most_mixed_clusters(TABLE)] == [0, 1]
+    assert [row.cluster for row in most_discarded_clusters(TABLE)] == [0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables())
+def test_figures_equal_counting_by_hand(table):
+    rows = {row.cluster: row for row in largest_clusters(table, 100)}
+    assert set(rows) == set(table.clusters.tolist()) - {-1}
+    for cluster, row in rows.items():
+        inside = [i for i in range(len(table)) if table.clusters[i] == cluster]
+        local = {(table.cameras[i], table.local_clusters[i]) for i in inside if table.local_clusters[i] >= 0}
+        people = Counter(int(table.identities[i]) for i in inside if table.identities[i] >= 0)
+        assert row.images == len(inside)
+        assert row.discarded == sum(table.states[i] == "discarded" for i in inside)
+        assert row.cameras == len({int(table.cameras[i]) for i in inside})
+        assert row.local_clusters == len(local)
+        assert row.local_clusters_per_camera == len(local) / max(1, len({camera for camera, _ in local}))
+        assert row.identities == (len(people) or None)
+        assert row.purity == (pytest.approx(max(people.values()) / people.total()) if people else None)
+        assert row == cluster_row(table, cluster)
+    sizes = [row.images for row in rows.values()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sum(row.images for row in camera_rows(table)) == len(table)
+
+
+def test_report_goes_into_json():
+    again = json.loads(json.dumps(label_report(TABLE)))
+    assert again["overview"]["sizes"]["median"] == 3
+    assert again["quality"]["refined"]["pairwise_precision"] == 1
+    assert again["largest_clusters"][0]["nodes"] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda: cluster_images(TABLE, 12), "no cluster 12 in these labels: numbers run from 0 to 1"),
+        (lambda: cluster_row(TABLE, -1), "no cluster -1"),
+        (lambda: camera_images(TABLE, 3), "no camera 3 in these labels: numbers run from 0 to 2"),
+        (lambda: overview(replace(TABLE, states=np.array(["gone"] * 7))), "the state 'gone'"),
+        (lambda: cluster_row(table_of([(0, -1, -1, "noise", -1)]), 0), "there is none"),
+    ],
+)
+def test_bad_input(ask, message):
+    with pytest.raises(RunError, match=message):
+        ask()
+
+
+def clustered(clusters, paths=None):
+    rows = [(0, cluster, -1, "noise" if cluster == -1 else "kept", -1) for cluster in clusters]
+    table = table_of(rows)
+    return table if paths is None else replace(table, paths=tuple(paths))
+
+
+def test_renumbering_moves_nothing():
+    changes = compare_labels(clustered([0, 0, 1, 1, -1]), clustered([5, 5, 2, 2, -1]))
+    assert (changes.images, changes.compared, changes.agreement) == (5, 4, pytest.approx(1))
+    assert changes.moved == changes.split == changes.merged == ()
+
+
+def test_moves_splits_and_merges():
+    before = clustered([0, 0, 0, 0, 1, 1, 2, 2, 2, -1, 3])
+    after = clustered([4, 4, 4, 5, 6, 6, 6, 6, 6, 7, -1])
+    changes = compare_labels(before, after)
+    assert [image.path for image in changes.moved] == ["d"]
+    assert (changes.moved[0].cluster_before, changes.moved[0].cluster_after) == (0, 5)
+    assert [asdict(change) for change in changes.split] == [
+        {"cluster": 0, "images": 4, "parts": ((4, 3), (5, 1))}
+    ]
+    assert [asdict(change) for change in changes.merged] == [
+        {"cluster": 6, "images": 5, "parts": ((2, 3), (1, 2))}
+    ]
+    assert (changes.into_cluster, changes.into_noise) == (1, 1)
+    assert 0 < changes.agreement < 1
+    assert compare_labels(before, after, min_share=0.3).split == ()
+    assert json.loads(json.dumps(changes.as_dict()))["merged"][0]["parts"] == [[2, 3], [1, 2]]
+
+
+def test_discarded_before_and_after():
+    before = table_of([(0, 0, 0, "discarded", -1), (0, 0, 1, "kept", -1), (0, 0, 1, "discarded", -1)])
+    after = table_of([(0, 0, 0, "kept", -1), (0, 0, 1, "discarded", -1), (0, 0, 1, "discarded", -1)])
+    changes = compare_labels(before, after)
+    assert (changes.now_discarded, changes.no_longer_discarded, changes.moved) == (1, 1, ())
+
+
+def test_images_meet_by_path():
+    changes = compare_labels(clustered([0, 0, 1], "xyz"), clustered([9, 3, 3, 8], "zxyw"))
+    assert (changes.images, changes.compared, changes.moved) == (3, 3, ())
+    assert changes.agreement == pytest.approx(1)
+
+
+def test_all_noise_has_no_agreement():
+    changes = compare_labels(clustered([-1, -1]), clustered([0, 0]))
+    assert (changes.compared, changes.agreement, changes.moved, changes.into_cluster) == (0, None, (), 2)
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.randoms(use_true_random=False))
+def test_moves_equal_counting_by_hand(table, random):
+    clusters = [random.randint(-1, 3) for _ in range(len(table))]
+    after = clustered(clusters, table.paths)
+    expected = []
+    for row, old in enumerate(table.clusters.tolist()):
+        mates = Counter(
+            clusters[i] for i in range(len(table)) if table.clusters[i] == old and clusters[i] != -1
+        )
+        if old != -1 and clusters[row] != -1:
+            successor = min(mates, key=lambda cluster: (-mates[cluster], cluster))
+            if clusters[row] != successor:
+                expected.append(table.paths[row])
+    assert [image.path for image in compare_labels(table, after).moved] == expected
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "share", "message"),
+    [
+        (clustered([0], "x"), clustered([0], "y"), 0.2, "no image in common: one begins with 'x'"),
+        (clustered([0]), clustered([0]), 0.0, "min_share is 0.0"),
+        (clustered([0]), clustered([0]), 0.6, "min_share is 0.6"),
+    ],
+)
+def test_labels_that_cannot_be_compared(before, after, share, message):
+    with pytest.raises(RunError, match=message):
+        compare_labels(before, after, share)
