@@ -66,13 +66,17 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A prepared data set: its splits, and the name of each camera (index = camera number)."""
+    """A prepared data set: its splits, and the name of each camera (index = camera number).
+
+    ``layout`` names the reader it came from: a published data set, ``synthetic`` or ``folder``.
+    """
 
     name: str
     root: Path
     splits: dict[str, Split]
     camera_names: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
+    layout: str = ""
 
     @property
     def train(self) -> Split:

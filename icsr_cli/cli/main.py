@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
+from icsr_cli.cli import evaluate, prepare, train
 from icsr_cli.errors import IcsrError
 
 
@@ -42,7 +43,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
         return "Interrupted.", 130
     if isinstance(error, MemoryError):
         return (
-            "Error: out of memory. A smaller batch (-b) or data set needs less; `icsr doctor` shows what is free.",
+            "Error: out of memory. A smaller batch (-b) needs less; `icsr doctor` shows what is free.",
             1,
         )
     if type(error).__name__ == "OutOfMemoryError":
@@ -50,7 +51,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         if error.errno == errno.ENOSPC:
             return (
-                f"Error: the disk is full ({error.filename or 'while writing'}). Free space and go on with --resume.",
+                f"Error: the disk is full ({error.filename or 'while writing'}). Free some, then --resume.",
                 1,
             )
         return f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
@@ -69,14 +70,27 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
-) -> None:
-    if version:
+def _version(asked: bool) -> None:
+    if asked:
         sys.stdout.write(f"icsr {__version__}\n")
         raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_version)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Hold the options that go before a command."""
+
+
+app.add_typer(prepare.app, name="prepare")
+app.add_typer(train.app, name="train")
+app.command("eval", epilog="Example: icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar")(
+    evaluate.evaluate
+)
 
 
 def run() -> None:

@@ -1,0 +1,18 @@
+"""The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
+
+from icsr_cli.runs.folder import LoggedProgress, RunFolder, create, find_runs, newest, open_run
+from icsr_cli.runs.labels import LabelTable, align_local, read_labels, tabulate, write_labels
+
+__all__ = [
+    "LabelTable",
+    "LoggedProgress",
+    "RunFolder",
+    "align_local",
+    "create",
+    "find_runs",
+    "newest",
+    "open_run",
+    "read_labels",
+    "tabulate",
+    "write_labels",
+]

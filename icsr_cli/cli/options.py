@@ -1,0 +1,91 @@
+"""Options that several commands share, and how they become settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.config.schema import Settings
+    from icsr_cli.progress import Progress
+    from icsr_cli.types import Dataset
+
+DatasetName = Annotated[
+    str | None,
+    typer.Option("-d", "--dataset", help="Data set; the one prepared last if left out."),
+]
+DataRoot = Annotated[
+    Path, typer.Option("--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.")
+]
+RunsRoot = Annotated[Path, typer.Option("--runs", envvar="ICSR_RUNS", help="Folder of the runs.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="Settings file (YAML); the data set's own if left out."),
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. --set cam.optimizer.lr=0.001."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and warnings.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+
+
+def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:
+    """Load the data set, or the one prepared last, and say which one it is."""
+    from icsr_cli import datasets
+
+    chosen = name or datasets.newest(data_root)
+    dataset = datasets.load(chosen, data_root)
+    sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in dataset.splits.items())
+    suffix = "" if name else " (prepared last)"
+    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {len(dataset.camera_names)} cameras")
+    return dataset
+
+
+def resolve_settings(
+    dataset: Dataset,
+    config: Path | None,
+    options: Mapping[str, Any],
+    assignments: list[str] | None,
+) -> Settings:
+    """Resolve file, options and assignments; options that were not given (None) say nothing."""
+    from icsr_cli import config as settings
+
+    given = {key: value for key, value in options.items() if value is not None}
+    return settings.load(
+        dataset.name, config=config, family=dataset.layout, options=given, assignments=assignments or ()
+    )
+
+
+def check_clustering(settings: Settings) -> None:
+    """Refuse an unknown clusterer or option before anything is read or trained.
+
+    Raises:
+        UsageError: naming the nearest right one.
+    """
+    from icsr_cli.clustering import clusterer
+
+    chosen = settings.global_.clustering
+    clusterer(chosen.method).check(chosen.options)
+
+
+def parse_numbers(text: str | None, option: str) -> list[int] | None:
+    """Read ``0,1,2`` (ranges such as ``0-3`` too); None stays None."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdigit() or (dash and not last.isdigit()):
+            raise UsageError(f"{option} takes numbers such as 0,1,2 or 0-3; got {text!r}.")
+        numbers.extend(range(int(first), int(last if dash else first) + 1))
+    return numbers

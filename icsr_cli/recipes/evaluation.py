@@ -1,0 +1,152 @@
+"""Evaluation: query and gallery images in, retrieval figures out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from icsr_cli.config.schema import EvaluationSettings, ImageSettings
+from icsr_cli.errors import DatasetError, RunError
+from icsr_cli.features import extract
+from icsr_cli.images.store import open_pixels
+from icsr_cli.metrics import Ranking, rank, rank_distances, rerank
+from icsr_cli.models import Network, build, open_model, read_metadata
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs import find_runs, newest, open_run
+from icsr_cli.types import Dataset, Split
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Retrieval figures without and, if asked for, with re-ranking."""
+
+    plain: Ranking
+    reranked: Ranking | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the figures for JSON."""
+        figures: dict[str, Any] = {"plain": _summary(self.plain)}
+        if self.reranked is not None:
+            figures["reranked"] = _summary(self.reranked)
+        return figures
+
+
+def _summary(ranking: Ranking) -> dict[str, float | int]:
+    return {
+        "mAP": ranking.mAP,
+        **{f"rank_{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10) if k <= len(ranking.cmc)},
+        "mINP": ranking.mINP,
+        "queries": ranking.n_queries,
+        "queries_left_out": ranking.n_left_out,
+    }
+
+
+def load_pixels(
+    dataset: Dataset,
+    split: Split,
+    name: str,
+    image: ImageSettings,
+    folder: Path,
+    engine: Engine,
+    progress: Progress,
+) -> Tensor:
+    """Open the pixel store of a split as uint8 (n, h, w, 3): on the GPU where it fits, else on the host."""
+    pixels = open_pixels(
+        split, folder / dataset.name / "pixels", image.height, image.width, name=name, progress=progress
+    )
+    tensor = torch.from_numpy(np.asarray(pixels.array))
+    if engine.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(engine.device)
+        if tensor.numel() < free // 2:
+            return tensor.to(engine.device)
+    return tensor
+
+
+def evaluate(
+    network: Network,
+    dataset: Dataset,
+    image: ImageSettings,
+    settings: EvaluationSettings,
+    *,
+    folder: Path,
+    engine: Engine,
+    progress: Progress,
+    reranking: bool = False,
+) -> Evaluation:
+    """Rank the gallery for every query, by the protocol of Market-1501.
+
+    Raises:
+        DatasetError: where the data set has no query or gallery images.
+    """
+    missing = [name for name in ("query", "gallery") if not len(dataset.splits.get(name, ()))]
+    if missing:
+        raise DatasetError(
+            f"The data set {dataset.name!r} has no {' and no '.join(missing)} images, so there is nothing to "
+            "evaluate on. Own crops need known identities for that: icsr prepare folder --help."
+        )
+    query, gallery = dataset.splits["query"], dataset.splits["gallery"]
+    features = []
+    for name, split in (("query", query), ("gallery", gallery)):
+        pixels = load_pixels(dataset, split, name, image, folder, engine, progress)
+        with progress.task(f"{name.capitalize()} features", len(split), "img") as task:
+            features.append(
+                extract(
+                    network,
+                    pixels,
+                    batch_size=settings.batch_size,
+                    device=engine.device,
+                    precision=engine.precision,
+                    task=task,
+                )
+            )
+    truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
+    plain = rank(features[0], features[1], *truth)
+    if not reranking:
+        return Evaluation(plain, None)
+    distances = rerank(features[0], features[1], settings.k1, settings.k2, settings.lambda_value)
+    return Evaluation(plain, rank_distances(distances, *truth))
+
+
+def open_network(
+    checkpoint: Path | None, runs_root: Path, dataset: str | None, arch: str | None, engine: Engine
+) -> tuple[Path, Network, tuple[int, int] | None]:
+    """Open a network from a file, a run folder, or the newest run of ``dataset``.
+
+    Gives the file, the network in evaluation mode on the device, and the (height, width) it was trained
+    at where the file says so. The newest global run comes before any cam run.
+
+    Raises:
+        RunError: where there is no such run.
+        ModelError: where the weights cannot be used; the message says why.
+    """
+    path = _weights_file(checkpoint, runs_root, dataset)
+    network = open_model(path) if arch is None else build(arch, weights=path)
+    network = network.to(engine.device).eval()
+    header = read_metadata(path)
+    size = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
+    return path, network, size
+
+
+def _weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
+    if checkpoint is not None and not checkpoint.is_dir():
+        return checkpoint
+    if checkpoint is not None:
+        run = open_run(checkpoint)
+    else:
+        candidates = [run for run in find_runs(runs_root, dataset) if any(run.path.glob("*.safetensors"))]
+        in_order = sorted(candidates, key=lambda run: run.stage == "global")
+        run = in_order[-1] if in_order else newest(runs_root, dataset, "global", file="last.safetensors")
+    for name in ("best.safetensors", "last.safetensors"):
+        if (run.path / name).is_file():
+            return run.path / name
+    networks = sorted(path.name for path in run.path.glob("*.safetensors"))
+    raise RunError(
+        f"The run {run.path} has no network of all cameras"
+        + (f"; name one of its files: {', '.join(networks)}." if networks else " yet: no epoch is finished.")
+    )

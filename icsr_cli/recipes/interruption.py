@@ -1,0 +1,55 @@
+"""SIGINT and SIGTERM end training between two steps, not in the middle of a file."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from icsr_cli.errors import Interrupted
+
+
+class Interruption:
+    """Remembers a signal until the engine asks."""
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise ``Interrupted`` where a signal has come."""
+        if self.signal_number is not None:
+            name = signal.Signals(self.signal_number).name
+            raise Interrupted(
+                f"{name}: stopped. Every finished epoch is saved; go on with the same command and --resume.",
+                signal_number=self.signal_number,
+            )
+
+
+@contextmanager
+def interruptible() -> Iterator[Interruption]:
+    """Catch the first SIGINT or SIGTERM; a second one acts at once, as without us.
+
+    Outside the main thread signals cannot be caught, and the flag stays down.
+    """
+    interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        interruption.signal_number = number
+        restore()
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    for number in before:
+        signal.signal(number, remember)
+    try:
+        yield interruption
+    finally:
+        restore()

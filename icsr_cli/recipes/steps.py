@@ -1,0 +1,221 @@
+"""The steps both stages are made of: a network, its features, an epoch of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+from torch.optim.lr_scheduler import LRScheduler, StepLR
+
+from icsr_cli.config.schema import AugmentationSettings, ModelSettings, OptimizerSettings, Settings
+from icsr_cli.errors import TrainingError, UsageError
+from icsr_cli.images.augment import Augmentation
+from icsr_cli.memory import ClusterMemory, centroids_of
+from icsr_cli.models import Network, build
+from icsr_cli.progress import Task
+from icsr_cli.types import IntArray
+
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True)
+class Part:
+    """Images of one batch that are compared with one memory: row numbers and their clusters, (b,)."""
+
+    memory: int
+    rows: IntArray
+    targets: IntArray
+
+
+Batch = Sequence[Part]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Where and how the network computes."""
+
+    device: torch.device
+    precision: str
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Compute in bfloat16 where that was asked for."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+
+
+def choose_engine(device: str | None, precision: str) -> Engine:
+    """Take ``device``, else the first GPU, else the CPU; ``auto`` is bf16 on a GPU that has it.
+
+    Raises:
+        UsageError: where the device does not exist.
+    """
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(name)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        gpus = torch.cuda.device_count()
+        reason = str(error).splitlines()[0]
+        raise UsageError(f"The device {name!r} cannot be used: {reason}. There are {gpus} GPUs.") from None
+    if precision == "auto":
+        precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Engine(chosen, precision)
+
+
+def seed_of(*words: int) -> int:
+    """Give one 63-bit seed for a place in the schedule.
+
+    Every random choice of an epoch comes from (seed, stage, camera, epoch), so a resumed run needs no saved
+    generator to make the choices of an uninterrupted one.
+    """
+    return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network:
+    """Build the network on the device; random weights come from ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(
+            settings.arch,
+            num_features=settings.num_features,
+            pooling=settings.pooling,
+            stripes=settings.stripes,
+            weights=settings.weights,
+        )
+    network = network.to(engine.device)
+    # Convolutions read channels-last pixels as they lie in the store; on a GPU that is the fast layout too.
+    return network.to(memory_format=torch.channels_last) if engine.device.type == "cuda" else network
+
+
+def build_optimizer(network: Network, settings: OptimizerSettings) -> tuple[Adam, StepLR]:
+    """Adam over what is not frozen, and its step schedule (one step per epoch)."""
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = Adam(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
+    return optimizer, StepLR(optimizer, settings.step_size, settings.gamma)
+
+
+def build_augmentation(settings: Settings, augmentation: AugmentationSettings) -> Augmentation:
+    """Random changes at the size of the images."""
+    return Augmentation(
+        settings.image.height,
+        settings.image.width,
+        flip=augmentation.flip,
+        pad=augmentation.pad,
+        erase=augmentation.erase,
+    )
+
+
+def build_memory(
+    features: Tensor, labels: IntArray, temperature: float, momentum: float, hard: bool
+) -> ClusterMemory:
+    """One centroid per cluster of ``labels`` (n,), from ``features`` (n, d)."""
+    centroids = centroids_of(features, torch.from_numpy(labels).to(features.device))
+    return ClusterMemory(centroids, temperature=temperature, momentum=momentum, hard=hard)
+
+
+def train_epoch(
+    network: Network,
+    optimizer: Optimizer,
+    pixels: Tensor,
+    batches: Iterable[Batch],
+    memories: Sequence[ClusterMemory],
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    *,
+    engine: Engine,
+    task: Task,
+    check: Callable[[], None],
+) -> float:
+    """Train on ``batches`` and give the mean loss.
+
+    ``pixels`` uint8 (n, h, w, 3), on the device or on the host. The loss of a batch is the mean over its
+    parts. ``check`` is called after every step and may raise.
+
+    Raises:
+        TrainingError: where the loss is not finite; the last epoch's checkpoint is untouched.
+    """
+    network.train()
+    total = torch.zeros((), device=engine.device)
+    steps = 0
+    for batch in batches:
+        loss = _step(
+            network,
+            optimizer,
+            gather(pixels, batch, engine),
+            batch,
+            memories,
+            augmentation,
+            generator,
+            engine,
+        )
+        total += loss
+        steps += 1
+        task.advance()
+        task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
+        check()
+    mean = float(total) / max(steps, 1)
+    if not np.isfinite(mean):
+        raise TrainingError(
+            f"The loss is {mean} after {steps} steps. The state before this epoch is saved. A smaller "
+            "learning rate (--set STAGE.optimizer.lr=...) or --precision fp32 are the usual remedies."
+        )
+    return mean
+
+
+def gather(pixels: Tensor, batch: Batch, engine: Engine) -> Tensor:
+    """Bring the pixels of a batch to the device: uint8 (b, h, w, 3)."""
+    rows = torch.from_numpy(np.concatenate([part.rows for part in batch]))
+    if pixels.device == engine.device:
+        return pixels[rows.to(engine.device, non_blocking=True)]
+    return pixels[rows].pin_memory().to(engine.device, non_blocking=True)
+
+
+def _step(
+    network: Network,
+    optimizer: Optimizer,
+    pixels: Tensor,
+    batch: Batch,
+    memories: Sequence[ClusterMemory],
+    augmentation: Augmentation,
+    generator: torch.Generator,
+    engine: Engine,
+) -> Tensor:
+    with engine.autocast():
+        features = network(augmentation(pixels, generator))
+    parts = features.float().split([len(part.rows) for part in batch])
+    # Targets stay on the host: the memory plans its updates there, without waiting for the device.
+    targets = [torch.from_numpy(part.targets) for part in batch]
+    losses = [
+        memories[part.memory].loss(own, target)
+        for part, own, target in zip(batch, parts, targets, strict=True)
+    ]
+    loss = torch.stack(losses).mean()
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    optimizer.step()
+    for part, own, target in zip(batch, parts, targets, strict=True):
+        memories[part.memory].update(own.detach(), target)
+    return loss.detach()
+
+
+def training_state(network: Network, optimizer: Optimizer, schedule: LRScheduler) -> dict[str, Any]:
+    """Give what a resumed run needs of these three."""
+    return {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+    }
+
+
+def restore_training_state(
+    state: dict[str, Any], network: Network, optimizer: Optimizer, schedule: LRScheduler
+) -> None:
+    """Put back what ``training_state`` gave."""
+    network.load_state_dict(state["network"])
+    optimizer.load_state_dict(state["optimizer"])
+    schedule.load_state_dict(state["schedule"])

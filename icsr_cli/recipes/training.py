@@ -1,0 +1,198 @@
+"""From a prepared data set to a finished run: opens what a stage needs, and minds the run folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from icsr_cli.config.schema import Settings
+from icsr_cli.errors import IcsrError, Interrupted, RunError, UsageError
+from icsr_cli.models import Network
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.cam_stage import CamStage, train_cam_stage
+from icsr_cli.recipes.evaluation import evaluate, load_pixels
+from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
+from icsr_cli.recipes.interruption import Interruption, interruptible
+from icsr_cli.recipes.steps import Engine, choose_engine
+from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, newest, open_run, read_labels
+from icsr_cli.runs.environment import describe
+from icsr_cli.types import Dataset, IntArray
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """Where data and runs lie, what computes, and who is told."""
+
+    data_root: Path
+    device: str | None
+    progress: Progress
+
+
+def run_cam_stage(
+    dataset: Dataset,
+    settings: Settings,
+    run: RunFolder,
+    workplace: Workplace,
+    *,
+    cameras: Sequence[int] | None = None,
+) -> LabelTable:
+    """Train the cam stage into ``run`` and give the local labels.
+
+    Raises:
+        UsageError: where a camera of ``cameras`` is not in the data set.
+    """
+    there = sorted(set(dataset.train.cameras.tolist()))
+    unknown = sorted(set(cameras or ()) - set(there))
+    if unknown:
+        raise UsageError(f"The data set {dataset.name!r} has no camera {unknown}; it has {there}.")
+    with _recorded(run, settings, workplace) as (engine, progress, interruption):
+        stage = CamStage(
+            dataset.train,
+            _training_pixels(dataset, settings, workplace.data_root, engine, progress),
+            settings,
+            run,
+            engine,
+            progress,
+            interruption.check,
+        )
+        return train_cam_stage(stage, cameras)
+
+
+def run_global_stage(
+    dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace, *, local: Path | None
+) -> Network:
+    """Train the global stage into ``run``, refined by the label table ``local``, and give the network."""
+    labels = None if local is None else read_local(local, dataset)
+    with _recorded(run, settings, workplace) as (engine, progress, interruption):
+        if labels is not None and (labels < 0).any():
+            progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
+
+        def score(network: Network) -> float:
+            found = evaluate(
+                network,
+                dataset,
+                settings.image,
+                settings.evaluation,
+                folder=workplace.data_root,
+                engine=engine,
+                progress=progress,
+            )
+            return found.plain.mAP
+
+        stage = GlobalStage(
+            dataset.train,
+            _training_pixels(dataset, settings, workplace.data_root, engine, progress),
+            labels,
+            settings,
+            run,
+            engine,
+            progress,
+            interruption.check,
+            score,
+        )
+        return train_global_stage(stage)
+
+
+def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
+    """Give the file of local labels: of a cam run, a file as such, or of the newest cam run.
+
+    Raises:
+        RunError: where there is none.
+    """
+    if local is None:
+        return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
+    if local.is_file():
+        return local
+    path = open_run(local).labels / "local.csv"
+    if not path.is_file():
+        raise RunError(f"The run {local} has no labels/local.csv: it is not finished. Go on with --resume.")
+    return path
+
+
+def find_cam_weights(local: Path) -> Path:
+    """Give the weights of the shared network of the cam run that ``local`` belongs to.
+
+    Raises:
+        RunError: where that run trained a network per camera, or none.
+    """
+    path = open_run(local).path / "last.safetensors"
+    if not path.is_file():
+        raise RunError(
+            f"--init cam needs the shared network of a cam run, and there is no {path}. "
+            "Train it with: icsr train cam --network shared; or take --init imagenet, none or a file."
+        )
+    return path
+
+
+def read_local(path: Path, dataset: Dataset) -> IntArray:
+    """Read local labels in the order of the training images."""
+    return align_local(read_labels(path), dataset.train, path)
+
+
+def _training_pixels(
+    dataset: Dataset, settings: Settings, data_root: Path, engine: Engine, progress: Progress
+) -> Tensor:
+    return load_pixels(dataset, dataset.train, "train", settings.image, data_root, engine, progress)
+
+
+@contextmanager
+def _recorded(
+    run: RunFolder, settings: Settings, workplace: Workplace
+) -> Iterator[tuple[Engine, Progress, Interruption]]:
+    """Write down what the run is made of, and how it ended."""
+    run.write_settings(settings.dump())
+    engine = choose_engine(workplace.device, settings.precision)
+    run.write_environment(describe() | {"device": str(engine.device), "precision": engine.precision})
+    progress: Progress = LoggedProgress(run, workplace.progress)
+    run.update_info(status="running")
+    try:
+        with interruptible() as interruption:
+            yield engine, progress, interruption
+    except (Interrupted, KeyboardInterrupt):
+        run.update_info(status="interrupted")
+        raise
+    except (IcsrError, RuntimeError, OSError) as error:
+        _note_failure(run, error)
+        raise
+    run.finish()
+
+
+def _note_failure(run: RunFolder, error: Exception) -> None:
+    """Write the reason down where there is room for it; a full disk must not hide the first fault."""
+    try:
+        run.update_info(status="failed", reason=str(error))
+    except OSError:
+        return
+
+
+def check_same_settings(run: RunFolder, asked: dict[str, Any]) -> None:
+    """Refuse to resume a run with other settings than it was started with.
+
+    Raises:
+        UsageError: listing each difference.
+    """
+    before, now = dict(_flat(run.settings())), dict(_flat(asked))
+    different = [
+        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+    if different:
+        raise UsageError(
+            f"The run {run.path} was started with other settings; it goes on as it began or not at all:\n"
+            + "\n".join(different)
+            + "\nLeave these options out, or start a new run without --resume."
+        )
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,43 @@
+"""What a result was made with: versions, machine, command."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from importlib import metadata
+from typing import Any
+
+LIBRARIES = (
+    "icsr",
+    "torch",
+    "torchvision",
+    "faiss-gpu",
+    "faiss-cpu",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "numba",
+)
+
+
+def describe() -> dict[str, Any]:
+    """Give the versions, the machine, the devices and the command line, ready for JSON."""
+    import torch
+
+    return {
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "libraries": {name: version for name in LIBRARIES if (version := _version(name))},
+        "cuda": torch.version.cuda,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,234 @@
+"""The run folder: ``<runs>/<data set>/<stage>/<run>/`` and what lies in it.
+
+========================  =====================================================================
+``run.json``              stage, data set, status (running, finished, interrupted, failed), times
+``settings.yaml``         the settings as they were resolved
+``environment.json``      versions, machine, command
+``metrics.jsonl``         one JSON object per finished epoch
+``log.txt``               what was reported, with times
+``checkpoints/*.pt``      the state a resumed run goes on from (``torch.load(weights_only=True)``)
+``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
+``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
+========================  =====================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from icsr_cli.errors import RunError
+from icsr_cli.progress import Figure, Progress, Task
+from icsr_cli.runs.files import write_json, write_text, write_with
+
+STAGES = ("cam", "global")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run on disk. Methods that write leave the old file in place until the new one is whole."""
+
+    path: Path
+
+    @property
+    def stage(self) -> str:
+        """``cam`` or ``global``."""
+        return str(self.info()["stage"])
+
+    @property
+    def dataset(self) -> str:
+        """The data set's name."""
+        return str(self.info()["dataset"])
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the label tables."""
+        return self.path / "labels"
+
+    def label_file(self, epoch: int) -> Path:
+        """Name the labels that epoch ``epoch`` (from 1) was trained on."""
+        return self.labels / f"epoch_{epoch:03d}.csv"
+
+    def info(self) -> dict[str, Any]:
+        """Read ``run.json``."""
+        return dict(_read_json(self.path / "run.json"))
+
+    def update_info(self, **values: Any) -> None:
+        """Set fields of ``run.json``."""
+        path = self.path / "run.json"
+        write_json(path, (self.info() if path.exists() else {}) | values)
+
+    def settings(self) -> dict[str, Any]:
+        """Read the settings of the run as plain values."""
+        import yaml
+
+        path = self.path / "settings.yaml"
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise RunError(f"The settings of the run {self.path} cannot be read: {error}") from None
+
+    def write_settings(self, settings: Mapping[str, Any]) -> None:
+        """Write the resolved settings."""
+        import yaml
+
+        write_text(self.path / "settings.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+
+    def write_environment(self, environment: Mapping[str, Any]) -> None:
+        """Write versions, machine and command."""
+        write_json(self.path / "environment.json", dict(environment))
+
+    def finish(self) -> None:
+        """Mark the run as finished."""
+        self.update_info(status="finished", ended=_now())
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Read what each finished epoch gave, in order."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+
+    def write_metrics(self, lines: list[dict[str, Any]]) -> None:
+        """Replace the metrics. The file is small; written anew it never holds half a line."""
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        write_text(self.path / "metrics.jsonl", text)
+
+    def save_state(self, name: str, state: Mapping[str, Any]) -> None:
+        """Write tensors and plain values under ``checkpoints/name.pt``."""
+        import torch
+
+        write_with(self.path / "checkpoints" / f"{name}.pt", lambda path: torch.save(dict(state), path))
+
+    def load_state(self, name: str) -> dict[str, Any] | None:
+        """Read a state back, on the CPU; None where there is none.
+
+        Raises:
+            RunError: where the file is damaged.
+        """
+        import torch
+
+        path = self.path / "checkpoints" / f"{name}.pt"
+        if not path.exists():
+            return None
+        try:
+            return dict(torch.load(path, map_location="cpu", weights_only=True))
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise RunError(
+                f"The checkpoint {path} cannot be read ({error}). Remove it to start anew."
+            ) from None
+
+
+def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> RunFolder:
+    """Make a new, empty run folder; its name is the time of its start unless ``name`` is given.
+
+    Raises:
+        RunError: where a run of that name is there already.
+    """
+    parent = root / dataset / stage
+    parent.mkdir(parents=True, exist_ok=True)
+    base = name or time.strftime("%Y%m%d-%H%M%S")
+    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
+        path = parent / f"{base}{suffix}"
+        try:
+            path.mkdir()
+        except FileExistsError:
+            if name:
+                raise RunError(
+                    f"There is a run {path} already. Go on with it by --resume, or take another --name."
+                ) from None
+            continue
+        run = RunFolder(path)
+        run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=_now())
+        return run
+    raise RunError(f"Too many runs were started in {parent} within one second.")
+
+
+def open_run(path: Path) -> RunFolder:
+    """Open a run folder by its path (a file inside it serves too).
+
+    Raises:
+        RunError: where it is no run folder.
+    """
+    for folder in (path, *path.parents[:2]):
+        if (folder / "run.json").is_file():
+            return RunFolder(folder)
+    raise RunError(
+        f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
+    )
+
+
+def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:
+    """Give the runs under ``root``, oldest first."""
+    pattern = f"{dataset or '*'}/{stage or '*'}/*/run.json"
+    found = [RunFolder(path.parent) for path in root.glob(pattern)]
+    return sorted(found, key=lambda run: (str(run.info().get("started", "")), run.path.name))
+
+
+def newest(
+    root: Path, dataset: str | None = None, stage: str | None = None, *, file: str = "run.json"
+) -> RunFolder:
+    """Give the newest run that holds ``file``.
+
+    Raises:
+        RunError: where there is none; the message names the command that makes one.
+    """
+    found = [run for run in find_runs(root, dataset, stage) if (run.path / file).is_file()]
+    if found:
+        return found[-1]
+    what = f"{stage or 'training'} run{f' of {dataset}' if dataset else ''}"
+    command = f"icsr train {stage or 'cam'}{f' -d {dataset}' if dataset else ''}"
+    raise RunError(
+        f"There is no {what} with {'a ' + file if file != 'run.json' else 'anything in it'} under {root}. "
+        f"Make one with: {command}"
+    )
+
+
+class LoggedProgress:
+    """Passes everything on, and writes reports, notes and warnings to the run's ``log.txt``."""
+
+    def __init__(self, run: RunFolder, below: Progress) -> None:
+        self._path, self._below = run.path / "log.txt", below
+
+    def task(self, title: str, total: int, unit: str = "it") -> Task:
+        """Open a bar; bars are not logged."""
+        return self._below.task(title, total, unit)
+
+    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
+        """Log and pass on."""
+        self._log(f"{title}  " + "  ".join(f"{name}={value}" for name, value in figures.items()))
+        self._below.report(title, figures)
+
+    def note(self, message: str) -> None:
+        """Log and pass on."""
+        self._log(message)
+        self._below.note(message)
+
+    def warn(self, message: str) -> None:
+        """Log and pass on."""
+        self._log(f"Warning: {message}")
+        self._below.warn(message)
+
+    def _log(self, text: str) -> None:
+        # One write of one line to a file opened for appending: other processes may log beside us.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, f"{_now()} {text}\n".encode())
+        finally:
+            os.close(descriptor)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}") from None
