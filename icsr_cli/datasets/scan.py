@@ -25,32 +25,44 @@ def image_files(folder: Path, *, recursive: bool = False) -> list[str]:
     A link counts as an image even where it leads nowhere, so that it is named later and not lost.
     Raises DatasetError where the folder cannot be listed.
     """
-    return sorted(_walk(str(folder), "", recursive))
+    return sorted(_walk(str(folder), "", recursive, set()))
 
 
-def _walk(folder: str, prefix: str, recursive: bool) -> Iterator[str]:
+def _walk(folder: str, prefix: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[str]:
+    """Links to folders are followed, but no folder is entered twice: links may form a ring."""
     try:
+        if not _is_new(folder, seen):
+            return
         entries = list(os.scandir(folder))
     except OSError as error:
         raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False):
+        if entry.is_dir():
             if recursive and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith("."):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive)
+                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, seen)
         elif is_image_name(entry.name) and (entry.is_file() or entry.is_symlink()):
             yield prefix + entry.name
+
+
+def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
+    found = Path(folder).stat()
+    key = (found.st_dev, found.st_ino)
+    if key in seen:
+        return False
+    seen.add(key)
+    return True
 
 
 def find_folder(start: Path, wanted: Callable[[Path], bool], *, limit: int = 20_000) -> Path | None:
     """Give the first folder at or below ``start``, nearest first, for which ``wanted`` holds.
 
-    Looks at most at ``limit`` folders, and not through links.
+    Looks at most at ``limit`` folders, and at none twice.
     """
-    queue = deque([start])
-    seen = 0
-    while queue and seen < limit:
+    queue, seen = deque([start]), set[tuple[int, int]]()
+    while queue and len(seen) < limit:
         folder = queue.popleft()
-        seen += 1
+        if not folder.is_dir() or not _is_new(folder, seen):
+            continue
         if wanted(folder):
             return folder
         queue.extend(sorted(subfolders(folder)))
@@ -64,9 +76,7 @@ def subfolders(folder: Path) -> list[Path]:
             return [
                 folder / entry.name
                 for entry in entries
-                if entry.is_dir(follow_symlinks=False)
-                and entry.name not in _IGNORED_FOLDERS
-                and not entry.name.startswith(".")
+                if entry.is_dir() and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
             ]
     except OSError:
         return []

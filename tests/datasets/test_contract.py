@@ -98,12 +98,12 @@ def test_a_missing_split_is_said(published, tmp_path):
 
 def test_nothing_there_is_said(published, tmp_path):
     name, _ = published
-    with pytest.raises(DatasetError, match="(?s)was not found.*--source PATH.*Expected"):
+    with pytest.raises(DatasetError, match=r"(?s)was not found.*--source PATH.*Expected"):
         prepare(name, None, tmp_path)
     with pytest.raises(DatasetError, match="does not exist"):
         prepare(name, tmp_path / "no.zip", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match="(?s)No .* at or below"):
+    with pytest.raises(DatasetError, match=r"(?s)No .* at or below"):
         prepare(name, tmp_path / "empty", tmp_path)
 
 
@@ -173,7 +173,7 @@ def test_msmt_lists_that_cannot_be_right(trees, tmp_path):
         "there is no camera 16",
     ]
     (root / "list_train.txt").write_text(good + good)
-    with pytest.raises(DatasetError, match="2 images are listed twice in list_train.txt"):
+    with pytest.raises(DatasetError, match=r"2 images are listed twice in list_train.txt"):
         datasets.benchmark("msmt17").read(root)
     (root / "list_query.txt").write_text("nothing\n")
     (root / "list_train.txt").write_text(good)

@@ -218,7 +218,7 @@ def test_unreadable_for_anybody(picture, tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Image, "open", refuse)
-    with pytest.raises(DatasetError, match="a.png: permission denied"):
+    with pytest.raises(DatasetError, match=r"a.png: permission denied"):
         decode(path)
 
 

@@ -287,7 +287,7 @@ def test_nothing_but_bad_images(split, folder):
 def test_images_that_went_away_are_named(split, folder):
     open_pixels(split, folder, 8, 6, name="train")
     (split.root / "x/5.png").unlink()
-    with pytest.raises(DatasetError, match="x/5.png: no such file"):
+    with pytest.raises(DatasetError, match=r"x/5.png: no such file"):
         open_pixels(split, folder, 8, 6, name="train")
 
 
