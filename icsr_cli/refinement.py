@@ -116,7 +116,7 @@ def refine(
         InputError: what came is not as said above.
 
     """
-    n = len(_as_numpy(labels))
+    n = _as_numpy(labels).size
     labels = _whole_numbers("labels", labels, n)
     local_labels = _whole_numbers("local_labels", local_labels, n)
     cameras = _whole_numbers("cameras", cameras, n, low=0)

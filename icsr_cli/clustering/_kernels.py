@@ -10,25 +10,16 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def first_asymmetry(starts: Any, columns: Any, values: Any) -> int:
-    """Give the place of an entry whose mirror differs by more than 1e-6 or is missing; -1: none."""
-    expected = starts[:-1].copy()  # in each row: the entry that the next mirror must meet
+def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any) -> float:
+    """Give x'Sy - y'Sx: for random x and y it is 0 just where S is symmetric. One pass in order."""
+    total = 0.0
     for row in range(starts.size - 1):
+        onto_left, onto_right = 0.0, 0.0
         for entry in range(starts[row], starts[row + 1]):
-            if values[entry] == 0:
-                continue
-            other = columns[entry]
-            place = expected[other]
-            while place < starts[other + 1] and values[place] == 0:
-                place += 1
-            if (
-                place == starts[other + 1]
-                or columns[place] != row
-                or abs(values[place] - values[entry]) > 1e-6
-            ):
-                return entry
-            expected[other] = place + 1
-    return -1
+            onto_left += values[entry] * left[columns[entry]]
+            onto_right += values[entry] * right[columns[entry]]
+        total += left[row] * onto_right - right[row] * onto_left
+    return total
 
 
 @numba.njit(cache=True, nogil=True)
@@ -142,25 +133,27 @@ def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> 
     chain = np.empty(n, dtype=np.int64)
     first, second, values = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     merges, length, start = 0, 0, 0
+    on_chain = np.zeros(n, dtype=np.bool_)
     while start < n:
         if length == 0:
             if parents[start] != start:
                 start += 1
                 continue
-            chain[0], length = start, 1
+            chain[0], length, on_chain[start] = start, 1, True
         top = chain[length - 1]
         previous = chain[length - 2] if length > 1 else -1
         count = _gather(top, parents, heads, tails, following, starts, stops, others, sums, totals, touched)
         best, value = _nearest(count, touched, totals, sizes, top, previous)
         if best < 0 or value <= floor:
             # Nothing is near enough, and merges elsewhere bring nothing nearer: only at a chain's start.
-            length = 0
+            length, on_chain[start] = 0, False
             start += 1
-        elif best != previous:
-            chain[length] = best
+        elif not on_chain[best]:
+            chain[length], on_chain[best] = best, True
             length += 1
         else:
-            low, high = min(top, best), max(top, best)
+            # On the chain only the one before can be nearest, but for mirrors that are not quite equal.
+            low, high = min(top, previous), max(top, previous)
             # Rounding must not put a merge before one that it stands on.
             heights[low] = min(value, heights[low], heights[high])
             first[merges], second[merges], values[merges] = low, high, heights[low]
@@ -169,6 +162,7 @@ def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> 
             sizes[low] += sizes[high]
             following[tails[low]], tails[low] = heads[high], tails[high]
             length -= 2
+            on_chain[low], on_chain[high] = False, False
     return first[:merges], second[:merges], values[:merges]
 
 
@@ -200,6 +194,38 @@ def join_smallest(roots: Any, wanted: int) -> Any:
     for image in range(n):
         parents[image] = find(parents, roots[image])
     return parents
+
+
+@numba.njit(cache=True, nogil=True)
+def dense_regions(starts: Any, columns: Any, values: Any, eps: Any, one: Any, min_samples: int) -> Any:
+    """Give DBSCAN's clusters, each named by its first core image; -1 is noise.
+
+    ``one`` is 1 in the type of the values, so that distances round as in a dense matrix of that type.
+    """
+    n = starts.size - 1
+    core = np.empty(n, dtype=np.bool_)
+    for row in range(n):
+        count = 1
+        for entry in range(starts[row], starts[row + 1]):
+            count += one - values[entry] <= eps and columns[entry] != row
+        core[row] = count >= min_samples
+    parents = np.arange(n)
+    for row in range(n):
+        if core[row]:
+            for entry in range(starts[row], starts[row + 1]):
+                if columns[entry] < row and one - values[entry] <= eps and core[columns[entry]]:
+                    a, b = find(parents, row), find(parents, columns[entry])
+                    parents[max(a, b)] = min(a, b)
+    labels = np.full(n, -1, dtype=np.int64)
+    for row in range(n):
+        if core[row]:
+            labels[row] = find(parents, row)
+            continue
+        for entry in range(starts[row], starts[row + 1]):
+            if one - values[entry] <= eps and core[columns[entry]]:
+                root = find(parents, columns[entry])
+                labels[row] = root if labels[row] < 0 else min(root, labels[row])
+    return labels
 
 
 @numba.njit(cache=True, nogil=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 import numpy as np
 import scipy.sparse as sp
 
+from icsr_cli.clustering.options import check_count, check_number
 from icsr_cli.clustering.similarity import by_first_appearance, check_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import IntArray
@@ -49,16 +50,13 @@ def average_linkage(
             f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
         )
     if distance_threshold is not None:
-        if not (math.isfinite(distance_threshold) and distance_threshold > 0):
-            raise InputError(f"distance_threshold must be a number above 0, got {distance_threshold!r}.")
-        floor = max(0.0, 1.0 - distance_threshold)
-        wanted = 1 if distance_threshold > 1 else n
-        return _cut(n, *_merges(matrix, floor), wanted if wanted == 1 else None)
-    if isinstance(n_clusters, bool) or not isinstance(n_clusters, (int, np.integer)):
-        raise InputError(f"n_clusters must be a whole number, got {n_clusters!r}.")
-    if not 1 <= n_clusters <= n:
-        raise InputError(f"n_clusters must be 1 to {n}, the number of images, got {n_clusters}.")
-    return _cut(n, *_merges(matrix, 0.0), int(n_clusters))
+        threshold = check_number("distance_threshold", distance_threshold, 0, math.inf, "")
+        merges = _merges(matrix, max(0.0, 1.0 - threshold))
+        return _cut(n, *merges, n_clusters=1 if threshold > 1 else None)
+    wanted = check_count("n_clusters", n_clusters)
+    if wanted > n:
+        raise InputError(f"n_clusters must be at most {n}, the number of images, got {wanted}.")
+    return _cut(n, *_merges(matrix, 0.0), n_clusters=wanted)
 
 
 def _merges(matrix: sp.csr_array, floor: float) -> tuple[Any, Any]:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
-import numpy as np
-import scipy.sparse as sp
-
+from icsr_cli.clustering.options import check_count, check_number
 from icsr_cli.clustering.similarity import by_first_appearance, check_similarity
-from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, IntArray
+from icsr_cli.types import IntArray
 
 INPUT: Final = "similarity"
 
@@ -34,23 +32,15 @@ def dbscan(similarity: Any, eps: float = 0.5, min_samples: int = 4) -> IntArray:
         InputError: what came is not as said above.
 
     """
+    from icsr_cli.clustering import _kernels
+
     matrix = check_similarity(similarity)
-    if not 0 < eps < 1:
-        raise InputError(f"eps must be above 0 and below 1, the distance of pairs not stored, got {eps!r}.")
-    if isinstance(min_samples, bool) or not isinstance(min_samples, (int, np.integer)) or min_samples < 1:
-        raise InputError(f"min_samples must be a whole number of at least 1, got {min_samples!r}.")
-    n = matrix.shape[0]
-    rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
+    below_one = math.nextafter(1.0, 0.0)
+    eps = check_number("eps", eps, 0, below_one, " and below 1, the distance of pairs not stored")
+    min_samples = check_count("min_samples", min_samples)
     # In the precision of the similarity, as a dense distance matrix would be.
-    near = (1 - matrix.data <= matrix.dtype.type(eps)) & (rows != matrix.indices)
-    rows, columns = rows[near], matrix.indices[near]
-    core = np.bincount(rows, minlength=n) + 1 >= min_samples
-    from_core = core[rows]
-    links = from_core & core[columns]
-    graph = sp.coo_array((np.ones(links.sum(), np.bool_), (rows[links], columns[links])), shape=(n, n))
-    parts = sp.csgraph.connected_components(graph, directed=False)[1].astype(np.int64)
-    labels = by_first_appearance(np.where(core, parts, NO_CLUSTER))
-    beside = from_core & ~core[columns]
-    joined = np.full(n, n, dtype=np.int64)
-    np.minimum.at(joined, columns[beside], labels[rows[beside]])
-    return by_first_appearance(np.where(joined < n, joined, labels))
+    number = matrix.dtype.type
+    regions = _kernels.dense_regions(
+        matrix.indptr, matrix.indices, matrix.data, number(eps), number(1), min_samples
+    )
+    return by_first_appearance(regions)

@@ -6,6 +6,7 @@ from typing import Any, Final, cast
 
 import numpy as np
 
+from icsr_cli.clustering.options import check_count, check_number
 from icsr_cli.clustering.similarity import by_first_appearance
 from icsr_cli.errors import InputError, MissingExtraError
 from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
@@ -42,10 +43,12 @@ def infomap(
         MissingExtraError: the library is not installed.
 
     """
+    min_similarity = check_number("min_similarity", min_similarity, 0, 1, " and at most 1")
+    min_size, trials, seed = (
+        check_count(name, value)
+        for name, value in (("min_size", min_size), ("trials", trials), ("seed", seed))
+    )
     rows, columns, weights = _edges(neighbours, min_similarity)
-    for name, value in (("min_size", min_size), ("trials", trials), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-            raise InputError(f"{name} must be a whole number of at least 1, got {value!r}.")
     try:
         from infomap import Infomap
     except ImportError as error:
@@ -53,7 +56,7 @@ def infomap(
     labels = np.full(len(neighbours), NO_CLUSTER, dtype=np.int64)
     if len(rows) == 0:
         return labels
-    search = Infomap(directed=True, two_level=True, silent=True, seed=int(seed), num_trials=int(trials))
+    search = Infomap(directed=True, two_level=True, silent=True, seed=seed, num_trials=trials)
     search.add_links(np.column_stack([rows, columns, weights]).astype(np.float64))
     result: Any = search.run()
     # Older versions give None here, newer ones deprecate get_modules.
@@ -73,8 +76,6 @@ def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any
         )
     if not np.isfinite(distances).all():
         raise InputError("neighbours must hold finite distances, got NaN or infinity.")
-    if not 0 < min_similarity <= 1:
-        raise InputError(f"min_similarity must be above 0 and at most 1, got {min_similarity!r}.")
     weights = 1 - distances
     kept = (weights >= min_similarity) & (indices != np.arange(len(indices))[:, None])
     rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)

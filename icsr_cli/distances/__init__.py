@@ -1,6 +1,6 @@
 """Features -> k nearest neighbours -> sparse k-reciprocal Jaccard similarity."""
 
 from icsr_cli.distances.jaccard import jaccard_similarity
-from icsr_cli.distances.neighbours import knn
+from icsr_cli.distances.neighbours import ApproximateNeighbours, knn
 
-__all__ = ["jaccard_similarity", "knn"]
+__all__ = ["ApproximateNeighbours", "jaccard_similarity", "knn"]

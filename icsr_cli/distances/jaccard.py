@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
 import torch
 
 from icsr_cli.distances.features import check_count, check_features, in_threads, row_ranges, unit_rows
-from icsr_cli.distances.neighbours import knn
+from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
 
+Backend = Literal["auto", "numba", "torch"]
 #: Rows of a sparse matrix in the making: where each row starts, its columns in order, its values.
 Rows: TypeAlias = tuple[Any, Any, Any]
+#: The next so many rows above the diagonal: entries per row, columns in any order, values.
+Part: TypeAlias = tuple[int, tuple[Any, Any, Any]]
 
 
 def jaccard_similarity(
@@ -24,6 +27,8 @@ def jaccard_similarity(
     *,
     device: Any = None,
     neighbours: Neighbours | None = None,
+    backend: Backend = "auto",
+    approximate: Index | None = None,
 ) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance of all pairs that share anything.
 
@@ -43,8 +48,11 @@ def jaccard_similarity(
         k1: neighbours in the reciprocal sets; all n where there are fewer than k1.
         k2: neighbours whose V are averaged, 1 to k1.
         device: where the neighbours are searched; default: where the features are.
+        backend: ``"numba"``, compiled, on the CPU; ``"torch"``, on the device of the search; ``"auto"``
+            takes numba on the CPU and torch elsewhere. They agree to 1e-6.
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
             caller has it already.
+        approximate: how the neighbours are searched; see ``knn``.
 
     Returns:
         float32 (n, n) array, symmetric to the bit, values in (0, 1], the diagonal 1, columns sorted.
@@ -56,24 +64,31 @@ def jaccard_similarity(
     """
     vectors = unit_rows(check_features(features, device=device))
     n = len(vectors)
+    if backend not in ("auto", "numba", "torch"):
+        raise InputError(f"backend must be 'auto', 'numba' or 'torch', got {backend!r}.")
     k1, k2 = check_count("k1", k1, 1), check_count("k2", k2, 1)
     if k2 > k1:
         raise InputError(f"k2 must be at most k1, got k2 = {k2} and k1 = {k1}.")
-    ranks = _ranks(vectors, min(k1, n), neighbours)
+    if neighbours is None:
+        neighbours = knn(vectors, min(k1, n), approximate=approximate)
+    ranks = _ranks(n, min(k1, n), neighbours)
     half = min(round(k1 / 2) + 1, ranks.shape[1])
+    if backend == "torch" or (backend == "auto" and vectors.device.type != "cpu"):
+        from icsr_cli.distances.jaccard_torch import overlaps_above
+
+        table = torch.from_numpy(ranks).to(vectors.device, torch.int64)
+        return _mirrored(n, list(overlaps_above(vectors, table, half, k2)))
     weights = _reciprocal_weights(vectors.cpu().numpy(), ranks, half)
     if k2 > 1 and n > 1:
         weights = _expanded(ranks[:, :k2], weights)
-    return _overlaps(n, weights)
+    return _mirrored(n, _overlaps(n, weights))
 
 
-def _ranks(vectors: torch.Tensor, k1: int, neighbours: Neighbours | None) -> Any:
-    if neighbours is None:
-        neighbours = knn(vectors, k1)
+def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
     indices = neighbours.indices
-    if len(indices) != len(vectors) or indices.shape[1] < k1:
+    if len(indices) != n or indices.shape[1] < k1:
         raise InputError(
-            f"neighbours must have {len(vectors)} rows and at least {k1} columns, got {tuple(indices.shape)}."
+            f"neighbours must have {n} rows and at least {k1} columns, got {tuple(indices.shape)}."
         )
     if isinstance(indices, torch.Tensor):
         indices = indices.cpu().numpy()
@@ -119,8 +134,8 @@ def _joined(parts: list[tuple[Any, Any, Any]]) -> Rows:
     return np.concatenate(([0], np.cumsum(counts))), columns, values
 
 
-def _overlaps(n: int, weights: Rows) -> sp.csr_array:
-    """Sum the minima for i < l, column by column of an inverted index, and mirror them."""
+def _overlaps(n: int, weights: Rows) -> list[Part]:
+    """Give the similarities above the diagonal: the minima are summed over an inverted index."""
     from icsr_cli.distances import jaccard_kernels as kernels
 
     starts, columns, values = weights
@@ -130,25 +145,27 @@ def _overlaps(n: int, weights: Rows) -> sp.csr_array:
         lambda low, high: kernels.overlap(starts, columns, values, heads, rows, shares, places, low, high),
         ranges,
     )
-    return _mirrored(n, ranges, parts)
+    return [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
 
 
-def _mirrored(n: int, ranges: list[tuple[int, int]], parts: list[tuple[Any, Any, Any]]) -> sp.csr_array:
-    """Put the parts above the diagonal, emptied on the way, into one symmetric array."""
+def _mirrored(n: int, parts: list[Part]) -> sp.csr_array:
+    """Put the parts, which are emptied on the way, and their mirrors into one array."""
     from icsr_cli.distances import jaccard_kernels as kernels
 
-    above = np.concatenate([counts for counts, _, _ in parts])
+    above = np.concatenate([counts for _, (counts, _, _) in parts])
     below = np.zeros(n, dtype=np.int64)
-    for _, found, _ in parts:
+    for _, (_, found, _) in parts:
         below += np.bincount(found, minlength=n)
     starts = np.concatenate(([0], np.cumsum(below + 1 + above)))
     columns = np.empty(starts[-1], dtype=np.int32)
     values = np.empty(starts[-1], dtype=np.float32)
     filled = starts[:-1].copy()
+    low = 0
     parts.reverse()
-    for low, high in ranges:
-        counts, found, similarities = parts.pop()
-        kernels.fill_below(counts, found, similarities, low, high, filled, columns, values)
+    while parts:
+        size, (counts, found, similarities) = parts.pop()
+        kernels.fill_below(counts, found, similarities, low, low + size, filled, columns, values)
+        low += size
     kernels.fill_above(starts, filled, columns, values)
     index_type = np.int32 if starts[-1] < 2**31 else np.int64
     indices = columns.astype(index_type, copy=False)

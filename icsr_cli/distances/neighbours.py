@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
 
 Metric = Literal["l2", "cosine"]
+Index = Literal["hnsw", "ivf"]
 
 #: Candidates beyond k that are kept until ties at the border are decided.
 SPARE = 8
@@ -22,8 +24,22 @@ NEAR_TIE = 4e-6
 TILE = 1024
 
 
-def knn(features: Any, k: int, *, metric: Metric = "l2", device: Any = None) -> Neighbours:
-    """Find the exact k nearest neighbours of every vector, itself included.
+@dataclass(frozen=True)
+class ApproximateNeighbours(Neighbours):
+    """Neighbours from an approximate index. ``recall``: the share of the exact ones that it found."""
+
+    recall: float
+
+
+def knn(
+    features: Any,
+    k: int,
+    *,
+    metric: Metric = "l2",
+    device: Any = None,
+    approximate: Index | None = None,
+) -> Neighbours:
+    """Find the k nearest neighbours of every vector, itself included.
 
     Args:
         features: (n, d) numbers, numpy or torch; finite, no zero vector.
@@ -31,16 +47,22 @@ def knn(features: Any, k: int, *, metric: Metric = "l2", device: Any = None) -> 
         metric: ``"l2"`` gives squared Euclidean distances (2 - 2 x·y between unit vectors),
             ``"cosine"`` gives 1 - x·y / (|x| |y|).
         device: where to compute; default: where the features are (numpy: the CPU).
+        approximate: None searches all pairs. ``"hnsw"`` or ``"ivf"`` asks an index of faiss on the CPU,
+            for more than some 200,000 vectors; the result then is an ``ApproximateNeighbours`` with
+            ``recall``, measured on 1,000 vectors drawn at random.
 
     Returns:
         ``indices`` int64 (n, k) and ``distances`` float32 (n, k), nearest first, ties by index, in the
         kind the features came in. A vector is always among its own neighbours, at distance 0, however
-        many copies of it there are.
+        many copies of it there are. (Elsewhere than on the CPU, which of more than 8 vectors that tie at
+        the border are taken is the device's choice.)
 
     Raises:
         InputError: what came is not as said above.
 
     """
+    if approximate not in (None, "hnsw", "ivf"):
+        raise InputError(f"approximate must be None, 'hnsw' or 'ivf', got {approximate!r}.")
     if metric not in ("l2", "cosine"):
         raise InputError(f"metric must be 'l2' or 'cosine', got {metric!r}.")
     vectors = check_features(features, device=device)
@@ -49,15 +71,21 @@ def knn(features: Any, k: int, *, metric: Metric = "l2", device: Any = None) -> 
         raise InputError(f"k must be at most the number of features, got k = {k} for {len(vectors)} rows.")
     if metric == "cosine":
         vectors = unit_rows(vectors)
-    if vectors.device.type == "cpu":
+    recall = None
+    if approximate is not None:
+        from icsr_cli.distances.approximate import search
+
+        indices, distances, recall = search(vectors, k, approximate)
+    elif vectors.device.type == "cpu":
         indices, distances = _knn_cpu(vectors, k)
     else:
         indices, distances = _knn_device(vectors, k)
     if metric == "cosine":
         distances = distances / 2
+    found: tuple[Any, Any] = (indices.cpu().numpy(), distances.cpu().numpy())
     if isinstance(features, torch.Tensor):
-        return Neighbours(indices.to(features.device), distances.to(features.device))
-    return Neighbours(indices.cpu().numpy(), distances.cpu().numpy())
+        found = (indices.to(features.device), distances.to(features.device))
+    return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
 
 
 def _knn_cpu(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -112,7 +140,7 @@ def _knn_device(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tens
         candidates = _faiss_candidates(vectors, kept)
     if candidates is None:
         candidates = _blockwise_candidates(vectors, kept)
-    return _ordered(vectors, candidates, k)
+    return ordered(vectors, candidates, k)
 
 
 def _blockwise_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor:
@@ -145,18 +173,24 @@ def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
     return torch.as_tensor(found, device=vectors.device).to(torch.int64)
 
 
-def _ordered(vectors: torch.Tensor, candidates: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sort candidates by their distance, taken directly and without cancellation; ties by index."""
-    n, kept = candidates.shape
-    own = torch.arange(n, device=vectors.device)
+def ordered(
+    vectors: torch.Tensor, candidates: torch.Tensor, k: int, *, rows: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the k nearest of the candidates, int64 (m, kept), of ``rows`` (default: all vectors).
+
+    Distances are taken directly, without cancellation; ties go by index; a repeated candidate counts
+    once. The result is (indices int64 (m, k), distances float32 (m, k)).
+    """
+    own = torch.arange(len(vectors), device=vectors.device) if rows is None else rows
     candidates = candidates.sort(dim=1).values
-    distances = torch.empty((n, kept), device=vectors.device)
-    # The gathered vectors take at most 1 GiB.
-    step = max(1, 2**28 // (kept * vectors.shape[1]))
-    for low in range(0, n, step):
+    distances = torch.empty(candidates.shape, device=vectors.device)
+    # The gathered vectors take at most 256 MiB.
+    step = max(1, 2**26 // (candidates.shape[1] * vectors.shape[1]))
+    for low in range(0, len(own), step):
         gathered = vectors[candidates[low : low + step]]
-        gathered -= vectors[low : low + step, None]
+        gathered -= vectors[own[low : low + step], None]
         distances[low : low + step] = (gathered * gathered).sum(dim=2)
+    distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf
     distances, order = distances.sort(dim=1, stable=True)
     indices, distances = candidates.gather(1, order)[:, :k], distances[:, :k]
     # So many copies of a vector that it is not among its own neighbours: it takes the last place.

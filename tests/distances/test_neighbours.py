@@ -1,0 +1,174 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from icsr_cli.distances import ApproximateNeighbours, knn
+from icsr_cli.distances.neighbours import _knn_device
+from icsr_cli.errors import InputError
+
+
+def random_features(n, d, seed):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def all_distances(features, metric):
+    """Obvious and in float64."""
+    x = features.astype(np.float64)
+    if metric == "cosine":
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+        return 1 - x @ x.T
+    return ((x[:, None] - x[None]) ** 2).sum(axis=2)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 60),
+    d=st.integers(1, 20),
+    seed=st.integers(0, 10**6),
+    metric=st.sampled_from(["l2", "cosine"]),
+    share=st.floats(0, 1),
+)
+def test_against_all_distances(n, d, seed, metric, share):
+    features = random_features(n, d, seed)
+    k = 1 + int(share * (n - 1))
+    found = knn(features, k, metric=metric)
+    expected = all_distances(features, metric)
+    np.testing.assert_allclose(
+        found.distances, np.sort(expected, axis=1)[:, :k].clip(0), atol=3e-5, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        found.distances, np.take_along_axis(expected, found.indices, axis=1), atol=3e-5, rtol=1e-5
+    )
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+    assert (found.indices == np.arange(n)[:, None]).sum(axis=1).tolist() == [1] * n
+    assert all(len(set(row)) == k for row in found.indices.tolist())
+
+
+@pytest.mark.parametrize("n", [1023, 1024, 1025, 2500])
+def test_over_several_tiles(n):
+    features = random_features(n, 32, n)
+    found = knn(features, 12)
+    block = torch.cdist(torch.from_numpy(features).double(), torch.from_numpy(features).double()) ** 2
+    expected, indices = block.topk(12, largest=False)
+    np.testing.assert_array_equal(found.indices, indices.numpy())
+    np.testing.assert_allclose(found.distances, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("search", ["knn", "device"])
+@pytest.mark.parametrize("d", [3, 64, 2048])
+def test_ties_go_by_index(d, search):
+    """Copies of 40 vectors, shuffled: at distance exactly 0, in ascending order."""
+    rng = np.random.default_rng(d)
+    source = rng.integers(0, 40, 300)
+    features = random_features(40, d, d)[source]
+    k = 300
+    if search == "knn":
+        found = knn(features, k)
+        indices, distances = found.indices, found.distances
+    else:
+        indices, distances = (part.numpy() for part in _knn_device(torch.from_numpy(features), k))
+    for row in range(300):
+        copies = np.flatnonzero(source == source[row])
+        np.testing.assert_array_equal(indices[row, : len(copies)], copies)
+        assert (distances[row, : len(copies)] == 0).all()
+        assert (distances[row, len(copies) :] > 0).all()
+
+
+@pytest.mark.parametrize("search", ["knn", "device"])
+def test_more_copies_than_k(search):
+    """Every vector stays among its own neighbours: in the last place where copies fill the others."""
+    features = np.tile(random_features(1, 16, 0), (50, 1))
+    if search == "knn":
+        found = knn(features, 5).indices
+    else:
+        found = _knn_device(torch.from_numpy(features), 5)[0].numpy()
+    for row in range(50):
+        assert row in found[row]
+    if search == "knn":
+        np.testing.assert_array_equal(found[:5], np.tile(np.arange(5), (5, 1)))
+        np.testing.assert_array_equal(found[20], [0, 1, 2, 3, 20])
+
+
+def test_other_devices_path_gives_the_same():
+    features = torch.from_numpy(random_features(700, 48, 3))
+    indices, distances = _knn_device(features, 20)
+    expected = knn(features, 20)
+    assert torch.equal(indices, expected.indices)
+    torch.testing.assert_close(distances, expected.distances, atol=1e-4, rtol=1e-5)
+
+
+def test_same_kind_out():
+    features = random_features(30, 4, 0)
+    array, tensor = knn(features, 5), knn(torch.from_numpy(features), 5)
+    assert isinstance(array.indices, np.ndarray)
+    assert array.indices.dtype == np.int64
+    assert array.distances.dtype == np.float32
+    assert tensor.indices.dtype == torch.int64
+    np.testing.assert_array_equal(array.indices, tensor.indices.numpy())
+    half = knn(torch.from_numpy(features).half().requires_grad_(), 5)
+    assert half.distances.dtype == torch.float32
+    assert not half.distances.requires_grad
+
+
+def test_does_not_change_its_input():
+    features = random_features(50, 8, 1)
+    features.flags.writeable = False
+    before = features.copy()
+    knn(features, 5, metric="cosine")
+    np.testing.assert_array_equal(features, before)
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+def test_approximate_index(index):
+    """Clustered vectors: nearly all neighbours are found, and the recall says how many."""
+    rng = np.random.default_rng(0)
+    features = random_features(60, 32, 0)[rng.integers(0, 60, 1500)] + 0.3 * random_features(1500, 32, 1)
+    exact, found = knn(features, 10), knn(features, 10, approximate=index)
+    assert isinstance(found, ApproximateNeighbours)
+    hits = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact.indices, found.indices, strict=True)])
+    assert hits > 0.9
+    assert found.recall == pytest.approx(hits, abs=0.02)
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+    assert (found.indices == np.arange(1500)[:, None]).any(axis=1).all()
+
+
+@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+def test_approximate_index_of_few_vectors(index):
+    features = random_features(12, 4, 0)
+    found = knn(features, 12, approximate=index)
+    assert np.isfinite(found.distances).all()
+    np.testing.assert_array_equal(np.sort(found.indices, axis=1), np.tile(np.arange(12), (12, 1)))
+
+
+GOOD = random_features(10, 4, 0)
+
+
+def with_value(value):
+    features = GOOD.copy()
+    features[3] = value
+    return features
+
+
+@pytest.mark.parametrize(
+    ("features", "k", "options", "message"),
+    [
+        (with_value(np.nan), 3, {}, r"features must be finite, 1 rows \(3\)"),
+        (with_value(np.inf), 3, {}, "features must be finite"),
+        (torch.from_numpy(with_value(np.nan)), 3, {}, "features must be finite"),
+        (with_value(0), 3, {}, r"zero vectors, 1 rows \(3\)"),
+        (GOOD[0], 3, {}, r"features must have shape \(n, d\).*got \(4,\)"),
+        (GOOD[:0], 3, {}, r"got \(0, 4\)"),
+        (np.array([["a", "b"]]), 1, {}, "features must be an array of numbers"),
+        (GOOD, 11, {}, "k must be at most the number of features, got k = 11 for 10"),
+        (GOOD, 0, {}, "k must be a whole number of at least 1, got 0"),
+        (GOOD, 2.5, {}, "k must be a whole number"),
+        (GOOD, True, {}, "k must be a whole number"),
+        (GOOD, 3, {"metric": "l1"}, "metric must be 'l2' or 'cosine', got 'l1'"),
+        (GOOD, 3, {"approximate": "lsh"}, "approximate must be"),
+    ],
+)
+def test_bad_input(features, k, options, message):
+    with pytest.raises(InputError, match=message):
+        knn(features, k, **options)
