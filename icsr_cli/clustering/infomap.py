@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+import tempfile
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
@@ -58,13 +60,26 @@ def infomap(
         return labels
     search = Infomap(directed=True, two_level=True, silent=True, seed=seed, num_trials=trials)
     search.add_links(np.column_stack([rows, columns, weights]).astype(np.float64))
-    result: Any = search.run()
-    # Older versions give None here, newer ones deprecate get_modules.
-    modules: dict[int, int] = cast("Any", search).get_modules() if result is None else result.modules()
-    labels[np.fromiter(modules.keys(), np.int64)] = np.fromiter(modules.values(), np.int64)
+    nodes, modules = _run(search)
+    labels[nodes] = modules
     sizes = np.bincount(labels[labels >= 0])
     labels[(labels >= 0) & (sizes[labels] < min_size)] = NO_CLUSTER
     return by_first_appearance(labels)
+
+
+def _run(search: Any) -> tuple[IntArray, IntArray]:
+    """Give nodes and their modules, by way of a file.
+
+    The library's Python lists come from iterators of SWIG. faiss, loaded after it, puts its own in their
+    place, and the process dies.
+    """
+    result = search.run()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "modules.clu"
+        # Versions before the one that gives a result write from the search itself.
+        (search if result is None else result).write_clu(str(path))
+        table = np.loadtxt(path, comments="#", usecols=(0, 1), dtype=np.int64, ndmin=2)
+    return table[:, 0], table[:, 1]
 
 
 def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any]:

@@ -39,7 +39,13 @@ class Clusterer:
         return self.function(given, **options)
 
     def check(self, options: Mapping[str, Any]) -> None:
-        """Raise a UsageError that names an option this clusterer has not, and the nearest it has."""
+        """Refuse options before any work is done.
+
+        Raises:
+            UsageError: an option this clusterer has not (the nearest it has is named); or none given
+                where all are None by default, so that it would not know what to do.
+
+        """
         for name in options:
             if name not in self.options:
                 near = difflib.get_close_matches(name, self.options, n=1, cutoff=0.4)
@@ -47,6 +53,8 @@ class Clusterer:
                 raise UsageError(
                     f"{self.name} has no option {name!r}; it has {', '.join(self.options)}.{hint}"
                 )
+        if all(value is None for value in {**self.options, **options}.values()):
+            raise UsageError(f"{self.name} needs one of its options: {' or '.join(self.options)}.")
 
 
 def available() -> tuple[str, ...]:

@@ -49,10 +49,15 @@ class TestEveryClusterer:
     def test_options(self, name):
         chosen = clusterer(name)
         assert chosen.options
-        chosen.check(chosen.options)
+        chosen.check({**chosen.options, **NEEDED.get(name, {})})
         option = next(iter(chosen.options))
-        with pytest.raises(UsageError, match=f"{name} has no option '{option}x'.*Did you mean '{option}'"):
+        with pytest.raises(UsageError, match=rf"{name} has no option '{option}x'.*Did you mean '{option}'"):
             chosen.check({f"{option}x": 1})
+
+
+def test_no_option_where_one_is_needed():
+    with pytest.raises(UsageError, match=r"average-linkage needs one of .* n_clusters or distance_threshold"):
+        clusterer("average-linkage").check({})
 
 
 def test_unknown_name():
@@ -75,6 +80,20 @@ def test_infomap_options():
     assert (infomap(neighbours, min_size=11) == -1).all()
     assert (infomap(neighbours, min_similarity=1.0) == -1).all()
     np.testing.assert_array_equal(infomap(neighbours, trials=3, seed=5), np.arange(120) % 12)
+
+
+@pytest.mark.parametrize("order", ["import torch, faiss, infomap", "import torch, infomap, faiss"])
+def test_infomap_beside_faiss(order):
+    """Both are made with SWIG and share its table of types: no order of loading may crash."""
+    pytest.importorskip("infomap")
+    code = (
+        f"{order}\nimport numpy as np\nfrom icsr_cli.clustering import infomap\n"
+        "from icsr_cli.types import Neighbours\n"
+        "rows = np.arange(20).reshape(2, 10).repeat(10, axis=0)\n"
+        "print(infomap(Neighbours(rows, np.full((20, 10), 0.1))).tolist())"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.stdout.strip() == str([0] * 10 + [1] * 10), result.stderr
 
 
 def test_infomap_missing(monkeypatch):

@@ -1,0 +1,174 @@
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from icsr_cli.cli.labels_generate import generate
+from icsr_cli.clustering import average_linkage, dbscan
+from icsr_cli.distances import jaccard_similarity, knn
+from icsr_cli.errors import IcsrError, InputError, UsageError
+from icsr_cli.refinement import information_nodes, node_scores, refine
+
+app = typer.Typer()
+app.command()(generate)
+
+
+@pytest.fixture
+def arrays():
+    """20 people under 3 cameras, 9 images each, apart within a camera and shifted between them."""
+    rng = np.random.default_rng(0)
+    ids, cameras = np.repeat(np.arange(20), 9), np.tile(np.arange(3), 60)
+    features = rng.standard_normal((20, 24))[ids] + 0.9 * rng.standard_normal((3, 24))[cameras]
+    features = features + 0.5 * rng.standard_normal((180, 24))
+    return {"features": features.astype(np.float32), "cameras": cameras, "ids": ids}
+
+
+def run(tmp_path, arrays, *options):
+    path = tmp_path / "features.npz"
+    np.savez(path, **arrays)
+    result = CliRunner().invoke(app, [str(path), *map(str, options)])
+    if isinstance(result.exception, IcsrError):
+        raise result.exception
+    return result
+
+
+def test_dbscan_to_npz(tmp_path, arrays):
+    out = tmp_path / "labels.npz"
+    result = run(tmp_path, arrays, "--set", "eps=0.45", "--set", "min_samples=3", "--k1", 15, "--out", out)
+    assert result.exit_code == 0
+    similarity = jaccard_similarity(arrays["features"], 15, 6)
+    expected = dbscan(similarity, eps=0.45, min_samples=3)
+    found = np.load(out)
+    np.testing.assert_array_equal(found["label"], expected)
+    np.testing.assert_array_equal(found["cluster"], expected)
+    np.testing.assert_array_equal(found["camera"], arrays["cameras"])
+    assert (found["local_label"] == -1).all()
+    assert f"{expected.max() + 1}" in result.stdout
+    assert "silhouette" in result.stdout
+    assert "precision" in result.stdout
+    assert str(out) in result.stderr
+
+
+def test_refinement_by_own_local_labels(tmp_path, arrays):
+    out = tmp_path / "labels.csv"
+    options = ("--clusterer", "average-linkage", "--set", "n_clusters=12", "--k1", 15, "--k2", 3)
+    result = run(
+        tmp_path, arrays, *options, "--local", "cluster", "--images-per-cluster", 3, "-o", out, "--json"
+    )
+    summary = json.loads(result.stdout)
+    table = np.genfromtxt(out, delimiter=",", names=True, dtype=np.int64)
+
+    cosine = knn(arrays["features"], 15, metric="cosine")
+    clusters = average_linkage(jaccard_similarity(arrays["features"], 15, 3), n_clusters=12)
+    local = np.empty(180, dtype=np.int64)
+    for camera in range(3):
+        rows = arrays["cameras"] == camera
+        local[rows] = average_linkage(jaccard_similarity(arrays["features"][rows], 15, 3), n_clusters=20)
+    nodes = information_nodes(node_scores(cosine), clusters)
+    labels, discarded = refine(clusters, local, arrays["cameras"], nodes)
+    assert discarded.any()
+    np.testing.assert_array_equal(table["image"], np.arange(180))
+    np.testing.assert_array_equal(table["local_label"], local)
+    np.testing.assert_array_equal(table["cluster"], clusters)
+    np.testing.assert_array_equal(table["label"], labels)
+    np.testing.assert_array_equal(table["thrown_out"], discarded)
+    np.testing.assert_array_equal(np.flatnonzero(table["information_node"]), np.sort(nodes))
+    assert summary["thrown_out"] == discarded.sum()
+    assert summary["options"] == {"n_clusters": 12}
+    assert [row["labels"] for row in summary["clusterings"]] == ["clustering", "refined"]
+    assert summary["clusterings"][0]["clusters"] == 12
+    assert 0 < summary["clusterings"][1]["precision"] <= 1
+
+
+def test_local_labels_of_the_file(tmp_path, arrays):
+    """True local labels: the refinement by splitting loses no image and raises the precision."""
+    arrays["local_labels"] = arrays["ids"]
+    options = ("-c", "average-linkage", "--set", "n_clusters=12", "--refine", "split", "--json", "--k1", 15)
+    summary = json.loads(run(tmp_path, arrays, *options).stdout)
+    before, after = summary["clusterings"]
+    assert after["in_none"] == 0
+    assert after["clusters"] > before["clusters"]
+    assert after["precision"] > before["precision"]
+    none = json.loads(run(tmp_path, arrays, *options, "--refine", "none").stdout)
+    assert none["thrown_out"] is None
+    assert len(none["clusterings"]) == 1
+
+
+def test_infomap_and_an_index(tmp_path, arrays):
+    pytest.importorskip("infomap")
+    result = run(tmp_path, arrays, "-c", "infomap", "--approximate", "hnsw", "--nodes", "last-above-mean")
+    assert result.exit_code == 0
+    assert "recall of the index" in result.stdout
+
+
+def test_features_alone(tmp_path, arrays):
+    result = run(tmp_path, {"emb": arrays["features"]}, "--key", "features=emb", "--json")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert summary["cameras"] is None
+    assert "precision" not in summary["clusterings"][0]
+
+
+def change(**changes):
+    return lambda arrays: {**arrays, **changes}
+
+
+@pytest.mark.parametrize(
+    ("alter", "options", "error", "message"),
+    [
+        (change(), ["-c", "dbscam"], UsageError, "Did you mean 'dbscan'"),
+        (change(), ["--set", "ep=0.5"], UsageError, "dbscan has no option 'ep'.*Did you mean 'eps'"),
+        (change(), ["--set", "eps"], UsageError, "--set takes KEY=VALUE"),
+        (change(), ["--set", "eps=small"], UsageError, "--set eps takes a number, got 'small'"),
+        (change(), ["-c", "average-linkage"], UsageError, "needs one of its options: n_clusters or"),
+        (change(), ["--set", "eps=2"], InputError, "eps must be a number above 0 and below 1"),
+        (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
+        (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
+        (
+            change(),
+            ["--key", "ids=pid"],
+            InputError,
+            "has no array 'pid'; it has features, cameras, ids.*--key ids=",
+        ),
+        (change(), ["--key", "features=emb"], InputError, "has no array 'emb'"),
+        (
+            change(cameras=np.zeros(5, int)),
+            [],
+            InputError,
+            r"cameras must be whole numbers of shape \(180,\)",
+        ),
+        (change(cameras=np.zeros(180)), [], InputError, "cameras must be whole numbers.* dtype float64"),
+        (change(cameras=np.r_[-1, np.zeros(179, int)]), [], InputError, "1 images, first 0, have -1"),
+        (change(local_labels=np.zeros(9, int)), [], InputError, r"local_labels .* got shape \(9,\)"),
+        (change(features=np.zeros((180, 3))), [], InputError, "zero vectors"),
+        (change(features=np.zeros(180)), [], InputError, r"features must have shape \(n, d\)"),
+        (lambda a: {"features": a["features"]}, ["--local", "cluster"], UsageError, "needs the camera"),
+        (lambda a: {"ids": a["ids"]}, [], InputError, "has no array 'features'; it has ids"),
+        (
+            lambda a: {"features": a["features"], "local_labels": a["ids"]},
+            [],
+            InputError,
+            "local labels and no `cameras`",
+        ),
+    ],
+)
+def test_bad_input(tmp_path, arrays, alter, options, error, message):
+    with pytest.raises(error, match=message):
+        run(tmp_path, alter(arrays), *options)
+    assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_not_an_archive(tmp_path):
+    path = tmp_path / "features.npz"
+    path.write_bytes(b"PK\x03\x04 not really")
+    result = CliRunner().invoke(app, [str(path)])
+    assert isinstance(result.exception, InputError)
+    np.save(tmp_path / "array.npy", np.ones(3))
+    result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
+    assert isinstance(result.exception, InputError)
+    result = CliRunner().invoke(app, [str(tmp_path / "missing.npz")])
+    assert isinstance(result.exception, UsageError)
+    result = CliRunner().invoke(app, [str(path), "--refine", "drop"])
+    assert result.exit_code == 2
