@@ -199,7 +199,7 @@ def print_table(rows, arguments):
         print(
             f"{row['task']}: {row['times_as_fast']:.1f} times as fast (aim: {TARGETS[row['task']]}; "
             f"in CPU seconds {row['times_less_cpu']:.1f}), {row['share_of_memory']:.1%} of the memory "
-            f"(aim: below 25%), "
+            "(aim: below 25%), "
             f"{row['share_that_differs']:.4%} of the results differ by more than 0.0001"
         )
 

@@ -46,7 +46,8 @@ def feature_matrix(features: Any, name: str, device: torch.device) -> torch.Tens
     if matrix.is_complex():
         raise InputError(f"{name} has type {matrix.dtype}; expected real numbers. Pass float features.")
     matrix = matrix.to(device=device, dtype=torch.float32).contiguous()
-    if not bool(torch.isfinite(matrix).all()):
+    # A sum is finite only if all its numbers are: one pass, and no mask of the matrix's size.
+    if not bool(torch.isfinite(matrix.sum(1)).all()):
         raise InputError(
             f"{name} holds numbers that are not finite (NaN or infinity); expected finite features. "
             "Look for a diverged model or for half precision that overflowed."

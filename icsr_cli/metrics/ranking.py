@@ -21,20 +21,20 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, integer_vector, same_width
+from icsr_cli.metrics.match_ranks import match_ranks
 from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
 
 #: Rows first..last of the distance matrix, as a tensor that the caller may write into.
 DistanceBlock: TypeAlias = Callable[[int, int], torch.Tensor]
 
-# Numbers in one block of distances: 4 MB, which stays in the cache of a core; a GPU likes more.
-_BLOCK_NUMBERS: Final = {"cpu": 1 << 20, "gpu": 1 << 26}
+# Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
+_BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
 
 
 @dataclass(frozen=True)
@@ -231,11 +231,14 @@ def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, ma
         names = names.in_gallery(known)
     lengths = gallery.square().sum(1)
 
+    step = min(len(query), _block_rows(gallery.device, len(gallery)))
+    space = torch.empty((step, len(gallery)), device=gallery.device)
+
     def block(first: int, last: int) -> torch.Tensor:
         # The query's own length is the same for its whole row: it changes no rank.
-        return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2)
+        return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2, out=space[: last - first])
 
-    return _rank_blocks(block, names, max_rank, query.device)
+    return _rank_blocks(block, names, max_rank, gallery.device)
 
 
 def _rank_matrix(distances: Any, names: _Names, max_rank: int) -> Ranking:
@@ -280,8 +283,7 @@ def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: tor
     first_match = np.zeros(n_queries, dtype=np.int64)
     by_identity = np.argsort(names.gallery_ids, kind="stable")
     sorted_ids = names.gallery_ids[by_identity]
-    numbers = _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"]
-    step = max(1, numbers // max(1, n_gallery))
+    step = _block_rows(device, n_gallery)
     for first in range(0, n_queries, step):
         last = min(first + step, n_queries)
         rows, columns = _same_identity(names.query_ids[first:last], sorted_ids, by_identity)
@@ -293,6 +295,10 @@ def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: tor
         found, part = _score_queries(rows, ranks)
         precision[first + found], inverse_penalty[first + found], first_match[first + found] = part
     return _summary(precision, inverse_penalty, first_match, max_rank)
+
+
+def _block_rows(device: torch.device, n_gallery: int) -> int:
+    return max(1, _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"] // max(1, n_gallery))
 
 
 def _same_identity(
@@ -310,52 +316,6 @@ def _drop(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> None:
     """Put these pairs behind everything else, in place."""
     at = [torch.as_tensor(index, device=distances.device) for index in (rows, columns)]
     distances[at[0], at[1]] = torch.inf
-
-
-def match_ranks(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> IntArray:
-    """Give the rank of column ``columns[i]`` in row ``rows[i]``: int64, from 1, ties by column.
-
-    ``distances`` (b, g) float, on any device; infinity is behind everything.
-    """
-    if distances.device.type == "cpu":
-        return _match_ranks_cpu(distances.numpy(), rows, columns)
-    return _match_ranks_torch(distances, rows, columns)
-
-
-@numba.njit(parallel=True, cache=True)
-def _match_ranks_cpu(
-    distances: npt.NDArray[Any], rows: IntArray, columns: IntArray
-) -> IntArray:  # pragma: no cover - compiled
-    ranks = np.empty(len(rows), dtype=np.int64)
-    for i in numba.prange(len(rows)):
-        row = distances[rows[i]]
-        column = columns[i]
-        own = row[column]
-        rank = 1
-        # Two loops without a branch inside: the compiler turns them into vector instructions.
-        for other in range(column):
-            rank += row[other] <= own
-        for other in range(column + 1, len(row)):
-            rank += row[other] < own
-        ranks[i] = rank
-    return ranks
-
-
-def _match_ranks_torch(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> IntArray:
-    """Do the same on a GPU: matches in chunks, each against its whole row."""
-    position = torch.arange(distances.shape[1], device=distances.device)
-    chunk = max(1, _BLOCK_NUMBERS["gpu"] // distances.shape[1])
-    parts = [torch.empty(0, dtype=torch.int64, device=distances.device)]
-    for first in range(0, len(rows), chunk):
-        row, column = (
-            torch.as_tensor(index[first : first + chunk], device=distances.device)
-            for index in (rows, columns)
-        )
-        own = distances[row, column].unsqueeze(1)
-        others = distances[row]
-        before = (others < own) | ((others == own) & (position < column.unsqueeze(1)))
-        parts.append(before.sum(1) + 1)
-    return torch.cat(parts).cpu().numpy()
 
 
 def _score_queries(

@@ -19,8 +19,10 @@ from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.types import FloatArray, IntArray
 
-# Numbers in one block of distances: enough rows for a fast product, few enough to stay in the cache.
-_BLOCK_NUMBERS: Final = {"cpu": 5 << 19, "gpu": 1 << 26}
+# Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
+_BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
+# Columns that one thread takes at a time: their nearest stay in its cache.
+_PART: Final = 512
 
 
 def rerank(
@@ -97,16 +99,19 @@ def _nearest(
     # as rows too. A GPU multiplies faster than it would take to save the half.
     nearest_distances = np.full((n_images if on_cpu else 0, k), np.inf, dtype=np.float32)
     lengths = features.square().sum(1)
-    step = max(1, _BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images)
+    step = min(n_images, max(1, _BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images))
+    space = torch.empty(step * n_images, device=features.device)
     for first in range(0, n_images, step):
         last, start = min(first + step, n_images), first if on_cpu else 0
-        block = torch.addmm(lengths[start:], features[first:last], features[start:].T, alpha=-2)
+        block = space[: (last - first) * (n_images - start)].view(last - first, n_images - start)
+        torch.addmm(lengths[start:], features[first:last], features[start:].T, alpha=-2, out=block)
         block.add_(lengths[first:last, None]).clamp_(min=0)
+        np.maximum(farthest[first:last], block.amax(1).cpu().numpy(), out=farthest[first:last])
         if on_cpu:
-            _keep_nearest(block.numpy(), first, nearest, nearest_distances, farthest)
+            np.maximum(farthest[first:], block.amax(0).numpy(), out=farthest[first:])
+            _keep_nearest(block.numpy(), first, nearest, nearest_distances)
         else:
             nearest[first:last] = block.topk(k, largest=False).indices.cpu().numpy()
-            farthest[first:last] = block.amax(1).cpu().numpy()
         if first < n_queries:
             stop = min(last, n_queries)
             kept[first:stop] = block[: stop - first, n_queries - start :].cpu().numpy()
@@ -115,11 +120,7 @@ def _nearest(
 
 @numba.njit(parallel=True, cache=True)
 def _keep_nearest(
-    block: FloatArray,
-    first: int,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    farthest: FloatArray,
+    block: FloatArray, first: int, nearest: npt.NDArray[np.int32], nearest_distances: FloatArray
 ) -> None:  # pragma: no cover - compiled
     """Update the nearest of all images from ``first`` on, with distances of a few of these to all of them.
 
@@ -128,36 +129,38 @@ def _keep_nearest(
     """
     n_rows, n_columns = block.shape
     for row in numba.prange(n_rows):
+        image = first + row
+        worst = nearest_distances[image, -1]
         for column in range(n_columns):
-            _meet(first + row, first + column, block[row, column], nearest, nearest_distances, farthest)
-    parts = (n_columns - n_rows + 511) // 512
-    for part in numba.prange(parts):
-        begin = n_rows + part * 512
+            if block[row, column] < worst:
+                worst = _insert(nearest[image], nearest_distances[image], first + column, block[row, column])
+    for part in numba.prange((n_columns - n_rows + _PART - 1) // _PART):
+        begin = n_rows + part * _PART
+        end = min(begin + _PART, n_columns)
+        limits = nearest_distances[first + begin : first + end, -1].copy()
         for row in range(n_rows):
-            for column in range(begin, min(begin + 512, n_columns)):
-                _meet(first + column, first + row, block[row, column], nearest, nearest_distances, farthest)
+            distances = block[row, begin:end]
+            for column in range(end - begin):
+                if distances[column] < limits[column]:
+                    image = first + begin + column
+                    limits[column] = _insert(
+                        nearest[image], nearest_distances[image], first + row, distances[column]
+                    )
 
 
-@numba.njit(cache=True, inline="always")
-def _meet(
-    image: int,
-    other: int,
-    distance: np.float32,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    farthest: FloatArray,
-) -> None:  # pragma: no cover - compiled
-    """Put ``other`` in its place among the nearest of ``image``, if it has one there."""
-    if distance > farthest[image]:
-        farthest[image] = distance
-    place = nearest.shape[1] - 1
-    if distance < nearest_distances[image, place]:
-        while place > 0 and nearest_distances[image, place - 1] > distance:
-            nearest_distances[image, place] = nearest_distances[image, place - 1]
-            nearest[image, place] = nearest[image, place - 1]
-            place -= 1
-        nearest_distances[image, place] = distance
-        nearest[image, place] = other
+@numba.njit(cache=True)
+def _insert(
+    others: npt.NDArray[np.int32], distances: FloatArray, other: int, distance: np.float32
+) -> Any:  # pragma: no cover - compiled
+    """Put ``other`` in its place, behind those at the same distance; give the last distance kept."""
+    place = len(others) - 1
+    while place > 0 and distances[place - 1] > distance:
+        distances[place] = distances[place - 1]
+        others[place] = others[place - 1]
+        place -= 1
+    distances[place] = distance
+    others[place] = other
+    return distances[-1]
 
 
 def _reciprocal_sets(nearest: npt.NDArray[np.int32], k1: int) -> tuple[IntArray, npt.NDArray[np.int32]]:
@@ -165,72 +168,62 @@ def _reciprocal_sets(nearest: npt.NDArray[np.int32], k1: int) -> tuple[IntArray,
 
     Members are in rising order within a row. Half sets have round-half-even(k1 / 2) + 1 columns.
     """
-    columns = min(k1 + 1, nearest.shape[1])
-    half = min(round(k1 / 2) + 1, nearest.shape[1])
-    starts = np.zeros(len(nearest) + 1, dtype=np.int64)
-    _count_members(nearest, columns, half, starts)
-    np.cumsum(starts, out=starts)
-    members = np.empty(starts[-1], dtype=np.int32)
-    _fill_members(nearest, columns, half, starts, members)
-    return starts, members
-
-
-@numba.njit(cache=True)
-def _mutual(
-    nearest: npt.NDArray[np.int32], image: int, columns: int, found: npt.NDArray[np.int32]
-) -> int:  # pragma: no cover - compiled
-    """Write the neighbours that have ``image`` among their own nearest (equation 3); give how many."""
-    size = 0
-    for place in range(columns):
-        other = nearest[image, place]
-        for back in range(columns):
-            if nearest[other, back] == image:
-                found[size] = other
-                size += 1
-                break
-    return size
-
-
-@numba.njit(cache=True)
-def _expanded_set(
-    nearest: npt.NDArray[np.int32], image: int, columns: int, half: int
-) -> npt.NDArray[np.int32]:  # pragma: no cover - compiled
-    """Give the k-reciprocal set of ``image`` with the half sets that overlap it by 2/3 (equation 4)."""
-    found = np.empty(columns * (half + 1), dtype=np.int32)
-    core = _mutual(nearest, image, columns, found)
-    size = core
-    candidate = np.empty(half, dtype=np.int32)
-    for place in range(core):
-        count = _mutual(nearest, found[place], half, candidate)
-        shared = 0
-        for member in candidate[:count]:
-            for known in found[:core]:
-                shared += member == known
-        # In whole numbers: shared > 2/3 count, without rounding.
-        if 3 * shared > 2 * count:
-            found[size : size + count] = candidate[:count]
-            size += count
-    return np.unique(found[:size])
+    cores, core_sizes = _mutual_sets(np.ascontiguousarray(nearest[:, : k1 + 1]))
+    halves, half_sizes = _mutual_sets(np.ascontiguousarray(nearest[:, : round(k1 / 2) + 1]))
+    space, sizes = _expanded_sets(cores, core_sizes, halves, half_sizes)
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    return starts, space[np.arange(space.shape[1]) < sizes[:, None]]
 
 
 @numba.njit(parallel=True, cache=True)
-def _count_members(
-    nearest: npt.NDArray[np.int32], columns: int, half: int, starts: IntArray
-) -> None:  # pragma: no cover - compiled
-    for image in numba.prange(len(nearest)):
-        starts[image + 1] = len(_expanded_set(nearest, image, columns, half))
-
-
-@numba.njit(parallel=True, cache=True)
-def _fill_members(
+def _mutual_sets(
     nearest: npt.NDArray[np.int32],
-    columns: int,
-    half: int,
-    starts: IntArray,
-    members: npt.NDArray[np.int32],
-) -> None:  # pragma: no cover - compiled
-    for image in numba.prange(len(nearest)):
-        members[starts[image] : starts[image + 1]] = _expanded_set(nearest, image, columns, half)
+) -> tuple[npt.NDArray[np.int32], IntArray]:  # pragma: no cover - compiled
+    """Give each image's neighbours that have it among their own (equation 3), at the front of a row."""
+    n_images, columns = nearest.shape
+    found = np.empty((n_images, columns), dtype=np.int32)
+    sizes = np.zeros(n_images, dtype=np.int64)
+    for image in numba.prange(n_images):
+        size = 0
+        for other in nearest[image]:
+            for back in nearest[other]:
+                if back == image:
+                    found[image, size] = other
+                    size += 1
+                    break
+        sizes[image] = size
+    return found, sizes
+
+
+@numba.njit(parallel=True, cache=True)
+def _expanded_sets(
+    cores: npt.NDArray[np.int32],
+    core_sizes: IntArray,
+    halves: npt.NDArray[np.int32],
+    half_sizes: IntArray,
+) -> tuple[npt.NDArray[np.int32], IntArray]:  # pragma: no cover - compiled
+    """Join to each core the half sets of its members that overlap it by more than 2/3 (equation 4)."""
+    n_images, columns = cores.shape
+    found = np.empty((n_images, columns * (halves.shape[1] + 1)), dtype=np.int32)
+    sizes = np.zeros(n_images, dtype=np.int64)
+    for image in numba.prange(n_images):
+        core = cores[image, : core_sizes[image]]
+        size = len(core)
+        found[image, :size] = core
+        for candidate in core:
+            half = halves[candidate, : half_sizes[candidate]]
+            shared = 0
+            for member in half:
+                for known in core:
+                    shared += member == known
+            # In whole numbers: shared > 2/3 of the half set, without rounding.
+            if 3 * shared > 2 * len(half):
+                found[image, size : size + len(half)] = half
+                size += len(half)
+        members = np.unique(found[image, :size])
+        sizes[image] = len(members)
+        found[image, : len(members)] = members
+    return found, sizes
 
 
 @numba.njit(parallel=True, cache=True, fastmath=True)

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.errors import InputError
+from icsr_cli.metrics import match_ranks as match_ranks_module
 from icsr_cli.metrics import rank, rank_by_camera, rank_distances, rank_distances_by_camera
 from icsr_cli.metrics import ranking as ranking_module
-from icsr_cli.metrics.ranking import _match_ranks_torch, match_ranks
+from icsr_cli.metrics.match_ranks import _match_ranks_torch, match_ranks
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
 
@@ -104,7 +105,7 @@ def test_gpu_way_gives_the_same_ranks(task):
     distances[0, ::3] = torch.inf
     rows, columns = (index.astype(np.int64) for index in np.nonzero(np.isfinite(distances.numpy())))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_module, "_BLOCK_NUMBERS", {"cpu": 100, "gpu": 100})
+        patch.setattr(match_ranks_module, "_CHUNK_NUMBERS", 100)
         ranks = _match_ranks_torch(distances, rows, columns)
     np.testing.assert_array_equal(ranks, match_ranks(distances, rows, columns))
 
