@@ -65,7 +65,7 @@ class World:
         from icsr_cli.synthesis import World as Dials
 
         self.folder, self.seed, self.assignments = folder, seed, assignments
-        prepare_synthetic("synthetic", folder / "data", Dials.preset(preset, seed=seed))
+        prepare_synthetic(Dials.preset(preset, seed=seed), folder / "data", workers=1)
         self.dataset = datasets.load("synthetic", folder / "data")
         self.workplace = Workplace(folder / "data", None, SilentProgress())
         self.cam_runs: dict[str, tuple[Any, float]] = {}

@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
-from icsr_cli.cli import evaluate, prepare, train
+from icsr_cli.cli import demo, evaluate, labels, prepare, train
 from icsr_cli.errors import IcsrError
 
 
@@ -86,8 +86,10 @@ def _root(
     """Hold the options that go before a command."""
 
 
+app.command("demo")(demo.demo)
 app.add_typer(prepare.app, name="prepare")
 app.add_typer(train.app, name="train")
+app.add_typer(labels.app, name="labels")
 app.command("eval", epilog="Example: icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar")(
     evaluate.evaluate
 )

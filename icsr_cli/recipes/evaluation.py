@@ -60,7 +60,8 @@ def load_pixels(
     pixels = open_pixels(
         split, folder / dataset.name / "pixels", image.height, image.width, name=name, progress=progress
     )
-    tensor = torch.from_numpy(np.asarray(pixels.array))
+    # Mapped copy-on-write, because torch wants writable memory; nobody writes, so nothing is copied.
+    tensor = torch.from_numpy(np.lib.format.open_memmap(pixels.path, mode="c"))
     if engine.device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(engine.device)
         if tensor.numel() < free // 2:

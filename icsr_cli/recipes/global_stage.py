@@ -38,7 +38,7 @@ from icsr_cli.recipes.steps import (
 )
 from icsr_cli.refinement import information_nodes, node_scores, refine
 from icsr_cli.runs import RunFolder, tabulate, write_labels
-from icsr_cli.types import BoolArray, IntArray, Split
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray, Split
 
 STAGE = 2
 
@@ -258,7 +258,10 @@ def _figures(split: Split, found: EpochLabels, local: IntArray | None) -> dict[s
             "refined": label_quality(found.labels, split.identities).as_dict(),
         }
         if local is not None:
-            # A local cluster number means something only together with its camera.
-            own = np.where(local >= 0, local * (split.cameras.max() + 1) + split.cameras, -1)
-            figures["quality"]["local"] = label_quality(own, split.identities).as_dict()
+            # A local cluster, like the truth it is held against, means something only within its camera.
+            cameras = int(split.cameras.max()) + 1
+            own = np.where(local >= 0, local * cameras + split.cameras, NO_CLUSTER)
+            known = split.identities != UNKNOWN_IDENTITY
+            truth = np.where(known, split.identities * cameras + split.cameras, UNKNOWN_IDENTITY)
+            figures["quality"]["local"] = label_quality(own, truth).as_dict()
     return figures

@@ -87,9 +87,8 @@ def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network
             stripes=settings.stripes,
             weights=settings.weights,
         )
-    network = network.to(engine.device)
-    # Convolutions read channels-last pixels as they lie in the store; on a GPU that is the fast layout too.
-    return network.to(memory_format=torch.channels_last) if engine.device.type == "cuda" else network
+    # Pixels lie channels-last in the store and stay so through every convolution, on either device.
+    return network.to(engine.device).to(memory_format=torch.channels_last)
 
 
 def build_optimizer(network: Network, settings: OptimizerSettings) -> tuple[Adam, StepLR]:

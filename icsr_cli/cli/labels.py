@@ -1,0 +1,225 @@
+"""``icsr labels``: what the labels of a run look like; the label engine on features from anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icsr_cli.cli.labels_generate import generate
+from icsr_cli.cli.options import DatasetName, Json, RunsRoot
+from icsr_cli.errors import RunError, UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.reports.label_report import ClusterRow, ImageRow
+    from icsr_cli.runs import LabelTable, RunFolder
+
+app = typer.Typer(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
+app.command()(generate)
+
+
+@app.command(epilog="Example: icsr labels inspect --epoch 3 --cluster 12")
+def inspect(
+    run: Annotated[
+        Path | None, typer.Argument(help="A run, or a label file; the newest global run if left out.")
+    ] = None,
+    dataset: DatasetName = None,
+    epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
+    cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
+    camera: Annotated[int | None, typer.Option("--camera", help="Show one camera's images (from 0).")] = None,
+    discarded: Annotated[
+        bool, typer.Option("--discarded", help="Show the images that the refinement threw out.")
+    ] = False,
+    compare: Annotated[
+        int | None, typer.Option("--compare", metavar="EPOCH", help="Show what moved since that epoch.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Rows of the tables of clusters.")] = 5,
+    runs_root: RunsRoot = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
+    from icsr_cli.reports import label_report as report
+    from icsr_cli.runs import read_labels
+
+    if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
+        raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
+    folder, path = _find(run, dataset, epoch, runs_root)
+    table = read_labels(path)
+    if compare is not None:
+        _show_changes(_label_file(folder, path, compare), table, path, as_json)
+    elif cluster is not None:
+        _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))
+    elif camera is not None:
+        _show_images(path, report.camera_images(table, camera), as_json)
+    elif discarded:
+        _show_images(path, report.discarded_images(table), as_json)
+    else:
+        _show_overview(folder, path, table, count, as_json)
+
+
+def _find(
+    run: Path | None, dataset: str | None, epoch: int | None, runs_root: Path
+) -> tuple[RunFolder | None, Path]:
+    """Give the run, where there is one, and the label file that is meant."""
+    from icsr_cli.runs import find_runs, newest, open_run
+
+    if run is not None and run.is_file():
+        if epoch is not None:
+            raise UsageError(f"{run} is one epoch's labels; --epoch goes with a run folder.")
+        return None, run
+    if run is not None:
+        folder = open_run(run)
+    else:
+        labelled = [one for one in find_runs(runs_root, dataset) if _files(one)]
+        folder = labelled[-1] if labelled else newest(runs_root, dataset, "cam", file="labels/local.csv")
+    files = _files(folder)
+    if not files:
+        status = folder.info().get("status")
+        raise RunError(
+            f"The run {folder.path} ({status}) has no labels yet: its first epoch is not finished."
+        )
+    return folder, files[-1] if epoch is None else _label_file(folder, files[-1], epoch)
+
+
+def _files(folder: RunFolder) -> list[Path]:
+    local = folder.labels / "local.csv"
+    return sorted(folder.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
+
+
+def _label_file(folder: RunFolder | None, path: Path, epoch: int) -> Path:
+    if folder is None:
+        raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
+    wanted = folder.label_file(epoch)
+    if not wanted.is_file():
+        there = ", ".join(str(int(file.stem[6:])) for file in _files(folder) if file.stem.startswith("epoch"))
+        raise RunError(
+            f"The run {folder.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
+        )
+    return wanted
+
+
+def _show_overview(
+    folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
+) -> None:
+    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.reports.label_report import camera_rows, label_report
+
+    found = label_report(table, count)
+    metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
+    if as_json:
+        print_json({"labels": str(path), "epochs": metrics, **found})
+        return
+    output().print(f"[bold]{path}[/]  {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
+    if metrics:
+        _show_epochs(metrics)
+    _show_quality(found["quality"])
+    rows = [asdict(row) for row in camera_rows(table)]
+    if rows[0]["identities"] is None:
+        rows = [{key: value for key, value in row.items() if key != "identities"} for row in rows]
+    print_table("Cameras", _titles(rows[0]), [list(row.values()) for row in rows])
+    for title, key in (
+        ("Largest clusters", "largest_clusters"),
+        ("Most mixed clusters", "most_mixed_clusters"),
+        ("Clusters that lost most images", "most_discarded_clusters"),
+    ):
+        _show_clusters(title, found[key])
+    example = found["largest_clusters"][:1]
+    if example:
+        output().print(f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}")
+
+
+def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
+    from icsr_cli.cli.console import print_table
+
+    rows = []
+    for line in metrics:
+        row = {
+            key: line[key]
+            for key in ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
+        }
+        if "quality" in line:
+            row |= {
+                "NMI global": line["quality"]["global"]["nmi"],
+                "NMI refined": line["quality"]["refined"]["nmi"],
+            }
+        rows.append(row)
+    print_table("Epochs", _titles(rows[0]), [list(row.values()) for row in rows])
+
+
+def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
+    from icsr_cli.cli.console import print_table
+
+    known = {name: part for name, part in judged.items() if part is not None}
+    if not known:
+        return
+    columns = _titles(next(iter(known.values())))
+    rows = [[name, *part.values()] for name, part in known.items()]
+    print_table("Against the truth", ["labels", *columns], rows)
+
+
+def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    from icsr_cli.cli.console import print_table
+
+    if not rows:
+        return
+    left_out = {"nodes", *(key for key in ("identities", "purity") if rows[0][key] is None)}
+    shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+    print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
+
+
+def _titles(row: dict[str, Any]) -> list[str]:
+    return [key.replace("_", " ") for key in row]
+
+
+def _show_images(
+    path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
+) -> None:
+    from icsr_cli.cli.console import output, print_json, print_table
+
+    if as_json:
+        head = {"cluster": asdict(cluster)} if cluster else {}
+        print_json({"labels": str(path), **head, "images": [asdict(image) for image in images]})
+        return
+    output().print(f"[bold]{path}[/]")
+    if cluster is not None:
+        _show_clusters("", [asdict(cluster)])
+    if not images:
+        output().print("No images.")
+        return
+    rows = [asdict(image) for image in images]
+    if all(row["identity"] is None for row in rows):
+        rows = [{key: value for key, value in row.items() if key != "identity"} for row in rows]
+    print_table("", _titles(rows[0]), [list(row.values()) for row in rows])
+
+
+def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
+    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.reports.label_changes import compare_labels
+    from icsr_cli.runs import read_labels
+
+    changes = compare_labels(read_labels(before), table)
+    if as_json:
+        print_json({"before": str(before), "after": str(path), **changes.as_dict()})
+        return
+    output().print(f"[bold]{before.stem} -> {path.stem}[/]")
+    figures = {
+        "images": changes.images,
+        "in a cluster in both": changes.compared,
+        "moved": len(changes.moved),
+        "agreement (NMI)": changes.agreement,
+        "joined a cluster": changes.into_cluster,
+        "became noise": changes.into_noise,
+        "newly thrown out": changes.now_discarded,
+        "let back in": changes.no_longer_discarded,
+    }
+    print_table("What changed", list(figures), [list(figures.values())])
+    for title, parts in (("Clusters that split", changes.split), ("Clusters that merged", changes.merged)):
+        if parts:
+            rows = [
+                [part.cluster, part.images, ", ".join(f"{number} ({size})" for number, size in part.parts)]
+                for part in parts
+            ]
+            print_table(title, ["cluster", "images", "parts (images)"], rows)

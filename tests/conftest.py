@@ -1,0 +1,64 @@
+"""What all tests share: one thread each, and a tiny rendered world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from icsr_cli.types import Dataset
+
+TINY = (
+    "image.height=32",
+    "image.width=16",
+    "cam.epochs=3",
+    "cam.iters=3",
+    "cam.batch_size=16",
+    "cam.distance.k1=8",
+    "cam.distance.k2=3",
+    "global.epochs=3",
+    "global.iters=3",
+    "global.batch_size=16",
+    "global.distance.k1=8",
+    "global.distance.k2=3",
+    "global.clustering.options={eps: 0.7, min_samples: 2}",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    """Tests run beside each other: more threads would only fight."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with one prepared data set, `tiny`: 6 + 6 people under 3 cameras, 32 x 16 pixels."""
+    from icsr_cli.recipes.preparation import prepare_synthetic
+    from icsr_cli.synthesis import World
+
+    root = tmp_path_factory.mktemp("data")
+    world = World(
+        train_identities=6,
+        test_identities=6,
+        cameras=3,
+        cameras_per_person=(2, 3),
+        images=(3, 4),
+        distractors=3,
+        junk=2,
+        height=32,
+        width=16,
+        seed=3,
+    )
+    prepare_synthetic(world, root, name="tiny", workers=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_root: Path) -> Dataset:
+    """The records of the tiny data set."""
+    from icsr_cli import datasets
+
+    return datasets.load("tiny", tiny_root)

@@ -1,0 +1,309 @@
+"""Both stages on a tiny world: what they write, how they resume, what they say of bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+
+from icsr_cli import config
+from icsr_cli.config import Settings
+from icsr_cli.errors import Interrupted, RunError, TrainingError
+from icsr_cli.progress import SilentProgress
+from icsr_cli.recipes.cam_stage import CamStage, _camera_turns, train_cam_stage
+from icsr_cli.recipes.evaluation import evaluate, load_pixels
+from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
+from icsr_cli.recipes.steps import Engine, seed_of
+from icsr_cli.recipes.training import find_cam_weights, find_local
+from icsr_cli.runs import RunFolder, align_local, create, read_labels
+from icsr_cli.types import Dataset, ImageRecord, Split
+
+ENGINE = Engine(torch.device("cpu"), "fp32")
+
+
+def settings_of(*assignments: str) -> Settings:
+    return config.load("tiny", family="synthetic", assignments=[*TINY, *assignments])
+
+
+class Warnings(SilentProgress):
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.texts.append(message)
+
+
+def stop_after(steps: int) -> Callable[[], None]:
+    left = [steps]
+
+    def check() -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Interrupted("stopped")
+
+    return check
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    different = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    assert different == []
+
+
+@pytest.fixture(scope="module")
+def pixels(tiny: Dataset, tiny_root: Path) -> torch.Tensor:
+    image = settings_of().image
+    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, SilentProgress())
+
+
+def cam_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, *assignments: str) -> CamStage:
+    return CamStage(tiny.train, pixels, settings_of(*assignments), run, ENGINE, Warnings())
+
+
+def global_stage(
+    tiny: Dataset, pixels: torch.Tensor, run: RunFolder, local: Any, *assignments: str
+) -> GlobalStage:
+    settings = settings_of("global.model.weights=none", *assignments)
+    return GlobalStage(tiny.train, pixels, local, settings, run, ENGINE, Warnings())
+
+
+@pytest.fixture(scope="module")
+def shared_run(tiny: Dataset, pixels: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    run = create(tmp_path_factory.mktemp("runs"), "tiny", "cam")
+    train_cam_stage(cam_stage(tiny, pixels, run))
+    return run
+
+
+def test_the_shared_network_labels_every_camera(shared_run: RunFolder, tiny: Dataset) -> None:
+    table = read_labels(shared_run.labels / "local.csv")
+    local = align_local(table, tiny.train, shared_run.path)
+    for camera in range(3):
+        own = local[tiny.train.cameras == camera]
+        assert set(own) == set(range(max(2, len(own) // 5)))
+    assert [line["epoch"] for line in shared_run.metrics()] == [1, 2, 3]
+    assert (shared_run.path / "last.safetensors").is_file()
+    assert find_cam_weights(shared_run.labels / "local.csv") == shared_run.path / "last.safetensors"
+
+
+def test_the_labels_are_those_of_the_best_silhouette(shared_run: RunFolder) -> None:
+    state = shared_run.load_state("shared")
+    assert state is not None
+    for camera in ("0", "1", "2"):
+        history = [line["cameras"][camera]["silhouette"] for line in shared_run.metrics()]
+        kept = state["labels"][camera]
+        assert kept["silhouette"] == max(history)
+        assert kept["epoch"] == 1 + int(np.argmax(history))
+
+
+def test_a_network_per_camera(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "cam")
+    table = train_cam_stage(cam_stage(tiny, pixels, run, "cam.network=per-camera"))
+    assert (table.labels >= 0).all()
+    assert {line["part"] for line in run.metrics()} == {"camera_0", "camera_1", "camera_2"}
+    weights = [load_file(run.path / f"camera_{camera}.safetensors") for camera in range(3)]
+    assert not torch.equal(weights[0]["base.0.weight"], weights[1]["base.0.weight"])
+    with pytest.raises(RunError, match="--network shared"):
+        find_cam_weights(run.labels / "local.csv")
+    assert find_local(run.path, tmp_path, "tiny") == run.labels / "local.csv"
+
+
+def test_only_the_chosen_cameras_get_labels(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    table = train_cam_stage(cam_stage(tiny, pixels, create(tmp_path, "tiny", "cam")), cameras=[1])
+    assert ((table.labels >= 0) == (table.cameras == 1)).all()
+
+
+@pytest.mark.parametrize("network", ["shared", "per-camera"])
+@pytest.mark.parametrize("steps", [1, 8, 17])
+def test_a_resumed_cam_stage_ends_as_an_uninterrupted_one(
+    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path, network: str, steps: int
+) -> None:
+    option = f"cam.network={network}"
+    whole = create(tmp_path / "whole", "tiny", "cam")
+    expected = train_cam_stage(cam_stage(tiny, pixels, whole, option))
+    run = create(tmp_path / "parts", "tiny", "cam")
+    stage = cam_stage(tiny, pixels, run, option)
+    with pytest.raises(Interrupted):
+        train_cam_stage(replace(stage, check=stop_after(steps)))
+    found = train_cam_stage(stage)
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    assert run.metrics() == whole.metrics()
+    for file in whole.path.glob("*.safetensors"):
+        assert_same_weights(run.path / file.name, file)
+
+
+def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
+    tiny: Dataset, pixels: torch.Tensor, shared_run: RunFolder, tmp_path: Path
+) -> None:
+    # The truth as local labels: whatever is thrown out then shows another person than the node.
+    local = np.unique(tiny.train.identities, return_inverse=True)[1].astype(np.int64)
+    run = create(tmp_path, "tiny", "global")
+    option = "global.clustering={method: average-linkage, options: {n_clusters: 3}}"
+    train_global_stage(global_stage(tiny, pixels, run, local, option))
+    table = read_labels(run.label_file(1))
+    thrown_out = table.states == "discarded"
+    assert thrown_out.any()
+    assert (table.labels[thrown_out] == -1).all()
+    assert (table.labels[~thrown_out] >= 0).all()
+    for cluster in range(3):
+        node = (table.clusters == cluster) & (table.states == "node")
+        out = (table.clusters == cluster) & thrown_out
+        assert node.sum() == 1
+        assert (table.cameras[out] == table.cameras[node]).all()
+        assert (table.identities[out] != table.identities[node]).all()
+    first = run.metrics()[0]
+    assert first["discarded"] == thrown_out.sum()
+    quality = first["quality"]
+    assert quality["refined"]["pairwise_precision"] > quality["global"]["pairwise_precision"]
+    assert quality["local"]["pairwise_precision"] == 1
+
+
+def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global")
+    train_global_stage(global_stage(tiny, pixels, run, None, "global.refinement.method=none"))
+    table = read_labels(run.label_file(3))
+    np.testing.assert_array_equal(table.labels, table.clusters)
+    assert set(table.states) <= {"kept", "noise"}
+
+
+@pytest.mark.parametrize("steps", [1, 5, 9])
+def test_a_resumed_global_stage_ends_as_an_uninterrupted_one(
+    tiny: Dataset, pixels: torch.Tensor, shared_run: RunFolder, tmp_path: Path, steps: int
+) -> None:
+    local = align_local(read_labels(shared_run.labels / "local.csv"), tiny.train, shared_run.path)
+    whole = create(tmp_path / "whole", "tiny", "global")
+    train_global_stage(global_stage(tiny, pixels, whole, local))
+    run = create(tmp_path / "parts", "tiny", "global")
+    stage = global_stage(tiny, pixels, run, local)
+    with pytest.raises(Interrupted):
+        train_global_stage(replace(stage, check=stop_after(steps)))
+    train_global_stage(stage)
+    for name in ("last.safetensors", "best.safetensors"):
+        assert_same_weights(run.path / name, whole.path / name)
+    assert run.label_file(3).read_text() == whole.label_file(3).read_text()
+    timeless = [[{**line, "seconds": 0} for line in part.metrics()] for part in (run, whole)]
+    assert timeless[0] == timeless[1]
+
+
+def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global")
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watcher(SilentProgress):
+        def report(self, title: str, figures: Any) -> None:
+            seen.append(load_file(run.path / "last.safetensors"))
+
+    option = ("select=silhouette", "global.refinement.method=none")
+    stage = replace(global_stage(tiny, pixels, run, None, *option), progress=Watcher())
+    train_global_stage(stage)
+    best = int(np.argmax([line["silhouette"] for line in run.metrics()]))
+    chosen = load_file(run.path / "best.safetensors")
+    assert all(torch.equal(value, seen[best][name]) for name, value in chosen.items())
+
+
+def test_all_noise_is_an_error_and_the_last_state_is_kept(
+    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path
+) -> None:
+    run = create(tmp_path, "tiny", "global")
+    train_global_stage(
+        global_stage(tiny, pixels, run, None, "global.refinement.method=none", "global.epochs=1")
+    )
+    before = (run.path / "checkpoints" / "global.pt").read_bytes()
+    options = ("global.refinement.method=none", "global.clustering.options={eps: 0.7, min_samples: 500}")
+    with pytest.raises(TrainingError, match="is noise"):
+        train_global_stage(global_stage(tiny, pixels, run, None, *options))
+    assert (run.path / "checkpoints" / "global.pt").read_bytes() == before
+
+
+def test_one_cluster_only_is_a_warning(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global")
+    options = (
+        "global.refinement.method=none",
+        "global.epochs=1",
+        "global.clustering={method: average-linkage, options: {n_clusters: 1}}",
+    )
+    stage = global_stage(tiny, pixels, run, None, *options)
+    train_global_stage(stage)
+    assert isinstance(stage.progress, Warnings)
+    assert "one cluster only" in stage.progress.texts[0]
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "cam")
+    with pytest.raises(TrainingError, match="learning rate"):
+        train_cam_stage(cam_stage(tiny, pixels, run, "cam.optimizer.lr=1e30"))
+
+
+def test_small_cameras_are_said_and_left_alone(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    """One image under camera 0, seven (fewer than k1) under camera 1."""
+    rows = np.concatenate(
+        [np.flatnonzero(tiny.train.cameras == 0)[:1], np.flatnonzero(tiny.train.cameras == 1)[:7]]
+    )
+    run = create(tmp_path, "tiny", "cam")
+    stage = replace(cam_stage(tiny, pixels, run, "cam.network=per-camera"), split=tiny.train.select(rows))
+    table = train_cam_stage(replace(stage, pixels=pixels[torch.from_numpy(rows)]))
+    assert table.labels[0] == -1
+    assert set(table.labels[1:]) == {0, 1}
+    assert isinstance(stage.progress, Warnings)
+    assert "Camera 0 has 1 image(s)" in stage.progress.texts[0]
+
+
+def test_no_camera_with_enough_images_is_an_error(tmp_path: Path) -> None:
+    split = Split(tmp_path, tuple(ImageRecord(f"{i}.jpg", i) for i in range(5)))
+    pixels = torch.zeros((5, 32, 16, 3), dtype=torch.uint8)
+    stage = CamStage(split, pixels, settings_of(), create(tmp_path, "d", "cam"), ENGINE, Warnings())
+    with pytest.raises(TrainingError, match="nothing to train on"):
+        train_cam_stage(stage)
+
+
+def test_no_identities_are_needed(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+    unknown = tuple(ImageRecord(record.path, record.camera) for record in tiny.train.records)
+    split = Split(tiny.root, unknown)
+    run = create(tmp_path, "tiny", "cam")
+    table = train_cam_stage(replace(cam_stage(tiny, pixels, run), split=split))
+    again = create(tmp_path, "tiny", "global")
+    stage = replace(global_stage(tiny, pixels, again, table.local_clusters), split=split)
+    train_global_stage(stage)
+    assert "quality" not in again.metrics()[0]
+
+
+def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: torch.Tensor) -> None:
+    from icsr_cli.models import build
+
+    settings = settings_of()
+    network = build("resnet_small", stripes=4, seed=1)
+    found = evaluate(
+        network,
+        tiny,
+        settings.image,
+        settings.evaluation,
+        folder=tiny_root,
+        engine=ENGINE,
+        progress=SilentProgress(),
+        reranking=True,
+    )
+    figures = found.as_dict()
+    assert set(figures) == {"plain", "reranked"}
+    assert 0 < figures["plain"]["mAP"] < 1
+    assert figures["plain"]["rank_1"] <= figures["plain"]["rank_5"] <= figures["plain"]["rank_10"]
+
+
+def test_camera_turns_are_different_cameras_in_proportion_to_their_images() -> None:
+    turns = _camera_turns([100, 100, 400], 4000, 2, np.random.default_rng(0))
+    assert turns.shape == (4000, 2)
+    assert (turns[:, 0] != turns[:, 1]).all()
+    first = np.bincount(turns[:, 0], minlength=3) / 4000
+    np.testing.assert_allclose(first, [1 / 6, 1 / 6, 4 / 6], atol=0.03)
+
+
+def test_seeds_differ_by_place() -> None:
+    seeds = {seed_of(1, stage, epoch) for stage in (1, 2) for epoch in range(50)}
+    assert len(seeds) == 100
+    assert all(0 <= seed < 2**63 for seed in seeds)

@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from icsr_cli.errors import RunError
+from icsr_cli.progress import SilentProgress
+from icsr_cli.runs import (
+    LoggedProgress,
+    align_local,
+    create,
+    find_runs,
+    newest,
+    open_run,
+    read_labels,
+    tabulate,
+    write_labels,
+)
+from icsr_cli.runs.files import whole_file, write_text
+from icsr_cli.types import ImageRecord, Split
+
+
+def split_of(n: int, cameras: int = 2) -> Split:
+    return Split(
+        Path("/nowhere"), tuple(ImageRecord(f'a/{i}, "x".jpg', i % cameras, i // 3) for i in range(n))
+    )
+
+
+def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.txt"
+    write_text(path, "first")
+
+    def fail() -> None:
+        with whole_file(path) as temporary:
+            temporary.write_text("sec")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="space"):
+        fail()
+    assert path.read_text() == "first"
+    assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+def test_runs_get_names_of_their_own(tmp_path: Path) -> None:
+    runs = [create(tmp_path, "market1501", "cam") for _ in range(3)]
+    assert len({run.path for run in runs}) == 3
+    assert find_runs(tmp_path, "market1501", "cam")[0].path == runs[0].path
+    assert (runs[0].stage, runs[0].dataset) == ("cam", "market1501")
+    create(tmp_path, "market1501", "cam", name="mine")
+    with pytest.raises(RunError, match="--resume"):
+        create(tmp_path, "market1501", "cam", name="mine")
+
+
+def test_the_newest_run_that_holds_a_file(tmp_path: Path) -> None:
+    first = create(tmp_path, "market1501", "cam", name="a")
+    create(tmp_path, "market1501", "cam", name="b")
+    write_text(first.labels / "local.csv", "")
+    assert newest(tmp_path, "market1501", "cam").path.name == "b"
+    assert newest(tmp_path, "market1501", "cam", file="labels/local.csv").path.name == "a"
+    with pytest.raises(RunError, match="icsr train global -d market1501"):
+        newest(tmp_path, "market1501", "global")
+
+
+def test_a_run_is_opened_by_its_folder_or_a_file_in_it(tmp_path: Path) -> None:
+    run = create(tmp_path, "market1501", "global")
+    assert open_run(run.path) == run
+    assert open_run(run.labels / "epoch_001.csv") == run
+    with pytest.raises(RunError, match="no run folder"):
+        open_run(tmp_path / "elsewhere")
+
+
+def test_states_hold_tensors_and_plain_values_only(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "cam")
+    assert run.load_state("camera_0") is None
+    run.save_state("camera_0", {"epoch": 3, "weights": torch.arange(4.0)})
+    state = run.load_state("camera_0")
+    assert state is not None
+    assert state["epoch"] == 3
+    assert torch.equal(state["weights"], torch.arange(4.0))
+    path = run.path / "checkpoints" / "camera_0.pt"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(RunError, match="cannot be read"):
+        run.load_state("camera_0")
+
+
+def test_metrics_and_log(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    assert run.metrics() == []
+    run.write_metrics([{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.5}])
+    assert [line["loss"] for line in run.metrics()] == [2.5, 1.5]
+    assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 2
+    progress = LoggedProgress(run, SilentProgress())
+    progress.report("Epoch 1/2", {"loss": 2.5})
+    progress.warn("a camera is empty")
+    log = (run.path / "log.txt").read_text()
+    assert "Epoch 1/2  loss=2.5" in log
+    assert "Warning: a camera is empty" in log
+
+
+def test_damaged_run_json_is_said(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "cam")
+    (run.path / "run.json").write_text("{")
+    with pytest.raises(RunError, match=r"run\.json"):
+        run.info()
+    assert json.loads('{"a": 1}') == {"a": 1}
+
+
+def test_labels_come_back_as_they_went(tmp_path: Path) -> None:
+    split = split_of(9)
+    clusters = np.array([0, 0, 1, 1, 1, -1, 2, 2, 2])
+    discarded = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
+    table = tabulate(
+        split,
+        clusters,
+        local_clusters=np.arange(9) % 2,
+        labels=np.where(discarded, -1, clusters),
+        discarded=discarded,
+        nodes=np.array([0, 3, 6]),
+    )
+    path = tmp_path / "labels" / "epoch_001.csv"
+    write_labels(path, table)
+    again = read_labels(path)
+    assert again.paths == table.paths
+    assert again.states.tolist() == [
+        "node",
+        "discarded",
+        "kept",
+        "node",
+        "kept",
+        "noise",
+        "node",
+        "kept",
+        "discarded",
+    ]
+    for name in ("cameras", "identities", "clusters", "local_clusters", "labels"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("path,camera\na,0\n", "lacks"),
+        ("path,camera,identity,cluster,local_cluster,label,state\na,0\n", "cut off"),
+        ("path,camera,identity,cluster,local_cluster,label,state\na,x,,0,0,0,kept\n", "whole number"),
+    ],
+)
+def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "labels.csv"
+    path.write_text(text)
+    with pytest.raises(RunError, match=words):
+        read_labels(path)
+    with pytest.raises(RunError, match="no labels"):
+        read_labels(tmp_path / "none.csv")
+
+
+def test_local_labels_are_found_by_path(tmp_path: Path) -> None:
+    split = split_of(8)
+    table = tabulate(split, np.arange(8), local_clusters=np.arange(8))
+    backwards = split.select(np.arange(7, -1, -1))
+    np.testing.assert_array_equal(align_local(table, backwards, tmp_path), np.arange(7, -1, -1))
+    part = tabulate(split.select([1, 3]), np.zeros(2, int), local_clusters=np.array([5, 6]))
+    np.testing.assert_array_equal(align_local(part, split, tmp_path), [-1, 5, -1, 6, -1, -1, -1, -1])
+
+
+def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
+    table = tabulate(split_of(8), np.arange(8), local_clusters=np.arange(8))
+    other = Split(Path("/"), (ImageRecord("other.jpg", 0),))
+    with pytest.raises(RunError, match=r"other\.jpg"):
+        align_local(table, other, tmp_path)
+    with pytest.raises(RunError, match="another camera"):
+        align_local(table, split_of(8, cameras=3), tmp_path)
