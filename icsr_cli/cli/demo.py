@@ -12,7 +12,6 @@ from icsr_cli.cli.options import Assignments, DataRoot, Device, Json, Quiet, Run
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
-    from icsr_cli.progress import Progress
     from icsr_cli.recipes.training import Workplace
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
@@ -112,7 +111,8 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     labels = {key: last[key] for key in ("clusters", "kept", "discarded", "noise")}
     quality = last["quality"]["refined"]
     if as_json:
-        print_json({"seconds": seconds, "retrieval": scores, "labels": labels | quality, "run": str(run.path)})
+        found = {"seconds": seconds, "retrieval": scores, "labels": labels | quality}
+        print_json(found | {"run": str(run.path)})
         return
     rows = [[name, *percentages(values)] for name, values in scores.items()]
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
