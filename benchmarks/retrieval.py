@@ -2,12 +2,12 @@
 
     python benchmarks/retrieval.py
 
-The usual way: a whole q x g matrix of distances, ``numpy.argsort``, and scikit-learn's
-``average_precision_score`` query by query; for re-ranking, whole (q + g) x (q + g) matrices and a loop over
-images. Both are written here for the comparison. Each side runs in its own process, on the same made-up
-features, after a warm-up on a small part of them (which compiles kernels). Memory is what the work itself
-adds at its peak to a process that has loaded its libraries and the features; the peak of the whole process
-stands beside it. The results of both sides are compared as well.
+The usual way: a whole q x g matrix of distances; mAP and CMC each by ``numpy.argsort`` and a loop over
+queries, with scikit-learn's ``average_precision_score``; for re-ranking, whole (q + g) x (q + g) matrices
+and a loop over images. Both are written here for the comparison. Each side runs in its own process, on the
+same made-up features, after a warm-up on a small part of them (which compiles kernels). Memory is what the
+work itself adds at its peak to a process that has loaded its libraries and the features; the peak of the
+whole process stands beside it. The results of both sides are compared as well.
 """
 
 from __future__ import annotations
@@ -46,22 +46,36 @@ def make_data(n_queries, n_gallery, dimensions, seed):
     return query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras
 
 
-def usual_ranking(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras):
+def usual_ranking(query, gallery, *names):
+    distances = 2 - 2 * query @ gallery.T
+    return np.array([usual_map(distances, *names), *usual_cmc(distances, *names)])
+
+
+def usual_map(distances, query_ids, gallery_ids, query_cameras, gallery_cameras):
     from sklearn.metrics import average_precision_score
 
-    distances = 2 - 2 * query @ gallery.T
     order = np.argsort(distances, axis=1)
-    precisions, first_ranks = [], []
-    for i in range(len(query)):
-        ids, cameras = gallery_ids[order[i]], gallery_cameras[order[i]]
-        valid = (ids != query_ids[i]) | (cameras != query_cameras[i])
-        right = (ids == query_ids[i])[valid]
+    matches = gallery_ids[order] == query_ids[:, None]
+    precisions = []
+    for i in range(len(distances)):
+        valid = (gallery_ids[order[i]] != query_ids[i]) | (gallery_cameras[order[i]] != query_cameras[i])
+        right = matches[i, valid]
         if right.any():
-            scores = -distances[i][order[i]][valid]
-            precisions.append(average_precision_score(right, scores))
-            first_ranks.append(np.flatnonzero(right)[0])
-    cmc = np.cumsum(np.bincount(first_ranks, minlength=len(gallery)))[:50] / len(first_ranks)
-    return np.array([np.mean(precisions), *cmc])
+            precisions.append(average_precision_score(right, -distances[i][order[i]][valid]))
+    return np.mean(precisions)
+
+
+def usual_cmc(distances, query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=50):
+    order = np.argsort(distances, axis=1)
+    matches = gallery_ids[order] == query_ids[:, None]
+    found, n_used = np.zeros(max_rank), 0
+    for i in range(len(distances)):
+        valid = (gallery_ids[order[i]] != query_ids[i]) | (gallery_cameras[order[i]] != query_cameras[i])
+        right = np.flatnonzero(matches[i, valid])
+        if len(right):
+            n_used += 1
+            found[right[0] :] += 1
+    return found / n_used
 
 
 def new_ranking(*data):
