@@ -8,7 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from icsr_cli.distances.neighbours import ordered
+from icsr_cli.distances.neighbours_torch import ordered
+from icsr_cli.types import FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.
 SAMPLE = 1000
@@ -17,7 +18,7 @@ CANDIDATES = 2
 
 
 def search(
-    vectors: torch.Tensor, k: int, index: Literal["hnsw", "ivf"]
+    features: FloatArray | torch.Tensor, k: int, index: Literal["hnsw", "ivf"]
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Give indices int64 (n, k), distances float32 (n, k) and the recall of an index of faiss.
 
@@ -27,6 +28,7 @@ def search(
     """
     import faiss
 
+    vectors = torch.as_tensor(features)
     x = vectors.cpu().numpy()
     n, d = x.shape
     kept = min(n, CANDIDATES * k)

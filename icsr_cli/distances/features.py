@@ -1,61 +1,102 @@
-"""What every function of this room asks of its features."""
+"""What every function of this room asks of its features, and its threads.
+
+On the CPU the room works on numpy arrays and needs no torch; elsewhere on torch tensors.
+"""
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
 
 from icsr_cli.errors import InputError
+from icsr_cli.types import FloatArray
+
+if TYPE_CHECKING:
+    import torch
 
 T = TypeVar("T")
 
 
-def check_features(features: Any, *, device: Any = None) -> torch.Tensor:
-    """Give ``features`` as a contiguous float32 (n, d) tensor on ``device`` (default: where they are).
+def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tensor:
+    """Give ``features`` as contiguous float32 (n, d): a numpy array on the CPU, else a tensor.
 
-    Numpy arrays are not copied where they are float32 already.
+    ``device`` is where to compute; default: where the features are. What fits already is not copied.
 
     Raises:
         InputError: no 2-D array of numbers; no rows or columns; NaN, infinite or zero rows.
 
     """
-    if not isinstance(features, torch.Tensor):
-        array = np.asarray(features)
-        if array.dtype.kind not in "fiu":
-            raise InputError(f"features must be an array of numbers, got dtype {array.dtype}.")
-        array = np.ascontiguousarray(array, dtype=np.float32)
-        features = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if is_tensor(features):
+        kind = features.dtype
+        numbers = kind.is_floating_point or not (kind.is_complex or str(kind) == "torch.bool")
+    else:
+        features = np.asarray(features)
+        kind, numbers = features.dtype, features.dtype.kind in "fiu"
+    if not numbers:
+        raise InputError(f"features must be an array of numbers, got dtype {kind}.")
     if features.ndim != 2 or 0 in features.shape:
         raise InputError(
             f"features must have shape (n, d) with n >= 1 and d >= 1, got {tuple(features.shape)}."
         )
-    target = features.device if device is None else torch.device(device)
-    result: torch.Tensor = features.detach().to(device=target, dtype=torch.float32).contiguous()
+    result = _placed(features, device)
     # A row's sum of squares is finite and positive exactly where the row can be compared with others.
-    squares = torch.linalg.vector_norm(result, dim=1)
-    bad = ~torch.isfinite(squares)
-    if bool(bad.any()):
+    squares = squared_lengths(result)
+    squares = squares if isinstance(squares, np.ndarray) else squares.cpu().numpy()
+    bad = ~np.isfinite(squares)
+    if bad.any():
         raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
-    zero = squares == 0
-    if bool(zero.any()):
+    if (squares == 0).any():
         raise InputError(
-            f"features must not hold zero vectors, {_rows(zero)} are zero. "
+            f"features must not hold zero vectors, {_rows(squares == 0)} are zero. "
             "Leave those images out, or look at the network that gave these features."
         )
     return result
 
 
-def unit_rows(features: torch.Tensor) -> torch.Tensor:
-    """Divide each row by its length; rows that are of length 1 to 1e-6 already are not copied."""
-    norms: torch.Tensor = torch.linalg.vector_norm(features, dim=1, keepdim=True)
-    if bool(((norms - 1).abs() <= 1e-6).all()):
+def is_tensor(features: Any) -> bool:
+    """Tell whether this is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(features, torch.Tensor)
+
+
+def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
+    elsewhere = device is not None and str(device) != "cpu"
+    if is_tensor(features):
+        target = features.device if device is None else device
+        features = features.detach().to(device=target)
+        elsewhere = features.device.type != "cpu"
+        features = features.float().contiguous()
+        return features if elsewhere else np.asarray(features.numpy(), dtype=np.float32)
+    array: FloatArray = np.ascontiguousarray(features, dtype=np.float32)
+    if not elsewhere:
+        return array
+    import torch
+
+    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+
+def squared_lengths(features: Any) -> Any:
+    """Give the sum of squares of each row, (n,), without a copy of the features."""
+    if isinstance(features, np.ndarray):
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.einsum("ij,ij->i", features, features)
+    import torch
+
+    return torch.linalg.vector_norm(features, dim=1).square()
+
+
+def unit_rows(features: Any) -> Any:
+    """Divide each row by its length; rows that are of length 1 to 3e-6 already are not copied."""
+    lengths = squared_lengths(features) ** 0.5
+    if bool((abs(lengths - 1) <= 3e-6).all()):
         return features
-    return features / norms
+    return features / lengths[:, None]
 
 
 def check_count(name: str, value: Any, low: int) -> int:
@@ -65,6 +106,16 @@ def check_count(name: str, value: Any, low: int) -> int:
     return int(value)
 
 
+def thread_count() -> int:
+    """Give torch's number of threads where torch is there, else OMP_NUM_THREADS, else the cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(asked)) if asked.isdigit() else cores
+
+
 def row_ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
     """Cut ``range(n)`` into at most ``parts`` pieces of nearly the same length."""
     edges = np.linspace(0, n, min(parts, n) + 1).astype(np.int64)
@@ -72,16 +123,19 @@ def row_ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
 
 
 def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> list[T]:
-    """Call ``work(low, high)`` for every range on torch's number of threads; results in order.
+    """Call ``work(low, high)`` for every range, on several threads; results in order.
 
     The kernels release the GIL. (numba's own ``prange`` aborts the process when two threads of it
     use it at once and neither OpenMP nor TBB is there; this does not.)
     """
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
+    threads = thread_count()
+    if threads == 1:
+        return [work(low, high) for low, high in ranges]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(lambda span: work(*span), ranges))
 
 
-def _rows(mask: torch.Tensor) -> str:
-    rows = mask.nonzero().flatten().tolist()
+def _rows(mask: Any) -> str:
+    rows = np.flatnonzero(mask).tolist()
     shown = ", ".join(str(row) for row in rows[:5])
     return f"{len(rows)} rows ({shown}{', ...' if len(rows) > 5 else ''})"

@@ -6,9 +6,16 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
-import torch
 
-from icsr_cli.distances.features import check_count, check_features, in_threads, row_ranges, unit_rows
+from icsr_cli.distances.features import (
+    check_count,
+    check_features,
+    in_threads,
+    is_tensor,
+    row_ranges,
+    thread_count,
+    unit_rows,
+)
 from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
@@ -62,7 +69,7 @@ def jaccard_similarity(
         InputError: what came is not as said above.
 
     """
-    vectors = unit_rows(check_features(features, device=device))
+    vectors = unit_rows(check_features(features, device))
     n = len(vectors)
     if backend not in ("auto", "numba", "torch"):
         raise InputError(f"backend must be 'auto', 'numba' or 'torch', got {backend!r}.")
@@ -73,12 +80,12 @@ def jaccard_similarity(
         neighbours = knn(vectors, min(k1, n), approximate=approximate)
     ranks = _ranks(n, min(k1, n), neighbours)
     half = min(round(k1 / 2) + 1, ranks.shape[1])
-    if backend == "torch" or (backend == "auto" and vectors.device.type != "cpu"):
+    if backend == "torch" or (backend == "auto" and is_tensor(vectors)):
         from icsr_cli.distances.jaccard_torch import overlaps_above
 
-        table = torch.from_numpy(ranks).to(vectors.device, torch.int64)
-        return _mirrored(n, list(overlaps_above(vectors, table, half, k2)))
-    weights = _reciprocal_weights(vectors.cpu().numpy(), ranks, half)
+        return _mirrored(n, list(overlaps_above(vectors, ranks, half, k2)))
+    x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
+    weights = _reciprocal_weights(x, ranks, half)
     if k2 > 1 and n > 1:
         weights = _expanded(ranks[:, :k2], weights)
     return _mirrored(n, _overlaps(n, weights))
@@ -90,14 +97,14 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
         raise InputError(
             f"neighbours must have {n} rows and at least {k1} columns, got {tuple(indices.shape)}."
         )
-    if isinstance(indices, torch.Tensor):
+    if is_tensor(indices):
         indices = indices.cpu().numpy()
     return np.ascontiguousarray(indices[:, :k1], dtype=np.int32)
 
 
 def _pieces() -> int:
     """Pieces of work: enough of them for threads to finish together."""
-    return 16 * torch.get_num_threads()
+    return 16 * thread_count()
 
 
 def _reciprocal_weights(x: Any, ranks: Any, half: int) -> Rows:

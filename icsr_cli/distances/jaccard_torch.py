@@ -19,12 +19,12 @@ BLOCK = 2**24
 ONE = 2**30
 
 
-def overlaps_above(x: torch.Tensor, ranks: torch.Tensor, half: int, k2: int) -> Iterator[tuple[int, Any]]:
+def overlaps_above(features: Any, neighbours: Any, half: int, k2: int) -> Iterator[tuple[int, Any]]:
     """Give, block of rows after block of rows, the similarities above the diagonal.
 
     Args:
-        x: float32 (n, d) unit vectors.
-        ranks: int64 (n, k1), nearest first, on the same device.
+        features: float32 (n, d) unit vectors; a tensor's device is where it is computed.
+        neighbours: whole numbers (n, k1), nearest first.
         half: columns of the half sets.
         k2: neighbours whose weights are averaged.
 
@@ -32,7 +32,8 @@ def overlaps_above(x: torch.Tensor, ranks: torch.Tensor, half: int, k2: int) -> 
         The number of rows, and their (entries per row, columns, values) as numpy arrays.
 
     """
-    n = len(x)
+    n, x = len(features), torch.as_tensor(features)
+    ranks = torch.as_tensor(neighbours, dtype=torch.int64, device=x.device)
     keys = _grown_sets(ranks, half)
     weights = _softmax(x, keys)
     if k2 > 1 and n > 1:

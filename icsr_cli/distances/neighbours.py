@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 
-from icsr_cli.distances.features import check_count, check_features, in_threads, row_ranges, unit_rows
+from icsr_cli.distances.features import (
+    check_count,
+    check_features,
+    in_threads,
+    is_tensor,
+    row_ranges,
+    squared_lengths,
+    thread_count,
+    unit_rows,
+)
 from icsr_cli.errors import InputError
-from icsr_cli.types import Neighbours
+from icsr_cli.types import FloatArray, Neighbours
 
 Metric = Literal["l2", "cosine"]
 Index = Literal["hnsw", "ivf"]
@@ -65,7 +72,7 @@ def knn(
         raise InputError(f"approximate must be None, 'hnsw' or 'ivf', got {approximate!r}.")
     if metric not in ("l2", "cosine"):
         raise InputError(f"metric must be 'l2' or 'cosine', got {metric!r}.")
-    vectors = check_features(features, device=device)
+    vectors = check_features(features, device)
     k = check_count("k", k, 1)
     if k > len(vectors):
         raise InputError(f"k must be at most the number of features, got k = {k} for {len(vectors)} rows.")
@@ -76,51 +83,58 @@ def knn(
         from icsr_cli.distances.approximate import search
 
         indices, distances, recall = search(vectors, k, approximate)
-    elif vectors.device.type == "cpu":
-        indices, distances = _knn_cpu(vectors, k)
+    elif isinstance(vectors, np.ndarray):
+        indices, distances = _search_cpu(vectors, k)
     else:
-        indices, distances = _knn_device(vectors, k)
+        from icsr_cli.distances.neighbours_torch import search_device
+
+        indices, distances = search_device(vectors, k)
     if metric == "cosine":
         distances = distances / 2
-    found: tuple[Any, Any] = (indices.cpu().numpy(), distances.cpu().numpy())
-    if isinstance(features, torch.Tensor):
-        found = (indices.to(features.device), distances.to(features.device))
+    found = (_like(features, indices), _like(features, distances))
     return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
 
 
-def _knn_cpu(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _like(features: Any, result: Any) -> Any:
+    """Give ``result`` in the kind of ``features``, on their device."""
+    if is_tensor(features):
+        import torch
+
+        return torch.as_tensor(result, device=features.device)
+    return result.cpu().numpy() if is_tensor(result) else result
+
+
+def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
     """Tiles of the upper triangle only: each product serves its row and its column."""
     from icsr_cli.distances import neighbour_kernels as kernels
 
-    n = len(vectors)
+    n = len(x)
     kept = min(n, k + SPARE)
-    x = vectors.numpy()
-    squares = np.einsum("ij,ij->i", x, x)
+    squares = squared_lengths(x)
     best = np.full((n, kept), np.inf, dtype=np.float32)
     rows = np.full((n, kept), n, dtype=np.int32)
     kernels.seed_with_self(best, rows)
-    tile = torch.empty(TILE * TILE)
+    tile = np.empty(TILE * TILE, dtype=np.float32)
     for top in range(0, n, TILE):
-        bottom = min(top + TILE, n)
+        block = x[top : top + TILE]
         for left in range(top, n, TILE):
-            right = min(left + TILE, n)
-            view = tile[: (bottom - top) * (right - left)].view(bottom - top, right - left)
-            torch.mm(vectors[top:bottom], vectors[left:right].T, out=view)
-            _merge_tile(view.numpy(), squares, top, left, best, rows)
+            others = x[left : left + TILE]
+            products = tile[: len(block) * len(others)].reshape(len(block), len(others))
+            np.matmul(block, others.T, out=products)
+            _merge_tile(products, squares, top, left, best, rows)
     tolerance = np.float32(NEAR_TIE * float(squares.max()))
     in_threads(
         lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high),
-        row_ranges(n, 4 * torch.get_num_threads()),
+        row_ranges(n, 4 * thread_count()),
     )
-    indices = torch.from_numpy(rows[:, :k].astype(np.int64))
-    return indices, torch.from_numpy(np.ascontiguousarray(best[:, :k]))
+    return rows[:, :k].astype(np.int64), np.ascontiguousarray(best[:, :k])
 
 
 def _merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
     from icsr_cli.distances import neighbour_kernels as kernels
 
     height, width = products.shape
-    threads = torch.get_num_threads()
+    threads = thread_count()
     in_threads(
         lambda low, high: kernels.merge_rows(products, squares, top, left, best, rows, low, high),
         row_ranges(height, threads),
@@ -130,71 +144,3 @@ def _merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, row
             lambda low, high: kernels.merge_columns(products, squares, top, left, best, rows, low, high),
             row_ranges(width, threads),
         )
-
-
-def _knn_device(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidates from faiss or from blocks of products; their order from distances taken directly."""
-    kept = min(len(vectors), k + SPARE)
-    candidates = None
-    if vectors.device.type == "cuda":
-        candidates = _faiss_candidates(vectors, kept)
-    if candidates is None:
-        candidates = _blockwise_candidates(vectors, kept)
-    return ordered(vectors, candidates, k)
-
-
-def _blockwise_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor:
-    n = len(vectors)
-    squares = (vectors * vectors).sum(dim=1)
-    found = torch.empty((n, kept), dtype=torch.int64, device=vectors.device)
-    # A block of distances of at most 1 GiB.
-    step = max(1, min(n, 2**28 // n))
-    for low in range(0, n, step):
-        block = torch.addmm(squares, vectors[low : low + step], vectors.T, alpha=-2)
-        found[low : low + step] = block.topk(kept, dim=1, largest=False).indices
-    return found
-
-
-def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
-    """Ask faiss on the GPU that holds the vectors, without a copy; None where it cannot."""
-    import faiss
-
-    if kept > 2048 or getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
-        return None
-    import faiss.contrib.torch_utils  # teaches faiss to take tensors
-
-    device = vectors.device.index or 0
-    try:
-        resources = faiss.StandardGpuResources()
-        found = faiss.knn_gpu(resources, vectors, vectors, kept, device=device)[1]
-    except RuntimeError as error:  # a GPU that this faiss was not built for
-        warnings.warn(f"faiss failed on GPU {device}, using torch: {error}", stacklevel=2)
-        return None
-    return torch.as_tensor(found, device=vectors.device).to(torch.int64)
-
-
-def ordered(
-    vectors: torch.Tensor, candidates: torch.Tensor, k: int, *, rows: torch.Tensor | None = None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the k nearest of the candidates, int64 (m, kept), of ``rows`` (default: all vectors).
-
-    Distances are taken directly, without cancellation; ties go by index; a repeated candidate counts
-    once. The result is (indices int64 (m, k), distances float32 (m, k)).
-    """
-    own = torch.arange(len(vectors), device=vectors.device) if rows is None else rows
-    candidates = candidates.sort(dim=1).values
-    distances = torch.empty(candidates.shape, device=vectors.device)
-    # The gathered vectors take at most 256 MiB.
-    step = max(1, 2**26 // (candidates.shape[1] * vectors.shape[1]))
-    for low in range(0, len(own), step):
-        gathered = vectors[candidates[low : low + step]]
-        gathered -= vectors[own[low : low + step], None]
-        distances[low : low + step] = (gathered * gathered).sum(dim=2)
-    distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf
-    distances, order = distances.sort(dim=1, stable=True)
-    indices, distances = candidates.gather(1, order)[:, :k], distances[:, :k]
-    # So many copies of a vector that it is not among its own neighbours: it takes the last place.
-    lost = (indices != own[:, None]).all(dim=1)
-    indices[:, -1] = torch.where(lost, own, indices[:, -1])
-    distances[:, -1] = torch.where(lost, 0.0, distances[:, -1])
-    return indices.contiguous(), distances.contiguous()

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.distances import ApproximateNeighbours, knn
-from icsr_cli.distances.neighbours import _knn_device
+from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 
 
@@ -68,7 +71,7 @@ def test_ties_go_by_index(d, search):
         found = knn(features, k)
         indices, distances = found.indices, found.distances
     else:
-        indices, distances = (part.numpy() for part in _knn_device(torch.from_numpy(features), k))
+        indices, distances = (part.numpy() for part in search_device(torch.from_numpy(features), k))
     for row in range(300):
         copies = np.flatnonzero(source == source[row])
         np.testing.assert_array_equal(indices[row, : len(copies)], copies)
@@ -83,7 +86,7 @@ def test_more_copies_than_k(search):
     if search == "knn":
         found = knn(features, 5).indices
     else:
-        found = _knn_device(torch.from_numpy(features), 5)[0].numpy()
+        found = search_device(torch.from_numpy(features), 5)[0].numpy()
     for row in range(50):
         assert row in found[row]
     if search == "knn":
@@ -93,7 +96,7 @@ def test_more_copies_than_k(search):
 
 def test_other_devices_path_gives_the_same():
     features = torch.from_numpy(random_features(700, 48, 3))
-    indices, distances = _knn_device(features, 20)
+    indices, distances = search_device(features, 20)
     expected = knn(features, 20)
     assert torch.equal(indices, expected.indices)
     torch.testing.assert_close(distances, expected.distances, atol=1e-4, rtol=1e-5)
@@ -110,6 +113,17 @@ def test_same_kind_out():
     half = knn(torch.from_numpy(features).half().requires_grad_(), 5)
     assert half.distances.dtype == torch.float32
     assert not half.distances.requires_grad
+
+
+def test_no_torch_for_arrays():
+    """Importing it takes seconds and 0.7 GB; the CPU path does without."""
+    code = (
+        "import sys, numpy as np; from icsr_cli.distances import jaccard_similarity;"
+        "from icsr_cli.clustering import average_linkage;"
+        "s = jaccard_similarity(np.random.default_rng(0).standard_normal((60, 8)));"
+        "average_linkage(s, n_clusters=6); sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_does_not_change_its_input():

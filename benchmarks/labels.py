@@ -1,0 +1,319 @@
+"""The label engine beside a plain dense implementation: time, ratio and peak memory, in one run.
+
+    python benchmarks/labels.py                                  # 12,936 x 2,048, 6 cameras, both sides
+    python benchmarks/labels.py --sizes 4000 8000 16000 --d 512  # the engine alone, at several sizes
+
+Made-up features: people as points of a space of 64 dimensions, shifted by the camera, spread by pose,
+mixed into d dimensions with some noise. Each side runs in a process of its own, after a warm-up on a
+small input (compiled code is loaded then). Memory added is what the work takes at its peak beyond the
+libraries and the features. The dense side is numpy and scikit-learn, with loops over images as in the
+description of the method.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+STAGES = ("kNN", "Jaccard", "average linkage", "silhouette", "each camera", "nodes, refinement")
+
+
+def make_features(n, d, cameras, images_per_identity, seed):
+    """Give unit float32 (n, d), and the identity and camera of each row."""
+    rng = np.random.default_rng(seed)
+    people = max(2, n // images_per_identity)
+    ids, cams = rng.integers(0, people, n), rng.integers(0, cameras, n)
+    latent = rng.standard_normal((people, 64))[ids] + 0.5 * rng.standard_normal((cameras, 64))[cams]
+    latent += 0.5 * rng.standard_normal((n, 64))
+    mixing = rng.standard_normal((64, d)).astype(np.float32) / 8
+    features = latent.astype(np.float32) @ mixing
+    for low in range(0, n, 4096):
+        features[low : low + 4096] += 0.2 * rng.standard_normal(features[low : low + 4096].shape, np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    return features, ids, cams
+
+
+class Clock:
+    """Seconds per stage."""
+
+    def __init__(self):
+        self.seconds = dict.fromkeys(STAGES, 0.0)
+
+    def __call__(self, stage):
+        """Add the time of the block that follows to ``stage``."""
+        self.stage, self.start = stage, time.perf_counter()
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.seconds[self.stage] += time.perf_counter() - self.start
+
+
+# The engine -----------------------------------------------------------------------------------------
+
+
+def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None):
+    """Label each camera alone, then all images, and refine; give labels, refined labels and facts."""
+    from icsr_cli.clustering import average_linkage, silhouette
+    from icsr_cli.distances import jaccard_similarity, knn
+    from icsr_cli.refinement import information_nodes, node_scores, refine
+    from icsr_cli.types import Neighbours
+
+    local = np.empty(len(features), dtype=np.int64)
+    with clock("each camera"):
+        for camera in np.unique(cams):
+            rows = np.flatnonzero(cams == camera)
+            count = min(len(rows), max(2, len(rows) // 5))
+            local[rows] = average_linkage(jaccard_similarity(features[rows], k1, k2), n_clusters=count)
+    with clock("kNN"):
+        found = knn(features, k1, metric="cosine", approximate=approximate)
+    with clock("Jaccard"):
+        similarity = jaccard_similarity(features, k1, k2, neighbours=found)
+    with clock("average linkage"):
+        labels = average_linkage(similarity, n_clusters=clusters)
+    with clock("silhouette"):
+        score = silhouette(similarity, labels)
+    with clock("nodes, refinement"):
+        nearest = Neighbours(found.indices[:, :15], found.distances[:, :15])
+        refined, discarded = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))
+    facts = {
+        "silhouette": score,
+        "thrown out": int(discarded.sum()),
+        "pairs per image": similarity.nnz / len(features),
+    }
+    if approximate:
+        facts["recall"] = found.recall
+    return labels, refined, facts
+
+
+# The dense side -------------------------------------------------------------------------------------
+
+
+def dense_knn(features, k):
+    from sklearn.neighbors import NearestNeighbors
+
+    model = NearestNeighbors(n_neighbors=k, algorithm="brute", metric="sqeuclidean").fit(features)
+    return model.kneighbors(features)[::-1]
+
+
+def reciprocal(ranks, i, k):
+    forward = ranks[i, :k]
+    return forward[(ranks[forward, :k] == i).any(axis=1)]
+
+
+def dense_jaccard(features, ranks, k1, k2):
+    """Float32 (n, n) distances, by an (n, n) matrix of weights and two loops over the images."""
+    n, half = len(features), round(k1 / 2) + 1
+    full_sets = [reciprocal(ranks, i, k1) for i in range(n)]
+    half_sets = [reciprocal(ranks, i, half) for i in range(n)]
+    weights = np.zeros((n, n), dtype=np.float32)
+    for i in range(n):
+        members = full_sets[i]
+        for candidate in full_sets[i]:
+            other = half_sets[candidate]
+            if len(np.intersect1d(other, full_sets[i])) * 3 > len(other) * 2:
+                members = np.append(members, other)
+        members = np.unique(members)
+        scores = np.exp(-(2 - 2 * features[members] @ features[i]))
+        weights[i, members] = scores / scores.sum()
+    if k2 > 1:
+        averaged = np.empty_like(weights)
+        for i in range(n):
+            averaged[i] = weights[ranks[i, :k2]].mean(axis=0)
+        weights = averaged
+    columns = [np.flatnonzero(weights[:, j]) for j in range(n)]
+    distances = np.empty((n, n), dtype=np.float32)
+    for i in range(n):
+        shared = np.zeros(n, dtype=np.float32)
+        for j in np.flatnonzero(weights[i]):
+            shared[columns[j]] += np.minimum(weights[i, j], weights[columns[j], j])
+        distances[i] = 1 - shared / (2 - shared)
+    return distances.clip(0, out=distances)
+
+
+def dense_linkage(distances, clusters):
+    from sklearn.cluster import AgglomerativeClustering
+
+    model = AgglomerativeClustering(n_clusters=clusters, metric="precomputed", linkage="average")
+    return model.fit_predict(distances)
+
+
+def dense_scores(ranks, distances):
+    mean = distances.mean()
+    scores = np.zeros(len(ranks))
+    for i in range(len(ranks)):
+        for j, distance in zip(ranks[i], distances[i], strict=True):
+            if j != i and 1 - distance >= 0.5:
+                scores[i] += 1 / (distance + mean)
+    return scores
+
+
+def dense_refine(labels, local, cams, scores):
+    refined = labels.copy()
+    for cluster in np.unique(labels):
+        members = np.flatnonzero(labels == cluster)
+        node = members[np.argmax(scores[members])]
+        for image in members:
+            if cams[image] == cams[node] and local[image] != local[node]:
+                refined[image] = -1
+    return refined
+
+
+def dense_chain(features, cams, clusters, k1, k2, clock, approximate=None):
+    from sklearn.metrics import silhouette_score
+
+    local = np.empty(len(features), dtype=np.int64)
+    with clock("each camera"):
+        for camera in np.unique(cams):
+            rows = np.flatnonzero(cams == camera)
+            ranks, _ = dense_knn(features[rows], k1)
+            count = min(len(rows), max(2, len(rows) // 5))
+            local[rows] = dense_linkage(dense_jaccard(features[rows], ranks, k1, k2), count)
+    with clock("kNN"):
+        ranks, squared = dense_knn(features, k1)
+    with clock("Jaccard"):
+        distances = dense_jaccard(features, ranks, k1, k2)
+    with clock("average linkage"):
+        labels = dense_linkage(distances, clusters)
+    with clock("silhouette"):
+        np.fill_diagonal(distances, 0)
+        score = silhouette_score(distances, labels, metric="precomputed")
+    with clock("nodes, refinement"):
+        scores = dense_scores(ranks[:, :15], squared[:, :15] / 2)
+        refined = dense_refine(labels, local, cams, scores)
+    return labels, refined, {"silhouette": float(score), "thrown out": int((refined < 0).sum())}
+
+
+# Measuring ------------------------------------------------------------------------------------------
+
+SIDES = {"engine": engine_chain, "dense": dense_chain}
+
+
+def peak_memory():
+    """Give the most bytes this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def run_side(arguments):
+    """In a process of its own: print what it took as JSON, leave the labels beside the features."""
+    folder = Path(arguments.folder)
+    features, cams = np.load(folder / "features.npy"), np.load(folder / "cams.npy")
+    chain = SIDES[arguments.side]
+    small, _, small_cams = make_features(300, 16, 3, 10, 0)
+    chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), arguments.approximate)
+    loaded = peak_memory()
+    clock = Clock()
+    labels, refined, facts = chain(
+        features, cams, arguments.clusters, arguments.k1, arguments.k2, clock, arguments.approximate
+    )
+    peak = peak_memory()
+    np.savez(folder / f"{arguments.side}.npz", labels=labels, refined=refined)
+    json.dump({"seconds": clock.seconds, "peak": peak, "added": peak - loaded, **facts}, sys.stdout)
+
+
+def measure(side, arguments, folder, clusters):
+    command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
+    command += ["--k1", str(arguments.k1), "--k2", str(arguments.k2), "--clusters", str(clusters)]
+    if arguments.approximate:
+        command += ["--approximate", arguments.approximate]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        sys.exit(f"{side} side ended with code {result.returncode}:\n{result.stderr[-2000:]}")
+    return json.loads(result.stdout)
+
+
+def agreement(folder):
+    from sklearn.metrics import adjusted_rand_score
+
+    engine, dense = np.load(folder / "engine.npz"), np.load(folder / "dense.npz")
+    return {key: float(adjusted_rand_score(engine[key], dense[key])) for key in ("labels", "refined")}
+
+
+def compare(arguments, n):
+    clusters = arguments.clusters or max(2, n // 11)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        features, _, cams = make_features(
+            n, arguments.d, arguments.cameras, arguments.images_per_identity, arguments.seed
+        )
+        np.save(folder / "features.npy", features)
+        np.save(folder / "cams.npy", cams)
+        del features
+        results = {"engine": measure("engine", arguments, folder, clusters)}
+        if not arguments.engine_only:
+            results["dense"] = measure("dense", arguments, folder, clusters)
+            results["agreement"] = agreement(folder)
+    return results
+
+
+def show_comparison(arguments, n, results):
+    engine, dense = results["engine"], results["dense"]
+    print(f"{n:,} x {arguments.d:,}, {arguments.cameras} cameras, k1 = {arguments.k1}, k2 = {arguments.k2}")
+    print(f"{engine['pairs per image']:.0f} stored pairs per image\n")
+    print("| stage | dense, s | engine, s | ratio |\n| --- | ---: | ---: | ---: |")
+    rows = [(stage, dense["seconds"][stage], engine["seconds"][stage]) for stage in STAGES]
+    rows.append(("all", sum(dense["seconds"].values()), sum(engine["seconds"].values())))
+    for stage, slow, fast in rows:
+        print(f"| {stage} | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |")
+    for name, key in (("memory added, GB", "added"), ("peak of the process, GB", "peak")):
+        slow, fast = dense[key] / 1e9, engine[key] / 1e9
+        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |")
+    print(
+        f"\nsilhouette {dense['silhouette']:.6f} and {engine['silhouette']:.6f}; thrown out "
+        f"{dense['thrown out']} and {engine['thrown out']}; adjusted Rand index of the two clusterings "
+        f"{results['agreement']['labels']:.4f}, refined {results['agreement']['refined']:.4f}"
+    )
+
+
+def show_sizes(arguments, results):
+    print(f"d = {arguments.d:,}, {arguments.cameras} cameras, k1 = {arguments.k1}, k2 = {arguments.k2}\n")
+    print("| images | " + ", s | ".join(STAGES) + ", s | pairs per image | memory added, GB |")
+    print("| ---: " * (len(STAGES) + 3) + "|")
+    for n, result in results:
+        engine = result["engine"]
+        times = " | ".join(f"{engine['seconds'][stage]:.2f}" for stage in STAGES)
+        recall = f" (recall {engine['recall']:.3f})" if "recall" in engine else ""
+        print(
+            f"| {n:,}{recall} | {times} | {engine['pairs per image']:.0f} | {engine['added'] / 1e9:.2f} |",
+            flush=True,
+        )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--n", type=int, default=12_936, help="images")
+    parser.add_argument("--sizes", type=int, nargs="+", help="several n, the engine alone")
+    parser.add_argument("--d", type=int, default=2048, help="numbers per feature")
+    parser.add_argument("--cameras", type=int, default=6)
+    parser.add_argument("--k1", type=int, default=30)
+    parser.add_argument("--k2", type=int, default=6)
+    parser.add_argument("--clusters", type=int, help="clusters of the average linkage; default n / 11")
+    parser.add_argument("--images-per-identity", type=int, default=17)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--engine-only", action="store_true", help="leave the dense side out")
+    parser.add_argument("--approximate", choices=("hnsw", "ivf"), help="the engine's neighbours by an index")
+    parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        run_side(arguments)
+    elif arguments.sizes or arguments.engine_only:
+        arguments.engine_only = True
+        sizes = arguments.sizes or [arguments.n]
+        show_sizes(arguments, [(n, compare(arguments, n)) for n in sizes])
+    else:
+        show_comparison(arguments, arguments.n, compare(arguments, arguments.n))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+"""k nearest neighbours on any torch device."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from icsr_cli.distances.neighbours import SPARE
+
+
+def search_device(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Candidates from faiss or from blocks of products; their order from distances taken directly."""
+    kept = min(len(vectors), k + SPARE)
+    candidates = None
+    if vectors.device.type == "cuda":
+        candidates = _faiss_candidates(vectors, kept)
+    if candidates is None:
+        candidates = _blockwise_candidates(vectors, kept)
+    return ordered(vectors, candidates, k)
+
+
+def _blockwise_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor:
+    n = len(vectors)
+    squares = (vectors * vectors).sum(dim=1)
+    found = torch.empty((n, kept), dtype=torch.int64, device=vectors.device)
+    # A block of distances of at most 1 GiB.
+    step = max(1, min(n, 2**28 // n))
+    for low in range(0, n, step):
+        block = torch.addmm(squares, vectors[low : low + step], vectors.T, alpha=-2)
+        found[low : low + step] = block.topk(kept, dim=1, largest=False).indices
+    return found
+
+
+def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
+    """Ask faiss on the GPU that holds the vectors, without a copy; None where it cannot."""
+    import faiss
+
+    if kept > 2048 or getattr(faiss, "get_num_gpus", lambda: 0)() == 0:
+        return None
+    import faiss.contrib.torch_utils  # teaches faiss to take tensors
+
+    device = vectors.device.index or 0
+    try:
+        resources = faiss.StandardGpuResources()
+        found = faiss.knn_gpu(resources, vectors, vectors, kept, device=device)[1]
+    except RuntimeError as error:  # a GPU that this faiss was not built for
+        warnings.warn(f"faiss failed on GPU {device}, using torch: {error}", stacklevel=2)
+        return None
+    return torch.as_tensor(found, device=vectors.device).to(torch.int64)
+
+
+def ordered(
+    vectors: torch.Tensor, candidates: torch.Tensor, k: int, *, rows: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give the k nearest of the candidates, int64 (m, kept), of ``rows`` (default: all vectors).
+
+    Distances are taken directly, without cancellation; ties go by index; a repeated candidate counts
+    once. The result is (indices int64 (m, k), distances float32 (m, k)).
+    """
+    own = torch.arange(len(vectors), device=vectors.device) if rows is None else rows
+    candidates = candidates.sort(dim=1).values
+    distances = torch.empty(candidates.shape, device=vectors.device)
+    # The gathered vectors take at most 256 MiB.
+    step = max(1, 2**26 // (candidates.shape[1] * vectors.shape[1]))
+    for low in range(0, len(own), step):
+        gathered = vectors[candidates[low : low + step]]
+        gathered -= vectors[own[low : low + step], None]
+        distances[low : low + step] = (gathered * gathered).sum(dim=2)
+    distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf
+    distances, order = distances.sort(dim=1, stable=True)
+    indices, distances = candidates.gather(1, order)[:, :k], distances[:, :k]
+    # So many copies of a vector that it is not among its own neighbours: it takes the last place.
+    lost = (indices != own[:, None]).all(dim=1)
+    indices[:, -1] = torch.where(lost, own, indices[:, -1])
+    distances[:, -1] = torch.where(lost, 0.0, distances[:, -1])
+    return indices.contiguous(), distances.contiguous()
