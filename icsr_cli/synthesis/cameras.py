@@ -12,6 +12,9 @@ from icsr_cli.types import FloatArray
 
 #: Colour of a background without contrast, and the point around which contrast grows.
 GREY: Final = 0.45
+#: How much of the drawn contrast, and of the table's deviation from neutral light, strength 1 takes.
+_CONTRAST: Final = 0.25
+_SHIFT: Final = 0.3
 #: Values of the tone curve's input, 0 to 1 in so many steps.
 TONE_STEPS: Final = 4096
 #: The panorama is so many crops wide and so much of a crop higher than a crop.
@@ -83,7 +86,9 @@ def _generated(number: int) -> tuple[object, ...]:
 def gains(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
     """Give the factors of red, green and blue, float32 (cameras, 3), at the world's camera shift."""
     factors = cameras["gain"] * cameras["exposure"][:, None]
-    shifted: FloatArray = np.maximum(1 + (factors - 1) * world.camera_shift, 0.15).astype(np.float32)
+    shifted: FloatArray = np.maximum(1 + (factors - 1) * (_SHIFT * world.camera_shift), 0.15).astype(
+        np.float32
+    )
     return shifted
 
 
@@ -94,7 +99,7 @@ def tone_curves(world: World, cameras: npt.NDArray[np.void]) -> npt.NDArray[np.u
     """
     curves = []
     for gamma in cameras["gamma"].tolist():
-        exponent = max(1 + (gamma - 1) * world.camera_shift, 0.2)
+        exponent = max(1 + (gamma - 1) * (_SHIFT * world.camera_shift), 0.2)
         steps = ((step / (TONE_STEPS - 1)) ** exponent for step in range(TONE_STEPS))
         curves.append([round(255 * value) for value in steps])
     return np.array(curves, dtype=np.uint8)
@@ -108,7 +113,7 @@ def panoramas(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
     for number, camera in enumerate(cameras):
         views[number] = _panorama(camera, number, world.height, rows, columns)
     grey = np.float32(GREY)
-    contrasted: FloatArray = grey + (views - grey) * np.float32(world.background)
+    contrasted: FloatArray = grey + (views - grey) * np.float32(_CONTRAST * world.background)
     np.maximum(contrasted, np.float32(0.02), out=contrasted)
     np.minimum(contrasted, np.float32(0.98), out=contrasted)
     return contrasted

@@ -153,10 +153,10 @@ def _passes(
     shots["facing"] = world.view_spread * centred
     shots["stride"], shots["swing"] = 1 + spread(0.3), 1 + spread(0.4)
     shots["lean"] = spread(0.01)
-    habit = cameras["crop"][camera]
-    shots["shift_x"] = world.crop_jitter * (habit[:, 0] + spread(0.03))
-    shots["shift_y"] = world.crop_jitter * (habit[:, 1] + spread(0.025))
-    shots["scale"] = world.crop_jitter * (habit[:, 2] + spread(0.06))
+    habit = 0.7 * cameras["crop"][camera]
+    shots["shift_x"] = world.crop_jitter * (habit[:, 0] + spread(0.021))
+    shots["shift_y"] = world.crop_jitter * (habit[:, 1] + spread(0.0175))
+    shots["scale"] = world.crop_jitter * (habit[:, 2] + spread(0.042))
     shots["phase"] = 2 * random.random(count)
     shots["light"] = 1 + spread(0.05)
     shots["sun"] = spread(0.25)
@@ -181,9 +181,9 @@ def _vary_frames(
     shots["facing"] += world.view_spread * spread(0.12)
     walk = (shots["phase"] + 0.37 * step + spread(0.15)) % 2
     shots["phase"] = 2 * np.abs(walk - 1) - 1
-    shots["shift_x"] += world.crop_jitter * spread(0.015)
-    shots["shift_y"] += world.crop_jitter * spread(0.015)
-    shots["scale"] += world.crop_jitter * spread(0.03)
+    shots["shift_x"] += world.crop_jitter * spread(0.01)
+    shots["shift_y"] += world.crop_jitter * spread(0.01)
+    shots["scale"] += world.crop_jitter * spread(0.02)
     shots["light"] += spread(0.02)
     drift = step * 0.08 * world.width + spread(0.04 * world.width)
     moved = shots["background_x"] + np.round(drift).astype(np.int64)

@@ -30,10 +30,7 @@ PERSON: Final = np.dtype(
 _SKINS: Final = np.array([(0.88, 0.70, 0.58), (0.76, 0.56, 0.42), (0.52, 0.35, 0.25), (0.92, 0.76, 0.66)])
 _HAIRS: Final = np.array([(0.08, 0.07, 0.07), (0.24, 0.15, 0.09), (0.55, 0.40, 0.20), (0.50, 0.49, 0.48)])
 #: The colours that garments share.
-_CLOTHES: Final = np.array(
-    [(0.10, 0.10, 0.12), (0.82, 0.81, 0.78), (0.20, 0.27, 0.46), (0.62, 0.18, 0.18), (0.48, 0.48, 0.48),
-     (0.26, 0.42, 0.26)]
-)  # fmt: skip
+_CLOTHES: Final = np.array([(0.12, 0.12, 0.14), (0.72, 0.70, 0.66), (0.22, 0.30, 0.48), (0.55, 0.24, 0.22)])
 
 
 def draw_people(count: int, similarity: float, random: np.random.Generator) -> npt.NDArray[np.void]:

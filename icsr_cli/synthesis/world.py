@@ -67,9 +67,9 @@ class World:
     noise: float = 1.0
     resolution: float = 1.0
     crop_jitter: float = 1.0
-    occlusion: float = 0.15
-    view_spread: float = 1.0
-    garment_similarity: float = 0.8
+    occlusion: float = 0.08
+    view_spread: float = 0.4
+    garment_similarity: float = 0.95
     second_pass: float = 0.0
 
     def __post_init__(self) -> None:
@@ -125,15 +125,7 @@ class World:
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "hard": {
-        "background": 1.6,
-        "camera_shift": 1.6,
-        "blur": 1.3,
-        "noise": 1.3,
-        "occlusion": 0.35,
-        "crop_jitter": 1.3,
-        "garment_similarity": 0.9,
-    },
+    "hard": {"background": 2.0, "camera_shift": 1.7, "occlusion": 0.12, "view_spread": 0.5},
     "easy": {
         "background": 0.5,
         "camera_shift": 0.5,
@@ -141,8 +133,9 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "noise": 0.5,
         "resolution": 0.5,
         "crop_jitter": 0.5,
-        "occlusion": 0.05,
-        "garment_similarity": 0.4,
+        "occlusion": 0.0,
+        "view_spread": 0.25,
+        "garment_similarity": 0.8,
     },
     "market1501": {
         "train_identities": 751,
