@@ -43,6 +43,7 @@ def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
     device = vectors.device.index or 0
     try:
         resources = faiss.StandardGpuResources()
+        resources.setTempMemory(2**28)  # by default it takes 1.5 GB, beside a network in training
         found = faiss.knn_gpu(resources, vectors, vectors, kept, device=device)[1]
     except RuntimeError as error:  # a GPU that this faiss was not built for
         warnings.warn(f"faiss failed on GPU {device}, using torch: {error}", stacklevel=2)

@@ -125,6 +125,13 @@ def test_approximate_neighbours():
     assert abs(exact - found).sum() < 0.05 * exact.sum()
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_gpu_gives_the_same():
+    features = torch.from_numpy(clustered(2000, 64, 150, 7))
+    assert abs(jaccard_similarity(features.cuda()) - jaccard_similarity(features)).max() < 2e-5
+
+
 GOOD = clustered(10, 4, 3, 0)
 
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.distances import ApproximateNeighbours, knn
+from icsr_cli.distances import ApproximateNeighbours, knn, neighbours_torch
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 
@@ -100,6 +100,66 @@ def test_other_devices_path_gives_the_same():
     expected = knn(features, 20)
     assert torch.equal(indices, expected.indices)
     torch.testing.assert_close(distances, expected.distances, atol=1e-4, rtol=1e-5)
+
+
+class Resources:
+    def setTempMemory(self, size):  # noqa: N802 - the name of faiss
+        assert size <= 2**30
+
+
+def search_by_faiss(monkeypatch, answer):
+    """The path over faiss on a GPU, with faiss on the CPU in its place."""
+    import faiss
+    import faiss.contrib.torch_utils
+
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
+    monkeypatch.setattr(faiss, "StandardGpuResources", Resources)
+    monkeypatch.setattr(faiss, "knn_gpu", answer)
+    return neighbours_torch._faiss_candidates(torch.from_numpy(random_features(200, 16, 0)), 15)
+
+
+def test_candidates_from_faiss(monkeypatch):
+    def answer(resources, queries, base, k, device):
+        import faiss
+
+        assert isinstance(resources, Resources)
+        assert device == 0
+        return faiss.knn(queries, base, k)
+
+    candidates = search_by_faiss(monkeypatch, answer)
+    features = torch.from_numpy(random_features(200, 16, 0))
+    indices, distances = neighbours_torch.ordered(features, candidates, 10)
+    expected = knn(features, 10)
+    assert torch.equal(indices, expected.indices)
+    torch.testing.assert_close(distances, expected.distances, atol=1e-4, rtol=1e-5)
+
+
+def test_faiss_that_fails_on_its_gpu(monkeypatch):
+    def answer(*_, **__):
+        raise RuntimeError("no kernel image")
+
+    with pytest.warns(UserWarning, match="faiss failed on GPU 0, using torch: no kernel image"):
+        assert search_by_faiss(monkeypatch, answer) is None
+
+
+def test_no_faiss_gpu():
+    import faiss
+
+    if faiss.get_num_gpus():
+        pytest.skip("faiss has GPUs here")
+    assert neighbours_torch._faiss_candidates(torch.ones(3, 2), 2) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_gpu_gives_the_same(metric):
+    features = torch.from_numpy(random_features(3000, 64, 0))
+    found = knn(features.cuda(), 20, metric=metric)
+    expected = knn(features, 20, metric=metric)
+    assert found.indices.is_cuda
+    assert torch.equal(found.indices.cpu(), expected.indices)
+    torch.testing.assert_close(found.distances.cpu(), expected.distances, atol=1e-4, rtol=1e-5)
 
 
 def test_same_kind_out():
