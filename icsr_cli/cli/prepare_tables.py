@@ -47,7 +47,7 @@ def show_list(data_root: Path, as_json: bool) -> None:
         "published",
         "images",
         "pixels",
-        "",
+        "where",
     )
     print_table(f"Data sets under {data_root}", columns, rows)
 

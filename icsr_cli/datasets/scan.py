@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icsr_cli.errors import DatasetError
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 #: Folders that no data set keeps images in.
 _IGNORED_FOLDERS = frozenset({"__MACOSX", "pixels"})
 

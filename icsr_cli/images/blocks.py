@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         return
     # Never fork: torch's threads and CUDA do not survive it.
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_ignore_interrupt) as pool:
+    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_process) as pool:
         futures = [pool.submit(_decode_block, job) for job in jobs]
         try:
             for future in as_completed(futures):
@@ -80,8 +81,17 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
             raise
 
 
-def _ignore_interrupt() -> None:
+def _start_process() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops, after the blocks under way
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this a killed parent leaves processes that wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _decode_block(job: Job) -> Result:

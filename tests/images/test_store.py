@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
+import subprocess
+import sys
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -248,6 +251,28 @@ def test_a_killed_process_is_said(split, folder, monkeypatch):
     monkeypatch.setattr(blocks, "as_completed", broken)
     with pytest.raises(DatasetError, match="was killed, often for want of memory"):
         open_pixels(split, folder, 8, 6, name="train", workers=2)
+
+
+ORPHAN = """
+import os, signal, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from icsr_cli.images.blocks import _start_process
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_start_process)
+    print(pool.submit(os.getpid).result(), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_with_a_killed_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(ORPHAN)
+    environment = {**os.environ, "PYTHONPATH": str(Path(store.__file__).parents[2])}
+    command = [sys.executable, str(tmp_path / "parent.py")]
+    # The worker holds the same standard output: the pipe ends only when it has ended too.
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == -signal.SIGKILL
+    assert int(run.stdout) > 0
 
 
 def spoil(split: Split, rows: list[int]) -> None:
