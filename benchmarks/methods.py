@@ -57,7 +57,9 @@ METHODS = {
 class World:
     """One synthetic world on disk, and what was trained on it; cam stages are trained once."""
 
-    def __init__(self, folder: Path, preset: str, seed: int, assignments: Sequence[str]) -> None:
+    def __init__(
+        self, folder: Path, preset: str, seed: int, assignments: Sequence[str], dials: Sequence[str]
+    ) -> None:
         from icsr_cli import datasets
         from icsr_cli.progress import SilentProgress
         from icsr_cli.recipes.preparation import prepare_synthetic
@@ -65,7 +67,8 @@ class World:
         from icsr_cli.synthesis import World as Dials
 
         self.folder, self.seed, self.assignments = folder, seed, assignments
-        prepare_synthetic(Dials.preset(preset, seed=seed), folder / "data", workers=1)
+        changed = {name: json.loads(value) for name, value in (dial.split("=", 1) for dial in dials)}
+        prepare_synthetic(Dials.preset(preset, seed=seed, **changed), folder / "data", workers=1)
         self.dataset = datasets.load("synthetic", folder / "data")
         self.workplace = Workplace(folder / "data", None, SilentProgress())
         self.cam_runs: dict[str, tuple[Any, float]] = {}
@@ -229,15 +232,15 @@ def trained(world: World, key: str, method: Method) -> tuple[Any, dict[str, Any]
     return network, figures
 
 
-def measure(job: tuple[str, int, str, tuple[str, ...], int, str]) -> list[dict[str, Any]]:
+def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str]) -> list[dict[str, Any]]:
     """Measure the methods on one world, in this process."""
-    preset, seed, keys, assignments, threads, parent = job
+    preset, seed, keys, assignments, dials, threads, parent = job
     import torch
 
     torch.set_num_threads(threads)
     lines = []
     with tempfile.TemporaryDirectory(dir=parent or None) as name:
-        world = World(Path(name), preset, seed, assignments)
+        world = World(Path(name), preset, seed, assignments, dials)
         for key in keys.split(","):
             method = METHODS[key]
             started = time.perf_counter()
@@ -294,13 +297,22 @@ def main() -> None:
     parser.add_argument("--seeds", default="1,2,3", help="worlds")
     parser.add_argument("--methods", default=",".join(METHODS), help="which lines of the table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
+    parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help="change the world")
     parser.add_argument("--jobs", type=int, default=1, help="worlds at a time, one process each")
     parser.add_argument("--threads", type=int, default=1, help="threads of each process")
     parser.add_argument("--folder", default="", help="where the worlds are rendered; a temporary folder")
     parser.add_argument("--out", type=Path, help="write the lines as JSON")
     options = parser.parse_args()
     jobs = [
-        (options.preset, int(seed), options.methods, tuple(options.set), options.threads, options.folder)
+        (
+            options.preset,
+            int(seed),
+            options.methods,
+            tuple(options.set),
+            tuple(options.dial),
+            options.threads,
+            options.folder,
+        )
         for seed in options.seeds.split(",")
     ]
     # Spawned, not forked: torch's threads do not survive a fork.

@@ -140,11 +140,7 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
             key: line[key]
             for key in ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
         }
-        if "quality" in line:
-            row |= {
-                "NMI global": line["quality"]["global"]["nmi"],
-                "NMI refined": line["quality"]["refined"]["nmi"],
-            }
+        row |= {f"NMI {name}": part["nmi"] for name, part in line.get("quality", {}).items()}
         rows.append(row)
     print_table("Epochs", _titles(rows[0]), [list(row.values()) for row in rows])
 

@@ -96,7 +96,7 @@ def cam(
     from icsr_cli.recipes.training import Workplace, run_cam_stage
 
     progress = make_progress(quiet, as_json)
-    data = open_dataset(dataset or _dataset_of(run, runs_root, "cam", resume), data_root, progress)
+    data = open_dataset(_dataset_of(dataset, run, runs_root, "cam", resume), data_root, progress)
     options = _stage_options(
         "cam",
         model__arch=arch,
@@ -174,7 +174,7 @@ def global_(
     from icsr_cli.recipes.training import Workplace, run_global_stage
 
     progress = make_progress(quiet, as_json)
-    data = open_dataset(dataset or _dataset_of(run, runs_root, "global", resume), data_root, progress)
+    data = open_dataset(_dataset_of(dataset, run, runs_root, "global", resume), data_root, progress)
     options = _stage_options(
         "global",
         model__arch=arch,
@@ -229,14 +229,16 @@ def _device(device: str | None, gpus: str | None) -> str | None:
     return f"cuda:{numbers[0]}"
 
 
-def _dataset_of(run: Path | None, runs_root: Path, stage: str, resume: bool) -> str | None:
-    """Give the data set of the run that is resumed; None for a new run."""
+def _dataset_of(
+    dataset: str | None, run: Path | None, runs_root: Path, stage: str, resume: bool
+) -> str | None:
+    """Give the data set that was named, or that of the run to go on with; None for the one prepared last."""
     if run is not None and not resume:
         raise UsageError(
             f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
         )
-    if not resume:
-        return None
+    if dataset is not None or not resume:
+        return dataset
     from icsr_cli.runs import newest, open_run
 
     return (open_run(run) if run else newest(runs_root, stage=stage, file="settings.yaml")).dataset
@@ -313,7 +315,7 @@ def _show_local_labels(folder: RunFolder, table: Any, as_json: bool) -> None:
     import numpy as np
 
     from icsr_cli.cli.console import print_json, print_table
-    from icsr_cli.metrics import label_quality
+    from icsr_cli.metrics import judge
 
     rows = []
     for camera in sorted(set(table.cameras.tolist())):
@@ -326,8 +328,11 @@ def _show_local_labels(folder: RunFolder, table: Any, as_json: bool) -> None:
             "unlabelled": int((labels < 0).sum()),
         }
         if table.has_identities:
-            quality = label_quality(labels, table.identities[own])
-            row |= {"NMI": quality.nmi, "pairwise F": quality.pairwise_f}
+            quality = judge(labels, table.identities[own])
+            row |= {
+                "NMI": quality.nmi if quality else float("nan"),
+                "pairwise F": quality.pairwise_f if quality else float("nan"),
+            }
         rows.append(row)
     if as_json:
         print_json({"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows})
@@ -344,7 +349,7 @@ def _show_global(folder: RunFolder, dim: int, as_json: bool) -> None:
     last = folder.metrics()[-1]
     keys = ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
     row = {key: last[key] for key in keys}
-    if "quality" in last:
+    if "refined" in last.get("quality", ()):
         row["NMI"] = last["quality"]["refined"]["nmi"]
     if as_json:
         print_json({"run": str(folder.path), "features": dim, **row})

@@ -1,6 +1,6 @@
 """Measures of what was learnt: retrieval (mAP, CMC, mINP, re-ranking) and the quality of labels."""
 
-from icsr_cli.metrics.quality import LabelQuality, label_quality
+from icsr_cli.metrics.quality import LabelQuality, judge, label_quality
 from icsr_cli.metrics.ranking import (
     Ranking,
     rank,
@@ -13,6 +13,7 @@ from icsr_cli.metrics.reranking import rerank
 __all__ = [
     "LabelQuality",
     "Ranking",
+    "judge",
     "label_quality",
     "rank",
     "rank_by_camera",

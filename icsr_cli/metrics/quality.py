@@ -92,6 +92,14 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
     )
 
 
+def judge(labels: object, ids: object) -> LabelQuality | None:
+    """As ``label_quality``, but None where no image has both a label and a known identity."""
+    clusters, identities = np.asarray(labels), np.asarray(ids)
+    if not ((clusters > NO_CLUSTER) & (identities != UNKNOWN_IDENTITY)).any():
+        return None
+    return label_quality(clusters, identities)
+
+
 def _sizes(names: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
     """Per cell of the contingency table: the size of its whole row (or column)."""
     _, inverse = np.unique(names, return_inverse=True)

@@ -20,7 +20,7 @@ from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import TrainingError
 from icsr_cli.features import extract
 from icsr_cli.images.sampler import identity_batches
-from icsr_cli.metrics import label_quality
+from icsr_cli.metrics import judge
 from icsr_cli.models import Network, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import (
@@ -299,12 +299,13 @@ def _figures(
             for labels, (clusters, value) in zip(found, current, strict=True)
         },
     }
-    if split.has_identities:
-        qualities = [
-            label_quality(clusters, split.identities[labels.rows])
-            for labels, (clusters, _) in zip(found, current, strict=True)
-        ]
-        figures["nmi"] = float(np.mean([quality.nmi for quality in qualities]))
-        for labels, quality in zip(found, qualities, strict=True):
-            figures["cameras"][str(labels.camera)]["quality"] = quality.as_dict()
+    judged = {
+        str(labels.camera): quality
+        for labels, (clusters, _) in zip(found, current, strict=True)
+        if (quality := judge(clusters, split.identities[labels.rows])) is not None
+    }
+    for camera, quality in judged.items():
+        figures["cameras"][camera]["quality"] = quality.as_dict()
+    if judged:
+        figures["nmi"] = float(np.mean([quality.nmi for quality in judged.values()]))
     return figures

@@ -20,7 +20,6 @@ from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import TrainingError
 from icsr_cli.features import extract
 from icsr_cli.images.sampler import identity_batches
-from icsr_cli.metrics import label_quality
 from icsr_cli.models import Network, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import (
@@ -37,8 +36,9 @@ from icsr_cli.recipes.steps import (
     training_state,
 )
 from icsr_cli.refinement import information_nodes, node_scores, refine
-from icsr_cli.runs import RunFolder, tabulate, write_labels
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray, Split
+from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
+from icsr_cli.runs.quality import quality
+from icsr_cli.types import BoolArray, IntArray, Split
 
 STAGE = 2
 
@@ -113,7 +113,7 @@ def train_global_stage(stage: GlobalStage) -> Network:
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "discarded", "noise") if key in figures
         }
-        if "quality" in figures:
+        if "refined" in figures.get("quality", ()):
             shown["nmi"] = figures["quality"]["refined"]["nmi"]
         stage.progress.report(f"Epoch {epoch}/{stage.own.epochs}", shown)
     return network
@@ -183,7 +183,7 @@ def _epoch(
         "labels": labelled - extracted,
         "training": trained - labelled,
     }
-    return {"loss": loss, **_figures(stage.split, found, stage.local), "seconds": seconds}
+    return {"loss": loss, **_figures(found, table), "seconds": seconds}
 
 
 def label_images(
@@ -242,7 +242,7 @@ def _batches(stage: GlobalStage, labels: IntArray, generator: np.random.Generato
         yield [Part(0, batch, labels[batch])]
 
 
-def _figures(split: Split, found: EpochLabels, local: IntArray | None) -> dict[str, Any]:
+def _figures(found: EpochLabels, table: LabelTable) -> dict[str, Any]:
     """Count what the labels are; against the truth where it is known (shown, never used)."""
     figures: dict[str, Any] = {
         "clusters": int(found.clusters.max(initial=-1)) + 1,
@@ -252,16 +252,5 @@ def _figures(split: Split, found: EpochLabels, local: IntArray | None) -> dict[s
         "nodes": len(found.nodes),
         "silhouette": found.silhouette,
     }
-    if split.has_identities:
-        figures["quality"] = {
-            "global": label_quality(found.clusters, split.identities).as_dict(),
-            "refined": label_quality(found.labels, split.identities).as_dict(),
-        }
-        if local is not None:
-            # A local cluster, like the truth it is held against, means something only within its camera.
-            cameras = int(split.cameras.max()) + 1
-            own = np.where(local >= 0, local * cameras + split.cameras, NO_CLUSTER)
-            known = split.identities != UNKNOWN_IDENTITY
-            truth = np.where(known, split.identities * cameras + split.cameras, UNKNOWN_IDENTITY)
-            figures["quality"]["local"] = label_quality(own, truth).as_dict()
-    return figures
+    judged = {name: part.as_dict() for name, part in quality(table).items() if part is not None}
+    return figures | ({"quality": judged} if judged else {})

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
-from icsr_cli.metrics import LabelQuality, label_quality
 from icsr_cli.runs import LabelTable
+from icsr_cli.runs.quality import local_codes, quality
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray
 
 #: What became of an image: trained on; thrown out by the refinement; in no cluster; an information node.
@@ -126,25 +126,6 @@ def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
     return tuple(_camera_row(select(table, table.cameras == camera)) for camera in np.unique(table.cameras))
 
 
-def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
-    """Judge the ``global``, ``local`` and ``refined`` labels; None where there is nothing to judge.
-
-    Local labels are judged within each camera: images of one person under two cameras are two truths, as
-    no local cluster could hold both.
-    """
-    identities = table.identities
-    if not table.has_identities:
-        return dict.fromkeys(("global", "local", "refined"))
-    within_camera = np.where(
-        identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, _pair_codes(table.cameras, identities)
-    )
-    return {
-        "global": _judge(table.clusters, identities),
-        "local": _judge(local_codes(table), within_camera),
-        "refined": _judge(table.labels, identities),
-    }
-
-
 def largest_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
     """Give the ``count`` clusters of most images, before the refinement; ties by number."""
     figures = _ClusterFigures(table)
@@ -221,22 +202,6 @@ def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTa
     )
 
 
-def local_codes(table: LabelTable) -> IntArray:
-    """Give each image one number for its camera and local cluster together, -1 where it has none."""
-    codes = _pair_codes(table.cameras, table.local_clusters)
-    return np.where(table.local_clusters == NO_CLUSTER, NO_CLUSTER, codes)
-
-
-def _pair_codes(first: IntArray, second: IntArray) -> IntArray:
-    """Give each distinct pair a number, from 0."""
-    if len(first) == 0:
-        return np.empty(0, dtype=np.int64)
-    one = np.unique(first, return_inverse=True)[1].astype(np.int64)
-    others, other = np.unique(second, return_inverse=True)
-    codes: IntArray = np.unique(one * len(others) + other, return_inverse=True)[1].astype(np.int64)
-    return codes
-
-
 def _distinct(labels: IntArray) -> int:
     return len(np.unique(labels[labels != NO_CLUSTER]))
 
@@ -265,11 +230,6 @@ def _camera_row(table: LabelTable) -> CameraRow:
         local_clusters=_distinct(table.local_clusters),
         identities=_distinct(table.identities) if table.has_identities else None,
     )
-
-
-def _judge(labels: IntArray, identities: IntArray) -> LabelQuality | None:
-    judged = (labels > NO_CLUSTER) & (identities != UNKNOWN_IDENTITY)
-    return label_quality(labels, identities) if judged.any() else None
 
 
 def _require(wanted: int, present: IntArray, what: str) -> None:

@@ -1,0 +1,44 @@
+"""The labels of a table against the truth, where somebody knows it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from icsr_cli.metrics import LabelQuality, judge
+from icsr_cli.runs.labels import LabelTable
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
+
+
+def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
+    """Judge the ``global``, ``local`` and ``refined`` labels; None where there is nothing to judge.
+
+    Local labels are judged within each camera: images of one person under two cameras are two truths, as
+    no local cluster could hold both.
+    """
+    identities = table.identities
+    if not table.has_identities:
+        return dict.fromkeys(("global", "local", "refined"))
+    within_camera = np.where(
+        identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, _pair_codes(table.cameras, identities)
+    )
+    return {
+        "global": judge(table.clusters, identities),
+        "local": judge(local_codes(table), within_camera),
+        "refined": judge(table.labels, identities),
+    }
+
+
+def local_codes(table: LabelTable) -> IntArray:
+    """Give each image one number for its camera and local cluster together, -1 where it has none."""
+    codes = _pair_codes(table.cameras, table.local_clusters)
+    return np.where(table.local_clusters == NO_CLUSTER, NO_CLUSTER, codes)
+
+
+def _pair_codes(first: IntArray, second: IntArray) -> IntArray:
+    """Give each distinct pair a number, from 0."""
+    if len(first) == 0:
+        return np.empty(0, dtype=np.int64)
+    one = np.unique(first, return_inverse=True)[1].astype(np.int64)
+    others, other = np.unique(second, return_inverse=True)
+    codes: IntArray = np.unique(one * len(others) + other, return_inverse=True)[1].astype(np.int64)
+    return codes

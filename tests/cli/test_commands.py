@@ -1,0 +1,266 @@
+"""The commands as a user runs them: output, files, exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+from safetensors.torch import load_file
+from typer.testing import CliRunner, Result
+
+from icsr_cli.cli.main import app
+
+SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+
+
+def icsr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def places(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    runs = tmp_path_factory.mktemp("runs")
+    return ["--data-root", str(tiny_root), "--runs", str(runs)]
+
+
+@pytest.fixture(scope="module")
+def trained(places: list[str]) -> dict[str, dict[str, object]]:
+    cam = icsr("train", "cam", "-d", "tiny", *SETTINGS, "--json", *places)
+    assert cam.exit_code == 0, cam.output
+    own = icsr("train", "global", "-d", "tiny", *SETTINGS, "--json", *places)
+    assert own.exit_code == 0, own.output
+    return {"cam": json.loads(cam.stdout), "global": json.loads(own.stdout)}
+
+
+def test_help_needs_no_heavy_library() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from icsr_cli.cli.main import app\n"
+        "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
+        "heavy = ('torch', 'faiss', 'numpy', 'scipy', 'numba', 'sklearn')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["", "prepare", "prepare market1501", "train", "train cam", "train global", "labels", "labels inspect",
+     "labels generate", "eval", "demo"],
+)  # fmt: skip
+def test_every_command_has_help(command: str) -> None:
+    result = icsr(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_version() -> None:
+    assert icsr("--version").stdout.startswith("icsr 0.")
+
+
+def test_both_stages_write_their_runs(trained: dict[str, dict[str, object]]) -> None:
+    cam, own = (Path(str(trained[stage]["run"])) for stage in ("cam", "global"))
+    for run in (cam, own):
+        for name in (
+            "run.json",
+            "settings.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "log.txt",
+            "last.safetensors",
+        ):
+            assert (run / name).is_file(), name
+        assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert (cam / "labels" / "local.csv").is_file()
+    assert sorted(path.name for path in (own / "labels").iterdir()) == [f"epoch_00{i}.csv" for i in (1, 2, 3)]
+    assert json.loads((own / "run.json").read_text())["local"] == str(cam / "labels" / "local.csv")
+    assert not list(cam.rglob("*.tmp"))
+
+
+def test_eval_takes_the_newest_run_a_run_or_a_file(
+    trained: dict[str, dict[str, object]], places: list[str]
+) -> None:
+    run = Path(str(trained["global"]["run"]))
+    answers = [
+        icsr("eval", *which, "-d", "tiny", "--json", *places)
+        for which in ([], ["--resume"], ["--resume", run], [run / "last.safetensors", "--resume"])
+    ]
+    assert [answer.exit_code for answer in answers] == [0] * 4
+    figures = [json.loads(answer.stdout)["plain"] for answer in answers]
+    assert figures[0] == figures[1] == figures[2]
+    assert figures[0] == figures[3]  # the last epoch is the best one by default
+    table = icsr("eval", "-d", "tiny", "--rerank", *places)
+    assert "Rank-1" in table.stdout
+    assert "re-ranking" in table.stdout
+
+
+def test_eval_opens_published_checkpoints(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    weights = load_file(Path(str(trained["global"]["run"])) / "last.safetensors")
+    published = {f"module.{name}": value for name, value in weights.items()}
+    file = tmp_path / "model_best.pth.tar"
+    torch.save({"state_dict": published, "epoch": 3, "best_mAP": 0.5}, file)
+    size = ("--height", 32, "--width", 16)
+    ours = icsr("eval", "-d", "tiny", "--json", *places)
+    theirs = icsr("eval", "-d", "tiny", "--resume", file, *size, "--json", *places)
+    assert theirs.exit_code == 0, theirs.output
+    assert json.loads(ours.stdout)["plain"] == json.loads(theirs.stdout)["plain"]
+
+
+def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]) -> None:
+    whole = icsr("labels", "inspect", "--json", "--runs", places[3])
+    assert whole.exit_code == 0, whole.output
+    found = json.loads(whole.stdout)
+    assert [line["epoch"] for line in found["epochs"]] == [1, 2, 3]
+    cluster = found["largest_clusters"][0]["cluster"]
+    one = json.loads(icsr("labels", "inspect", "--cluster", cluster, "--json", "--runs", places[3]).stdout)
+    assert len(one["images"]) == found["largest_clusters"][0]["images"]
+    for options in (
+        [],
+        ["--epoch", 1],
+        ["--camera", 0],
+        ["--discarded"],
+        ["--compare", 1],
+        ["--cluster", cluster],
+    ):
+        result = icsr("labels", "inspect", *options, "--runs", places[3])
+        assert result.exit_code == 0, result.output
+        assert "epoch_00" in result.stdout
+    local = icsr("labels", "inspect", trained["cam"]["run"])
+    assert local.exit_code == 0
+    assert "local.csv" in local.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ("labels inspect --epoch 9", 1, "has no labels of epoch 9"),
+        ("labels inspect --cluster 999", 1, "999"),
+        ("labels inspect --cluster 1 --camera 2", 2, "Give one of"),
+        ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
+        ("eval -d unknown", 1, "unknown"),
+        ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),
+        ("train cam -d tiny -a resnet51", 1, "resnet50"),
+        ("train cam -d tiny --cameras 7", 2, "no camera [7]"),
+        ("train cam -d tiny --cameras x", 2, "--cameras takes"),
+        ("train cam -d tiny --gpus 0,1", 2, "one GPU"),
+        ("train cam -d tiny --gpus 0 --device cpu", 2, "give one of them"),
+        ("train cam -d tiny --device cuda:7", 2, "cuda:7"),
+        ("train cam -d tiny run_without_resume", 2, "add --resume"),
+        ("train cam -d tiny --init /nowhere.pth", 1, "/nowhere.pth"),
+        ("train global -d tiny --clusterer dbscam", 2, "dbscan"),
+        ("train global -d tiny --clusterer dbscan --set global.clustering.options.epz=1", 2, "'eps'"),
+        ("train global -d tiny --local /nowhere", 1, "/nowhere"),
+        ("train global -d tiny --select median", 2, "select"),
+        ("train nonsense", 2, "nonsense"),
+    ],
+)  # fmt: skip
+def test_wrong_use_gets_one_message(
+    trained: dict[str, dict[str, object]], places: list[str], arguments: str, code: int, words: str
+) -> None:
+    words_of = arguments.split()
+    own = places[2:] if words_of[0] == "labels" else places
+    settings = SETTINGS if words_of[0] == "train" and len(words_of) > 2 else []
+    result = icsr(words_of[0], words_of[1], *settings, *words_of[2:], *own)
+    assert result.exit_code == code, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+
+
+def test_nothing_prepared_names_the_command(tmp_path: Path) -> None:
+    result = icsr("train", "cam", "--data-root", tmp_path)
+    assert result.exit_code == 1
+    assert "icsr prepare" in result.stderr
+
+
+def test_no_cam_run_names_the_command(tiny_root: Path, tmp_path: Path) -> None:
+    result = icsr("train", "global", "-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path)
+    assert result.exit_code == 1
+    assert "icsr train cam -d tiny" in result.stderr
+    assert not list(tmp_path.rglob("run.json"))
+
+
+def test_the_data_set_prepared_last_is_said(places: list[str], tmp_path: Path) -> None:
+    result = icsr("train", "cam", *SETTINGS, "--set", "cam.epochs=1", *places[:2], "--runs", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0].startswith("Data set: tiny (prepared last)")
+
+
+def test_a_run_is_not_resumed_with_other_settings(
+    trained: dict[str, dict[str, object]], places: list[str]
+) -> None:
+    run = trained["cam"]["run"]
+    result = icsr("train", "cam", run, "--resume", "--epochs", 7, "--lr", 0.5, *places)
+    assert result.exit_code == 2
+    assert "cam.epochs: 3 in the run, 7 asked for" in result.stderr
+    assert "cam.optimizer.lr" in result.stderr
+    again = icsr("train", "cam", run, "--resume", *places)
+    assert again.exit_code == 0, again.output
+    wrong = icsr("train", "global", run, "--resume", *places)
+    assert wrong.exit_code == 2
+    assert "cam run" in wrong.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "icsr_cli", "train", "cam", "--data-root", str(tmp_path), "--debug"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_saves_and_resume_ends_the_same(
+    places: list[str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """A real process, a real signal in the middle of training, then --resume."""
+    options = ["--set", "cam.epochs=6", "--set", "cam.iters=12", *places[:2], "-d", "tiny"]
+    command = [sys.executable, "-m", "icsr_cli", "train", "cam", *SETTINGS, *options]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    runs = tmp_path / "runs"
+    with subprocess.Popen(
+        [*command, "--runs", str(runs), "--name", "a"], stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        metrics = runs / "tiny" / "cam" / "a" / "metrics.jsonl"
+        deadline = time.monotonic() + 120
+        while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert "--resume" in errors
+    assert "Traceback" not in errors
+    finished = len(metrics.read_text().splitlines())
+    assert 1 <= finished < 6
+    resumed = subprocess.run(
+        [sys.executable, "-m", "icsr_cli", "train", "cam", "--resume", "--runs", str(runs), *places[:2]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    whole = subprocess.run(
+        [*command, "--runs", str(runs), "--name", "b"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+    )
+    assert whole.returncode == 0, whole.stderr
+    first, second = (load_file(runs / "tiny" / "cam" / name / "last.safetensors") for name in ("a", "b"))
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    labels = [(runs / "tiny" / "cam" / name / "labels" / "local.csv").read_text() for name in ("a", "b")]
+    assert labels[0] == labels[1]
