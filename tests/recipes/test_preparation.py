@@ -374,3 +374,17 @@ def test_file_rights_that_forbid(tmp_path):
     with pytest.raises(DatasetError, match="Cannot list the folder"):
         prepare("market1501", root, tmp_path / "data", size=SIZE)
     (root / "query").chmod(0o755)
+
+
+def test_an_archive_at_the_published_place_is_found(tmp_path):
+    place = tmp_path / "data" / "market1501" / "Market-1501-v15.09.15.zip"
+    place.parent.mkdir(parents=True)
+    archive(market(tmp_path / "M"), place)
+    assert prepare("market1501", None, tmp_path / "data", size=SIZE).splits[0].images == 6
+
+
+def test_an_incomplete_folder_at_the_published_place_is_said(tmp_path):
+    market(tmp_path / "data" / "market1501" / "Market-1501-v15.09.15")
+    next((tmp_path / "data").rglob("query")).rename(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="incomplete: query is missing"):
+        prepare("market1501", None, tmp_path / "data", size=SIZE)
