@@ -147,10 +147,11 @@ def _passes(
 
     shots = np.zeros(count, SHOT)
     shots["person"], shots["camera"], shots["visible"] = person, camera, 1
-    # Half the people walk the way the camera looks at from behind, half the other way.
+    # Half the people walk the camera's way, half the other.
     along = cameras["facing"][camera] + 2 * (random.random(count) < 0.5) + spread(0.6)
     centred = (along + 2) % 4 - 2
-    shots["facing"] = world.view_spread * centred
+    anywhere = random.random(count) < world.view_spread
+    shots["facing"] = np.where(anywhere, centred, 0.5 * world.view_spread * centred)
     shots["stride"], shots["swing"] = 1 + spread(0.3), 1 + spread(0.4)
     shots["lean"] = spread(0.01)
     habit = 0.7 * cameras["crop"][camera]

@@ -43,7 +43,8 @@ class World:
 
     Difficulty, as shares (0 to 1)
         ``occlusion``: passes in which the camera's furniture stands in front of the person.
-        ``view_spread``: 0 everybody faces the camera, 1 all directions.
+        ``view_spread``: passes seen from any side, also from behind; the others are seen from the front,
+        turned by up to this many quarter turns.
         ``garment_similarity``: 0 every garment has its own colour, 1 all share a small palette.
         ``second_pass``: people who go through a camera twice, in different directions.
     """
@@ -67,8 +68,8 @@ class World:
     noise: float = 1.0
     resolution: float = 1.0
     crop_jitter: float = 1.0
-    occlusion: float = 0.08
-    view_spread: float = 0.4
+    occlusion: float = 0.05
+    view_spread: float = 0.25
     garment_similarity: float = 0.95
     second_pass: float = 0.0
 
@@ -125,7 +126,7 @@ class World:
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "hard": {"background": 2.0, "camera_shift": 1.7, "occlusion": 0.12, "view_spread": 0.5},
+    "hard": {"background": 2.0, "camera_shift": 1.7, "occlusion": 0.1, "view_spread": 0.4},
     "easy": {
         "background": 0.5,
         "camera_shift": 0.5,
@@ -134,7 +135,7 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "resolution": 0.5,
         "crop_jitter": 0.5,
         "occlusion": 0.0,
-        "view_spread": 0.25,
+        "view_spread": 0.1,
         "garment_similarity": 0.8,
     },
     "market1501": {
