@@ -275,12 +275,12 @@ def show_comparison(arguments, n, results):
     )
 
 
-def show_sizes(arguments, results):
+def show_sizes(arguments, sizes):
     print(f"d = {arguments.d:,}, {arguments.cameras} cameras, k1 = {arguments.k1}, k2 = {arguments.k2}\n")
     print("| images | " + ", s | ".join(STAGES) + ", s | pairs per image | memory added, GB |")
-    print("| ---: " * (len(STAGES) + 3) + "|")
-    for n, result in results:
-        engine = result["engine"]
+    print("| ---: " * (len(STAGES) + 3) + "|", flush=True)
+    for n in sizes:
+        engine = compare(arguments, n)["engine"]
         times = " | ".join(f"{engine['seconds'][stage]:.2f}" for stage in STAGES)
         recall = f" (recall {engine['recall']:.3f})" if "recall" in engine else ""
         print(
@@ -309,8 +309,7 @@ def main():
         run_side(arguments)
     elif arguments.sizes or arguments.engine_only:
         arguments.engine_only = True
-        sizes = arguments.sizes or [arguments.n]
-        show_sizes(arguments, [(n, compare(arguments, n)) for n in sizes])
+        show_sizes(arguments, arguments.sizes or [arguments.n])
     else:
         show_comparison(arguments, arguments.n, compare(arguments, arguments.n))
 

@@ -18,12 +18,11 @@ def seed_with_self(best: Any, rows: Any) -> None:
 
 @numba.njit(cache=True, nogil=True)
 def _insert(best: Any, rows: Any, distance: Any, index: Any) -> None:
-    """Put one candidate into a sorted list, whose last entry falls out.
-
-    Candidates come in ascending order of index, so a tie goes behind; the vector itself, at -1, stays first.
-    """
+    """Put a candidate into a list sorted by distance, then index; the last entry falls out."""
     place = best.shape[0] - 1
-    while best[place - 1] > distance:
+    if distance == best[place] and index > rows[place]:
+        return
+    while best[place - 1] > distance or (best[place - 1] == distance and rows[place - 1] > index):
         best[place] = best[place - 1]
         rows[place] = rows[place - 1]
         place -= 1
@@ -32,43 +31,36 @@ def _insert(best: Any, rows: Any, distance: Any, index: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_rows(
-    products: Any, squares: Any, top: int, left: int, best: Any, rows: Any, low: int, high: int
-) -> None:
-    """Offer columns ``left + j`` as neighbours to rows ``top + i``, i in [low, high)."""
-    width = products.shape[1]
+def merge_rows(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
+    """Offer the images of the columns, ``left + j``, as neighbours to those of the rows, ``top + i``."""
     last = best.shape[1] - 1
     if last == 0:
         return
-    for i in range(low, high):
+    for i in range(products.shape[0]):
         row = top + i
         own = squares[row]
         worst = best[row, last]
-        for j in range(width):
+        for j in range(products.shape[1]):
             distance = max(own + squares[left + j] - np.float32(2) * products[i, j], np.float32(0))
-            # Columns come in ascending order: one that ties with the worst has the higher index.
-            if distance < worst and left + j != row:
+            if distance <= worst and left + j != row:
                 _insert(best[row], rows[row], distance, left + j)
                 worst = best[row, last]
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_columns(
-    products: Any, squares: Any, top: int, left: int, best: Any, rows: Any, low: int, high: int
-) -> None:
-    """Offer rows ``top + i`` as neighbours to columns ``left + j``, j in [low, high)."""
+def merge_columns(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
+    """Offer the images of the rows, ``top + i``, as neighbours to those of the columns, ``left + j``."""
     last = best.shape[1] - 1
     if last == 0:
         return
-    worst = best[left + low : left + high, last].copy()
+    worst = best[left : left + products.shape[1], last].copy()
     for i in range(products.shape[0]):
         own = squares[top + i]
-        for j in range(low, high):
+        for j in range(products.shape[1]):
             distance = max(own + squares[left + j] - np.float32(2) * products[i, j], np.float32(0))
-            if distance < worst[j - low]:
-                column = left + j
-                _insert(best[column], rows[column], distance, top + i)
-                worst[j - low] = best[column, last]
+            if distance <= worst[j]:
+                _insert(best[left + j], rows[left + j], distance, top + i)
+                worst[j] = best[left + j, last]
 
 
 @numba.njit(cache=True, nogil=True)

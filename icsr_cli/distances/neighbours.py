@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -114,14 +115,7 @@ def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
     best = np.full((n, kept), np.inf, dtype=np.float32)
     rows = np.full((n, kept), n, dtype=np.int32)
     kernels.seed_with_self(best, rows)
-    tile = np.empty(TILE * TILE, dtype=np.float32)
-    for top in range(0, n, TILE):
-        block = x[top : top + TILE]
-        for left in range(top, n, TILE):
-            others = x[left : left + TILE]
-            products = tile[: len(block) * len(others)].reshape(len(block), len(others))
-            np.matmul(block, others.T, out=products)
-            _merge_tile(products, squares, top, left, best, rows)
+    _merge_tiles(x, squares, best, rows)
     tolerance = np.float32(NEAR_TIE * float(squares.max()))
     in_threads(
         lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high),
@@ -130,17 +124,30 @@ def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
     return rows[:, :k].astype(np.int64), np.ascontiguousarray(best[:, :k])
 
 
-def _merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
+def _merge_tiles(x: FloatArray, squares: Any, best: Any, rows: Any) -> None:
+    """Let each thread multiply tiles of its own; the lists of a block of images have one lock.
+
+    The order of tiles does not matter, since ties go by index.
+    """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
     from icsr_cli.distances import neighbour_kernels as kernels
 
-    height, width = products.shape
-    threads = thread_count()
-    in_threads(
-        lambda low, high: kernels.merge_rows(products, squares, top, left, best, rows, low, high),
-        row_ranges(height, threads),
-    )
-    if left != top:
-        in_threads(
-            lambda low, high: kernels.merge_columns(products, squares, top, left, best, rows, low, high),
-            row_ranges(width, threads),
-        )
+    starts = range(0, len(x), TILE)
+    locks = {start: threading.Lock() for start in starts}
+    own = threading.local()
+
+    def merge(top: int, left: int) -> None:
+        if not hasattr(own, "tile"):
+            own.tile = np.empty(TILE * TILE, dtype=np.float32)
+        block, others = x[top : top + TILE], x[left : left + TILE]
+        products = own.tile[: len(block) * len(others)].reshape(len(block), len(others))
+        np.matmul(block, others.T, out=products)
+        with locks[top]:
+            kernels.merge_rows(products, squares, top, left, best, rows)
+        if left != top:
+            with locks[left]:
+                kernels.merge_columns(products, squares, top, left, best, rows)
+
+    with threadpool_limits(limits=1, user_api="blas"):
+        in_threads(merge, [(top, left) for top in starts for left in starts if left >= top])

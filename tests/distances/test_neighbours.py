@@ -94,6 +94,25 @@ def test_more_copies_than_k(search):
         np.testing.assert_array_equal(found[20], [0, 1, 2, 3, 20])
 
 
+def test_threads_change_nothing():
+    """Over tiles that are merged in any order, with copies in all of them."""
+    source = np.random.default_rng(0).integers(0, 900, 3300)
+    features = random_features(900, 24, 0)[source]
+    threads = torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 4):
+            torch.set_num_threads(count)
+            results.append(knn(features, 12))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(results[0].indices, results[1].indices)
+    np.testing.assert_array_equal(results[0].distances, results[1].distances)
+    for row in (0, 1500, 3299):
+        copies = np.flatnonzero(source == source[row])[:12]
+        np.testing.assert_array_equal(results[0].indices[row, : len(copies)], copies)
+
+
 def test_other_devices_path_gives_the_same():
     features = torch.from_numpy(random_features(700, 48, 3))
     indices, distances = search_device(features, 20)
