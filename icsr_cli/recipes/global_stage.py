@@ -38,7 +38,7 @@ from icsr_cli.recipes.steps import (
 from icsr_cli.refinement import information_nodes, node_scores, refine
 from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
 from icsr_cli.runs.quality import quality
-from icsr_cli.types import BoolArray, IntArray, Split
+from icsr_cli.types import BoolArray, IntArray, Neighbours, Split
 
 STAGE = 2
 
@@ -193,10 +193,11 @@ def label_images(
 
     Without ``local`` labels, or with the refinement ``none``, the labels are the clusters.
     """
-    similarity = jaccard_similarity(features, settings.distance.k1, settings.distance.k2)
-    refinement = settings.refinement
-    k = min(refinement.k, len(features))
-    neighbours = knn(features, k, metric="cosine")
+    distance, refinement = settings.distance, settings.refinement
+    # One search serves both: the neighbours by angle of unit vectors are those by Euclidean distance.
+    near = knn(features, min(max(distance.k1, refinement.k), len(features)), metric="cosine")
+    similarity = jaccard_similarity(features, distance.k1, distance.k2, neighbours=near)
+    neighbours = Neighbours(near.indices[:, : refinement.k], near.distances[:, : refinement.k])
     chosen = clusterer(settings.clustering.method)
     evidence = similarity if chosen.takes == "similarity" else neighbours
     clusters = chosen.function(evidence, **settings.clustering.options)
