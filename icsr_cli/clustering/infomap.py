@@ -89,6 +89,11 @@ def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any
             "neighbours must hold indices and distances of one shape (n, k), "
             f"got {indices.shape} and {distances.shape}."
         )
+    if not 0 <= int(indices.min()) <= int(indices.max()) < len(indices):
+        raise InputError(
+            f"neighbours must have indices from 0 to {len(indices) - 1}, "
+            f"got {indices.min()} to {indices.max()}."
+        )
     if not np.isfinite(distances).all():
         raise InputError("neighbours must hold finite distances, got NaN or infinity.")
     weights = 1 - distances

@@ -99,6 +99,11 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
         )
     if is_tensor(indices):
         indices = indices.cpu().numpy()
+    low, high = int(indices.min()), int(indices.max())
+    if not 0 <= low <= high < n:
+        raise InputError(
+            f"neighbours must have indices from 0 to {n - 1}, got {low} to {high}: of other features?"
+        )
     return np.ascontiguousarray(indices[:, :k1], dtype=np.int32)
 
 

@@ -7,6 +7,7 @@ import pytest
 from icsr_cli.clustering import available, average_linkage, clusterer, dbscan, infomap
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import InputError, UsageError
+from icsr_cli.types import Neighbours
 
 NEEDED = {"average-linkage": {"n_clusters": 12}}
 
@@ -100,6 +101,19 @@ def test_infomap_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "infomap", None)
     with pytest.raises(Exception, match=r"pip install 'icsr\[infomap\]'"):
         infomap(knn(features(), 10, metric="cosine"))
+
+
+@pytest.mark.parametrize(
+    ("indices", "distances", "message"),
+    [
+        ([[0, 1], [1, 2]], [[0, 0.1], [0, 0.1]], "indices from 0 to 1, got 0 to 2"),
+        ([[0, 1], [1, 0]], [[0, 0.1], [0, np.nan]], "finite distances"),
+        ([[0, 1], [1, 0]], [[0.0], [0.0]], r"one shape \(n, k\), got \(2, 2\) and \(2, 1\)"),
+    ],
+)
+def test_infomap_bad_neighbours(indices, distances, message):
+    with pytest.raises(InputError, match=message):
+        infomap(Neighbours(np.array(indices), np.array(distances)))
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import InputError
+from icsr_cli.types import Neighbours
 
 
 def slow_similarity(features, ranks, k1, k2):
@@ -146,6 +147,7 @@ GOOD = clustered(10, 4, 3, 0)
         (GOOD, {"k1": 3, "k2": 4}, "k2 must be at most k1, got k2 = 4 and k1 = 3"),
         (GOOD, {"backend": "c"}, "backend must be"),
         (GOOD, {"neighbours": knn(GOOD, 4)}, "at least 10 columns, got \\(10, 4\\)"),
+        (GOOD, {"neighbours": Neighbours(np.full((10, 10), 10), None)}, "from 0 to 9, got 10 to 10"),
         (GOOD, {"neighbours": knn(GOOD[:9], 9)}, "neighbours must have 10 rows"),
     ],
 )
