@@ -11,8 +11,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .progress import SilentTask, Task
+from icsr_cli.errors import InputError
+from icsr_cli.progress import SilentTask, Task
 
 PRECISIONS = ("fp32", "bf16")
 _MEAN = (0.485, 0.456, 0.406)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from .errors import InputError
+from icsr_cli.errors import InputError
 
 
 class ClusterMemory:

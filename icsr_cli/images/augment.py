@@ -8,7 +8,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from icsr_cli.errors import InputError
 
 #: Mean and standard deviation of ImageNet's pixels, on the scale 0 to 1.
 MEAN = (0.485, 0.456, 0.406)

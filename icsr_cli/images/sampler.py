@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import InputError, TrainingError
-from ..types import BoolArray, IntArray
+from icsr_cli.errors import InputError, TrainingError
+from icsr_cli.types import BoolArray, IntArray
 
 
 def identity_batches(

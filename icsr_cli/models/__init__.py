@@ -1,9 +1,9 @@
 """Networks: backbone, pooling, embedding; weights in and out. One file per family in ``backbones``."""
 
-from .catalogue import available, build
-from .detection import detect, open_model
-from .network import POOLINGS, ModelSpec, Network
-from .weights import load_into, load_weights, read_metadata, save_weights
+from icsr_cli.models.catalogue import available, build
+from icsr_cli.models.detection import detect, open_model
+from icsr_cli.models.network import POOLINGS, ModelSpec, Network
+from icsr_cli.models.weights import load_into, load_weights, read_metadata, save_weights
 
 __all__ = [
     "POOLINGS",

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from ..errors import InputError, ModelError
-from . import backbones
-from .backbones import Backbone
-from .network import POOLINGS, ModelSpec, Network
-from .weights import fetch, load_into, load_weights
+from icsr_cli.errors import InputError, ModelError
+from icsr_cli.models import backbones
+from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.network import POOLINGS, ModelSpec, Network
+from icsr_cli.models.weights import fetch, load_into, load_weights
 
 
 @cache

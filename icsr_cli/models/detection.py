@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..errors import InputError, ModelError
-from .catalogue import available, build
-from .network import ModelSpec, Network
-from .weights import is_backbone, load_into, load_weights, published_names, read_metadata
+from icsr_cli.errors import InputError, ModelError
+from icsr_cli.models.catalogue import available, build
+from icsr_cli.models.network import ModelSpec, Network
+from icsr_cli.models.weights import is_backbone, load_into, load_weights, published_names, read_metadata
 
 
 @cache

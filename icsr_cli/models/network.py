@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from ..errors import InputError
-from .backbones import Backbone
+from icsr_cli.errors import InputError
+from icsr_cli.models.backbones import Backbone
 
 POOLINGS = ("gem", "avg", "max")
 

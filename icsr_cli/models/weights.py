@@ -17,8 +17,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ..errors import ModelError
-from .network import Network
+from icsr_cli.errors import ModelError
+from icsr_cli.models.network import Network
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _CLASSIFIERS = ("fc.", "classifier")

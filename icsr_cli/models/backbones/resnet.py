@@ -15,7 +15,7 @@ from torchvision.models import (
 )
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from . import Backbone
+from icsr_cli.models.backbones import Backbone
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from . import Backbone
-from .resnet import layers_of
+from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.backbones.resnet import layers_of
 
 _COUNTS = {"resnet_ibn50a": (3, 4, 6, 3), "resnet_ibn101a": (3, 4, 23, 3)}
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from . import Backbone
+from icsr_cli.models.backbones import Backbone
 
 _WIDTHS = (32, 64, 96, 128)
 _STRIDES = (1, 2, 2, 1)
