@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli.labels_generate import generate
-from icsr_cli.cli.options import DatasetName, Json, RunsRoot
+from icsr_cli.cli.options import DataRoot, DatasetName, Json, RunsRoot
 from icsr_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -37,6 +37,10 @@ def inspect(
         int | None, typer.Option("--compare", metavar="EPOCH", help="Show what moved since that epoch.")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Rows of the tables of clusters.")] = 5,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, with the pictures.")
+    ] = None,
+    data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),
     as_json: Json = False,
 ) -> None:
@@ -46,9 +50,29 @@ def inspect(
 
     if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
+    if html is not None and compare is not None:
+        raise UsageError("--compare has no page: leave out --html.")
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
-    if compare is not None:
+    if html is not None:
+        from icsr_cli.cli.console import make_progress, print_json
+        from icsr_cli.cli.report import write_label_page
+
+        write_label_page(
+            html,
+            folder,
+            path,
+            table,
+            dataset=dataset,
+            data_root=data_root,
+            progress=make_progress(quiet=False, as_json=as_json),
+            count=count,
+            cluster=cluster,
+            camera=camera,
+            discarded=discarded,
+        )
+        print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))
+    elif compare is not None:
         _show_changes(_label_file(folder, path, compare), table, path, as_json)
     elif cluster is not None:
         _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))

@@ -1,0 +1,241 @@
+"""What a report shows beyond what lies in the run folder: rankings, and a map of the embedding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from icsr_cli.config.schema import Settings
+from icsr_cli.errors import DatasetError
+from icsr_cli.features import extract
+from icsr_cli.images.store import open_pixels
+from icsr_cli.metrics import Ranking, rank
+from icsr_cli.models import Network
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.evaluation import load_pixels, open_network
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs import RunFolder
+from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray, Split
+
+PixelArray = npt.NDArray[np.uint8]
+#: More images than this are not drawn: the map takes longer than it is worth, and dots hide each other.
+MAP_IMAGES = 2000
+#: Fewer have no neighbourhoods to draw.
+FEWEST_MAP_IMAGES = 8
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A run's network, the data set, and where it computes."""
+
+    network: Network
+    dataset: Dataset
+    settings: Settings
+    data_root: Path
+    engine: Engine
+    progress: Progress
+
+    def pixels(self, part: str) -> Tensor:
+        """Open the pixels of a split: uint8 (n, h, w, 3)."""
+        return load_pixels(
+            self.dataset,
+            self.dataset.splits[part],
+            part,
+            self.settings.image,
+            self.data_root,
+            self.engine,
+            self.progress,
+        )
+
+    def embed(self, pixels: Tensor, title: str, rows: IntArray | None = None) -> Tensor:
+        """Embed the images at ``rows`` (all by default): float32 (m, d)."""
+        with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
+            return extract(
+                self.network,
+                pixels,
+                rows,
+                batch_size=self.settings.evaluation.batch_size,
+                device=self.engine.device,
+                precision=self.engine.precision,
+                task=task,
+            )
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One query and the nearest gallery images, as the protocol counts them.
+
+    ``kind``: ``best``, ``worst`` or ``random``. ``query`` is a row of the query split; ``answers``
+    int64 (r,) are rows of the gallery, nearest first, and ``right`` bool (r,) says which show the person.
+    ``pixels`` uint8 (1 + r, h, w, 3): the query and the answers.
+    """
+
+    kind: str
+    query: int
+    average_precision: float
+    first_match: int
+    answers: IntArray
+    right: npt.NDArray[np.bool_]
+    pixels: PixelArray
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Retrieval figures, and some queries to look at."""
+
+    ranking: Ranking
+    queries: tuple[RankedQuery, ...]
+
+
+@dataclass(frozen=True)
+class EmbeddingMap:
+    """Places of some training images on a plane: ``rows`` int64 (m,), ``points`` float32 (m, 2)."""
+
+    rows: IntArray
+    points: npt.NDArray[np.float32]
+
+
+def open_embedder(
+    run: RunFolder, dataset: Dataset, settings: Settings, data_root: Path, engine: Engine, progress: Progress
+) -> Embedder:
+    """Open the network of a run, at the image size it was trained at.
+
+    Raises:
+        RunError: where the run has no network of all cameras (yet).
+        ModelError: where its weights are damaged.
+    """
+    _, network, size = open_network(run.path, run.path.parent, None, None, engine)
+    if size is not None:
+        image = settings.image.model_copy(update={"height": size[0], "width": size[1]})
+        settings = settings.model_copy(update={"image": image})
+    return Embedder(network, dataset, settings, data_root, engine, progress)
+
+
+def open_pictures(
+    dataset: Dataset, settings: Settings, data_root: Path, progress: Progress
+) -> tuple[list[str], PixelArray]:
+    """Give the paths of the training images and their pixels, uint8 (n, h, w, 3), from the store."""
+    pixels = open_pixels(
+        dataset.train,
+        data_root / dataset.name / "pixels",
+        settings.image.height,
+        settings.image.width,
+        name="train",
+        progress=progress,
+    )
+    return [record.path for record in dataset.train.records], pixels.array
+
+
+def retrieve(
+    embedder: Embedder, *, per_kind: int, answers: int = 10, generator: np.random.Generator
+) -> Retrieval:
+    """Rank the gallery for every query, and show ``per_kind`` best, worst and random queries each.
+
+    A query is shown once: one that is among the best is not drawn again at random.
+
+    Raises:
+        DatasetError: where the data set has no query or no gallery images.
+        InputError: where no query has a match.
+    """
+    splits = embedder.dataset.splits
+    missing = [name for name in ("query", "gallery") if not len(splits.get(name, ()))]
+    if missing:
+        raise DatasetError(f"The data set has no {' and no '.join(missing)} images to rank.")
+    pixels = {name: embedder.pixels(name) for name in ("query", "gallery")}
+    features = {name: embedder.embed(own, f"{name.capitalize()} features") for name, own in pixels.items()}
+    query, gallery = splits["query"], splits["gallery"]
+    ranking = rank(
+        features["query"],
+        features["gallery"],
+        query.identities,
+        gallery.identities,
+        query.cameras,
+        gallery.cameras,
+    )
+    chosen = choose_queries(ranking.average_precision, per_kind, generator)
+    shown = [_ranked(kind, row, ranking, features, (query, gallery), pixels, answers) for kind, row in chosen]
+    return Retrieval(ranking, tuple(shown))
+
+
+def choose_queries(
+    average_precision: npt.NDArray[np.float64], per_kind: int, generator: np.random.Generator
+) -> list[tuple[str, int]]:
+    """Choose (kind, row): ``per_kind`` best, worst and random queries, none twice.
+
+    ``average_precision`` float64 (q,), NaN for queries that have no match: these are not chosen. Ties go
+    to the earlier query. Where there are too few for all, the worst are the first to be shown.
+    """
+    judged = np.flatnonzero(np.isfinite(average_precision))
+    order = judged[np.argsort(average_precision[judged], kind="stable")]
+    worst = order[:per_kind]
+    left = order[len(worst) :]
+    best = left[np.argsort(-average_precision[left], kind="stable")][:per_kind]
+    rest = np.setdiff1d(judged, np.concatenate([worst, best]))
+    random = np.sort(generator.permutation(rest)[:per_kind])
+    kinds = (("best", best), ("worst", worst), ("random", random))
+    return [(kind, row) for kind, rows in kinds for row in rows.tolist()]
+
+
+def _ranked(
+    kind: str,
+    row: int,
+    ranking: Ranking,
+    features: dict[str, Tensor],
+    splits: tuple[Split, Split],
+    pixels: dict[str, Tensor],
+    count: int,
+) -> RankedQuery:
+    """Rank one query's gallery without the images that the protocol drops."""
+    query, gallery = splits
+    person, camera = query.identities[row], query.cameras[row]
+    same = gallery.identities == person
+    counted = np.flatnonzero((gallery.identities != UNKNOWN_IDENTITY) & ~(same & (gallery.cameras == camera)))
+    distances = torch.cdist(
+        features["query"][row : row + 1], features["gallery"], compute_mode="donot_use_mm_for_euclid_dist"
+    )
+    order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:count]
+    answers = counted[order].astype(np.int64)
+    pictures = [pixels["query"][row : row + 1], pixels["gallery"][torch.from_numpy(answers)]]
+    return RankedQuery(
+        kind=kind,
+        query=row,
+        average_precision=float(ranking.average_precision[row]),
+        first_match=int(ranking.first_match[row]),
+        answers=answers,
+        right=same[answers],
+        pixels=torch.cat([picture.cpu() for picture in pictures]).numpy(),
+    )
+
+
+def map_embedding(
+    embedder: Embedder, generator: np.random.Generator, count: int = MAP_IMAGES
+) -> EmbeddingMap | None:
+    """Lay a sample of the training images out on a plane by t-SNE; None where there is nothing to lay out.
+
+    Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
+    """
+    n = len(embedder.dataset.train)
+    if min(n, count) < FEWEST_MAP_IMAGES:
+        return None
+    rows = np.sort(generator.permutation(n)[:count]).astype(np.int64)
+    features = embedder.embed(embedder.pixels("train"), "Map features", rows).cpu().numpy()
+    with embedder.progress.task("Map (t-SNE)", 1, "map") as task:
+        points = _tsne(features, int(generator.integers(2**31)))
+        task.advance()
+    # A network that gives every image the same features has no map.
+    return EmbeddingMap(rows, points) if np.isfinite(points).all() else None
+
+
+def _tsne(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(features) - 1) / 3)
+    method: Any = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+    points: npt.NDArray[np.float32] = method.fit_transform(features).astype(np.float32)
+    return points

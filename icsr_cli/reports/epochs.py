@@ -1,0 +1,156 @@
+"""The epochs of a run, as curves and as a table: what ``metrics.jsonl`` holds, for a page."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeAlias
+
+from markupsafe import Markup
+
+from icsr_cli.reports.charts import Line, line_chart
+from icsr_cli.reports.page import Table, percent, table, table_of
+
+#: One line of ``metrics.jsonl``.
+Epoch: TypeAlias = Mapping[str, Any]
+
+#: The labels that are judged, and how they are called on a page.
+LABELS: Final = {
+    "global": "global (before the refinement)",
+    "local": "local (within each camera)",
+    "refined": "refined (trained on)",
+}
+QUALITY: Final = {
+    "nmi": "Label quality: NMI",
+    "pairwise_f": "Label quality: pairwise F",
+    "bcubed_f": "Label quality: BCubed F",
+}
+_COLUMNS: Final = {
+    "part": "network",
+    "epoch": "epoch",
+    "loss": "loss",
+    "clusters": "clusters",
+    "kept": "kept",
+    "discarded": "thrown out",
+    "noise": "noise",
+    "nodes": "information nodes",
+    "silhouette": "silhouette",
+    "nmi": "NMI",
+    "nmi global": "NMI global",
+    "nmi local": "NMI local",
+    "nmi refined": "NMI refined",
+    "pairwise_f global": "pairwise F global",
+    "pairwise_f local": "pairwise F local",
+    "pairwise_f refined": "pairwise F refined",
+    "test_mAP": "mAP on the test set",
+}
+
+
+def curves(epochs: Sequence[Epoch], stage: str) -> list[Markup]:
+    """Draw every curve that the epochs of a run of ``stage`` (``cam`` or ``global``) give."""
+    return _cam_curves(epochs) if stage == "cam" else _global_curves(epochs)
+
+
+def epoch_table(epochs: Sequence[Epoch]) -> Table:
+    """Give the same numbers as a table."""
+    rows = []
+    for epoch in epochs:
+        row = dict(epoch)
+        row["part"] = network_name(row["part"]) if "part" in row else None
+        for name, judged in epoch.get("quality", {}).items():
+            row |= {f"{measure} {name}": judged[measure] for measure in ("nmi", "pairwise_f")}
+        rows.append(row)
+    return table_of(rows, _COLUMNS)
+
+
+def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
+    """Sum the seconds of each part over the epochs; None where they were not taken."""
+    timed = [epoch["seconds"] for epoch in epochs if epoch.get("seconds")]
+    if not timed:
+        return None
+    totals = {part: sum(float(seconds.get(part, 0.0)) for seconds in timed) for part in timed[0]}
+    everything = sum(totals.values())
+    rows: list[list[object]] = [
+        [part, round(total, 1), round(total / len(timed), 2), percent(total / everything)]
+        for part, total in totals.items()
+    ]
+    rows.append(["together", round(everything, 1), round(everything / len(timed), 2), percent(1.0)])
+    return table(("part", "seconds", "seconds per epoch", "share"), rows)
+
+
+def network_name(part: str) -> str:
+    """Name the network of a line of a cam run: ``shared``, or ``camera 3``."""
+    return part.replace("_", " ")
+
+
+def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
+    shares = [_shares(epoch) for epoch in epochs]
+    timed: Mapping[str, float] = next((epoch["seconds"] for epoch in epochs if epoch.get("seconds")), {})
+    lost = [_line("thrown out", shares, "discarded"), _line("noise", shares, "noise")]
+    return [
+        *_chart("Loss", [_line("loss", epochs, "loss")]),
+        *_chart("Clusters", [_line("clusters", epochs, "clusters")]),
+        *_chart("Images left out", lost, percent=True, from_zero=True),
+        *_chart("Silhouette", [_line("silhouette", epochs, "silhouette")]),
+        *(
+            chart
+            for measure, title in QUALITY.items()
+            for chart in _chart(
+                title, [_line(name, epochs, "quality", key, measure) for key, name in LABELS.items()]
+            )
+        ),
+        *_chart("mAP on the test set", [_line("mAP", epochs, "test_mAP")], percent=True),
+        *_chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
+    ]
+
+
+def _cam_curves(epochs: Sequence[Epoch]) -> list[Markup]:
+    """Draw one line per network for the loss, and one per camera for its labels."""
+    networks: dict[str, list[Epoch]] = {}
+    cameras: dict[int, list[Epoch]] = {}
+    for epoch in epochs:
+        networks.setdefault(str(epoch["part"]), []).append(epoch)
+        for camera in epoch["cameras"]:
+            cameras.setdefault(int(camera), []).append(epoch)
+
+    def per_camera(title: str, *keys: str) -> list[Markup]:
+        lines = [
+            _line(f"camera {camera}", cameras[camera], "cameras", str(camera), *keys)
+            for camera in sorted(cameras)
+        ]
+        return _chart(f"{title} per camera", lines)
+
+    return [
+        *_chart("Loss", [_line(network_name(part), own, "loss") for part, own in networks.items()]),
+        *per_camera("Clusters", "clusters"),
+        *per_camera("Silhouette", "silhouette"),
+        *(chart for key, title in QUALITY.items() for chart in per_camera(title, "quality", key)),
+    ]
+
+
+def _chart(
+    title: str, lines: Sequence[Line], *, percent: bool = False, from_zero: bool = False
+) -> list[Markup]:
+    """Draw the lines that have a value; no chart without any."""
+    drawn = [line for line in lines if any(value is not None for value in line.y)]
+    return [line_chart(title, drawn, percent=percent, from_zero=from_zero)] if drawn else []
+
+
+def _line(name: str, epochs: Sequence[Epoch], *keys: str) -> Line:
+    return Line(name, [int(epoch["epoch"]) for epoch in epochs], [_value(epoch, keys) for epoch in epochs])
+
+
+def _value(epoch: Epoch, keys: Sequence[str]) -> float | None:
+    found: Any = epoch
+    for key in keys:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
+def _shares(epoch: Epoch) -> Epoch:
+    """Give the shares of all images that were thrown out, and that are noise."""
+    images = sum(int(epoch.get(name, 0)) for name in ("kept", "discarded", "noise"))
+    return {
+        "epoch": epoch["epoch"],
+        **{name: int(epoch.get(name, 0)) / max(images, 1) for name in ("discarded", "noise")},
+    }

@@ -1,0 +1,241 @@
+"""The labels of one epoch as one page, with the pictures themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any, Final
+
+import numpy as np
+from markupsafe import Markup
+
+from icsr_cli.reports import label_report as report
+from icsr_cli.reports.charts import bar_chart
+from icsr_cli.reports.epochs import curves, epoch_table
+from icsr_cli.reports.label_report import ClusterRow, ImageRow
+from icsr_cli.reports.page import Table, percent, render, table, table_of, write
+from icsr_cli.reports.pictures import Pictures, Thumbnail
+from icsr_cli.reports.truth import quality_table
+from icsr_cli.runs import LabelTable
+from icsr_cli.types import NO_CLUSTER, IntArray
+
+#: Pictures per cluster in the overview, and pictures of a page about one cluster, camera or state.
+CLUSTER_PICTURES: Final = 24
+PAGE_PICTURES: Final = 400
+#: How a state is written and marked: colour alone is not enough.
+STATES: Final = {
+    "kept": ("", "kept"),
+    "node": ("★", "info node"),
+    "discarded": ("✕", "thrown out"),
+    "noise": ("○", "noise"),
+}
+_CAMERA_COLUMNS: Final = {
+    "camera": "camera",
+    "images": "images",
+    "kept": "kept",
+    "discarded": "thrown out",
+    "noise": "noise",
+    "nodes": "information nodes",
+    "clusters": "clusters",
+    "local_clusters": "local clusters",
+    "identities": "identities",
+}
+_LISTS: Final[dict[str, Callable[[LabelTable, int], tuple[ClusterRow, ...]]]] = {
+    "Largest clusters": report.largest_clusters,
+    "Most mixed clusters": report.most_mixed_clusters,
+    "Clusters that lost most images": report.most_discarded_clusters,
+}
+
+
+@dataclass(frozen=True)
+class LabelSource:
+    """Where labels come from: for the head of the page. ``epochs`` are the run's metrics, if any."""
+
+    name: str
+    file: str
+    stage: str
+    epochs: Sequence[Mapping[str, Any]]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One image of a gallery."""
+
+    row: ImageRow
+    picture: Thumbnail | None
+    mark: str
+    state: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Images under one heading, in groups (title, images); ``left_out`` are not shown."""
+
+    anchor: str
+    title: str
+    facts: tuple[str, ...]
+    groups: tuple[tuple[str, tuple[Shown, ...]], ...]
+    left_out: int
+
+
+def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, count: int = 5) -> str:
+    """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list with their pictures."""
+    lists = {title: choose(labels, count) for title, choose in _LISTS.items()}
+    rows = {row.cluster: row for chosen in lists.values() for row in chosen}
+    galleries = [_cluster_gallery(labels, row, pictures, CLUSTER_PICTURES) for row in rows.values()]
+    cameras = [asdict(row) for row in report.camera_rows(labels)]
+    return render(
+        "labels.html",
+        title=f"Labels of {source.name}",
+        facts={"Labels": source.file, "Cameras": write(len(cameras))},
+        notes=source.notes,
+        tiles=_tiles(labels),
+        curves=curves(source.epochs, source.stage),
+        epochs=epoch_table(source.epochs) if source.epochs else None,
+        sizes=_size_chart(labels),
+        cameras=table_of(cameras, _CAMERA_COLUMNS),
+        quality=quality_table(labels),
+        lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
+        galleries=galleries,
+        counts=(len(rows), report.overview(labels).clusters),
+    )
+
+
+def cluster_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, cluster: int) -> str:
+    """Show one cluster. Raises RunError when there is none of that number."""
+    gallery = _cluster_gallery(labels, report.cluster_row(labels, cluster), pictures, PAGE_PICTURES)
+    return _gallery_page(source, f"Cluster {cluster} of {source.name}", [gallery])
+
+
+def camera_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, camera: int) -> str:
+    """Show one camera's images by cluster. Raises RunError when there is no such camera."""
+    images = report.camera_images(labels, camera)
+    gallery = _gallery("camera", f"Camera {camera}", (), images, pictures, _by_cluster, PAGE_PICTURES)
+    return _gallery_page(source, f"Camera {camera} of {source.name}", [gallery])
+
+
+def discarded_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None) -> str:
+    """Show the images that the refinement threw out, by the cluster they were in."""
+    images = report.discarded_images(labels)
+    gallery = _gallery("discarded", "Thrown out", (), images, pictures, _by_cluster, PAGE_PICTURES)
+    return _gallery_page(source, f"Thrown out in {source.name}", [gallery])
+
+
+def _gallery_page(source: LabelSource, title: str, galleries: list[Gallery]) -> str:
+    return render(
+        "gallery.html",
+        title=title,
+        facts={"Labels": source.file},
+        notes=source.notes,
+        galleries=galleries,
+    )
+
+
+def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
+    found = report.overview(labels)
+    share = max(found.images, 1)
+    return [
+        ("images", write(found.images)),
+        ("clusters", write(found.clusters)),
+        ("kept", percent(found.kept / share)),
+        ("thrown out", percent(found.discarded / share)),
+        ("noise", percent(found.noise / share)),
+        ("information nodes", write(found.nodes)),
+    ]
+
+
+def _size_chart(labels: LabelTable) -> Markup:
+    """Count clusters by their number of images, before and after the refinement; the last bar is open."""
+    sizes = [_sizes(column) for column in (labels.clusters, labels.labels)]
+    largest = int(max((size.max(initial=0) for size in sizes), default=0))
+    top = min(largest, 40) or 1
+    width = -(-top // 20)
+    edges = list(range(1, top + 1, width))
+    names = [str(edge) if width == 1 else f"{edge}-{edge + width - 1}" for edge in edges]
+    if largest > edges[-1] + width - 1:
+        names[-1] = f"{edges[-1]}+"
+    counts = [
+        np.bincount(np.minimum((size - 1) // width, len(edges) - 1), minlength=len(edges)).tolist()
+        for size in sizes
+    ]
+    series = [("clusters before the refinement", counts[0]), ("after", counts[1])]
+    return bar_chart("Images per cluster", names, series if counts[0] != counts[1] else series[:1])
+
+
+def _sizes(column: IntArray) -> IntArray:
+    sizes: IntArray = np.unique(column[column != NO_CLUSTER], return_counts=True)[1].astype(np.int64)
+    return sizes
+
+
+def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
+    """Give the table without the clusters' numbers, and these, to be linked."""
+    known = any(row.purity is not None for row in rows)
+    columns = ["images", "kept", "thrown out", "cameras", "local clusters", "per camera"]
+    values: list[list[object]] = [
+        [row.images, row.kept, row.discarded, row.cameras, row.local_clusters,
+         round(row.local_clusters_per_camera, 2), *([row.identities, row.purity] if known else [])]
+        for row in rows
+    ]  # fmt: skip
+    return table([*columns, *(["identities", "purity"] if known else [])], values), tuple(
+        row.cluster for row in rows
+    )
+
+
+def _cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | None, limit: int) -> Gallery:
+    facts = [
+        f"{row.images:,} images",
+        f"{row.cameras} cameras",
+        f"{row.local_clusters_per_camera:.2f} local clusters per camera",
+    ]
+    if row.discarded:
+        facts.append(f"{row.discarded:,} thrown out")
+    if row.identities is not None and row.purity is not None:
+        facts.append(f"{row.identities} identities, {percent(row.purity)} of one")
+    images = report.cluster_images(labels, row.cluster)
+    title, anchor = f"Cluster {row.cluster}", f"cluster-{row.cluster}"
+    return _gallery(anchor, title, tuple(facts), images, pictures, _by_camera, limit)
+
+
+def _by_camera(image: ImageRow) -> str:
+    return f"camera {image.camera}"
+
+
+def _by_cluster(image: ImageRow) -> str:
+    return "in no cluster" if image.cluster == NO_CLUSTER else f"cluster {image.cluster}"
+
+
+def _gallery(
+    anchor: str,
+    title: str,
+    facts: tuple[str, ...],
+    images: Sequence[ImageRow],
+    pictures: Pictures | None,
+    heading: Callable[[ImageRow], str],
+    limit: int,
+) -> Gallery:
+    shown = list(_most_telling(images, limit))
+    groups = tuple(
+        (name, tuple(_shown(row, pictures) for row in group)) for name, group in groupby(shown, heading)
+    )
+    return Gallery(anchor, title, facts, groups, len(images) - len(shown))
+
+
+def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
+    """Leave out kept images first, evenly: nodes and thrown-out images are what one looks for."""
+    if len(images) <= limit:
+        yield from images
+        return
+    states = np.array([image.state for image in images])
+    first = np.flatnonzero(np.isin(states, ("node", "discarded")))[:limit]
+    rest = np.setdiff1d(np.arange(len(images)), first)
+    room = limit - len(first)
+    spread = rest[np.linspace(0, len(rest) - 1, room).round().astype(np.intp)] if room else rest[:0]
+    for place in np.sort(np.concatenate([first, spread])).tolist():
+        yield images[place]
+
+
+def _shown(row: ImageRow, pictures: Pictures | None) -> Shown:
+    mark, state = STATES[row.state]
+    return Shown(row, pictures.get(row.path) if pictures is not None else None, mark, state)

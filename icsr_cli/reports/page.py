@@ -1,0 +1,86 @@
+"""What every page is made with: the templates, the style sheet, and how numbers are written."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns and rows as text; ``numeric`` columns are set to the right."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: tuple[bool, ...]
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
+    """Write the values of ``rows`` as text; a column of numbers alone is a numeric one."""
+    values = [list(row) for row in rows]
+    numeric = tuple(
+        all(row[place] is None or isinstance(row[place], int | float) for row in values)
+        for place in range(len(columns))
+    )
+    return Table(tuple(columns), tuple(tuple(write(value) for value in row) for row in values), numeric)
+
+
+def table_of(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Table:
+    """Take the columns ``names`` (key: title) of ``rows``, without those that no row has a value for."""
+    keys = [key for key in names if any(row.get(key) is not None for row in rows)]
+    return table([names[key] for key in keys], [[row.get(key) for key in keys] for row in rows])
+
+
+def write(value: object) -> str:
+    """Write a value as it is read in a table: 1,234; 0.912; a dash for nothing."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"
+    return str(value)
+
+
+def percent(share: float) -> str:
+    """Write a share as per cent with one decimal."""
+    return f"{100 * share:.1f}%" if math.isfinite(share) else "-"
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as a person says them: 8.4 s, 3 min 05 s, 2 h 07 min."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; every text in ``values`` is escaped, and a name that is missing is an error."""
+    return _environment().get_template(template).render(**values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("icsr_cli.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sheet = resources.files("icsr_cli.reports").joinpath("templates", "style.css")
+    environment.globals["style"] = Markup(sheet.read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    environment.filters.update(percent=percent, write=write, duration=duration)
+    return environment

@@ -1,0 +1,255 @@
+"""One run as one page: settings, curves, retrieval, rankings to look at, a map of the embedding, times."""
+
+from __future__ import annotations
+
+import colorsys
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+from markupsafe import Markup
+
+from icsr_cli.metrics import Ranking
+from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
+from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
+from icsr_cli.reports.label_report import overview
+from icsr_cli.reports.page import Table, duration, percent, render, table, write
+from icsr_cli.reports.pictures import Thumbnail
+from icsr_cli.reports.truth import judged, quality_table
+from icsr_cli.runs import LabelTable, RunFolder
+from icsr_cli.types import NO_CLUSTER, IntArray
+
+KINDS: Final = {
+    "best": "Best queries",
+    "worst": "Worst queries",
+    "random": "Queries drawn at random",
+}
+_STATES: Final = {
+    "running": "This run is still going, or was killed: the page shows the epochs that are finished.",
+    "interrupted": "This run was interrupted: the page shows the epochs that are finished. "
+    "It goes on with --resume.",
+    "failed": "This run failed: the page shows the epochs that were finished before.",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One gallery image at its place in a ranking."""
+
+    rank: int
+    camera: int
+    right: bool
+    picture: Thumbnail
+
+
+@dataclass(frozen=True)
+class RankedQuery:
+    """One query and its nearest gallery images. ``kind`` is one of ``KINDS``."""
+
+    kind: str
+    path: str
+    camera: int
+    average_precision: float
+    first_match: int
+    picture: Thumbnail
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class MapView:
+    """Images on a plane: ``points`` float (m, 2), ``cameras`` int64 (m,), ``of`` images in all.
+
+    ``clusters`` int64 (m,): the labels of the last epoch, -1 for none; None where there are no labels.
+    """
+
+    points: npt.NDArray[np.floating]
+    cameras: IntArray
+    clusters: IntArray | None
+    of: int
+
+
+@dataclass(frozen=True)
+class RunView:
+    """What a run's page shows beyond the run folder. ``absent`` says why a part is not there.
+
+    ``labels`` is the newest label table; ``absent`` has the keys ``retrieval`` and ``map``.
+    """
+
+    ranking: Ranking | None
+    queries: tuple[RankedQuery, ...]
+    map: MapView | None
+    labels: LabelTable | None
+    absent: Mapping[str, str]
+
+
+def run_page(run: RunFolder, view: RunView) -> str:
+    """Give the whole page as HTML.
+
+    Raises:
+        RunError: where ``run.json`` or the settings cannot be read.
+    """
+    info, epochs, settings = run.info(), run.metrics(), run.settings()
+    environment = _environment(run)
+    return render(
+        "run.html",
+        title=f"{run.dataset}: {run.stage} run {run.path.name}",
+        facts=_facts(run, info, environment),
+        warning=_warning(info, epochs, settings, run.stage),
+        tiles=_tiles(epochs, view),
+        curves=curves(epochs, run.stage),
+        epochs=epoch_table(epochs) if epochs else None,
+        quality=quality_table(view.labels),
+        retrieval=_retrieval_table(view.ranking),
+        cmc=_cmc_chart(view.ranking),
+        rankings=_by_kind(view.queries),
+        maps=_maps(view.map),
+        map=view.map,
+        absent=view.absent,
+        seconds=seconds_table(epochs),
+        elapsed=_elapsed(info),
+        settings=_settings_groups(settings),
+        environment=table(("", ""), list(_flat(environment))) if environment else None,
+    )
+
+
+def _environment(run: RunFolder) -> dict[str, Any]:
+    """Read what the run was made with; it adds to the page, so a damaged file is none."""
+    try:
+        return dict(json.loads((run.path / "environment.json").read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _facts(run: RunFolder, info: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+    elapsed = _elapsed(info)
+    facts = {
+        "Run": str(run.path),
+        "Data set": run.dataset,
+        "Stage": run.stage,
+        "State": str(info.get("status", "unknown")),
+        "Started": _moment(info.get("started")),
+        "Took": duration(elapsed) if elapsed is not None else "",
+        "Device": ", ".join(environment.get("gpus", ())) or str(environment.get("device", "")),
+        "Local labels": str(info.get("local") or ""),
+    }
+    return {name: value for name, value in facts.items() if value}
+
+
+def _warning(
+    info: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], stage: str
+) -> str | None:
+    state = str(info.get("status", ""))
+    if state not in _STATES:
+        return None
+    planned = settings.get(stage, {}).get("epochs", "?")
+    done = max((int(epoch["epoch"]) for epoch in epochs), default=0)
+    reason = f" Reason: {info['reason']}" if info.get("reason") else ""
+    return f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"
+
+
+def _moment(stamp: object) -> str:
+    return str(stamp or "").replace("T", " ")
+
+
+def _elapsed(info: Mapping[str, Any]) -> float | None:
+    """Seconds from the start of the run to its end; None where it has not ended."""
+    try:
+        started, ended = (datetime.strptime(str(info[key]), "%Y-%m-%dT%H:%M:%S%z") for key in _MOMENTS)
+    except (KeyError, ValueError):
+        return None
+    return (ended - started).total_seconds()
+
+
+_MOMENTS: Final = ("started", "ended")
+
+
+def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
+    """Give the few numbers that one looks for first."""
+    tiles: list[tuple[str, str]] = []
+    if view.ranking is not None:
+        tiles += [("mAP", percent(view.ranking.mAP)), ("Rank-1", percent(view.ranking.rank(1)))]
+    if view.labels is not None:
+        found = overview(view.labels)
+        tiles += [("images", write(found.images)), ("clusters", write(found.clusters))]
+        if found.discarded or found.nodes:
+            tiles.append(("thrown out", percent(found.discarded / max(found.images, 1))))
+        qualities = judged(view.labels)
+        if qualities:
+            tiles.append(("NMI of the labels", f"{list(qualities.values())[-1].nmi:.3f}"))
+    if epochs:
+        tiles.append(("loss", write(float(epochs[-1]["loss"]))))
+    return tiles
+
+
+def _retrieval_table(ranking: Ranking | None) -> Table | None:
+    if ranking is None:
+        return None
+    figures = {"mAP": ranking.mAP}
+    figures |= {f"Rank-{k}": ranking.rank(k) for k in (1, 5, 10, 20) if k <= len(ranking.cmc)}
+    figures |= {"mINP": ranking.mINP}
+    values: list[object] = [percent(value) for value in figures.values()]
+    columns = [*figures, "queries", "without a match"]
+    return table(columns, [[*values, ranking.n_queries, ranking.n_left_out]])
+
+
+def _cmc_chart(ranking: Ranking | None) -> Markup | None:
+    if ranking is None:
+        return None
+    shown = ranking.cmc[:20]
+    line = Line("share", range(1, len(shown) + 1), shown.tolist())
+    return line_chart("Queries with a right answer up to a rank (CMC)", [line], percent=True, x_label="rank")
+
+
+def _by_kind(queries: Sequence[RankedQuery]) -> list[tuple[str, list[RankedQuery]]]:
+    groups = [(title, [query for query in queries if query.kind == kind]) for kind, title in KINDS.items()]
+    return [(title, group) for title, group in groups if group]
+
+
+def _maps(view: MapView | None) -> list[Markup]:
+    if view is None:
+        return []
+    cameras = [
+        PointGroup(f"camera {camera}", view.points[view.cameras == camera])
+        for camera in np.unique(view.cameras).tolist()
+    ]
+    charts = [scatter("By camera", cameras, legend=True)]
+    if view.clusters is not None:
+        charts.append(scatter("By cluster", _cluster_groups(view.points, view.clusters), legend=False))
+    return charts
+
+
+def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> list[PointGroup]:
+    """Colour clusters so that numbers near each other differ: hues a golden angle apart."""
+    groups = []
+    for place, cluster in enumerate(np.unique(clusters).tolist()):
+        own = points[clusters == cluster]
+        if cluster == NO_CLUSTER:
+            groups.append(PointGroup(f"in no cluster, {len(own)} images", own, "var(--faint)"))
+            continue
+        lightness, saturation = (0.46, 0.58, 0.52)[place % 3], (0.75, 0.6)[place % 2]
+        red, green, blue = colorsys.hls_to_rgb(place * 0.38196601 % 1.0, lightness, saturation)
+        colour = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+        groups.append(PointGroup(f"cluster {cluster}, {len(own)} images", own, colour))
+    return groups
+
+
+def _settings_groups(settings: Mapping[str, Any]) -> list[tuple[str, Table]]:
+    """Give one table per part of the settings; single values come first."""
+    single = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
+    groups = [("general", single)] if single else []
+    groups += [(key, dict(value)) for key, value in settings.items() if isinstance(value, Mapping)]
+    return [(name, table(("setting", "value"), list(_flat(group)))) for name, group in groups]
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            yield f"{prefix}{key}", " ".join(str(item) for item in value) or "none"
+        else:
+            yield f"{prefix}{key}", "none" if value is None else str(value)

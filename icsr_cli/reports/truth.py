@@ -1,0 +1,61 @@
+"""Labels against the truth, as a page shows it, for tables of the cam stage as well."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from icsr_cli.metrics import LabelQuality
+from icsr_cli.reports.epochs import LABELS
+from icsr_cli.reports.page import Table, table_of
+from icsr_cli.runs import LabelTable
+from icsr_cli.runs.quality import local_codes, quality
+from icsr_cli.types import NO_CLUSTER
+
+_QUALITY_COLUMNS: Final = {
+    "labels": "labels",
+    "pairwise_precision": "pairwise precision",
+    "pairwise_recall": "pairwise recall",
+    "pairwise_f": "pairwise F",
+    "bcubed_precision": "BCubed precision",
+    "bcubed_recall": "BCubed recall",
+    "bcubed_f": "BCubed F",
+    "nmi": "NMI",
+    "expansion": "expansion",
+    "coverage": "coverage",
+    "n_clusters": "clusters",
+    "n_identities": "identities",
+}
+
+
+def is_local(labels: LabelTable) -> bool:
+    """Say whether a table is one of the cam stage: its clusters are local clusters and nothing else."""
+    known = labels.local_clusters != NO_CLUSTER
+    return bool(known.any() and (labels.clusters == labels.local_clusters).all())
+
+
+def one_number_per_cluster(labels: LabelTable) -> LabelTable:
+    """Give each cluster of the cam stage a number of its own: 5 under two cameras is two clusters.
+
+    Cameras come in order, so that numbers which are different already stay as they are. Other tables are
+    given back as they came.
+    """
+    if not is_local(labels):
+        return labels
+    codes = local_codes(labels)
+    codes[codes != NO_CLUSTER] -= codes[codes != NO_CLUSTER].min()
+    return replace(labels, clusters=codes, local_clusters=codes, labels=codes)
+
+
+def judged(labels: LabelTable | None) -> dict[str, LabelQuality]:
+    """Judge global, local and refined labels, as far as there are any and the truth is known."""
+    if labels is None:
+        return {}
+    found = {name: part for name, part in quality(labels).items() if part is not None}
+    return {"local": found["local"]} if is_local(labels) and "local" in found else found
+
+
+def quality_table(labels: LabelTable | None) -> Table | None:
+    """Hold the labels against the truth; None where it is not known."""
+    rows = [{"labels": LABELS[name], **part.as_dict()} for name, part in judged(labels).items()]
+    return table_of(rows, _QUALITY_COLUMNS) if rows else None
