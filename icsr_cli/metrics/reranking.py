@@ -17,6 +17,7 @@ from scipy.sparse import csr_array
 
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
+from icsr_cli.metrics.threads import as_many_as_torch
 from icsr_cli.types import FloatArray, IntArray
 
 # Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
@@ -25,6 +26,7 @@ _BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
 _PART: Final = 512
 
 
+@as_many_as_torch()
 def rerank(
     query: Any,
     gallery: Any,
