@@ -14,7 +14,7 @@ from icsr_cli.types import FloatArray
 GREY: Final = 0.45
 #: How much of the drawn contrast, and of the table's deviation from neutral light, strength 1 takes.
 _CONTRAST: Final = 0.25
-_SHIFT: Final = 0.3
+_SHIFT: Final = 0.32
 #: Values of the tone curve's input, 0 to 1 in so many steps.
 TONE_STEPS: Final = 4096
 #: The panorama is so many crops wide and so much of a crop higher than a crop.

@@ -126,7 +126,7 @@ class World:
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "hard": {"background": 2.0, "camera_shift": 1.7, "occlusion": 0.1, "view_spread": 0.4},
+    "hard": {"background": 2.0, "camera_shift": 1.6, "occlusion": 0.1, "view_spread": 0.4},
     "easy": {
         "background": 0.5,
         "camera_shift": 0.5,
