@@ -234,7 +234,9 @@ def write_label_page(
 
 def _state_notes(folder: RunFolder | None) -> tuple[str, ...]:
     status = folder.info().get("status") if folder is not None else "finished"
-    return () if status == "finished" else (f"This run is {status}: further epochs may come.",)
+    if status == "finished":
+        return ()
+    return (f"The state of this run is {status}: these are the labels so far, and more epochs may come.",)
 
 
 def _pictures(

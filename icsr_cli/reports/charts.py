@@ -62,7 +62,9 @@ def line_chart(
         return _figure(title, Markup('<p class="none">No value to draw.</p>'))
     xs, ys = zip(*points, strict=True)
     scale = _Scale(ticks(min(xs), max(xs), 6, whole=True), _LEFT + 6, _RIGHT - 6, (min(xs), max(xs)))
-    rise = _Scale(ticks(min(0.0, *ys) if from_zero else min(ys), max(ys), 4), _BOTTOM, _TOP)
+    low = min(0.0, *ys) if from_zero else min(ys)
+    counts = all(y == int(y) for y in ys) and not percent
+    rise = _Scale(ticks(low, max(ys), 4, whole=counts), _BOTTOM, _TOP)
     parts = [_grid(scale, rise, _formatter(rise.ticks, percent), x_label)]
     for number, line in enumerate(lines):
         parts.append(_line(line, number, scale, rise, percent, x_label))
@@ -89,7 +91,8 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[tuple[str, Seq
                     "<title>{}: {} {}</title></rect>"
                 ).format(number, x, y, max(width - 1, 0.5), _BOTTOM - y, labels[place], f"{value:,}", name)
             )
-    every = math.ceil(len(labels) / 10)
+    # As many labels as there is room for, at some six units a letter.
+    every = math.ceil(len(labels) * (max(map(len, labels)) + 2) * 6 / (_RIGHT - _LEFT))
     parts += [
         Markup('<text x="{:.1f}" y="178" class="mid">{}</text>').format(_LEFT + slot * (place + 0.5), label)
         for place, label in enumerate(labels)

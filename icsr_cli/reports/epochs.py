@@ -14,12 +14,8 @@ from icsr_cli.reports.page import Table, percent, table, table_of
 #: One line of ``metrics.jsonl``.
 Epoch: TypeAlias = Mapping[str, Any]
 
-#: The labels that are judged, and how they are called on a page.
-LABELS: Final = {
-    "global": "global (before the refinement)",
-    "local": "local (within each camera)",
-    "refined": "refined (trained on)",
-}
+#: The labels that are judged; what they are is said on the page.
+LABELS: Final = ("global", "local", "refined")
 QUALITY: Final = {
     "nmi": "Label quality: NMI",
     "pairwise_f": "Label quality: pairwise F",
@@ -69,12 +65,12 @@ def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
     if not timed:
         return None
     totals = {part: sum(float(seconds.get(part, 0.0)) for seconds in timed) for part in timed[0]}
-    everything = sum(totals.values())
-    rows: list[list[object]] = [
-        [part, round(total, 1), round(total / len(timed), 2), percent(total / everything)]
+    everything = sum(totals.values()) or 1e-9
+    rows = [
+        [part, f"{total:,.1f}", f"{total / len(timed):,.2f}", percent(total / everything)]
         for part, total in totals.items()
     ]
-    rows.append(["together", round(everything, 1), round(everything / len(timed), 2), percent(1.0)])
+    rows.append(["together", f"{everything:,.1f}", f"{everything / len(timed):,.2f}", percent(1.0)])
     return table(("part", "seconds", "seconds per epoch", "share"), rows)
 
 
@@ -95,9 +91,7 @@ def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
         *(
             chart
             for measure, title in QUALITY.items()
-            for chart in _chart(
-                title, [_line(name, epochs, "quality", key, measure) for key, name in LABELS.items()]
-            )
+            for chart in _chart(title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
         ),
         *_chart("mAP on the test set", [_line("mAP", epochs, "test_mAP")], percent=True),
         *_chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),

@@ -175,7 +175,7 @@ def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
     columns = ["images", "kept", "thrown out", "cameras", "local clusters", "per camera"]
     values: list[list[object]] = [
         [row.images, row.kept, row.discarded, row.cameras, row.local_clusters,
-         round(row.local_clusters_per_camera, 2), *([row.identities, row.purity] if known else [])]
+         f"{row.local_clusters_per_camera:.2f}", *([row.identities, row.purity] if known else [])]
         for row in rows
     ]  # fmt: skip
     return table([*columns, *(["identities", "purity"] if known else [])], values), tuple(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, Final
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+
+_NUMBER: Final = re.compile(r"-|-?[\d,]+(\.\d+)?%?")
 
 
 @dataclass(frozen=True)
@@ -24,12 +27,9 @@ class Table:
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     """Write the values of ``rows`` as text; a column of numbers alone is a numeric one."""
-    values = [list(row) for row in rows]
-    numeric = tuple(
-        all(row[place] is None or isinstance(row[place], int | float) for row in values)
-        for place in range(len(columns))
-    )
-    return Table(tuple(columns), tuple(tuple(write(value) for value in row) for row in values), numeric)
+    texts = tuple(tuple(write(value) for value in row) for row in rows)
+    numeric = tuple(all(_NUMBER.fullmatch(row[place]) for row in texts) for place in range(len(columns)))
+    return Table(tuple(columns), texts, numeric)
 
 
 def table_of(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Table:

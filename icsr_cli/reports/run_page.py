@@ -179,7 +179,7 @@ def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str
             tiles.append(("thrown out", percent(found.discarded / max(found.images, 1))))
         qualities = judged(view.labels)
         if qualities:
-            tiles.append(("NMI of the labels", f"{list(qualities.values())[-1].nmi:.3f}"))
+            tiles.append(("label NMI", f"{list(qualities.values())[-1].nmi:.3f}"))
     if epochs:
         tiles.append(("loss", write(float(epochs[-1]["loss"]))))
     return tiles
@@ -191,7 +191,7 @@ def _retrieval_table(ranking: Ranking | None) -> Table | None:
     figures = {"mAP": ranking.mAP}
     figures |= {f"Rank-{k}": ranking.rank(k) for k in (1, 5, 10, 20) if k <= len(ranking.cmc)}
     figures |= {"mINP": ranking.mINP}
-    values: list[object] = [percent(value) for value in figures.values()]
+    values = [percent(value) for value in figures.values()]
     columns = [*figures, "queries", "without a match"]
     return table(columns, [[*values, ranking.n_queries, ranking.n_left_out]])
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from icsr_cli.metrics import LabelQuality
-from icsr_cli.reports.epochs import LABELS
 from icsr_cli.reports.page import Table, table_of
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
@@ -57,5 +56,5 @@ def judged(labels: LabelTable | None) -> dict[str, LabelQuality]:
 
 def quality_table(labels: LabelTable | None) -> Table | None:
     """Hold the labels against the truth; None where it is not known."""
-    rows = [{"labels": LABELS[name], **part.as_dict()} for name, part in judged(labels).items()]
+    rows = [{"labels": name, **part.as_dict()} for name, part in judged(labels).items()]
     return table_of(rows, _QUALITY_COLUMNS) if rows else None
