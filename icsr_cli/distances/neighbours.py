@@ -56,7 +56,7 @@ def knn(
             ``"cosine"`` gives 1 - x·y / (|x| |y|).
         device: where to compute; default: where the features are (numpy: the CPU).
         approximate: None searches all pairs. ``"hnsw"`` or ``"ivf"`` asks an index of faiss on the CPU,
-            for more than some 200,000 vectors; the result then is an ``ApproximateNeighbours`` with
+            which pays beyond some 500,000 vectors; the result then is an ``ApproximateNeighbours`` with
             ``recall``, measured on 1,000 vectors drawn at random.
 
     Returns:
