@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Device, Json, Quiet, RunsRoot
 
 if TYPE_CHECKING:
-    from icsr_cli.recipes.evaluation import Evaluation
+    from icsr_cli.recipes.evaluation import CameraRankings, Evaluation
 
 
 def evaluate(
@@ -33,6 +34,9 @@ def evaluate(
     width: Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with k-reciprocal re-ranking.")] = False,
+    per_camera: Annotated[
+        bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
+    ] = False,
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
     device: Device = None,
     config: Config = None,
@@ -68,11 +72,19 @@ def evaluate(
         engine=engine,
         progress=progress,
         reranking=rerank,
+        per_camera=per_camera,
     )
     if as_json:
-        print_json({"dataset": data.name, "network": str(path), **found.as_dict()})
-    else:
-        show(found)
+        by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
+        print_json({"dataset": data.name, "network": str(path), **found.as_dict(), **by_camera})
+        return
+    show(found)
+    for title, rankings in (
+        ("features", found.plain_by_camera),
+        ("with re-ranking", found.reranked_by_camera),
+    ):
+        if rankings is not None:
+            _show_cameras(title, rankings, data.camera_names)
 
 
 def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
@@ -87,6 +99,40 @@ def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
         ["", *PERCENTAGES.values(), "queries"],
         [[*row, figures[key]["queries"]] for row, key in zip(rows, figures, strict=True)],
     )
+
+
+def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) -> None:
+    """Print mAP and Rank-1, a row per query camera and a column per gallery camera, as wide as fits."""
+    from icsr_cli.cli.console import output, print_table
+
+    rows = sorted({query for query, _ in rankings})
+    columns = sorted({gallery for _, gallery in rankings})
+    # A column takes the longest of its figures ("100.0") or its name, two blanks and a line.
+    width = 3 + max(5, *(len(names[camera]) for camera in columns))
+    first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
+    step = max(1, (output().width - 1 - first) // width)
+    for figure in ("mAP", "Rank-1"):
+        values = {
+            pair: 100 * (ranking.mAP if figure == "mAP" else ranking.rank(1))
+            for pair, ranking in rankings.items()
+        }
+        for start in range(0, len(columns), step):
+            shown = columns[start : start + step]
+            part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
+            print_table(
+                f"{figure} by camera (%), {title}: a row per query camera{part}",
+                ["query", *(names[camera] for camera in shown)],
+                [
+                    [
+                        names[query],
+                        *(
+                            f"{values[query, camera]:.1f}" if (query, camera) in values else "-"
+                            for camera in shown
+                        ),
+                    ]
+                    for query in rows
+                ],
+            )
 
 
 PERCENTAGES = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mINP": "mINP"}

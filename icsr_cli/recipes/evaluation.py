@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,27 +15,58 @@ from icsr_cli.config.schema import EvaluationSettings, ImageSettings
 from icsr_cli.errors import DatasetError, RunError
 from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
-from icsr_cli.metrics import Ranking, rank, rank_distances, rerank
+from icsr_cli.metrics import (
+    Ranking,
+    rank,
+    rank_by_camera,
+    rank_distances,
+    rank_distances_by_camera,
+    rerank,
+)
 from icsr_cli.models import Network, build, open_model, read_metadata
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import find_runs, newest, open_run
 from icsr_cli.types import Dataset, Split
 
+CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
+
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Retrieval figures without and, if asked for, with re-ranking."""
+    """Retrieval figures without and, if asked for, with re-ranking.
+
+    ``plain_by_camera`` and ``reranked_by_camera`` hold, if asked for, the figures of each pair
+    (query camera, gallery camera) in which a query has a match.
+    """
 
     plain: Ranking
     reranked: Ranking | None
+    plain_by_camera: CameraRankings | None = None
+    reranked_by_camera: CameraRankings | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Give the figures for JSON."""
+        """Give the figures over all cameras, for JSON."""
         figures: dict[str, Any] = {"plain": _summary(self.plain)}
         if self.reranked is not None:
             figures["reranked"] = _summary(self.reranked)
         return figures
+
+    def cameras_as_dict(self, camera_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
+        """Give the figures of each pair of cameras, for JSON; empty where they were not asked for."""
+        parts = {"plain": self.plain_by_camera, "reranked": self.reranked_by_camera}
+        return {
+            name: [
+                {
+                    "query_camera": camera_names[query],
+                    "gallery_camera": camera_names[gallery],
+                    **_summary(ranking),
+                }
+                for (query, gallery), ranking in rankings.items()
+            ]
+            for name, rankings in parts.items()
+            if rankings is not None
+        }
 
 
 def _summary(ranking: Ranking) -> dict[str, float | int]:
@@ -79,6 +111,7 @@ def evaluate(
     engine: Engine,
     progress: Progress,
     reranking: bool = False,
+    per_camera: bool = False,
 ) -> Evaluation:
     """Rank the gallery for every query, by the protocol of Market-1501.
 
@@ -108,10 +141,12 @@ def evaluate(
             )
     truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
     plain = rank(features[0], features[1], *truth)
+    by_camera = rank_by_camera(features[0], features[1], *truth) if per_camera else None
     if not reranking:
-        return Evaluation(plain, None)
+        return Evaluation(plain, None, by_camera)
     distances = rerank(features[0], features[1], settings.k1, settings.k2, settings.lambda_value)
-    return Evaluation(plain, rank_distances(distances, *truth))
+    reranked_by_camera = rank_distances_by_camera(distances, *truth) if per_camera else None
+    return Evaluation(plain, rank_distances(distances, *truth), by_camera, reranked_by_camera)
 
 
 def open_network(
@@ -132,6 +167,20 @@ def open_network(
     header = read_metadata(path)
     size = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
     return path, network, size
+
+
+def image_size(
+    trained: tuple[int, int] | None, height: int | None, width: int | None, progress: Progress
+) -> tuple[int, int]:
+    """Give the (height, width) a network looks at: as asked for, else as it was trained, else 256 x 128."""
+    usual = ImageSettings()
+    if trained is None and (height is None or width is None):
+        progress.warn(
+            "The file of weights does not say the size of its images: "
+            f"{height or usual.height} x {width or usual.width} (--height, --width) is taken."
+        )
+    default = trained or (usual.height, usual.width)
+    return height or default[0], width or default[1]
 
 
 def _weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
