@@ -1,0 +1,125 @@
+"""``icsr doctor``: what is installed, what the machine is, what will be slow and why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from icsr_cli.cli.options import DataRoot, Json, RunsRoot
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.diagnosis import Diagnosis
+    from icsr_cli.recipes.machine import Machine
+
+_MARKS = {
+    "ok": "[green]ok[/]",
+    "warning": "[yellow]look[/]",
+    "optional": "[dim]not installed[/]",
+    "bad": "[red]missing or broken[/]",
+}
+
+
+def doctor(
+    data_root: DataRoot = Path("data"), runs_root: RunsRoot = Path("runs"), as_json: Json = False
+) -> None:
+    """Look at what is installed, GPUs, memory and room, and say what will be slow and why.
+
+    The exit code is 1 if something that is needed is missing or broken. Nothing is downloaded or written.
+    """
+    from icsr_cli.cli.console import print_json
+    from icsr_cli.recipes.diagnosis import diagnose
+
+    found = diagnose(data_root, runs_root)
+    if as_json:
+        print_json(found.as_dict())
+    else:
+        _show(found)
+    if not found.healthy:
+        raise typer.Exit(1)
+
+
+def _show(found: Diagnosis) -> None:
+    from rich.markup import escape
+
+    from icsr_cli.cli.console import output, print_table
+
+    print_table("", ["machine", "found"], [[name, escape(value)] for name, value in _machine(found.machine)])
+    print_table(
+        "Libraries",
+        ["library", "version", "needed", "state"],
+        [
+            [
+                library.name,
+                library.version or "",
+                f"{library.wanted} for {library.extra}" if library.extra else library.wanted,
+                _MARKS[library.state],
+            ]
+            for library in found.libraries
+        ],
+    )
+    print_table(
+        "Folders",
+        ["for", "folder", "free", "state"],
+        [
+            [folder.purpose, escape(str(folder.path)), _gigabytes(folder.free), _MARKS[folder.state]]
+            for folder in found.folders
+        ],
+    )
+    there = [item.arch for item in found.weights if item.present]
+    output().print(f"ImageNet weights on this machine: {', '.join(there) or 'none'}")
+    _show_advice(found)
+
+
+def _show_advice(found: Diagnosis) -> None:
+    from rich.markup import escape
+
+    from icsr_cli.cli.console import output
+
+    print_ = output().print
+    lines = [(library.state, library.name, library.advice) for library in found.libraries if library.advice]
+    lines += [(one.state, f"{one.purpose} ({one.path})", one.advice) for one in found.folders if one.advice]
+    lines += [(one.state, one.what, one.advice) for one in found.findings]
+    colours = {"bad": "red", "warning": "yellow", "optional": "dim"}
+    for wanted, title in (
+        ("bad", "Has to be mended"),
+        ("warning", "Good to know"),
+        ("optional", "Not installed, not needed for the main job"),
+    ):
+        chosen = [(what, advice) for state, what, advice in lines if state == wanted]
+        if chosen:
+            print_(f"\n[bold {colours[wanted]}]{title}[/]")
+        for what, advice in chosen:
+            print_(f"- {escape(what)}\n  {escape(advice)}", soft_wrap=True)
+    if found.healthy:
+        print_("\n[green]Everything that is needed is there.[/]")
+
+
+def _machine(machine: Machine) -> list[tuple[str, str]]:
+    rows = [
+        ("Python", machine.python),
+        ("system", machine.platform),
+        ("processor", f"{machine.processor}, {machine.cpus} usable cores"),
+        ("memory", f"{_gigabytes(machine.memory)}, {_gigabytes(machine.memory_free)} free"),
+    ]
+    rows += [
+        (
+            f"GPU {number}",
+            f"{gpu.name}, {_gigabytes(gpu.memory)}, {_gigabytes(gpu.free)} free, compute {gpu.capability}",
+        )
+        for number, gpu in enumerate(machine.gpus)
+    ]
+    if not machine.gpus:
+        rows.append(("GPUs", "none that torch can use"))
+    rows += [
+        ("driver", f"NVIDIA {machine.driver}" if machine.driver else "none of NVIDIA"),
+        ("CUDA of torch", machine.cuda or "none"),
+        ("GPUs of faiss", "unknown" if machine.faiss_gpus is None else str(machine.faiss_gpus)),
+        ("numba threads", str(machine.numba_threads or "unknown")),
+    ]
+    return rows
+
+
+def _gigabytes(count: int | None) -> str:
+    return "?" if count is None else f"{count / 1e9:.1f} GB"

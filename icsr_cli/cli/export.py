@@ -1,0 +1,166 @@
+"""``icsr export``: a network as ONNX, checked against PyTorch, or as safetensors with a model card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from icsr_cli.cli.options import DataRoot, DatasetName, Json, Quiet, RunsRoot
+from icsr_cli.errors import IcsrError, UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.progress import Progress
+    from icsr_cli.recipes.export import Export
+    from icsr_cli.runs import RunFolder
+    from icsr_cli.types import Dataset
+
+_CHECKED_CROPS = 32
+
+
+def export(
+    network: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN|FILE]", help="A run or weights; the newest run if left out."),
+    ] = None,
+    kind: Annotated[
+        Literal["onnx", "safetensors"] | None,
+        typer.Option("--format", "-f", help="What to write; by the suffix of --out, else onnx."),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="The file to write; ARCH_HEIGHTxWIDTH.FORMAT here if left out."),
+    ] = None,
+    takes: Annotated[
+        Literal["normalised", "pixels"],
+        typer.Option(
+            "--input",
+            help="What the ONNX network takes: float32 n x 3 x h x w, normalised as its metadata say, or "
+            "uint8 n x h x w x 3, RGB as decoded.",
+        ),
+    ] = "normalised",
+    dataset: DatasetName = None,
+    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of its images.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of its images.")] = None,
+    data_root: DataRoot = Path("data"),
+    runs_root: RunsRoot = Path("runs"),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a network for other programs.
+
+    The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
+    the data set is there, on real ones, and written only if their features agree.
+    """
+    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.recipes.evaluation import image_size, open_network
+    from icsr_cli.recipes.export import export_onnx, export_safetensors
+    from icsr_cli.recipes.model_card import origin_of
+    from icsr_cli.recipes.steps import choose_engine
+
+    kind = _format(kind, out)
+    if kind == "safetensors" and takes == "pixels":
+        raise UsageError("--input pixels goes with --format onnx; safetensors holds weights alone.")
+    progress = make_progress(quiet, as_json)
+    path, opened, trained_size = open_network(
+        network, runs_root, dataset if network is None else None, None, choose_engine("cpu", "fp32")
+    )
+    size = image_size(trained_size, height, width, progress)
+    progress.note(f"Network: {path} ({opened.arch}, {opened.dim} features, images {size[0]} x {size[1]})")
+    target = out or Path(f"{opened.arch}_{size[0]}x{size[1]}.{kind}")
+    if target.exists() and target.samefile(path):
+        raise UsageError(f"{target} is the network to export itself. Give another --out.")
+    run = _run_of(path, progress)
+    data = _dataset(dataset, run, data_root)
+    origin = origin_of(path, run, data.layout if data else None)
+    if kind == "safetensors":
+        found = export_safetensors(opened, size, target, origin)
+    else:
+        progress.note("Translating and checking: this takes up to a minute")
+        crops = _crops(data, size)
+        found = export_onnx(opened, size, target, kind=takes, origin=origin, crops=crops)
+    if as_json:
+        print_json({"network": path, **vars(found)})
+    else:
+        _show(found)
+
+
+def _format(kind: str | None, out: Path | None) -> Literal["onnx", "safetensors"]:
+    suffix = out.suffix.lower().lstrip(".") if out else ""
+    if out is not None and kind is None and suffix not in ("onnx", "safetensors"):
+        raise UsageError(f"--out {out} ends in neither .onnx nor .safetensors: let it end in one of them.")
+    wanted = kind or suffix or "onnx"
+    if out is not None and suffix != wanted:
+        # Readers, ours among them, go by the suffix.
+        raise UsageError(f"--out {out} does not fit --format {wanted}: let it end in .{wanted}.")
+    return "safetensors" if wanted == "safetensors" else "onnx"
+
+
+def _run_of(path: Path, progress: Progress) -> RunFolder | None:
+    """Give the run that the weights lie in, if they do, and say so if it is not finished."""
+    from icsr_cli.runs import open_run
+
+    try:
+        run = open_run(path)
+    except IcsrError:
+        return None
+    status = run.info().get("status")
+    if status != "finished":
+        epochs = len(run.metrics())
+        progress.warn(
+            f"The run {run.path} is not finished ({status}): its network is that of {epochs} epochs."
+        )
+    return run
+
+
+def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Dataset | None:
+    """Load the data set that was asked for, or the run's if it is there."""
+    from icsr_cli import datasets
+
+    if name is not None:
+        return datasets.load(name, data_root)
+    if run is None:
+        return None
+    try:
+        return datasets.load(run.dataset, data_root)
+    except IcsrError:
+        return None
+
+
+def _crops(data: Dataset | None, size: tuple[int, int]) -> Any:
+    """Decode some images from all over a split: uint8 (m, h, w, 3), or None."""
+    import numpy as np
+
+    from icsr_cli.images.decode import decode_resized
+
+    splits = [] if data is None else [data.splits.get(name) for name in ("query", "train")]
+    split = next((split for split in splits if split is not None and len(split)), None)
+    if split is None:
+        return None
+    rows = np.linspace(0, len(split) - 1, min(_CHECKED_CROPS, len(split))).astype(int)
+    try:
+        return np.stack([decode_resized(split.root / split.records[row].path, *size) for row in rows])
+    except IcsrError:  # the pictures are gone; what is left is the index
+        return None
+
+
+def _show(found: Export) -> None:
+    from icsr_cli.cli.console import output, print_table
+
+    row: dict[str, object] = {
+        "network": found.arch,
+        "images": f"{found.height} x {found.width}",
+        "features": found.features,
+        "MB": f"{found.bytes / 1e6:.1f}",
+    }
+    if found.cosine is not None:
+        row |= {
+            "input": found.input,
+            "checked on": f"{found.random_images} random, {found.crops or 'no'} crops",
+            "least cosine": f"{found.cosine:.6f}",
+        }
+    print_table("", list(row), [list(row.values())])
+    output().print(f"Written to {found.path}", markup=False)
+    if found.card is not None:
+        output().print(f"Model card: {found.card}", markup=False)

@@ -1,0 +1,178 @@
+"""``icsr search``: ranks a folder of crops for pictures of people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icsr_cli.cli.options import Device, Json, Quiet, RunsRoot
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
+    from icsr_cli.reports.ranking_picture import RankingRow
+
+
+def search(
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of people to look for.")],
+    gallery: Annotated[
+        Path, typer.Option("--gallery", "-g", help="Folder of crops to look in, and folders below.")
+    ],
+    network: Annotated[
+        Path | None,
+        typer.Option("--network", "-n", help="Weights or a run; the newest run if left out."),
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            "-o",
+            help="Where the picture of the ranking goes (.png, .jpg, .webp); if left out a new ranking.png "
+            "here, none with --json.",
+        ),
+    ] = None,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--pattern", help="Where a path has its camera, e.g. '{camera}_{name}.jpg'; {id} for identities."
+        ),
+    ] = None,
+    across_cameras: Annotated[
+        bool, typer.Option("--across-cameras", help="Leave out gallery images of the picture's own camera.")
+    ] = False,
+    height: Annotated[int | None, typer.Option("--height", min=16, help="Height the network sees.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=16, help="Width the network sees.")] = None,
+    cache: Annotated[
+        bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
+    ] = True,
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    device: Device = None,
+    runs_root: RunsRoot = Path("runs"),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Rank the images of a folder by how much they look like the same person: a table and a picture."""
+    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.recipes.evaluation import image_size, open_network
+    from icsr_cli.recipes.gallery import Embedder
+    from icsr_cli.recipes.search import search as search_gallery
+    from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.reports.ranking_picture import picture_format, write_ranking_picture
+
+    if out is not None:
+        picture_format(out)  # before anything is computed
+    progress = make_progress(quiet, as_json)
+    engine = choose_engine(device, precision)
+    path, opened, trained_size = open_network(network, runs_root, None, None, engine)
+    size = image_size(trained_size, height, width, progress)
+    progress.note(f"Network: {path} ({opened.arch}, {opened.dim} features, images {size[0]} x {size[1]})")
+    found = search_gallery(
+        images,
+        gallery,
+        Embedder(opened, path, size, engine),
+        progress,
+        top=top,
+        pattern=pattern,
+        across_cameras=across_cameras,
+        keep=cache,
+    )
+    _warn(found, across_cameras, progress.warn)
+    picture = out if out is not None or as_json else _new_name("ranking.png")
+    if picture is not None:
+        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
+    if as_json:
+        print_json({"network": path, "picture": picture, **found.as_dict()})
+    else:
+        _show(found, picture)
+
+
+def _warn(found: SearchResult, across_cameras: bool, warn: Callable[[str], None]) -> None:
+    if found.unreadable:
+        first = found.unreadable[0]
+        warn(
+            f"{len(found.unreadable):,} of the gallery's images cannot be read, such as "
+            f"{first.path}: {first.reason}"
+        )
+    if found.no_camera:
+        what = "left out" if across_cameras else "shown without a camera"
+        warn(f"{found.no_camera:,} of the gallery's images do not fit --pattern and are {what}.")
+    for answers in found.queries:
+        if not answers.compared:
+            warn(f"Nothing in the gallery could be an answer to {answers.query}.")
+
+
+def _new_name(name: str) -> Path:
+    """Give a file name in this folder that is not taken: name, name-2, ..."""
+    path = Path(name)
+    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return path if not path.exists() else next(other for other in numbered if not other.exists())
+
+
+def _show(found: SearchResult, picture: Path | None) -> None:
+    from rich.markup import escape
+
+    from icsr_cli.cli.console import output, print_table
+
+    output().print(
+        f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before",
+        markup=False,
+    )
+    for answers in found.queries:
+        optional = {
+            "camera": any(match.camera is not None for match in answers.matches),
+            "identity": any(match.identity is not None for match in answers.matches),
+        }
+        extra = [name for name, shown in optional.items() if shown]
+        print_table(
+            escape(_title(answers)),
+            ["rank", "image", *extra, "distance"],
+            [
+                [
+                    match.rank,
+                    escape(match.path),
+                    *(getattr(match, name) for name in extra),
+                    f"{match.distance:.3f}",
+                ]
+                for match in answers.matches
+            ],
+        )
+    if picture is not None:
+        output().print(f"Picture: {picture}", markup=False)
+
+
+def _title(answers: QueryAnswers) -> str:
+    camera = f" (camera {answers.camera})" if answers.camera is not None else ""
+    return f"{answers.query}{camera}, {answers.compared:,} images compared"
+
+
+def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
+    from icsr_cli.reports.ranking_picture import Crop, RankingRow
+
+    head = tuple(
+        f"{name} {value}"
+        for name, value in (("camera", answers.camera), ("id", answers.identity))
+        if value is not None
+    )
+    return RankingRow(
+        Crop(answers.query, answers.query.name, ("query", *head)),
+        tuple(
+            Crop(gallery / match.path, Path(match.path).name, _lines(match), _is_right(answers, match))
+            for match in answers.matches
+        ),
+    )
+
+
+def _lines(match: Match) -> tuple[str, ...]:
+    camera = () if match.camera is None else (f"camera {match.camera}",)
+    identity = () if match.identity is None else (f"id {match.identity}",)
+    return (f"{match.rank}.  {match.distance:.3f}", *camera, *identity)
+
+
+def _is_right(answers: QueryAnswers, match: Match) -> bool | None:
+    if answers.identity is None or match.identity is None:
+        return None
+    return answers.identity == match.identity

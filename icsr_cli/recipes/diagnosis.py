@@ -1,0 +1,189 @@
+"""What is installed, what the machine is, and what will be slow and why.
+
+Only the standard library is imported here: a missing or broken library is what has to be told.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlparse
+
+from icsr_cli.recipes.installation import Library, State, libraries, version_of
+from icsr_cli.recipes.machine import Folder, Machine, look_at_folder, look_at_machine
+
+_GB: Final = 1e9
+#: Below these it is said that work will be slow, or may not fit.
+_FEW_CORES: Final = 8
+_SMALL_MEMORY: Final = 8 * _GB
+_SMALL_GPU: Final = 8 * _GB
+
+
+@dataclass(frozen=True)
+class Weights:
+    """ImageNet weights of an architecture: where they are, or have to be put, and where they come from."""
+
+    arch: str
+    path: Path
+    present: bool
+    address: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something the user should know, and what to do about it."""
+
+    state: State
+    what: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """Everything ``icsr doctor`` shows."""
+
+    libraries: tuple[Library, ...]
+    machine: Machine
+    folders: tuple[Folder, ...]
+    weights: tuple[Weights, ...]
+    findings: tuple[Finding, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Whether nothing that is needed is missing or broken."""
+        states = [part.state for part in self.libraries]
+        states += [part.state for part in self.folders] + [part.state for part in self.findings]
+        return "bad" not in states
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything for JSON."""
+        return {"healthy": self.healthy, **asdict(self)}
+
+
+def diagnose(data_root: Path, runs_root: Path) -> Diagnosis:
+    """Look at libraries, machine, folders and weights. Nothing is written or downloaded."""
+    found = libraries()
+    broken = {library.name for library in found if library.state == "bad"}
+    machine = look_at_machine(torch_works="torch" not in broken)
+    folders = (look_at_folder("data", data_root), look_at_folder("runs", runs_root))
+    weights = () if broken else imagenet_weights()
+    return Diagnosis(found, machine, folders, weights, tuple(findings(machine, found, weights)))
+
+
+def imagenet_weights() -> tuple[Weights, ...]:
+    """Tell for each architecture with ImageNet weights whether they lie where they are looked for."""
+    import torch
+
+    from icsr_cli.models.backbones import resnet, resnet_ibn
+
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    addresses = {**resnet.IMAGENET, **resnet_ibn.IMAGENET}
+    files = {arch: folder / Path(urlparse(address).path).name for arch, address in addresses.items()}
+    return tuple(Weights(arch, file, file.is_file(), addresses[arch]) for arch, file in files.items())
+
+
+def findings(machine: Machine, libraries: tuple[Library, ...], weights: tuple[Weights, ...]) -> list[Finding]:
+    """Say what will be slow, or surprise, and what to do about it."""
+    return [*_about_gpus(machine, libraries), *_about_size(machine), *_about_weights(weights)]
+
+
+def _about_gpus(machine: Machine, libraries: tuple[Library, ...]) -> list[Finding]:
+    found = []
+    both = {library.name for library in libraries} | {
+        name for name in ("faiss-gpu", "faiss-cpu") if version_of(name) is not None
+    }
+    if {"faiss-gpu", "faiss-cpu"} <= both:
+        found.append(
+            Finding(
+                "warning",
+                "faiss-gpu and faiss-cpu are both installed and overwrite each other's files.",
+                "pip uninstall faiss-gpu faiss-cpu, then install one of them.",
+            )
+        )
+    if not machine.gpus:
+        why = "torch finds no GPU"
+        advice = "resnet_small at 64 x 32 (icsr demo) suits a CPU; a published data set wants a GPU."
+        if machine.driver is not None and machine.cuda is not None:
+            why += f", though there is a driver of NVIDIA ({machine.driver})"
+            advice = f"Check the driver against CUDA {machine.cuda}, and CUDA_VISIBLE_DEVICES. " + advice
+        elif machine.driver is not None:
+            why += f", because this torch is built without CUDA; there is a driver ({machine.driver})"
+            advice = "Install torch with CUDA. " + advice
+        found.append(Finding("warning", f"Training and features will be slow: {why}.", advice))
+    elif not machine.faiss_gpus:
+        found.append(
+            Finding(
+                "warning",
+                "faiss sees no GPU: nearest neighbours are found on the GPU by torch instead, slower.",
+                "Install faiss-gpu (Linux, x86-64), and not faiss-cpu beside it.",
+            )
+        )
+    elif machine.faiss_gpus != len(machine.gpus):
+        found.append(
+            Finding(
+                "warning", f"torch sees {len(machine.gpus)} GPUs, faiss {machine.faiss_gpus}.", "Check both."
+            )
+        )
+    found += [
+        Finding(
+            "warning",
+            f"GPU {number} ({gpu.name}) has {gpu.free / _GB:.1f} GB of {gpu.memory / _GB:.1f} GB free.",
+            "If a batch does not fit, take a smaller -b, or end what else uses it.",
+        )
+        for number, gpu in enumerate(machine.gpus)
+        if gpu.free < _SMALL_GPU
+    ]
+    return found
+
+
+def _about_size(machine: Machine) -> list[Finding]:
+    found = []
+    if machine.cpus < _FEW_CORES:
+        cores = f"{machine.cpus} CPU core" + ("s" if machine.cpus > 1 else "")
+        slow = "Decoding images and the Jaccard distances"
+        if not machine.gpus:
+            slow = (
+                "Decoding images, the Jaccard distances and nearest neighbours (time grows with the square "
+                "of the number of images)"
+            )
+        found.append(
+            Finding(
+                "warning",
+                f"{slow} will be slow: {cores}.",
+                "Images are decoded once and kept. Fewer images, or more cores, help."
+                if machine.gpus
+                else "Fewer images, more cores or a GPU help; see docs/labels.md for times.",
+            )
+        )
+    if machine.numba_threads is not None and machine.numba_threads < machine.cpus:
+        found.append(
+            Finding(
+                "warning",
+                f"Compiled loops use {machine.numba_threads} of {machine.cpus} cores.",
+                "Unset NUMBA_NUM_THREADS (or raise it).",
+            )
+        )
+    if machine.memory is not None and machine.memory < _SMALL_MEMORY:
+        found.append(
+            Finding(
+                "warning",
+                f"{machine.memory / _GB:.1f} GB of memory is little.",
+                "Take a smaller -b, smaller images (--height, --width) or fewer of them.",
+            )
+        )
+    return found
+
+
+def _about_weights(weights: tuple[Weights, ...]) -> list[Finding]:
+    """Tell of the two networks that the published settings begin with."""
+    return [
+        Finding(
+            "warning",
+            f"ImageNet weights of {item.arch} are not on this machine (--weights imagenet needs them).",
+            f"They are fetched when training asks for them; without a network get {item.address} and put it "
+            f"at {item.path}. The demo needs none.",
+        )
+        for item in weights
+        if item.arch in ("resnet50", "resnet_ibn50a") and not item.present
+    ]

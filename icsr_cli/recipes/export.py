@@ -1,0 +1,282 @@
+"""Export: a network as an ONNX file, checked against PyTorch, or as safetensors with a model card."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from icsr_cli import __version__
+from icsr_cli.errors import MissingExtraError, ModelError
+from icsr_cli.features import extract
+from icsr_cli.images.augment import MEAN, STD, normalise
+from icsr_cli.models import Network, save_weights
+from icsr_cli.recipes.model_card import Origin, model_card
+from icsr_cli.runs.files import whole_file, write_text
+
+#: What the exported network takes: ``normalised`` float32 (n, 3, h, w), or ``pixels`` uint8 (n, h, w, 3).
+Input = Literal["normalised", "pixels"]
+INPUTS: Final = ("normalised", "pixels")
+
+#: Old enough for the runtimes of trackers, and the exporter's own.
+OPSET: Final = 18
+#: Features of ONNX Runtime and of PyTorch have to be this much alike, image by image.
+LEAST_COSINE: Final = 0.9999
+_BATCHES: Final = (1, 2, 5)
+_CROP_BATCH: Final = 8
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was written.
+
+    ``cosine`` is the least cosine between features of ONNX Runtime and PyTorch over ``random_images`` and
+    ``crops``; None where nothing was translated (safetensors). ``card`` is the model card, if any.
+    """
+
+    path: Path
+    format: str
+    bytes: int
+    arch: str
+    features: int
+    height: int
+    width: int
+    input: str
+    cosine: float | None
+    random_images: int
+    crops: int
+    card: Path | None
+
+
+def export_onnx(
+    network: Network,
+    size: tuple[int, int],
+    path: Path,
+    *,
+    kind: Input = "normalised",
+    origin: Origin | None = None,
+    crops: npt.NDArray[np.uint8] | None = None,
+    seed: int = 0,
+) -> Export:
+    """Write ``network`` as one ONNX file with a dynamic batch; it is there only if it does what PyTorch does.
+
+    The input is called ``images``, the output ``features`` (float32 (n, d), unit length). Its metadata tell
+    how images are made ready (``onnx_metadata``). ``crops`` uint8 (m, h, w, 3) are real images to check with,
+    besides random ones drawn from ``seed``.
+
+    Raises:
+        MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
+        ModelError: the network cannot be translated, or the file's features differ.
+    """
+    for library in ("onnx", "onnxscript", "onnxruntime"):
+        _require(library)
+    network = network.cpu().eval()
+    with whole_file(path) as temporary:
+        _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))
+        cosine = _compare(network, size, temporary, kind, crops, np.random.default_rng(seed))
+        if not cosine > LEAST_COSINE:
+            raise ModelError(
+                f"The ONNX file does not do what the network does: the least cosine of their features is "
+                f"{cosine:.6f}, at least {LEAST_COSINE} was expected. Nothing was written. Another version "
+                "of torch, onnxscript or onnxruntime may help: icsr doctor shows which are installed."
+            )
+    return Export(
+        path,
+        "onnx",
+        path.stat().st_size,
+        network.arch,
+        network.dim,
+        *size,
+        kind,
+        cosine,
+        sum(_BATCHES),
+        0 if crops is None else len(crops),
+        None,
+    )
+
+
+def _require(library: str) -> None:
+    try:
+        importlib.import_module(library)
+    except ImportError:
+        raise MissingExtraError(library, "onnx", "The export to ONNX") from None
+
+
+def export_safetensors(network: Network, size: tuple[int, int], path: Path, origin: Origin) -> Export:
+    """Write weights, with what is needed to use them in the header, and a model card beside them (.md).
+
+    Raises:
+        ModelError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    card = path.with_suffix(".md")
+    metadata = _common_metadata(network, size, origin)
+    save_weights(network, path, metadata)
+    write_text(card, model_card(network, size, path, origin))
+    return Export(
+        path,
+        "safetensors",
+        path.stat().st_size,
+        network.arch,
+        network.dim,
+        *size,
+        "normalised",
+        None,
+        0,
+        0,
+        card,
+    )
+
+
+def onnx_metadata(
+    network: Network, size: tuple[int, int], kind: Input, origin: Origin | None = None
+) -> dict[str, str]:
+    """Give the metadata of an ONNX file: all that is needed to make images ready, as text or JSON."""
+    taken = {
+        "normalised": {"layout": "NCHW", "dtype": "float32", "normalisation": "(rgb / 255 - mean) / std"},
+        "pixels": {"layout": "NHWC", "dtype": "uint8", "normalisation": "in the graph"},
+    }
+    return {**_common_metadata(network, size, origin), "input": kind, **taken[kind]}
+
+
+def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | None) -> dict[str, str]:
+    about = {} if origin is None else {"dataset": origin.dataset or "", "licence": origin.licence or ""}
+    return {
+        "icsr_version": __version__,
+        **network.spec.metadata(),
+        "features": str(network.dim),
+        "height": str(size[0]),
+        "width": str(size[1]),
+        "channels": "RGB",
+        "mean": json.dumps(MEAN),
+        "std": json.dumps(STD),
+        "resize": "bicubic, antialiased, to height x width, without keeping the aspect",
+        "distance": "Euclidean or cosine, of features of unit length",
+        **{name: value for name, value in about.items() if value},
+    }
+
+
+class _FromPixels(nn.Module):
+    """Uint8 (n, h, w, 3), RGB, to features: the normalisation is in the graph."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("scale", 1 / (255 * torch.tensor(STD)))
+        self.register_buffer("shift", -torch.tensor(MEAN) / torch.tensor(STD))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise and embed."""
+        values = images.to(torch.float32) * self.scale + self.shift
+        features: Tensor = self.network(values.permute(0, 3, 1, 2))
+        return features
+
+
+def _translate(
+    network: Network, size: tuple[int, int], path: Path, kind: Input, metadata: Mapping[str, str]
+) -> None:
+    # Two images: a batch of one would be taken for a constant.
+    example = torch.zeros((2, *size, 3), dtype=torch.uint8)
+    module: nn.Module = _FromPixels(network).eval() if kind == "pixels" else network
+    try:
+        with _quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                module,
+                (example if kind == "pixels" else normalise(example).contiguous(),),
+                input_names=["images"],
+                output_names=["features"],
+                dynamic_shapes=({0: torch.export.Dim("n")},),
+                opset_version=OPSET,
+                dynamo=True,
+                optimize=True,
+                verbose=False,
+            )
+            assert program is not None, "given with dynamo"
+            program.model.metadata_props.update(metadata)
+            program.model.producer_name, program.model.producer_version = "icsr", __version__
+            program.save(str(path), external_data=False)
+    except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(
+            f"{network.arch} cannot be translated to ONNX ({type(error).__name__}: {reason}). icsr doctor "
+            "shows the versions of torch and onnxscript; they have to go together."
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's steps and hints, which nobody here can act on, to itself."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _compare(
+    network: Network,
+    size: tuple[int, int],
+    path: Path,
+    kind: Input,
+    crops: npt.NDArray[np.uint8] | None,
+    generator: np.random.Generator,
+) -> float:
+    """Give the least cosine between the features of the file and of the network."""
+    run = _runtime(path)
+    batches = [generator.integers(0, 256, (count, *size, 3), dtype=np.uint8) for count in _BATCHES]
+    if crops is not None:
+        batches += [crops[first : first + _CROP_BATCH] for first in range(0, len(crops), _CROP_BATCH)]
+    least = 1.0
+    for pixels in batches:
+        expected = extract(network, pixels).numpy()
+        given = pixels if kind == "pixels" else _by_the_book(pixels)
+        found = run(given)
+        if found.shape != expected.shape:
+            raise ModelError(f"The ONNX file gives features {found.shape}, expected {expected.shape}.")
+        lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
+        cosine = (found.astype(np.float64) * expected).sum(axis=1) / lengths
+        least = min(least, float(np.nan_to_num(cosine, nan=-1.0).min()))
+    return least
+
+
+def _by_the_book(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    """Make images ready as the metadata say, the way a reader of them would."""
+    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    values = (pixels.astype(np.float32) / 255 - mean) / std
+    return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
+
+
+def _runtime(path: Path) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors share no class but this
+        raise ModelError(
+            f"ONNX Runtime cannot open the file ({error}). Nothing was written. "
+            "A newer onnxruntime may help: pip install --upgrade onnxruntime"
+        ) from error
+    return lambda images: np.asarray(session.run(["features"], {"images": images})[0])

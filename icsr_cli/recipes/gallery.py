@@ -1,0 +1,220 @@
+"""Features of a folder of crops, kept beside it: only images that are new or changed are embedded again.
+
+A cache is one safetensors file: ``features`` float32 (n, d), and in its header ``files``, a JSON list of
+(path, size and time of last change) in the same order. Its name is a checksum of all that features depend on
+besides the images: weights, architecture, image size, precision.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
+from icsr_cli.errors import DatasetError
+from icsr_cli.features import extract
+from icsr_cli.images.blocks import usable_cpus
+from icsr_cli.images.decode import PixelArray, decode_resized
+from icsr_cli.models import Network
+from icsr_cli.progress import Progress, Task
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs.files import write_with
+from icsr_cli.types import FloatArray
+
+#: Images decoded at a time; the next as many are decoded while these are embedded.
+_CHUNK = 128
+#: To be changed with anything that changes pixels or features.
+_VERSION = "1"
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """A network, the file it came from, the size (height, width) it looks at, and what computes."""
+
+    network: Network
+    weights: Path
+    size: tuple[int, int]
+    engine: Engine
+
+    def checksum(self) -> str:
+        """Give a checksum of all that features depend on besides the images."""
+        digest = hashlib.sha256()
+        with self.weights.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+        digest.update(f"{_VERSION} {self.network.spec} {self.size} {self.engine.precision}".encode())
+        return digest.hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """The readable images of a folder, by name, and their features float32 (n, d).
+
+    ``paths`` are POSIX and relative to ``folder``. ``reused`` counts the features that came from ``cache``,
+    the file they are kept in (None: nowhere).
+    """
+
+    folder: Path
+    paths: tuple[str, ...]
+    features: FloatArray
+    unreadable: tuple[Unreadable, ...]
+    reused: int
+    cache: Path | None
+
+
+def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: bool = True) -> Gallery:
+    """Embed every image under ``folder`` that is not in the cache as it is now.
+
+    With ``keep`` False no cache is read or written. A cache that cannot be written is warned of.
+
+    Raises:
+        DatasetError: where there is no such folder, no image in it, or none that can be read.
+    """
+    if not folder.is_dir():
+        state = "is a file" if folder.exists() else "does not exist"
+        raise DatasetError(f"The gallery {folder} {state}. Give a folder of images of people to --gallery.")
+    paths = image_files(folder, recursive=True)
+    if not paths:
+        raise DatasetError(
+            f"There is no image in the gallery {folder}. Expected files that end in "
+            f"{', '.join(sorted(IMAGE_SUFFIXES))}, in it or in folders below."
+        )
+    cache = cache_folder(folder) / f"features-{embedder.checksum()}.safetensors" if keep else None
+    known = _read_cache(cache, embedder.network.dim) if cache else {}
+    stamps = [_stamp(folder / path) for path in paths]
+    new = [path for path, stamp in zip(paths, stamps, strict=True) if (path, stamp) not in known]
+    with progress.task("Gallery features", len(new), "img") as task:
+        features, faults = embed_files([folder / path for path in new], embedder, task)
+    bad = {new[row]: reason for row, reason in faults}
+    fresh = dict(zip((path for path in new if path not in bad), features, strict=True))
+    files = [(path, stamp) for path, stamp in zip(paths, stamps, strict=True) if path not in bad]
+    if not files:
+        raise DatasetError(
+            f"None of the {len(paths)} images in the gallery {folder} can be read, such as "
+            f"{paths[0]}: {bad[paths[0]]}."
+        )
+    rows = [fresh[file[0]] if file[0] in fresh else known[file] for file in files]
+    found = np.stack(rows)
+    if cache and (fresh or len(known) != len(files)):
+        _write_cache(cache, files, found, progress)
+    return Gallery(
+        folder,
+        tuple(path for path, _ in files),
+        found,
+        tuple(Unreadable(path, reason) for path, reason in bad.items()),
+        len(files) - len(fresh),
+        cache,
+    )
+
+
+def embed_files(
+    paths: Sequence[Path], embedder: Embedder, task: Task
+) -> tuple[FloatArray, list[tuple[int, str]]]:
+    """Embed image files: float32 (m, d) of those that can be read, and (row, reason) of the others."""
+    features = [np.empty((0, embedder.network.dim), dtype=np.float32)]
+    faults: list[tuple[int, str]] = []
+    for first, chunk in _decoded(paths, embedder.size):
+        pixels = [image for image in chunk if not isinstance(image, str)]
+        faults += [(first + row, image) for row, image in enumerate(chunk) if isinstance(image, str)]
+        if pixels:
+            found = extract(
+                embedder.network,
+                np.stack(pixels),
+                batch_size=_CHUNK,
+                device=embedder.engine.device,
+                precision=embedder.engine.precision,
+                task=task,
+            )
+            features.append(found.cpu().numpy())
+        task.advance(len(chunk) - len(pixels))
+    return np.concatenate(features), faults
+
+
+def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int, list[PixelArray | str]]]:
+    """Give chunks of (first row, pixels or why there are none), one chunk ahead, by threads.
+
+    Pillow decodes and resizes without Python's lock.
+    """
+    with ThreadPoolExecutor(usable_cpus()) as pool:
+
+        def start(first: int) -> list[Future[PixelArray | str]]:
+            return [pool.submit(_decode, path, size) for path in paths[first : first + _CHUNK]]
+
+        ahead = start(0)
+        for first in range(0, len(paths), _CHUNK):
+            chunk, ahead = ahead, start(first + _CHUNK)
+            yield first, [future.result() for future in chunk]
+
+
+def _decode(path: Path, size: tuple[int, int]) -> PixelArray | str:
+    try:
+        return decode_resized(path, *size)
+    except DatasetError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def cache_folder(gallery: Path) -> Path:
+    """Give ``.icsr`` in the gallery, or where it cannot be written a folder of the user's cache.
+
+    Features of people belong with their pictures: who deletes the gallery deletes both.
+    """
+    own = gallery / ".icsr"
+    if os.access(own if own.is_dir() else gallery, os.W_OK):
+        return own
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    name = hashlib.sha256(os.fsencode(gallery.resolve())).hexdigest()[:16]
+    return Path(user) / "icsr" / "galleries" / name
+
+
+def _stamp(path: Path) -> str:
+    try:
+        found = path.stat()
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:
+    """Give the features by (path, stamp); nothing where there is no cache or it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            files = [(str(name), str(stamp)) for name, stamp in json.loads(file.metadata()["files"])]
+            features = file.get_tensor("features")
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError):
+        return {}
+    if features.shape != (len(files), dim) or features.dtype != np.float32:
+        return {}
+    return dict(zip(files, features, strict=True))
+
+
+def _write_cache(
+    path: Path, files: Sequence[tuple[str, str]], features: FloatArray, progress: Progress
+) -> None:
+    from safetensors.numpy import save_file
+
+    header = {"files": json.dumps(files)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_with(path, lambda temporary: save_file({"features": features}, temporary, metadata=header))
+    except OSError as error:
+        progress.warn(
+            f"The features of the gallery cannot be kept in {path} ({error.strerror or error}); the next "
+            "search computes them anew."
+        )

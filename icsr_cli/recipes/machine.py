@@ -1,0 +1,171 @@
+"""What the machine is: processor, memory, GPUs, room on the disk. Needs the standard library alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from icsr_cli.recipes.installation import State
+
+#: Pixels of MSMT17 at 256 x 128 are 12 GB; its archive and what is unpacked come on top.
+_LITTLE_DISK: Final = 20e9
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU that torch can use; bytes."""
+
+    name: str
+    memory: int
+    free: int
+    capability: str
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder that is, or would be, written to; ``free`` in bytes, None where nothing can be said."""
+
+    purpose: str
+    path: Path
+    free: int | None
+    state: State
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processor, memory and GPUs; ``driver`` is NVIDIA's, None without one; bytes."""
+
+    python: str
+    platform: str
+    processor: str
+    cpus: int
+    memory: int | None
+    memory_free: int | None
+    gpus: tuple[Gpu, ...]
+    driver: str | None
+    cuda: str | None
+    faiss_gpus: int | None
+    numba_threads: int | None
+
+
+def look_at_machine(*, torch_works: bool = True) -> Machine:
+    """Look at the processor, memory and GPUs."""
+    total, free = memory_bytes()
+    gpus: tuple[Gpu, ...] = ()
+    cuda = None
+    if torch_works:
+        import torch
+
+        cuda = torch.version.cuda
+        gpus = tuple(_look_at_gpu(number) for number in range(torch.cuda.device_count()))
+    return Machine(
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=_processor(),
+        cpus=_usable_cpus(),
+        memory=total,
+        memory_free=free,
+        gpus=gpus,
+        driver=_driver(),
+        cuda=cuda,
+        faiss_gpus=_faiss_gpus() if torch_works else None,
+        numba_threads=_numba_threads(),
+    )
+
+
+def _look_at_gpu(number: int) -> Gpu:
+    import torch
+
+    properties = torch.cuda.get_device_properties(number)
+    try:
+        free, total = torch.cuda.mem_get_info(number)
+    except RuntimeError:  # another process owns it, or it is broken
+        free, total = 0, properties.total_memory
+    return Gpu(properties.name, total, free, f"{properties.major}.{properties.minor}")
+
+
+def _faiss_gpus() -> int | None:
+    try:
+        faiss = importlib.import_module("faiss")
+        return int(faiss.get_num_gpus())
+    except Exception:  # faiss-cpu has no such function; a broken faiss is told of among the libraries
+        return None
+
+
+def _numba_threads() -> int | None:
+    try:
+        return int(importlib.import_module("numba").config.NUMBA_NUM_THREADS)
+    except Exception:
+        return None
+
+
+def _driver() -> str | None:
+    """Read the version of NVIDIA's kernel driver, without starting a program."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    match = re.search(r"Kernel Module\D*([0-9][0-9.]+)", text)
+    return match[1] if match else "unknown"
+
+
+def _processor() -> str:
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        text = ""
+    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    """Count the CPUs this process may run on, or fewer where a container has a share of them."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
+    if quota.isdigit() and period.isdigit() and int(period):
+        cpus = min(cpus, max(1, int(quota) // int(period)))
+    return cpus
+
+
+def memory_bytes() -> tuple[int | None, int | None]:
+    """Give the memory, and what of it is free, in bytes; a container's limit counts. None if unknown."""
+    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE))
+    total, free = (int(fields[key]) * 1024 if key in fields else None for key in ("MemTotal", "MemAvailable"))
+    limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
+    if limit.isdigit() and (total is None or int(limit) < total):
+        total = int(limit)
+        left = max(0, total - int(used)) if used.isdigit() else None
+        free = left if free is None else free if left is None else min(free, left)
+    return total, free
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def look_at_folder(purpose: str, path: Path) -> Folder:
+    """Tell how much room there is, and whether it can be written to; it need not exist yet."""
+    there = path.absolute()
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        free = shutil.disk_usage(there).free
+    except OSError as error:
+        return Folder(purpose, path, None, "warning", f"It cannot be looked at: {error.strerror}.")
+    option = {"data": "--data-root", "runs": "--runs"}[purpose]
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        return Folder(purpose, path, free, "bad", f"It cannot be written to. Choose another: {option}.")
+    if free < _LITTLE_DISK:
+        advice = f"Little room for a published data set or many runs; {option} chooses another place."
+        return Folder(purpose, path, free, "warning", advice)
+    return Folder(purpose, path, free, "ok")

@@ -1,0 +1,198 @@
+"""Search: ranks the images of a folder for a picture of a person."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from icsr_cli.datasets.folder import compile_pattern
+from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.gallery import Embedder, Gallery, Unreadable, embed_files, open_gallery
+from icsr_cli.types import BoolArray, FloatArray
+
+#: Queries compared at a time: one pass over the gallery serves so many.
+_BLOCK = 32
+#: How data sets write that nobody knows who it is.
+_NOBODY = (None, "", "-1")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What the path of an image says: its camera and, if the pattern has ``{id}``, its identity."""
+
+    camera: str | None = None
+    identity: str | None = None
+
+
+@dataclass(frozen=True)
+class Match:
+    """An answer: rank from 1, path relative to the gallery, Euclidean distance of unit features (0 to 2)."""
+
+    rank: int
+    path: str
+    camera: str | None
+    identity: str | None
+    distance: float
+
+
+@dataclass(frozen=True)
+class QueryAnswers:
+    """One query and its answers, nearest first; ``compared`` gallery images came into question."""
+
+    query: Path
+    camera: str | None
+    identity: str | None
+    compared: int
+    matches: tuple[Match, ...]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """Answers of every query, and what the gallery was.
+
+    ``reused`` of its ``images`` had their features in ``cache`` already; ``no_camera`` counts those whose
+    path does not fit the pattern.
+    """
+
+    gallery: Path
+    images: int
+    unreadable: tuple[Unreadable, ...]
+    reused: int
+    cache: Path | None
+    no_camera: int
+    queries: tuple[QueryAnswers, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything for JSON."""
+        return asdict(self)
+
+
+def search(
+    queries: Sequence[Path],
+    gallery: Path,
+    embedder: Embedder,
+    progress: Progress,
+    *,
+    top: int = 10,
+    pattern: str | None = None,
+    across_cameras: bool = False,
+    keep: bool = True,
+) -> SearchResult:
+    """Rank the images under ``gallery`` for each query and give the ``top`` nearest.
+
+    ``pattern`` reads cameras (``{camera}``) and identities (``{id}``) from paths relative to the gallery.
+    ``across_cameras`` leaves out gallery images of the query's camera, and those of an unknown one. A query's
+    own file is never its answer. Of two images at the same distance the first by name ranks first.
+
+    Raises:
+        UsageError: ``across_cameras`` without a pattern, a pattern that is none, a query that does not fit.
+        DatasetError: a query that cannot be read, a gallery without a readable image.
+    """
+    if across_cameras and pattern is None:
+        raise UsageError(
+            "--across-cameras needs to know the camera of each image: add --pattern, for instance "
+            "--pattern '{camera}_{name}.jpg'."
+        )
+    regex = None if pattern is None else compile_pattern(pattern)
+    named = [_query_names(path, regex) for path in queries]
+    if across_cameras and (unfit := [p for p, n in zip(queries, named, strict=True) if n.camera is None]):
+        raise UsageError(
+            f"The name of the query {unfit[0]} does not fit the pattern {pattern!r}, so its camera is "
+            "unknown. Rename it, or leave out --across-cameras."
+        )
+    features = _embed_queries(queries, embedder, progress)
+    found = open_gallery(gallery, embedder, progress, keep=keep)
+    names = [_names(regex, path) for path in found.paths]
+    allowed = [
+        _allowed(found, names, query, name, across_cameras)
+        for query, name in zip(queries, named, strict=True)
+    ]
+    answers = _nearest(features, found.features, allowed, top)
+    return SearchResult(
+        gallery,
+        len(found.paths),
+        found.unreadable,
+        found.reused,
+        found.cache,
+        sum(name.camera is None for name in names) if regex else 0,
+        tuple(
+            QueryAnswers(
+                query,
+                name.camera,
+                name.identity,
+                int(mask.sum()),
+                tuple(
+                    Match(rank, found.paths[row], names[row].camera, names[row].identity, distance)
+                    for rank, (row, distance) in enumerate(rows, start=1)
+                ),
+            )
+            for query, name, mask, rows in zip(queries, named, allowed, answers, strict=True)
+        ),
+    )
+
+
+def _embed_queries(queries: Sequence[Path], embedder: Embedder, progress: Progress) -> FloatArray:
+    with progress.task("Query features", len(queries), "img") as task:
+        features, faults = embed_files(queries, embedder, task)
+    if faults:
+        raise DatasetError(
+            "; ".join(f"The query {queries[row]} cannot be used: {reason}" for row, reason in faults)
+            + ". Give an image file (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM)."
+        )
+    return features
+
+
+def _names(regex: re.Pattern[str] | None, path: str) -> Names:
+    match = regex.fullmatch(path) if regex else None
+    if match is None:
+        return Names()
+    found = match.groupdict()
+    identity = found.get("id")
+    return Names(found["camera"], None if identity in _NOBODY else identity)
+
+
+def _query_names(path: Path, regex: re.Pattern[str] | None) -> Names:
+    """Read a query's names from as many of its last folders as the pattern needs."""
+    parts = PurePosixPath(path.absolute().as_posix()).parts
+    for count in range(1, len(parts)):
+        found = _names(regex, "/".join(parts[-count:]))
+        if found.camera is not None:
+            return found
+    return Names()
+
+
+def _allowed(
+    gallery: Gallery, names: Sequence[Names], query: Path, own: Names, across_cameras: bool
+) -> BoolArray:
+    """Tell which gallery images a query is held against: bool (g,)."""
+    mask = np.ones(len(names), dtype=bool)
+    if across_cameras:
+        mask[:] = [name.camera not in (None, own.camera) for name in names]
+    folder, file = gallery.folder.resolve(), query.resolve()
+    if file.is_relative_to(folder):
+        itself = file.relative_to(folder).as_posix()
+        mask[[row for row, path in enumerate(gallery.paths) if path == itself]] = False
+    return mask
+
+
+def _nearest(
+    queries: FloatArray, gallery: FloatArray, allowed: Sequence[BoolArray], top: int
+) -> list[list[tuple[int, float]]]:
+    """Give for each query the gallery rows of the ``top`` nearest that are allowed, with their distances."""
+    answers: list[list[tuple[int, float]]] = []
+    for first in range(0, len(queries), _BLOCK):
+        similarity = queries[first : first + _BLOCK] @ gallery.T
+        for query, row in zip(queries[first : first + _BLOCK], similarity, strict=True):
+            rows = np.flatnonzero(allowed[len(answers)])
+            rows = rows[np.argsort(-row[rows], kind="stable")[:top]]
+            # Taken directly: 2 - 2 cos would lose the distances of images that are nearly the same.
+            distances = np.linalg.norm(gallery[rows].astype(np.float64) - query, axis=1)
+            order = np.argsort(distances, kind="stable")
+            answers.append(list(zip(rows[order].tolist(), distances[order].tolist(), strict=True)))
+    return answers

@@ -1,0 +1,135 @@
+"""A picture of rankings: each query framed on the left, its answers after it, nearest first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from PIL import Image, ImageDraw, ImageFont
+
+from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.images.decode import decode
+from icsr_cli.runs.files import write_with
+
+#: What the suffix of the picture may be, and Pillow's name of the format.
+FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+
+_CROP: Final = (128, 256)  # width and height of the box an image is fitted into
+_GAP: Final = 14
+_FRAME: Final = 4
+_FONT: Final = 15
+_LINE: Final = 19
+#: Answers beside each other; further ones go below.
+_PER_LINE: Final = 10
+
+_PAPER, _INK, _FAINT, _BOX = "#ffffff", "#1b1b1f", "#5c5c66", "#ececf0"
+_QUERY, _RIGHT, _WRONG = "#1f4fd8", "#1a7f37", "#c62828"
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One image and what is written below it; ``right`` frames it green or red, None not at all."""
+
+    path: Path
+    title: str
+    lines: tuple[str, ...] = ()
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class RankingRow:
+    """A query and its answers in order."""
+
+    query: Crop
+    answers: tuple[Crop, ...]
+
+
+def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
+    """Draw the rankings and write them as PNG, JPEG or WebP, whole or not at all.
+
+    Raises:
+        UsageError: where the suffix names another format.
+    """
+    kind = picture_format(path)
+    picture = draw_rankings(rows)
+    write_with(path, lambda temporary: picture.save(temporary, format=kind))
+
+
+def picture_format(path: Path) -> str:
+    """Give Pillow's name of the format that the suffix stands for. Raises UsageError."""
+    if path.suffix.lower() not in FORMATS:
+        raise UsageError(
+            f"The picture {path} ends in {path.suffix or 'nothing'!r}; expected one of {', '.join(FORMATS)}."
+        )
+    return FORMATS[path.suffix.lower()]
+
+
+def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
+    """Draw the rankings, one below the other; an image that is gone by now is drawn as an empty box."""
+    columns = 1 + min(_PER_LINE, max((len(row.answers) for row in rows), default=0))
+    text = 1 + max((len(crop.lines) for row in rows for crop in (row.query, *row.answers)), default=0)
+    cell = (_CROP[0] + _GAP, _CROP[1] + _LINE * text + 2 * _GAP)
+    # The query stands apart from its answers by one more gap.
+    size = (columns * cell[0] + 2 * _GAP, sum(_lines(row) for row in rows) * cell[1] + _GAP)
+    picture = Image.new("RGB", size, _PAPER)
+    pen = ImageDraw.Draw(picture)
+    font = ImageFont.load_default(size=_FONT)
+    top = _GAP
+    for row in rows:
+        _draw_crop(picture, pen, font, (_GAP, top), row.query, _QUERY)
+        for number, answer in enumerate(row.answers):
+            line, column = divmod(number, _PER_LINE)
+            corner = (2 * _GAP + (column + 1) * cell[0], top + line * cell[1])
+            frame = {True: _RIGHT, False: _WRONG, None: None}[answer.right]
+            _draw_crop(picture, pen, font, corner, answer, frame)
+        top += _lines(row) * cell[1]
+    return picture
+
+
+def _lines(row: RankingRow) -> int:
+    return max(1, -(-len(row.answers) // _PER_LINE))
+
+
+def _draw_crop(
+    picture: Image.Image,
+    pen: ImageDraw.ImageDraw,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    corner: tuple[int, int],
+    crop: Crop,
+    frame: str | None,
+) -> None:
+    left, top = corner
+    right, bottom = left + _CROP[0], top + _CROP[1]
+    pen.rectangle((left, top, right - 1, bottom - 1), fill=_BOX)
+    if (image := _fitted(crop.path)) is not None:
+        picture.paste(image, (left + (_CROP[0] - image.width) // 2, top + (_CROP[1] - image.height) // 2))
+    if frame is not None:
+        outside = (left - _FRAME, top - _FRAME, right + _FRAME - 1, bottom + _FRAME - 1)
+        pen.rectangle(outside, outline=frame, width=_FRAME)
+    below = bottom + _FRAME + 4
+    pen.text((left, below), shorten(crop.title, font, _CROP[0]), fill=frame or _INK, font=font)
+    for number, line in enumerate(crop.lines, start=1):
+        pen.text((left, below + number * _LINE), shorten(line, font, _CROP[0]), fill=_FAINT, font=font)
+
+
+def _fitted(path: Path) -> Image.Image | None:
+    try:
+        image = Image.fromarray(decode(path))
+    except DatasetError:  # it was there when it was embedded
+        return None
+    scale = min(_CROP[0] / image.width, _CROP[1] / image.height)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Take letters out of the middle until ``text`` is at most ``width`` pixels wide in ``font``."""
+    if font.getlength(text) <= width:
+        return text
+    for kept in range(len(text) - 1, 1, -1):
+        shorter = f"{text[: (kept + 1) // 2]}…{text[len(text) - kept // 2 :]}"
+        if font.getlength(shorter) <= width:
+            return shorter
+    return "…"

@@ -1,0 +1,272 @@
+"""search, export, doctor and eval --per-camera as a user runs them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from icsr_cli import datasets
+from icsr_cli.cli.main import app
+from icsr_cli.metrics import rank
+from icsr_cli.models import build, open_model, save_weights
+from icsr_cli.runs import create
+
+SIZE = {"height": "32", "width": "16"}
+PATTERN = "{id}_c{camera}s*.jpg"
+
+
+def icsr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished global run of the tiny data set, its network untrained."""
+    root = tmp_path_factory.mktemp("runs")
+    run = create(root, "tiny", "global", name="a")
+    save_weights(build("resnet_small", seed=1), run.path / "best.safetensors", SIZE)
+    run.write_settings({"dataset": "tiny"})
+    run.write_metrics([{"epoch": 1, "loss": 1.0}])
+    run.finish()
+    return root
+
+
+@pytest.fixture(scope="module")
+def gallery(tiny_root: Path) -> Path:
+    return datasets.load("tiny", tiny_root).root / "bounding_box_test"
+
+
+@pytest.fixture(scope="module")
+def query(tiny_root: Path) -> Path:
+    split = datasets.load("tiny", tiny_root).splits["query"]
+    return split.root / split.records[0].path
+
+
+def test_search_prints_a_table_and_saves_a_picture(
+    runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = icsr("search", query, "--gallery", gallery, "--top", 4, "--runs", runs)
+    assert found.exit_code == 0, found.output
+    assert "best.safetensors" in found.stderr
+    assert "Picture: ranking.png" in found.stdout
+    again = icsr("search", query, query, "-g", gallery, "--runs", runs, "--pattern", PATTERN)
+    assert "Picture: ranking-2.png" in again.stdout  # the first one is still there
+    assert "known before" in again.stdout
+    assert "identity" in again.stdout
+    with Image.open("ranking.png") as one, Image.open("ranking-2.png") as two:
+        assert one.width < two.width
+        assert one.height < two.height
+
+
+def test_search_as_json(
+    runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = ["--pattern", PATTERN, "--across-cameras", "--top", 5, "--json", "--no-cache"]
+    network = runs / "tiny" / "global" / "a" / "best.safetensors"
+    found = icsr("search", query, "-g", gallery, "-n", network, *options)
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert answer["picture"] is None
+    assert answer["cache"] is None
+    matches = answer["queries"][0]["matches"]
+    assert len(matches) == 5
+    assert answer["queries"][0]["camera"] not in {match["camera"] for match in matches}
+    assert all((gallery / match["path"]).is_file() for match in matches)
+    distances = [match["distance"] for match in matches]
+    assert distances == sorted(distances)
+    assert not list(tmp_path.iterdir())
+    drawn = icsr("search", query, "-g", gallery, "-n", network, *options, "--out", tmp_path / "x.jpg")
+    assert json.loads(drawn.stdout)["picture"] == str(tmp_path / "x.jpg")
+
+
+def test_names_with_brackets_are_shown_as_they_are(
+    runs: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "[bold]"
+    (folder / "a[").mkdir(parents=True)
+    for name in ("[red]a.png", "a[/b].png"):  # marks of rich, the second one closing nothing
+        Image.new("RGB", (16, 32), "red").save(folder / name)
+    (folder / "broken.png").write_text("x")
+    found = icsr("search", query, folder / "a[/b].png", "-g", folder, "--runs", runs)
+    assert found.exit_code == 0, found.output
+    assert "[red]a.png" in found.stdout
+    assert "a[/b].png" in found.stdout
+    assert "1 of the gallery's images cannot be read, such as broken.png: not an image" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--gallery", "{empty}"], 1, "There is no image in the gallery"),
+        (["--gallery", "nowhere"], 1, "does not exist"),
+        (["--gallery", "{gallery}", "--out", "a.gif"], 2, ".png"),
+        (["--gallery", "{gallery}", "--across-cameras"], 2, "--pattern"),
+        (["--gallery", "{gallery}", "--network", "nowhere.pth"], 1, "nowhere.pth"),
+        (["--gallery", "{gallery}", "--network", "{damaged}"], 1, "not a whole safetensors file"),
+        (["--gallery", "{gallery}", "--runs", "{empty}"], 1, "icsr train"),
+        (["--gallery", "{gallery}", "--pattern", "{{name}}.jpg"], 2, "{camera}"),
+    ],
+)
+def test_search_refuses_with_one_message(
+    options: list[str], code: int, words: str, runs: Path, gallery: Path, query: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "damaged.safetensors").write_bytes(b"12345678")
+    places = {"empty": tmp_path / "empty", "damaged": tmp_path / "damaged.safetensors", "gallery": gallery}
+    found = icsr("search", query, "--runs", runs, *(option.format(**places) for option in options))
+    assert found.exit_code == code, found.output
+    assert words in " ".join(found.stderr.split())
+    assert "Traceback" not in found.output
+
+
+def test_a_query_that_is_no_picture(runs: Path, gallery: Path, tmp_path: Path) -> None:
+    (tmp_path / "letter.jpg").write_text("Dear reader")
+    for name in ("letter.jpg", "missing.jpg"):
+        found = icsr("search", tmp_path / name, "-g", gallery, "--runs", runs)
+        assert found.exit_code == 1
+        assert name in found.stderr
+
+
+def test_export_onnx_checks_with_real_crops(runs: Path, tiny_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "person.onnx"
+    found = icsr("export", "--out", out, "--runs", runs, "--data-root", tiny_root, "--json")
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    assert answer["path"] == str(out)
+    assert answer["cosine"] > 0.9999
+    assert answer["crops"] > 5
+    assert (answer["height"], answer["width"]) == (32, 16)
+
+
+def test_export_safetensors(
+    runs: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = runs / "tiny" / "global" / "a"
+    found = icsr("export", run, "--format", "safetensors", "--data-root", tiny_root)
+    assert found.exit_code == 0, found.output
+    assert "Model card: resnet_small_32x16.md" in found.stdout
+    again, before = open_model("resnet_small_32x16.safetensors"), open_model(run / "best.safetensors")
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), before.parameters(), strict=True))
+    assert "no real person" in Path("resnet_small_32x16.md").read_text()
+
+
+def test_export_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global", name="going")
+    run.write_settings({"dataset": "tiny"})
+    nothing = icsr("export", run.path, "--out", tmp_path / "x.safetensors")
+    assert nothing.exit_code == 1
+    assert "no epoch is finished" in nothing.stderr
+    save_weights(build("resnet_small", seed=1), run.path / "last.safetensors", SIZE)
+    run.write_metrics([{"epoch": 1, "loss": 1.0}])
+    found = icsr("export", run.path, "--out", tmp_path / "x.safetensors")
+    assert found.exit_code == 0
+    assert "not finished (running)" in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--out", "x.bin"], "let it end in"),
+        (["--out", "x.onnx", "--format", "safetensors"], "does not fit --format safetensors"),
+        (["--out", "x.safetensors", "--input", "pixels"], "--format onnx"),
+        (["--out", "{weights}"], "Give another --out"),
+        (["--format", "tflite"], "onnx"),
+    ],
+)
+def test_export_refuses(options: list[str], words: str, runs: Path) -> None:
+    weights = runs / "tiny" / "global" / "a" / "best.safetensors"
+    before = weights.read_bytes()
+    found = icsr("export", "--runs", runs, *(option.format(weights=weights) for option in options))
+    assert found.exit_code == 2, found.output
+    assert words in " ".join(found.stderr.split())
+    assert weights.read_bytes() == before
+
+
+def test_doctor(tmp_path: Path) -> None:
+    places = ["--data-root", tmp_path, "--runs", tmp_path]
+    table = icsr("doctor", *places)
+    assert table.exit_code == 0, table.output
+    for words in ("torch", "numba threads", "memory", "ImageNet weights"):
+        assert words in table.stdout
+    answer = json.loads(icsr("doctor", *places, "--json").stdout)
+    assert answer["healthy"] is True
+    assert {"libraries", "machine", "folders", "weights", "findings"} <= answer.keys()
+
+
+def test_doctor_fails_where_something_needed_is_broken(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    found = icsr("doctor", "--data-root", tmp_path / "file", "--json")
+    assert found.exit_code == 1
+    assert json.loads(found.stdout)["healthy"] is False
+    table = icsr("doctor", "--data-root", tmp_path / "file")
+    assert table.exit_code == 1
+    assert "Has to be mended" in table.stdout
+
+
+def test_eval_per_camera(runs: Path, tiny_root: Path) -> None:
+    from icsr_cli.features import extract
+    from icsr_cli.images.decode import decode_resized
+
+    options = ["-d", "tiny", "--data-root", tiny_root, "--runs", runs, "--per-camera"]
+    found = icsr("eval", *options, "--rerank", "--json")
+    assert found.exit_code == 0, found.output
+    answer = json.loads(found.stdout)
+    data = datasets.load("tiny", tiny_root)
+    rows = answer["per_camera"]["plain"]
+    pairs = {(row["query_camera"], row["gallery_camera"]): row for row in rows}
+    assert len(pairs) == len(rows) == 6  # 3 cameras, none with itself
+    assert len(answer["per_camera"]["reranked"]) == 6
+    # The obvious way: a gallery of one camera alone.
+    network = open_model(runs / "tiny" / "global" / "a" / "best.safetensors")
+    splits = [data.splits[name] for name in ("query", "gallery")]
+    pixels = [
+        torch.stack(
+            [torch.tensor(decode_resized(split.root / record.path, 32, 16)) for record in split.records]
+        )
+        for split in splits
+    ]
+    features = [extract(network, images) for images in pixels]
+    query, gallery = splits
+    mine, other = query.cameras == 0, gallery.cameras == 2
+    alone = rank(
+        features[0][mine],
+        features[1][other],
+        query.identities[mine],
+        gallery.identities[other],
+        query.cameras[mine],
+        gallery.cameras[other],
+    )
+    row = pairs[data.camera_names[0], data.camera_names[2]]
+    assert row["mAP"] == pytest.approx(alone.mAP)
+    assert row["rank_1"] == pytest.approx(alone.cmc[0])
+    assert row["queries"] == alone.n_queries
+    table = icsr("eval", *options)
+    assert "mAP by camera" in table.stdout
+    assert "Rank-1 by camera" in table.stdout
+    assert "per_camera" not in json.loads(icsr("eval", *options[:-1], "--json").stdout)
+
+
+def test_many_cameras_are_split_over_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    from icsr_cli.cli import console
+    from icsr_cli.cli import evaluate as module
+
+    some = rank(torch.eye(2), torch.eye(2), [1, 2], [1, 2], [0, 0], [1, 1])
+    rankings = {(query, gallery): some for query in range(15) for gallery in range(15) if query != gallery}
+    shown: list[list[str]] = []
+    monkeypatch.setattr(console, "print_table", lambda title, columns, rows: shown.append(list(columns)))
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    module._show_cameras("features", rankings, [f"c{number}" for number in range(15)])
+    assert len(shown) == 4
+    assert [name for columns in shown[:2] for name in columns[1:]] == [f"c{number}" for number in range(15)]
+    assert all(sum(max(5, len(name)) + 3 for name in columns) + 1 <= 80 for columns in shown)

@@ -1,0 +1,251 @@
+"""Search: order, cameras, the cache of a gallery, and what cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.features import extract
+from icsr_cli.images.decode import decode_resized
+from icsr_cli.models import build, save_weights
+from icsr_cli.progress import SilentProgress
+from icsr_cli.recipes import gallery as gallery_module
+from icsr_cli.recipes.gallery import Embedder, cache_folder, open_gallery
+from icsr_cli.recipes.search import search
+from icsr_cli.recipes.steps import Engine
+
+SIZE = (32, 16)
+
+
+class Heard(SilentProgress):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+    network = build("resnet_small", seed=1)
+    path = tmp_path_factory.mktemp("weights") / "net.safetensors"
+    save_weights(network, path)
+    return Embedder(network.eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
+
+
+@pytest.fixture
+def crops(tmp_path: Path) -> Path:
+    """Nine noisy images `<camera>_<name>.png`, some in a folder below, and a file that is no image's."""
+    folder = tmp_path / "crops"
+    (folder / "below").mkdir(parents=True)
+    random = np.random.default_rng(3)
+    for number in range(9):
+        pixels = random.integers(0, 256, (40 + number, 20, 3), dtype=np.uint8)
+        place = folder / "below" if number > 6 else folder
+        Image.fromarray(pixels).save(place / f"{number % 3}_{number}.png")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def slow_features(folder: Path, paths: list[str], embedder: Embedder) -> np.ndarray:
+    """One image at a time."""
+    rows = [
+        extract(embedder.network, decode_resized(folder / path, *SIZE)[None])[0].numpy() for path in paths
+    ]
+    return np.stack(rows)
+
+
+def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder: Embedder) -> None:
+    query = crops / "0_3.png"
+    found = search([query], crops, embedder, SilentProgress(), top=100)
+    paths = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.png"))
+    assert found.images == 9
+    answers = found.queries[0]
+    assert answers.compared == 8  # the query's own file is no answer
+    features = slow_features(crops, paths, embedder)
+    distances = np.linalg.norm(features - features[paths.index("0_3.png")], axis=1)
+    expected = sorted((distance, path) for distance, path in zip(distances, paths, strict=True))[1:]
+    assert [match.path for match in answers.matches] == [path for _, path in expected]
+    np.testing.assert_allclose(
+        [match.distance for match in answers.matches], [distance for distance, _ in expected], atol=1e-5
+    )
+    assert [match.rank for match in answers.matches] == list(range(1, 9))
+
+
+def test_top_limits_and_many_queries_are_each_served(
+    crops: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import icsr_cli.recipes.search as module
+
+    queries = sorted(crops.rglob("*.png"))
+    whole = search(queries, crops, embedder, SilentProgress(), top=3)
+    monkeypatch.setattr(module, "_BLOCK", 2)
+    monkeypatch.setattr(gallery_module, "_CHUNK", 2)
+    in_parts = search(queries, crops, embedder, SilentProgress(), top=3, keep=False)
+    assert [len(answers.matches) for answers in whole.queries] == [3] * 9
+    names = [[match.path for match in answers.matches] for answers in whole.queries]
+    assert names == [[match.path for match in answers.matches] for answers in in_parts.queries]
+    alone = search(queries[4:5], crops, embedder, SilentProgress(), top=3)
+    assert [match.path for match in alone.queries[0].matches] == names[4]
+
+
+def test_across_cameras_leaves_out_the_own_camera(crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+    outside = tmp_path / "1_someone.png"
+    Image.new("RGB", (20, 40), "red").save(outside)
+    Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
+    pattern = "**/{camera}_{name}.png"
+    everything = search([outside], crops, embedder, SilentProgress(), pattern=pattern, top=100)
+    across = search(
+        [outside], crops, embedder, SilentProgress(), pattern=pattern, top=100, across_cameras=True
+    )
+    assert everything.queries[0].matches[0].path == "nocamera.png"  # the same picture
+    assert everything.queries[0].matches[0].distance < 1e-3
+    assert everything.no_camera == across.no_camera == 1
+    assert everything.queries[0].camera == "1"
+    kept = [match for match in everything.queries[0].matches if match.camera not in (None, "1")]
+    assert [match.path for match in across.queries[0].matches] == [match.path for match in kept]
+    assert across.queries[0].compared == 6
+
+
+def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: Embedder) -> None:
+    (crops / "0_3.png").rename(crops / "0_-1.png")
+    found = search([crops / "1_4.png"], crops, embedder, SilentProgress(), pattern="**/{camera}_{id}.png")
+    assert found.queries[0].identity == "4"
+    identities = {match.path: match.identity for match in found.queries[0].matches}
+    assert identities["2_5.png"] == "5"
+    assert identities["below/1_7.png"] == "7"
+    assert identities["0_-1.png"] is None
+
+
+def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: Embedder) -> None:
+    first = open_gallery(crops, embedder, SilentProgress())
+    assert first.reused == 0
+    assert first.cache is not None
+    assert first.cache.parent == crops / ".icsr"
+    again = open_gallery(crops, embedder, SilentProgress())
+    assert again.reused == 9
+    np.testing.assert_array_equal(first.features, again.features)
+    Image.new("RGB", (20, 40), "blue").save(crops / "0_0.png")
+    Image.new("RGB", (20, 40), "green").save(crops / "2_new.png")
+    (crops / "1_1.png").unlink()
+    changed = open_gallery(crops, embedder, SilentProgress())
+    assert changed.reused == 7
+    assert changed.paths == tuple(sorted(changed.paths))
+    expected = slow_features(crops, list(changed.paths), embedder)
+    np.testing.assert_allclose(changed.features, expected, atol=1e-5)
+    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+
+
+def test_other_weights_or_sizes_have_a_cache_of_their_own(
+    crops: Path, embedder: Embedder, tmp_path: Path
+) -> None:
+    open_gallery(crops, embedder, SilentProgress())
+    other = build("resnet_small", seed=2)
+    save_weights(other, tmp_path / "other.safetensors")
+    engine = embedder.engine
+    for changed in (
+        Embedder(other.eval(), tmp_path / "other.safetensors", SIZE, engine),
+        Embedder(embedder.network, embedder.weights, (48, 24), engine),
+    ):
+        assert open_gallery(crops, changed, SilentProgress()).reused == 0
+    assert len(list((crops / ".icsr").iterdir())) == 3
+    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+
+
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])
+def test_a_damaged_cache_is_replaced(crops: Path, embedder: Embedder, damage: bytes) -> None:
+    cache = open_gallery(crops, embedder, SilentProgress()).cache
+    assert cache is not None
+    whole = cache.read_bytes()
+    cache.write_bytes(damage or whole[: len(whole) // 2])
+    assert open_gallery(crops, embedder, SilentProgress()).reused == 0
+    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+
+
+def test_without_a_cache_nothing_is_written(crops: Path, embedder: Embedder) -> None:
+    assert open_gallery(crops, embedder, SilentProgress(), keep=False).cache is None
+    assert not (crops / ".icsr").exists()
+
+
+def test_a_cache_goes_to_the_user_where_the_gallery_is_read_only(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_folder(crops) == crops / ".icsr"
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    elsewhere = cache_folder(crops)
+    assert elsewhere.is_relative_to(tmp_path / "cache" / "icsr")
+    assert elsewhere != cache_folder(tmp_path)
+
+
+def test_a_cache_that_cannot_be_written_is_warned_of(crops: Path, embedder: Embedder) -> None:
+    (crops / ".icsr").write_text("a file where the folder should be")
+    heard = Heard()
+    assert len(open_gallery(crops, embedder, heard).paths) == 9
+    assert "cannot be kept" in heard.warnings[0]
+
+
+def test_unreadable_images_are_left_out_and_named(crops: Path, embedder: Embedder) -> None:
+    (crops / "1_1.png").write_bytes(b"not a picture")
+    (crops / "2_2.png").write_bytes(b"")
+    for _ in range(2):  # the second time with a cache
+        found = search([crops / "0_3.png"], crops, embedder, SilentProgress(), top=100)
+        assert {item.path: item.reason for item in found.unreadable} == {
+            "1_1.png": "not an image",
+            "2_2.png": "empty file",
+        }
+        assert found.images == 7
+        assert not {"1_1.png", "2_2.png"} & {match.path for match in found.queries[0].matches}
+
+
+BAD: Mapping[str, tuple[type[Exception], str]] = {
+    "no gallery": (DatasetError, "does not exist"),
+    "a file": (DatasetError, "is a file"),
+    "empty": (DatasetError, "There is no image"),
+    "no picture": (DatasetError, "None of the 1 images"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_gallery_that_is_none_is_said(case: str, crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+    folder = tmp_path / "gallery"
+    if case == "a file":
+        folder.write_text("x")
+    elif case != "no gallery":
+        folder.mkdir()
+    if case == "no picture":
+        (folder / "a.jpg").write_text("x")
+    with pytest.raises(BAD[case][0], match=BAD[case][1]):
+        search([crops / "0_3.png"], folder, embedder, SilentProgress())
+
+
+def test_queries_that_cannot_be_used_are_said(crops: Path, embedder: Embedder) -> None:
+    with pytest.raises(DatasetError, match=r"nowhere\.png cannot be used.*notes\.txt.*not an image"):
+        search([crops / "nowhere.png", crops / "notes.txt"], crops, embedder, SilentProgress())
+    assert not (crops / ".icsr").exists()  # said before the gallery is embedded
+    with pytest.raises(UsageError, match="--pattern"):
+        search([crops / "0_3.png"], crops, embedder, SilentProgress(), across_cameras=True)
+    with pytest.raises(UsageError, match="does not fit the pattern"):
+        search(
+            [crops / "0_3.png"],
+            crops,
+            embedder,
+            SilentProgress(),
+            pattern="c{camera}.png",
+            across_cameras=True,
+        )
+
+
+def test_nothing_left_to_compare(crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    (crops / "0_3.png").rename(alone / "0_3.png")
+    answers = search([alone / "0_3.png"], alone, embedder, SilentProgress()).queries[0]
+    assert (answers.compared, answers.matches) == (0, ())
