@@ -149,7 +149,6 @@ def _show(found: Export) -> None:
     from icsr_cli.cli.console import output, print_table
 
     row: dict[str, object] = {
-        "network": found.arch,
         "images": f"{found.height} x {found.width}",
         "features": found.features,
         "MB": f"{found.bytes / 1e6:.1f}",
@@ -158,9 +157,9 @@ def _show(found: Export) -> None:
         row |= {
             "input": found.input,
             "checked on": f"{found.random_images} random, {found.crops or 'no'} crops",
-            "least cosine": f"{found.cosine:.6f}",
+            "cosine": f"{found.cosine:.6f}",
         }
     print_table("", list(row), [list(row.values())])
-    output().print(f"Written to {found.path}", markup=False)
+    output().print(f"Written to {found.path} ({found.arch})", markup=False)
     if found.card is not None:
         output().print(f"Model card: {found.card}", markup=False)
