@@ -33,7 +33,7 @@ def report(
         int, typer.Option("--rankings", min=0, help="Best, worst and random queries to show, of each.")
     ] = 4,
     draw_map: Annotated[
-        bool, typer.Option("--map/--no-map", help="Map of the embedding (t-SNE), half a minute at most.")
+        bool, typer.Option("--map/--no-map", help="Draw a map of the embedding (t-SNE).")
     ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random queries and the map.")] = 1,
     device: Device = None,

@@ -129,7 +129,7 @@ def scatter(title: str, groups: Sequence[PointGroup], *, legend: bool) -> Markup
 
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
     """Give about ``count`` round numbers that enclose ``low`` to ``high``; ``whole`` ones alone if asked."""
-    if high - low < 1e-12:
+    if high - low <= max(1e-9 * max(abs(low), abs(high)), 1e-100):
         margin = 1.0 if whole else max(abs(low) * 0.1, 1e-3)
         low, high = low - margin * (low > 0), high + margin
     rough = (high - low) / count
@@ -138,7 +138,8 @@ def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[f
     if whole:
         step = max(1.0, math.ceil(step))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(step * place, 12) for place in range(first, last + 1)]
+    # Twelve digits: 0.1 * 3 is meant to be 0.3.
+    return [float(f"{step * place:.12g}") for place in range(first, max(last, first + 1) + 1)]
 
 
 class _Scale:

@@ -185,17 +185,21 @@ def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
 
 def _cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | None, limit: int) -> Gallery:
     facts = [
-        f"{row.images:,} images",
-        f"{row.cameras} cameras",
+        _count(row.images, "image"),
+        _count(row.cameras, "camera"),
         f"{row.local_clusters_per_camera:.2f} local clusters per camera",
     ]
     if row.discarded:
         facts.append(f"{row.discarded:,} thrown out")
     if row.identities is not None and row.purity is not None:
-        facts.append(f"{row.identities} identities, {percent(row.purity)} of one")
+        facts.append(f"{_count(row.identities, 'identity', 'identities')}, {percent(row.purity)} of one")
     images = report.cluster_images(labels, row.cluster)
     title, anchor = f"Cluster {row.cluster}", f"cluster-{row.cluster}"
     return _gallery(anchor, title, tuple(facts), images, pictures, _by_camera, limit)
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _by_camera(image: ImageRow) -> str:

@@ -74,9 +74,10 @@ class MapView:
 
 @dataclass(frozen=True)
 class RunView:
-    """What a run's page shows beyond the run folder. ``absent`` says why a part is not there.
+    """What a run's page shows beyond the run folder; ``labels`` is the newest label table.
 
-    ``labels`` is the newest label table; ``absent`` has the keys ``retrieval`` and ``map``.
+    ``absent`` says why a part is not there, under ``labels`` (against the truth), ``retrieval``,
+    ``rankings`` and ``map``.
     """
 
     ranking: Ranking | None

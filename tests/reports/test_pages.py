@@ -1,0 +1,403 @@
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+import re
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, visit
+from html_pages import Page
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from icsr_cli.errors import RunError
+from icsr_cli.metrics import rank
+from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, scatter, ticks
+from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
+from icsr_cli.reports.label_page import (
+    LabelSource,
+    camera_page,
+    cluster_page,
+    discarded_page,
+    overview_page,
+)
+from icsr_cli.reports.page import duration, table, write
+from icsr_cli.reports.pictures import LONGEST, Pictures, thumbnail
+from icsr_cli.reports.run_page import Answer, MapView, RankedQuery, RunView, run_page
+from icsr_cli.reports.truth import is_local, judged, one_number_per_cluster
+from icsr_cli.runs import LabelTable, RunFolder, create
+
+SECTIONS = {"training", "labels", "retrieval", "rankings", "map", "time", "settings", "environment"}
+EVIL = '<script>alert("1")</script>&amp;'
+ALL_ABSENT = dict.fromkeys(("labels", "retrieval", "rankings", "map"), f"not there: {EVIL}")
+
+
+def labels_of(n: int = 60, seed: int = 0, identities: bool = True) -> LabelTable:
+    """Random labels of three cameras, with all four states."""
+    random = np.random.default_rng(seed)
+    clusters = random.integers(-1, 4, n)
+    states = np.where(clusters < 0, "noise", "kept").astype("<U9")
+    states[(clusters == 1) & (random.random(n) < 0.5)] = "discarded"
+    for cluster in range(4):
+        kept = np.flatnonzero((clusters == cluster) & (states == "kept"))
+        states[kept[:1]] = "node"
+    return LabelTable(
+        paths=tuple(f"train/{EVIL}{row}.jpg" for row in range(n)),
+        cameras=random.integers(0, 3, n),
+        identities=random.integers(0, 5, n) if identities else np.full(n, -1),
+        clusters=clusters,
+        local_clusters=random.integers(0, 6, n),
+        labels=np.where(np.isin(states, ("kept", "node")), clusters, -1),
+        states=states,
+    )
+
+
+def pictures_of(labels: LabelTable) -> Pictures:
+    shape = (len(labels), 32, 16, 3)
+    return Pictures(labels.paths, np.random.default_rng(1).integers(0, 256, shape).astype(np.uint8))
+
+
+def global_epoch(epoch: int) -> dict[str, object]:
+    quality = {name: {"nmi": 0.9 + epoch / 100, "pairwise_f": 0.5, "bcubed_f": 0.6} for name in LABELS}
+    return {
+        "epoch": epoch, "loss": 2.0 / epoch, "clusters": 100 + epoch, "kept": 80, "discarded": 15, "noise": 5,
+        "nodes": 100, "silhouette": 0.1 if epoch > 1 else math.nan, "quality": quality,
+        "seconds": {"extraction": 1.0, "labels": 2.0, "training": 5.0},
+    }  # fmt: skip
+
+
+def cam_epoch(camera: int, epoch: int) -> dict[str, object]:
+    quality = {"nmi": 0.9, "pairwise_f": 0.5, "bcubed_f": 0.6}
+    own = {"clusters": 10 + camera, "silhouette": 0.2, "quality": quality}
+    return {"part": f"camera_{camera}", "epoch": epoch, "loss": 1.0, "clusters": 10, "silhouette": 0.2,
+            "nmi": 0.9, "cameras": {str(camera): own}}  # fmt: skip
+
+
+def run_of(root: Path, stage: str = "global", epochs: int = 3, **info: object) -> RunFolder:
+    run = create(root, "tiny", stage, name="one")
+    run.write_settings(
+        {"seed": 1, "note": EVIL, "global": {"epochs": 9, "model": {"arch": "x"}}, "cam": {"epochs": 9}}
+    )
+    run.write_environment({"python": "3.11", "gpus": [], "device": "cpu", "command": ["icsr", EVIL]})
+    make = global_epoch if stage == "global" else lambda epoch: cam_epoch(epoch % 2, 1 + epoch // 2)
+    run.write_metrics([make(epoch) for epoch in range(1, epochs + 1)])
+    run.finish()
+    run.update_info(**info)
+    return run
+
+
+def view_of(labels: LabelTable | None) -> RunView:
+    random = np.random.default_rng(0)
+    picture = thumbnail(random.integers(0, 256, (32, 16, 3)))
+    answers = tuple(Answer(place, place % 3, place % 2 == 0, picture) for place in range(1, 6))
+    queries = tuple(
+        RankedQuery(kind, EVIL, 1, 0.25, 2, picture, answers) for kind in ("best", "worst", "random")
+    )
+    features = random.normal(size=(12, 4)).astype(np.float32)
+    ids, cameras = np.arange(12) % 3, np.arange(12) % 2
+    ranking = rank(features, features, ids, ids, cameras, 1 - cameras)
+    points = random.normal(size=(40, 2)).astype(np.float32)
+    clusters = random.integers(-1, 5, 40)
+    return RunView(
+        ranking, queries, MapView(points, random.integers(0, 3, 40), clusters, 400), labels, ALL_ABSENT
+    )
+
+
+@pytest.fixture
+def source() -> LabelSource:
+    return LabelSource("tiny", "labels/epoch_003.csv", "global", [global_epoch(1), global_epoch(2)], (EVIL,))
+
+
+def test_a_run_page_stands_alone_and_has_every_section(tmp_path: Path) -> None:
+    html = run_page(run_of(tmp_path), view_of(labels_of()))
+    page = Page(html)
+    page.check()
+    assert set(page.ids) >= SECTIONS
+    assert len(page.images) == 3 * (1 + 5)
+    assert page.classes.count("right") == 3 * 2 + 1  # one in the key
+    assert page.classes.count("wrong") == 3 * 3 + 1
+    assert page.text.count("✓") == page.classes.count("right")
+    assert page.text.count("✕") == page.classes.count("wrong")
+    for words in (
+        "Best queries",
+        "Worst queries",
+        "drawn at random",
+        "NMI",
+        "mINP",
+        "By cluster",
+        "training",
+    ):
+        assert words in page.text
+    assert "40 of 400 training images" in page.text
+    assert EVIL in page.text  # escaped: it is text, and no tag
+
+
+def test_a_page_without_anything_says_why(tmp_path: Path) -> None:
+    run = run_of(tmp_path, epochs=0, status="running")
+    page = Page(run_page(run, RunView(None, (), None, None, ALL_ABSENT)))
+    page.check()
+    assert set(page.ids) >= SECTIONS
+    assert page.images == []
+    assert page.text.count("not there") == 4
+    assert "still going" in page.text
+    assert "Epoch 0 of 9 is done" in page.text
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ({"status": "interrupted"}, "goes on with --resume"),
+        ({"status": "failed", "reason": "The loss is nan"}, "Reason: The loss is nan"),
+        ({"started": "2026-01-01T10:00:00+0000", "ended": "2026-01-01T11:02:00+0000"}, "1 h 02 min"),
+        ({"started": "some day"}, "some day"),
+    ],
+)
+def test_the_state_of_a_run_is_said(tmp_path: Path, info: dict[str, str], words: str) -> None:
+    page = Page(run_page(run_of(tmp_path, **info), RunView(None, (), None, None, ALL_ABSENT)))
+    assert words in page.text
+
+
+def test_a_finished_run_has_no_warning(tmp_path: Path) -> None:
+    assert "note" not in Page(run_page(run_of(tmp_path), view_of(labels_of()))).classes
+
+
+def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "cam", epochs=6)
+    labels = labels_of()
+    local = replace(labels, clusters=labels.local_clusters, labels=labels.local_clusters,
+                    states=np.full(len(labels), "kept"))  # fmt: skip
+    page = Page(run_page(run, RunView(None, (), None, one_number_per_cluster(local), ALL_ABSENT)))
+    page.check()
+    for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
+        assert words in page.text
+    assert "not timed by part" in page.text
+    assert "refined" not in Page(str(epoch_table(run.metrics()).columns)).text
+
+
+def test_a_damaged_environment_is_none(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    (run.path / "environment.json").write_text("[1, 2")
+    page = Page(run_page(run, view_of(None)))
+    assert "Not recorded" in page.text
+
+
+def test_settings_that_cannot_be_read_are_an_error(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    (run.path / "settings.yaml").unlink()
+    with pytest.raises(RunError, match="settings"):
+        run_page(run, view_of(None))
+
+
+def test_the_label_page_shows_each_state_marked(source: LabelSource) -> None:
+    labels = labels_of()
+    page = Page(overview_page(source, labels, pictures_of(labels)))
+    page.check()
+    assert set(page.ids) >= {"epochs", "sizes", "cameras", "quality", "clusters", "pictures"}
+    assert {f"cluster-{number}" for number in range(4)} <= set(page.ids)
+    shown = int((labels.clusters >= 0).sum())
+    assert len(page.images) == shown
+    for state, mark in (("discarded", "✕"), ("node", "★")):
+        count = int((labels.states == state).sum())
+        assert count > 0
+        assert page.classes.count(state) == count + 1  # one in the key
+        assert page.text.count(mark) == count + 1
+    assert EVIL in page.text
+    assert any(EVIL in title for title in page.titles)
+
+
+def test_a_large_cluster_leaves_out_kept_images_and_says_how_many(source: LabelSource) -> None:
+    labels = labels_of(400)
+    page = Page(overview_page(source, labels, pictures_of(labels)))
+    page.check()
+    assert len(page.images) == 4 * 24
+    size = int((labels.clusters == 1).sum())
+    assert f"{size - 24} more images are not shown" in page.text
+    # The information node and as many thrown-out images as there is room for come before kept ones.
+    assert page.classes.count("node") == 4 + 1
+    assert page.classes.count("discarded") == 24 - 1 + 1
+
+
+def test_pages_of_one_cluster_one_camera_and_thrown_out_images(source: LabelSource) -> None:
+    labels, pictures = labels_of(), pictures_of(labels_of())
+    for html, mask in (
+        (cluster_page(source, labels, pictures, 1), labels.clusters == 1),
+        (camera_page(source, labels, pictures, 2), labels.cameras == 2),
+        (discarded_page(source, labels, pictures), labels.states == "discarded"),
+    ):
+        page = Page(html)
+        page.check()
+        assert len(page.images) == mask.sum()
+    with pytest.raises(RunError, match="no cluster 77"):
+        cluster_page(source, labels, pictures, 77)
+    with pytest.raises(RunError, match="no camera 9"):
+        camera_page(source, labels, pictures, 9)
+
+
+def test_no_thrown_out_images_is_said(source: LabelSource) -> None:
+    labels = labels_of()
+    kept = replace(labels, states=np.where(labels.clusters < 0, "noise", "kept"))
+    assert "No images" in Page(discarded_page(source, kept, None)).text
+
+
+def test_without_pictures_the_page_names_the_images(source: LabelSource) -> None:
+    labels = labels_of()
+    page = Page(overview_page(source, labels, None))
+    page.check()
+    assert page.images == []
+    assert page.classes.count("gone") == int((labels.clusters >= 0).sum())
+
+
+def test_without_identities_nothing_is_judged(source: LabelSource) -> None:
+    labels = labels_of(identities=False)
+    page = Page(overview_page(replace(source, epochs=[]), labels, pictures_of(labels)))
+    page.check()
+    assert "no known identities" in page.text
+    assert "purity" not in page.text
+    assert "epochs" not in page.ids
+
+
+def test_labels_without_a_cluster_make_a_page(source: LabelSource) -> None:
+    labels = labels_of(8)
+    none = np.full(8, -1)
+    empty = replace(labels, clusters=none, labels=none, states=np.full(8, "noise"))
+    page = Page(overview_page(source, empty, pictures_of(labels)))
+    page.check()
+    assert "0 of 0 clusters are shown" in page.text
+
+
+def test_clusters_of_the_cam_stage_get_one_number_each() -> None:
+    cameras = np.array([0, 1, 0, 1, 2, 0])
+    local = np.array([0, 0, 1, 0, -1, 0])
+    table_ = replace(labels_of(6), cameras=cameras, clusters=local, local_clusters=local, labels=local)
+    found = one_number_per_cluster(table_)
+    assert found.clusters.tolist() == [0, 2, 1, 2, -1, 0]
+    assert one_number_per_cluster(found).clusters.tolist() == found.clusters.tolist()
+    assert list(judged(found)) == ["local"]
+    other = labels_of()
+    assert not is_local(other)
+    assert one_number_per_cluster(other) is other
+    assert list(judged(other)) == ["global", "local", "refined"]
+
+
+def test_seconds_add_up() -> None:
+    found = seconds_table([global_epoch(1), global_epoch(2)])
+    assert found is not None
+    assert found.rows[2] == ("training", "10.0", "5.00", "62.5%")
+    assert found.rows[-1] == ("together", "16.0", "8.00", "100.0%")
+    assert found.numeric == (False, True, True, True)
+    assert seconds_table([cam_epoch(0, 1)]) is None
+
+
+def test_thumbnails_are_small_and_true() -> None:
+    pixels = np.zeros((256, 128, 3), np.uint8)
+    pixels[:, :, 0] = 200
+    found = thumbnail(pixels)
+    image = Image.open(io.BytesIO(base64.b64decode(found.uri.split(",")[1])))
+    assert image.size == (found.width, found.height) == (LONGEST // 2, LONGEST)
+    assert np.abs(np.asarray(image).astype(int) - [200, 0, 0]).max() < 8
+    small = thumbnail(np.zeros((20, 10, 3), np.uint8))
+    assert (small.width, small.height) == (10, 20)
+
+
+@given(st.floats(-1e6, 1e6), st.floats(0, 1e6), st.integers(2, 8), st.booleans())
+@settings(max_examples=200, deadline=None)
+def test_ticks_enclose_the_values(low: float, span: float, count: int, whole: bool) -> None:
+    marks = ticks(low, low + span, count, whole=whole)
+    slack = 1e-6 * max(abs(low), span, 1)
+    assert marks[0] <= low + slack
+    assert marks[-1] >= low + span - slack
+    assert marks == sorted(set(marks))
+    assert 2 <= len(marks) <= 2 * count + 3
+    if whole:
+        assert all(mark == int(mark) for mark in marks)
+
+
+def test_a_line_goes_through_its_points_and_leaves_gaps() -> None:
+    svg = str(line_chart("t", [Line("a", [1, 2, 3, 4, 5], [0.0, 1.0, None, math.nan, 0.5])]))
+    (path,) = re.findall(r'stroke-dasharray="" d="([^"]+)"', svg)
+    assert path.count("M") == 2
+    assert path.count("L") == 1
+    places = [tuple(map(float, pair)) for pair in re.findall(r"[ML]([\d.]+) ([\d.]+)", path)]
+    (x1, y1), (x2, y2), (x5, y5) = places
+    assert (x5 - x1) == pytest.approx(4 * (x2 - x1), abs=0.3)
+    assert y5 == pytest.approx((y1 + y2) / 2, abs=0.1)
+    assert y1 > y2  # larger is higher
+    assert svg.count("<circle") == 3
+
+
+def test_no_value_is_said_and_one_value_is_drawn() -> None:
+    assert "No value" in line_chart("t", [Line("a", [1], [None])])
+    assert "<circle" in line_chart("t", [Line("a", [1], [3.0])])
+    assert "No value" in bar_chart("t", ["1"], [("a", [0])])
+
+
+def test_lines_differ_by_more_than_colour() -> None:
+    lines = [Line(f"camera {i}", [1, 2], [i, i + 1.0]) for i in range(16)]
+    svg = str(line_chart("t", lines))
+    looks = re.findall(r'<g class="line (c\d)"><path stroke-dasharray="([^"]*)"', svg)
+    assert len(looks) == len(set(looks)) == 16
+    assert all(one[1] != other[1] for one, other in pairwise(looks))
+
+
+def test_bars_are_as_high_as_their_counts() -> None:
+    svg = str(bar_chart("t", ["1", "2"], [("a", [2, 4]), ("b", [0, 1])]))
+    heights = [float(height) for height in re.findall(r'<rect [^>]*height="([\d.]+)"', svg)]
+    assert heights[1] == pytest.approx(2 * heights[0], abs=0.2)
+    assert heights[2] == 0
+
+
+def test_a_map_has_a_dot_for_every_image() -> None:
+    points = np.random.default_rng(0).normal(size=(50, 2))
+    groups = [PointGroup("<a>", points[:20]), PointGroup("b", points[20:], "#123456")]
+    svg = str(scatter("t", groups, legend=True))
+    assert svg.count("h0") == 50 + 2  # two in the legend
+    assert "<a>" not in svg
+    assert "stroke:#123456" in svg
+    one = str(scatter("t", [PointGroup("a", np.zeros((1, 2)))], legend=False))
+    assert "nan" not in one
+
+
+def test_numbers_are_written_for_people() -> None:
+    assert [write(value) for value in (1234, 0.12345, None, math.nan, True, "a", 1234.5)] == [
+        "1,234", "0.123", "-", "-", "yes", "a", "1,234",
+    ]  # fmt: skip
+    assert table(["a", "b", "c"], [[1, "x", "5.0%"], [None, "2", "-"]]).numeric == (True, False, True)
+    assert [duration(value) for value in (8.44, 185, 7620)] == ["8.4 s", "3 min 05 s", "2 h 07 min"]
+
+
+def test_curves_of_no_epoch_are_none() -> None:
+    assert curves([], "global") == curves([], "cam") == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+@pytest.mark.parametrize("width", [390, 1100])
+def test_a_browser_shows_everything_and_asks_nobody(tmp_path: Path, source: LabelSource, width: int) -> None:
+    labels = labels_of()
+    pages = {
+        "run": run_page(run_of(tmp_path), view_of(labels)),
+        "labels": overview_page(source, labels, pictures_of(labels)),
+    }
+    questions = {
+        "images": "document.images.length",
+        "shown": "[...document.images].filter(i => i.complete && i.naturalWidth > 0 && i.width > 0).length",
+        "sideways": "document.documentElement.scrollWidth - window.innerWidth",
+        "ground": "getComputedStyle(document.body).backgroundColor",
+    }
+    for name, html in pages.items():
+        file = tmp_path / f"{name}.html"
+        file.write_text(html, encoding="utf-8")
+        found = visit(file, tmp_path / f"profile-{name}", questions, width, dark=width == 390)
+        assert found.errors == []
+        assert {address.split(":")[0] for address in found.requests} <= {"file", "data"}
+        assert [address for address in found.requests if address.startswith("file")] == [file.as_uri()]
+        assert found.values["images"] == found.values["shown"] == len(Page(html).images) > 0
+        assert found.values["sideways"] <= 0, json.dumps(found.values)
+        dark = found.values["ground"] != "rgb(252, 252, 251)"
+        assert dark == (width == 390)
