@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli.options import DataRoot, DatasetName, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Json, Quiet, RunsRoot
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ _CHECKED_CROPS = 32
 def export(
     network: Annotated[
         Path | None,
-        typer.Argument(metavar="[RUN|FILE]", help="A run or weights; the newest run if left out."),
+        typer.Argument(metavar="RUN|FILE", help="A run or weights; the newest run if left out."),
     ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,
@@ -40,7 +40,10 @@ def export(
             "uint8 n x h x w x 3, RGB as decoded.",
         ),
     ] = "normalised",
-    dataset: DatasetName = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
+    ] = None,
     height: Annotated[int | None, typer.Option("--height", min=16, help="Height of its images.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=16, help="Width of its images.")] = None,
     data_root: DataRoot = Path("data"),

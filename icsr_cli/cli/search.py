@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def search(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures of people to look for.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Pictures of people to look for.")],
     gallery: Annotated[
         Path, typer.Option("--gallery", "-g", help="Folder of crops to look in, and folders below.")
     ],
@@ -38,7 +38,8 @@ def search(
     pattern: Annotated[
         str | None,
         typer.Option(
-            "--pattern", help="Where a path has its camera, e.g. '{camera}_{name}.jpg'; {id} for identities."
+            "--pattern",
+            help="Where a path has its {camera}, and {id} if there are any, e.g. {camera}_*.jpg.",
         ),
     ] = None,
     across_cameras: Annotated[

@@ -47,6 +47,13 @@ def query(tiny_root: Path) -> Path:
     return split.root / split.records[0].path
 
 
+@pytest.mark.parametrize("command", ["search", "export", "doctor"])
+def test_help(command: str) -> None:
+    found = icsr(command, "--help")
+    assert found.exit_code == 0
+    assert "Usage" in found.output
+
+
 def test_search_prints_a_table_and_saves_a_picture(
     runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
