@@ -221,6 +221,7 @@ def trained(world: World, key: str, method: Method) -> tuple[Any, dict[str, Any]
     if method.cam is not None:
         cam, seconds = world.cam(method.cam)
         local, figures["cam_seconds"] = cam.labels / "local.csv", seconds
+        figures["local_nmi"] = cam.metrics()[-1]["nmi"]
         if options.get("global.model.weights") == "cam":
             options["global.model.weights"] = str(cam.path / "last.safetensors")
         if not options:
