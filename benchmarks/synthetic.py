@@ -8,7 +8,7 @@ For every preset, and for the default world with one dial off or turned up, prin
   camera's mean and spread made equal); the gallery holds the distractors, the junk is left out;
 * untrained: retrieval mAP of a small network with random weights.
 
-    python benchmarks/synthetic.py                                   # about two minutes
+    python benchmarks/synthetic.py                                   # some minutes on one core
     python benchmarks/synthetic.py --speed --pictures docs/images    # also these
 """
 
