@@ -30,14 +30,19 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table on standard output; columns in which every value is a number are right-aligned."""
-    from rich.table import Table
+    """Print a table on standard output; columns in which every value is a number are right-aligned.
 
-    cells = [[_text(value) for value in row] for row in rows]
-    numeric = [bool(cells) and all(_is_number(row[i]) for row in cells) for i in range(len(columns))]
-    table = Table(title=title or None, title_justify="left", title_style="bold", header_style="bold")
+    Values are shown as they are, brackets too; for colours give a ``rich.text.Text``.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
+    numeric = [bool(cells) and all(_is_number(row[i].plain) for row in cells) for i in range(len(columns))]
+    heading = Text(title) if title else None
+    table = Table(title=heading, title_justify="left", title_style="bold", header_style="bold")
     for column, right in zip(columns, numeric, strict=True):
-        table.add_column(column, justify="right" if right else "left", overflow="fold")
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
     for row in cells:
         table.add_row(*row)
     output().print(table)
@@ -53,6 +58,11 @@ def output() -> Console:
     from rich.console import Console
 
     return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+
+
+def heading(text: str) -> None:
+    """Print a bold line on standard output, as it is."""
+    output().print(text, style="bold", markup=False, soft_wrap=True)
 
 
 def message(text: str, *, style: str = "") -> None:
@@ -118,7 +128,7 @@ class BarProgress:
         self._console = Console(file=sys.stderr, highlight=False)
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
             TextColumn("{task.fields[unit]}"),
@@ -145,7 +155,12 @@ class BarProgress:
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line above the bars."""
-        self._console.print(f"[bold]{title}[/]  {_styled(figures)}")
+        from rich.text import Text
+
+        parts = [(title, "bold")]
+        for name, value in figures.items():
+            parts += [(f"  {name} ", "dim"), (_text(value), "")]
+        self._console.print(Text.assemble(*parts))
 
     def note(self, message: str) -> None:
         """Print a plain line above the bars."""
@@ -154,10 +169,6 @@ class BarProgress:
     def warn(self, message: str) -> None:
         """Print a yellow line above the bars."""
         self._console.print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _styled(figures: Mapping[str, Figure]) -> str:
-    return "  ".join(f"[dim]{name}[/] {_text(value)}" for name, value in figures.items())
 
 
 class _BarTask:

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
     from icsr_cli.recipes.machine import Machine
 
+#: What a state is called, and its colour.
 _MARKS = {
-    "ok": "[green]ok[/]",
-    "warning": "[yellow]look[/]",
-    "optional": "[dim]not installed[/]",
-    "bad": "[red]missing or broken[/]",
+    "ok": ("ok", "green"),
+    "warning": ("look", "yellow"),
+    "optional": ("not installed", "dim"),
+    "bad": ("missing or broken", "red"),
 }
 
 
@@ -41,11 +42,11 @@ def doctor(
 
 
 def _show(found: Diagnosis) -> None:
-    from rich.markup import escape
+    from rich.text import Text
 
     from icsr_cli.cli.console import output, print_table
 
-    print_table("", ["machine", "found"], [[name, escape(value)] for name, value in _machine(found.machine)])
+    print_table("", ["machine", "found"], _machine(found.machine))
     print_table(
         "Libraries",
         ["library", "version", "needed", "state"],
@@ -54,7 +55,7 @@ def _show(found: Diagnosis) -> None:
                 library.name,
                 library.version or "",
                 f"{library.wanted} for {library.extra}" if library.extra else library.wanted,
-                _MARKS[library.state],
+                Text(*_MARKS[library.state]),
             ]
             for library in found.libraries
         ],
@@ -63,7 +64,7 @@ def _show(found: Diagnosis) -> None:
         "Folders",
         ["for", "folder", "free", "state"],
         [
-            [folder.purpose, escape(str(folder.path)), _gigabytes(folder.free), _MARKS[folder.state]]
+            [folder.purpose, str(folder.path), _gigabytes(folder.free), Text(*_MARKS[folder.state])]
             for folder in found.folders
         ],
     )

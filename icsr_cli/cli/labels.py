@@ -128,7 +128,7 @@ def _label_file(folder: RunFolder | None, path: Path, epoch: int) -> Path:
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import heading, output, print_json, print_table
     from icsr_cli.reports.label_report import camera_rows, label_report
 
     found = label_report(table, count)
@@ -136,7 +136,7 @@ def _show_overview(
     if as_json:
         print_json({"labels": str(path), "epochs": metrics, **found})
         return
-    output().print(f"[bold]{path}[/]  {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
+    heading(f"{path}: {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])
@@ -197,13 +197,13 @@ def _titles(row: dict[str, Any]) -> list[str]:
 def _show_images(
     path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
 ) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import heading, output, print_json, print_table
 
     if as_json:
         head = {"cluster": asdict(cluster)} if cluster else {}
         print_json({"labels": str(path), **head, "images": [asdict(image) for image in images]})
         return
-    output().print(f"[bold]{path}[/]")
+    heading(str(path))
     if cluster is not None:
         _show_clusters("", [asdict(cluster)])
     if not images:
@@ -216,7 +216,7 @@ def _show_images(
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import heading, print_json, print_table
     from icsr_cli.reports.label_changes import compare_labels
     from icsr_cli.runs import read_labels
 
@@ -224,7 +224,7 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
     if as_json:
         print_json({"before": str(before), "after": str(path), **changes.as_dict()})
         return
-    output().print(f"[bold]{before.stem} -> {path.stem}[/]")
+    heading(f"{before.stem} -> {path.stem}")
     figures = {
         "images": changes.images,
         "in a cluster in both": changes.compared,

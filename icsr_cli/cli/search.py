@@ -114,8 +114,6 @@ def _new_name(name: str) -> Path:
 
 
 def _show(found: SearchResult, picture: Path | None) -> None:
-    from rich.markup import escape
-
     from icsr_cli.cli.console import output, print_table
 
     output().print(
@@ -129,12 +127,12 @@ def _show(found: SearchResult, picture: Path | None) -> None:
         }
         extra = [name for name, shown in optional.items() if shown]
         print_table(
-            escape(_title(answers)),
+            _title(answers),
             ["rank", "image", *extra, "distance"],
             [
                 [
                     match.rank,
-                    escape(match.path),
+                    match.path,
                     *(getattr(match, name) for name in extra),
                     f"{match.distance:.3f}",
                 ]
