@@ -13,7 +13,7 @@ from icsr_cli.errors import InputError
 
 #: Raised whenever the same dials no longer give the same pixels.
 PIXEL_VERSION: Final = 1
-#: Strengths: 0 is off, 1 is the default world; more is harder.
+#: Strengths: 0 is off; more is harder.
 STRENGTHS: Final = ("background", "camera_shift", "blur", "noise", "resolution", "crop_jitter")
 #: Shares: from 0 to 1.
 SHARES: Final = ("occlusion", "view_spread", "garment_similarity", "second_pass")
@@ -37,7 +37,7 @@ class World:
         ``distractors`` (identity 0000) and ``junk`` (identity -1): files on top, in the gallery folder.
         ``height``, ``width``: pixels. ``seed``: people, their passes and the noise; never the cameras.
 
-    Difficulty, as strengths (0 off, 1 default, at most 4)
+    Difficulty, as strengths (0 off, 1 as strong as in `hard`, at most 4)
         ``background``: contrast of the cameras' backgrounds. ``camera_shift``: white balance, exposure
         and gamma. ``blur``, ``noise``, ``resolution`` (loss of it), ``crop_jitter``: as they say.
 
@@ -62,14 +62,14 @@ class World:
     height: int = 64
     width: int = 32
     seed: int = 0
-    background: float = 1.0
+    background: float = 0.6
     camera_shift: float = 1.0
-    blur: float = 1.0
-    noise: float = 1.0
-    resolution: float = 1.0
-    crop_jitter: float = 1.0
+    blur: float = 0.5
+    noise: float = 0.4
+    resolution: float = 0.4
+    crop_jitter: float = 1.5
     occlusion: float = 0.05
-    view_spread: float = 0.25
+    view_spread: float = 0.1
     garment_similarity: float = 0.95
     second_pass: float = 0.0
 
@@ -126,16 +126,24 @@ class World:
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "hard": {"background": 2.0, "camera_shift": 1.6, "occlusion": 0.1, "view_spread": 0.4},
+    "hard": {
+        "background": 1.0,
+        "camera_shift": 1.35,
+        "blur": 1.0,
+        "noise": 1.0,
+        "resolution": 1.0,
+        "crop_jitter": 1.0,
+        "view_spread": 0.25,
+    },
     "easy": {
-        "background": 0.5,
+        "background": 0.3,
         "camera_shift": 0.5,
-        "blur": 0.5,
-        "noise": 0.5,
-        "resolution": 0.5,
-        "crop_jitter": 0.5,
+        "blur": 0.25,
+        "noise": 0.2,
+        "resolution": 0.2,
+        "crop_jitter": 0.7,
         "occlusion": 0.0,
-        "view_spread": 0.1,
+        "view_spread": 0.05,
         "garment_similarity": 0.8,
     },
     "market1501": {
