@@ -49,6 +49,7 @@ LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate 
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
 Gpus = Annotated[str | None, typer.Option("--gpus", help="Number of the GPU to train on.")]
+Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run; the time if left out.")]
 
 
@@ -83,6 +84,7 @@ def cam(
     precision: Precision = None,
     seed: Seed = None,
     resume: Resume = False,
+    tensorboard: Tensorboard = False,
     name: Name = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -96,6 +98,8 @@ def cam(
     from icsr_cli.recipes.training import Workplace, run_cam_stage
 
     progress = make_progress(quiet, as_json)
+    if tensorboard:
+        _require_tensorboard()
     data = open_dataset(_dataset_of(dataset, run, runs_root, "cam", resume), data_root, progress)
     options = _stage_options(
         "cam",
@@ -111,6 +115,8 @@ def cam(
     folder, settings = _open_run(
         data, "cam", run, resume, name, runs_root, config, options, assignments, progress
     )
+    if tensorboard:
+        folder.update_info(tensorboard=True)
     table = run_cam_stage(
         data,
         settings,
@@ -161,6 +167,7 @@ def global_(
     precision: Precision = None,
     seed: Seed = None,
     resume: Resume = False,
+    tensorboard: Tensorboard = False,
     name: Name = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -174,6 +181,8 @@ def global_(
     from icsr_cli.recipes.training import Workplace, run_global_stage
 
     progress = make_progress(quiet, as_json)
+    if tensorboard:
+        _require_tensorboard()
     data = open_dataset(_dataset_of(dataset, run, runs_root, "global", resume), data_root, progress)
     options = _stage_options(
         "global",
@@ -195,6 +204,8 @@ def global_(
     folder, settings = _open_run(
         data, "global", run, resume, name, runs_root, config, options, assignments, progress, local=local
     )
+    if tensorboard:
+        folder.update_info(tensorboard=True)
     network = run_global_stage(
         data,
         settings,
@@ -203,6 +214,12 @@ def global_(
         local=_local_of(folder),
     )
     _show_global(folder, network.dim, as_json)
+
+
+def _require_tensorboard() -> None:
+    from icsr_cli.runs.tensorboard import writer_class
+
+    writer_class()
 
 
 def _stage_options(stage: str, **values: Any) -> dict[str, Any]:

@@ -152,7 +152,7 @@ def _train_network(stage: CamStage, found: Sequence[CameraLabels], *, name: str,
     for epoch in range(first, stage.cam.epochs + 1):
         figures = _epoch(stage, network, optimizer, found, name, (seed_word, epoch))
         schedule.step()
-        stage.run.write_metrics([*stage.run.metrics(), {"part": name, "epoch": epoch, **figures}])
+        stage.run.record({"part": name, "epoch": epoch, **figures})
         if epoch < stage.cam.epochs:
             state = training_state(network, optimizer, schedule)
             stage.run.save_state(name, {"epoch": epoch, "labels": _label_states(found), **state})

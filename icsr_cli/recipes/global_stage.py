@@ -102,7 +102,7 @@ def train_global_stage(stage: GlobalStage) -> Network:
         figures = _epoch(stage, network, optimizer, epoch)
         schedule.step()
         value = _selection(stage, network, figures, epoch)
-        stage.run.write_metrics([*stage.run.metrics(), {"epoch": epoch, **figures}])
+        stage.run.record({"epoch": epoch, **figures})
         if value > best:
             best = value
             _save_weights(stage, network, "best")

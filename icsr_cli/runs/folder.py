@@ -9,6 +9,7 @@
 ``checkpoints/*.pt``      the state a resumed run goes on from (``torch.load(weights_only=True)``)
 ``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
 ``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
+``events/``               event files for TensorBoard, where they were asked for
 ========================  =====================================================================
 """
 
@@ -25,6 +26,7 @@ from typing import Any
 from icsr_cli.errors import RunError
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.files import write_json, write_text, write_with
+from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
 
@@ -98,6 +100,12 @@ class RunFolder:
         """Replace the metrics. The file is small; written anew it never holds half a line."""
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         write_text(self.path / "metrics.jsonl", text)
+
+    def record(self, line: dict[str, Any]) -> None:
+        """Add what a finished epoch gave to the metrics, and to the event files if they are wanted."""
+        self.write_metrics([*self.metrics(), line])
+        if self.info().get("tensorboard"):
+            write_events(self.path / "events", line)
 
     def save_state(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors and plain values under ``checkpoints/name.pt``."""

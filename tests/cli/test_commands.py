@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -221,19 +222,23 @@ def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     assert "Traceback" in done.stderr
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("stage", "number", "code"), [("cam", signal.SIGTERM, 143), ("global", signal.SIGINT, 130)]
+)
 def test_a_signal_saves_and_resume_ends_the_same(
-    places: list[str], tmp_path: Path, number: signal.Signals, code: int
+    places: list[str], tmp_path: Path, stage: str, number: signal.Signals, code: int
 ) -> None:
     """A real process, a real signal in the middle of training, then --resume."""
-    options = ["--set", "cam.epochs=6", "--set", "cam.iters=12", *places[:2], "-d", "tiny"]
-    command = [sys.executable, "-m", "icsr_cli", "train", "cam", *SETTINGS, *options]
+    options = ["--epochs", "6", "--iters", "12", *places[:2], "-d", "tiny"]
+    if stage == "global":
+        options += ["--refine", "none", "--init", "none"]
+    command = [sys.executable, "-m", "icsr_cli", "train", stage, *SETTINGS, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     runs = tmp_path / "runs"
     with subprocess.Popen(
         [*command, "--runs", str(runs), "--name", "a"], stderr=subprocess.PIPE, text=True, env=environment
     ) as process:
-        metrics = runs / "tiny" / "cam" / "a" / "metrics.jsonl"
+        metrics = runs / "tiny" / stage / "a" / "metrics.jsonl"
         deadline = time.monotonic() + 120
         while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -245,7 +250,7 @@ def test_a_signal_saves_and_resume_ends_the_same(
     finished = len(metrics.read_text().splitlines())
     assert 1 <= finished < 6
     resumed = subprocess.run(
-        [sys.executable, "-m", "icsr_cli", "train", "cam", "--resume", "--runs", str(runs), *places[:2]],
+        [sys.executable, "-m", "icsr_cli", "train", stage, "--resume", "--runs", str(runs), *places[:2]],
         capture_output=True,
         text=True,
         check=False,
@@ -260,7 +265,33 @@ def test_a_signal_saves_and_resume_ends_the_same(
         env=environment,
     )
     assert whole.returncode == 0, whole.stderr
-    first, second = (load_file(runs / "tiny" / "cam" / name / "last.safetensors") for name in ("a", "b"))
+    one, other = (runs / "tiny" / stage / name for name in ("a", "b"))
+    first, second = (load_file(run / "last.safetensors") for run in (one, other))
     assert all(torch.equal(value, second[name]) for name, value in first.items())
-    labels = [(runs / "tiny" / "cam" / name / "labels" / "local.csv").read_text() for name in ("a", "b")]
+    last = "labels/local.csv" if stage == "cam" else "labels/epoch_006.csv"
+    labels = [(run / last).read_text() for run in (one, other)]
     assert labels[0] == labels[1]
+
+
+def test_market_1501_with_the_published_settings_made_small(tiny_root: Path, tmp_path: Path) -> None:
+    """The same commands on an archive in Market-1501's true layout, junk and distractors in it."""
+    rendered = next((tiny_root / "tiny").glob("rendered-*"))
+    shutil.make_archive(str(tmp_path / "market"), "zip", rendered)
+    places = ["--data-root", tmp_path / "data", "--runs", tmp_path / "runs"]
+    size = ["--height", 32, "--width", 16]
+    prepared = icsr(
+        "prepare", "market1501", "--source", tmp_path / "market.zip", "--size", "32x16", *places[:2]
+    )
+    assert prepared.exit_code == 0, prepared.output
+    config = Path(__file__).parents[2] / "configs" / "market1501.yaml"
+    small = ["-d", "market1501", "--config", config, "-a", "resnet18", "-b", 8, "--num-instances", 4,
+             "--iters", 1, "--epochs", 1, "--init", "none", *size, *places]  # fmt: skip
+    cam = icsr("train", "cam", *small)
+    assert cam.exit_code == 0, cam.output
+    own = icsr("train", "global", *small, "--set", "global.clustering.options.n_clusters=6")
+    assert own.exit_code == 0, own.output
+    result = icsr("eval", "-d", "market1501", "--resume", "--json", *places)
+    assert result.exit_code == 0, result.output
+    queries = len(list((rendered / "query").iterdir()))
+    figures = json.loads(result.stdout)["plain"]
+    assert figures["queries"] + figures["queries_left_out"] == queries

@@ -101,6 +101,21 @@ def test_metrics_and_log(tmp_path: Path) -> None:
     assert "Warning: a camera is empty" in log
 
 
+def test_events_for_tensorboard(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = create(tmp_path, "d", "global")
+    run.record({"epoch": 1, "loss": 9.0})
+    assert not (run.path / "events").exists()
+    run.update_info(tensorboard=True)
+    run.record({"epoch": 2, "loss": 2.5, "quality": {"refined": {"nmi": 0.5}}})
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+    events = EventAccumulator(str(run.path / "events" / "global"))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 2.5)]
+    assert events.Scalars("quality/refined/nmi")[0].value == 0.5
+
+
 def test_damaged_run_json_is_said(tmp_path: Path) -> None:
     run = create(tmp_path, "d", "cam")
     (run.path / "run.json").write_text("{")

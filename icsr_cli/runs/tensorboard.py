@@ -1,0 +1,40 @@
+"""Metrics as event files, for those who watch a run in TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from icsr_cli.errors import MissingExtraError
+
+
+def writer_class() -> Any:
+    """Give torch's SummaryWriter.
+
+    Raises:
+        MissingExtraError: where TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise MissingExtraError("tensorboard", "tensorboard", "--tensorboard") from None
+    return SummaryWriter
+
+
+def write_events(folder: Path, line: Mapping[str, Any]) -> None:
+    """Write the numbers of one finished epoch below ``folder``, in a file of its own.
+
+    A file per epoch is whole when it is closed, and a resumed run only adds files.
+    """
+    with writer_class()(log_dir=str(folder / str(line.get("part", "global")))) as writer:
+        for name, value in _numbers(line):
+            writer.add_scalar(name, value, global_step=line["epoch"])
+
+
+def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _numbers(value, f"{prefix}{key}/")
+        elif isinstance(value, int | float) and key != "epoch":
+            yield f"{prefix}{key}", float(value)
