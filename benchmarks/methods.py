@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 #: Steps of both stages together: every method but `per-camera` trains for as many (within one epoch).
-GLOBAL_ONLY = {"global.epochs": 21, "global.optimizer.step_size": 15, "global.model.weights": "none"}
+GLOBAL_ONLY = {"global.epochs": 26, "global.optimizer.step_size": 18, "global.model.weights": "none"}
 FROM_SHARED = {"global.model.weights": "cam"}
 DISCARD, NONE = {"global.refinement.method": "discard"}, {"global.refinement.method": "none"}
 #: Five cameras: in all 1.5 times the steps of the shared network.
@@ -58,8 +58,8 @@ METHODS = {
 #: Methods of one group run in one process; those from one cam stage share it.
 GROUPS = (
     ("shared-start", "shared-plain", "shared"),
-    ("per-camera",),
     ("untrained", "histogram", "plain", "supervised"),
+    ("per-camera",),
 )
 
 
@@ -318,9 +318,9 @@ def main() -> None:
     jobs = [
         (preset, int(seed), keys, tuple(options.set), tuple(options.dial), options.threads, options.folder)
         for preset in options.preset.split(",")
-        for seed in options.seeds.split(",")
         for keys in groups
         if keys
+        for seed in options.seeds.split(",")
     ]
     # Spawned, not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(options.jobs, multiprocessing.get_context("spawn")) as pool:
