@@ -16,7 +16,7 @@ from icsr_cli.reports.epochs import curves, epoch_table
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
 from icsr_cli.reports.page import Table, percent, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures, Thumbnail
-from icsr_cli.reports.truth import quality_table
+from icsr_cli.reports.truth import is_local, quality_table
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, IntArray
 
@@ -82,7 +82,9 @@ class Gallery:
 
 def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, count: int = 5) -> str:
     """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list with their pictures."""
-    lists = {title: choose(labels, count) for title, choose in _LISTS.items()}
+    # Within one camera nothing is mixed or thrown out.
+    titles = list(_LISTS)[:1] if is_local(labels) else list(_LISTS)
+    lists = {title: _LISTS[title](labels, count) for title in titles}
     rows = {row.cluster: row for chosen in lists.values() for row in chosen}
     galleries = [_cluster_gallery(labels, row, pictures, CLUSTER_PICTURES) for row in rows.values()]
     cameras = [asdict(row) for row in report.camera_rows(labels)]
@@ -136,9 +138,11 @@ def _gallery_page(source: LabelSource, title: str, galleries: list[Gallery]) -> 
 def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
     found = report.overview(labels)
     share = max(found.images, 1)
+    tiles = [("images", write(found.images)), ("clusters", write(found.clusters))]
+    if is_local(labels):
+        return [*tiles, ("in no cluster", percent(found.noise / share))]
     return [
-        ("images", write(found.images)),
-        ("clusters", write(found.clusters)),
+        *tiles,
         ("kept", percent(found.kept / share)),
         ("thrown out", percent(found.discarded / share)),
         ("noise", percent(found.noise / share)),

@@ -187,6 +187,8 @@ def test_labels_of_the_cam_stage_as_a_page(root: Path, tiny_root: Path, tmp_path
     assert page.images
     assert re.search(r"\b1 camera\b", page.text)  # a local cluster lies under one camera
     assert not re.search(r"\b[23] cameras ·", page.text)
+    assert "Largest clusters" in page.text
+    assert "Most mixed" not in page.text
 
 
 def test_a_label_file_alone_needs_the_name_of_its_data_set(
