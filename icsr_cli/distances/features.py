@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Candidates beyond k that are kept until ties at the border are decided.
+SPARE = 8
+
 
 def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tensor:
     """Give ``features`` as contiguous float32 (n, d): a numpy array on the CPU, else a tensor.

@@ -54,7 +54,8 @@ def jaccard_similarity(
         features: (n, d) numbers, numpy or torch; divided by their lengths where these are not 1.
         k1: neighbours in the reciprocal sets; all n where there are fewer than k1.
         k2: neighbours whose V are averaged, 1 to k1.
-        device: where the neighbours are searched; default: where the features are.
+        device: where the neighbours are searched; default: where the features are. Of several, which
+            share the search, the first does the rest.
         backend: ``"numba"``, compiled, on the CPU; ``"torch"``, on the device of the search; ``"auto"``
             takes numba on the CPU and torch elsewhere. They agree to 1e-6.
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
@@ -69,7 +70,8 @@ def jaccard_similarity(
         InputError: what came is not as said above.
 
     """
-    vectors = unit_rows(check_features(features, device))
+    first = device[0] if isinstance(device, list | tuple) else device
+    vectors = unit_rows(check_features(features, first))
     n = len(vectors)
     if backend not in ("auto", "numba", "torch"):
         raise InputError(f"backend must be 'auto', 'numba' or 'torch', got {backend!r}.")
@@ -77,7 +79,7 @@ def jaccard_similarity(
     if k2 > k1:
         raise InputError(f"k2 must be at most k1, got k2 = {k2} and k1 = {k1}.")
     if neighbours is None:
-        neighbours = knn(vectors, min(k1, n), approximate=approximate)
+        neighbours = knn(vectors, min(k1, n), device=device, approximate=approximate)
     ranks = _ranks(n, min(k1, n), neighbours)
     half = min(round(k1 / 2) + 1, ranks.shape[1])
     if backend == "torch" or (backend == "auto" and is_tensor(vectors)):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from icsr_cli.distances.features import (
+    SPARE,
     check_count,
     check_features,
     in_threads,
@@ -24,8 +25,6 @@ from icsr_cli.types import FloatArray, Neighbours
 Metric = Literal["l2", "cosine"]
 Index = Literal["hnsw", "ivf"]
 
-#: Candidates beyond k that are kept until ties at the border are decided.
-SPARE = 8
 #: Squared distances of unit vectors nearer to each other than this are decided in float64.
 NEAR_TIE = 4e-6
 #: Rows and columns of one tile of the distance matrix: 4 MiB, small enough for the cache.
@@ -54,7 +53,8 @@ def knn(
         k: neighbours per vector, 1 to n.
         metric: ``"l2"`` gives squared Euclidean distances (2 - 2 x·y between unit vectors),
             ``"cosine"`` gives 1 - x·y / (|x| |y|).
-        device: where to compute; default: where the features are (numpy: the CPU).
+        device: where to compute; default: where the features are (numpy: the CPU). Several devices, as a
+            list or tuple, share the queries; each holds a copy of the features.
         approximate: None searches all pairs. ``"hnsw"`` or ``"ivf"`` asks an index of faiss on the CPU,
             which pays beyond some 500,000 vectors; the result then is an ``ApproximateNeighbours`` with
             ``recall``, measured on 1,000 vectors drawn at random.
@@ -73,7 +73,8 @@ def knn(
         raise InputError(f"approximate must be None, 'hnsw' or 'ivf', got {approximate!r}.")
     if metric not in ("l2", "cosine"):
         raise InputError(f"metric must be 'l2' or 'cosine', got {metric!r}.")
-    vectors = check_features(features, device)
+    devices = list(device) if isinstance(device, list | tuple) else []
+    vectors = check_features(features, devices[0] if devices else device)
     k = check_count("k", k, 1)
     if k > len(vectors):
         raise InputError(f"k must be at most the number of features, got k = {k} for {len(vectors)} rows.")
@@ -84,6 +85,12 @@ def knn(
         from icsr_cli.distances.approximate import search
 
         indices, distances, recall = search(vectors, k, approximate)
+    elif len(devices) > 1:
+        import torch
+
+        from icsr_cli.distances.neighbours_torch import search_devices
+
+        indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
         indices, distances = _search_cpu(vectors, k)
     else:

@@ -3,36 +3,60 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from icsr_cli.distances.neighbours import SPARE
+from icsr_cli.distances.features import SPARE, row_ranges
 
 
-def search_device(vectors: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Candidates from faiss or from blocks of products; their order from distances taken directly."""
+def search_devices(
+    vectors: torch.Tensor, k: int, devices: Sequence[torch.device | str]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Share the queries among ``devices``; each gets a copy of all vectors. Results on the vectors' own."""
+
+    def search(device: torch.device | str, share: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        return search_device(vectors.to(device), k, share)
+
+    shares = row_ranges(len(vectors), len(devices))
+    with ThreadPoolExecutor(len(devices)) as pool:
+        # Fewer vectors than devices make fewer shares.
+        parts = list(pool.map(search, devices, shares))
+    indices, distances = (torch.cat([part[i].to(vectors.device) for part in parts]) for i in (0, 1))
+    return indices, distances
+
+
+def search_device(
+    vectors: torch.Tensor, k: int, share: tuple[int, int] | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Search the neighbours of the vectors from share[0] to share[1] (default: of all) on their device.
+
+    Candidates come from faiss or from blocks of products, their order from distances taken directly.
+    """
+    low, high = share or (0, len(vectors))
     kept = min(len(vectors), k + SPARE)
     candidates = None
     if vectors.device.type == "cuda":
-        candidates = _faiss_candidates(vectors, kept)
+        candidates = _faiss_candidates(vectors, vectors[low:high], kept)
     if candidates is None:
-        candidates = _blockwise_candidates(vectors, kept)
-    return ordered(vectors, candidates, k)
+        candidates = _blockwise_candidates(vectors, vectors[low:high], kept)
+    return ordered(vectors, candidates, k, rows=torch.arange(low, high, device=vectors.device))
 
 
-def _blockwise_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor:
+def _blockwise_candidates(vectors: torch.Tensor, queries: torch.Tensor, kept: int) -> torch.Tensor:
     n = len(vectors)
     squares = (vectors * vectors).sum(dim=1)
-    found = torch.empty((n, kept), dtype=torch.int64, device=vectors.device)
+    found = torch.empty((len(queries), kept), dtype=torch.int64, device=vectors.device)
     # A block of distances of at most 1 GiB.
     step = max(1, min(n, 2**28 // n))
-    for low in range(0, n, step):
-        block = torch.addmm(squares, vectors[low : low + step], vectors.T, alpha=-2)
+    for low in range(0, len(queries), step):
+        block = torch.addmm(squares, queries[low : low + step], vectors.T, alpha=-2)
         found[low : low + step] = block.topk(kept, dim=1, largest=False).indices
     return found
 
 
-def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
+def _faiss_candidates(vectors: torch.Tensor, queries: torch.Tensor, kept: int) -> torch.Tensor | None:
     """Ask faiss on the GPU that holds the vectors, without a copy; None where it cannot."""
     import faiss
 
@@ -44,7 +68,7 @@ def _faiss_candidates(vectors: torch.Tensor, kept: int) -> torch.Tensor | None:
     try:
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(2**28)  # by default it takes 1.5 GB, beside a network in training
-        found = faiss.knn_gpu(resources, vectors, vectors, kept, device=device)[1]
+        found = faiss.knn_gpu(resources, queries, vectors, kept, device=device)[1]
     except RuntimeError as error:  # a GPU that this faiss was not built for
         warnings.warn(f"faiss failed on GPU {device}, using torch: {error}", stacklevel=2)
         return None

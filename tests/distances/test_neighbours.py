@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.distances import ApproximateNeighbours, knn, neighbours_torch
+from icsr_cli.distances import ApproximateNeighbours, jaccard_similarity, knn, neighbours_torch
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 
@@ -134,7 +134,8 @@ def search_by_faiss(monkeypatch, answer):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", Resources)
     monkeypatch.setattr(faiss, "knn_gpu", answer)
-    return neighbours_torch._faiss_candidates(torch.from_numpy(random_features(200, 16, 0)), 15)
+    features = torch.from_numpy(random_features(200, 16, 0))
+    return neighbours_torch._faiss_candidates(features, features, 15)
 
 
 def test_candidates_from_faiss(monkeypatch):
@@ -166,7 +167,7 @@ def test_no_faiss_gpu():
 
     if faiss.get_num_gpus():
         pytest.skip("faiss has GPUs here")
-    assert neighbours_torch._faiss_candidates(torch.ones(3, 2), 2) is None
+    assert neighbours_torch._faiss_candidates(torch.ones(3, 2), torch.ones(3, 2), 2) is None
 
 
 @pytest.mark.gpu
@@ -265,3 +266,16 @@ def with_value(value):
 def test_bad_input(features, k, options, message):
     with pytest.raises(InputError, match=message):
         knn(features, k, **options)
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 200])
+def test_several_devices_share_the_queries(n):
+    """Three CPUs stand in for three GPUs; fewer vectors than devices leave some idle."""
+    features = np.random.default_rng(n).standard_normal((n, 6)).astype(np.float32)
+    k = min(n, 7)
+    whole = knn(features, k, metric="cosine")
+    shared = knn(features, k, metric="cosine", device=["cpu", "cpu", "cpu"])
+    np.testing.assert_array_equal(shared.indices, whole.indices)
+    np.testing.assert_allclose(shared.distances, whole.distances, atol=1e-6)
+    similarity = jaccard_similarity(features, 5, 2, device=("cpu", "cpu"))
+    np.testing.assert_allclose(similarity.toarray(), jaccard_similarity(features, 5, 2).toarray(), atol=1e-6)
