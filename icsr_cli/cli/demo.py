@@ -121,5 +121,6 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     output().print(
         f"{seconds:.0f} s in all. Look closer with:\n"
         f"  icsr labels inspect {run.path}\n"
+        f"  icsr report {run.path}\n"
         f"  icsr eval {run.path} -d {run.dataset} --rerank"
     )

@@ -40,7 +40,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, IcsrError):
         return f"Error: {error}" if error.exit_code < 128 else str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted.", 130
+        return "Interrupted. What was there before is untouched; the same command starts again.", 130
     if isinstance(error, MemoryError):
         return (
             "Error: out of memory. A smaller batch (-b) needs less; `icsr doctor` shows what is free.",
