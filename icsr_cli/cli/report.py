@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli.options import DataRoot, DatasetName, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, InputError, ModelError, RunError, UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +28,10 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", help="The page to write; report.html in the run if left out.")
     ] = None,
-    dataset: DatasetName = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("-d", "--dataset", help="Data set; the one the run was trained on if left out."),
+    ] = None,
     rankings: Annotated[
         int, typer.Option("--rankings", min=0, help="Best, worst and random queries to show, of each.")
     ] = 4,
