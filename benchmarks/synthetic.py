@@ -1,6 +1,6 @@
 """How hard the synthetic worlds are, before any training, and how fast they are drawn.
 
-For every preset, and for the default world with one dial off or turned up, prints
+For every preset, and for a base world (all strengths at 1) with one dial off or turned up, prints
 
 * near, far: the share of images whose nearest neighbour (of all images of the same camera; of all images
   of other cameras) shows the same person, by colour histograms as they are;
@@ -32,7 +32,15 @@ from icsr_cli.synthesis import World, draw, render
 from icsr_cli.synthesis.difficulty import colour_features, colour_histograms, neighbour_shares
 from icsr_cli.types import BoolArray, FloatArray, IntArray
 
-#: The turns of each dial: off, up (the default stands in the first line).
+#: The world whose dials are turned one by one.
+BASE: dict[str, Any] = {
+    **dict.fromkeys(("background", "camera_shift", "blur", "noise", "resolution", "crop_jitter"), 1.0),
+    "occlusion": 0.05,
+    "view_spread": 0.25,
+    "garment_similarity": 0.95,
+    "second_pass": 0.0,
+}
+#: The turns of each dial: off, up.
 DIALS: dict[str, tuple[float, float]] = {
     "background": (0, 3),
     "camera_shift": (0, 2),
@@ -122,10 +130,11 @@ def table(seeds: list[int]) -> None:
     print("| world | near | far | histogram | untrained |\n| --- | --- | --- | --- | --- |")
     for preset in ("easy", "default", "hard"):
         print(line(preset, preset, seeds), flush=True)
+    print(line("base", "default", seeds, **BASE), flush=True)
     for dial, turns in DIALS.items():
         for value in turns:
-            if value != getattr(World(), dial):
-                print(line(f"default, {dial} {value:g}", "default", seeds, **{dial: value}), flush=True)
+            if value != BASE[dial]:
+                print(line(f"base, {dial} {value:g}", "default", seeds, **{**BASE, dial: value}), flush=True)
 
 
 def speed() -> None:
