@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli.labels_generate import generate
-from icsr_cli.cli.options import DataRoot, DatasetName, Json, RunsRoot
+from icsr_cli.cli.options import DataRoot, Json, RunsRoot
 from icsr_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,9 @@ def inspect(
     run: Annotated[
         Path | None, typer.Argument(help="A run, or a label file; the newest global run if left out.")
     ] = None,
-    dataset: DatasetName = None,
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
+    ] = None,
     epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
     cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
     camera: Annotated[int | None, typer.Option("--camera", help="Show one camera's images (from 0).")] = None,

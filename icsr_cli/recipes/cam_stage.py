@@ -6,6 +6,7 @@ epoch clusters every camera's images by its own features and trains with one mem
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -128,10 +129,15 @@ def _unlabelled(split: Split, camera: int) -> CameraLabels:
 
 
 def _join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
+    """Put the cameras together: local numbers from 0 under each, cluster numbers different everywhere."""
     local = np.full(len(split), NO_CLUSTER, dtype=np.int64)
+    clusters = local.copy()
+    used = 0
     for labels in found:
         local[labels.rows] = labels.labels
-    return tabulate(split, local, local_clusters=local)
+        clusters[labels.rows] = np.where(labels.labels >= 0, labels.labels + used, NO_CLUSTER)
+        used += int(labels.labels.max(initial=NO_CLUSTER)) + 1
+    return tabulate(split, clusters, local_clusters=local)
 
 
 def _train_network(stage: CamStage, found: Sequence[CameraLabels], *, name: str, seed_word: int) -> None:
@@ -206,6 +212,7 @@ def _epoch(
     seed_word, epoch = place
     seed = seed_of(stage.settings.seed, STAGE, seed_word, epoch)
     rows = np.concatenate([labels.rows for labels in found])
+    started = time.perf_counter()
     with stage.progress.task(f"{_title(name)} features", len(rows), "img") as task:
         features = extract(
             network,
@@ -216,6 +223,7 @@ def _epoch(
             precision=stage.engine.precision,
             task=task,
         )
+    extracted = time.perf_counter()
     parts = torch.split(features, [len(labels.rows) for labels in found])
     current = []
     for labels, own in zip(found, parts, strict=True):
@@ -228,6 +236,7 @@ def _epoch(
         build_memory(own, clusters, memory.temperature, memory.momentum, memory.hard)
         for own, (clusters, _) in zip(parts, current, strict=True)
     ]
+    labelled = time.perf_counter()
     with stage.progress.task(f"{_title(name)} epoch {epoch}", stage.cam.iters, "step") as task:
         loss = train_epoch(
             network,
@@ -241,7 +250,12 @@ def _epoch(
             task=task,
             check=stage.check,
         )
-    return {"loss": loss, **_figures(stage.split, found, current)}
+    seconds = {
+        "extraction": extracted - started,
+        "labels": labelled - extracted,
+        "training": time.perf_counter() - labelled,
+    }
+    return {"loss": loss, **_figures(stage.split, found, current), "seconds": seconds}
 
 
 def label_camera(features: Tensor, settings: CamSettings) -> tuple[IntArray, float]:
