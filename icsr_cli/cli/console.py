@@ -34,15 +34,28 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     Values are shown as they are, brackets too; for colours give a ``rich.text.Text``.
     """
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
     cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i].plain) for row in cells) for i in range(len(columns))]
     heading = Text(title) if title else None
-    table = Table(title=heading, title_justify="left", title_style="bold", header_style="bold")
+    table = Table(
+        title=heading,
+        title_justify="left",
+        title_style="bold",
+        header_style="bold",
+        box=box.SIMPLE_HEAD,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column, right in zip(columns, numeric, strict=True):
-        table.add_column(Text(column), justify="right" if right else "left", overflow="fold")
+        # Headings break between words, never inside one; only long text in cells is folded.
+        longest_word = max(map(len, column.split()), default=0)
+        table.add_column(
+            Text(column), justify="right" if right else "left", overflow="fold", min_width=longest_word
+        )
     for row in cells:
         table.add_row(*row)
     output().print(table)

@@ -108,7 +108,7 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]
-    labels = {key: last[key] for key in ("clusters", "kept", "discarded", "noise")}
+    labels: dict[str, Any] = {key: last[key] for key in ("clusters", "kept", "discarded", "noise")}
     quality = last["quality"]["refined"]
     if as_json:
         found = {"seconds": seconds, "retrieval": scores, "labels": labels | quality}

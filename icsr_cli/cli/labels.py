@@ -154,7 +154,11 @@ def _show_overview(
         _show_clusters(title, found[key])
     example = found["largest_clusters"][:1]
     if example:
-        output().print(f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}")
+        output().print(
+            f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}",
+            markup=False,
+            soft_wrap=True,
+        )
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
@@ -166,20 +170,22 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
             key: line[key]
             for key in ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
         }
-        row |= {f"NMI {name}": part["nmi"] for name, part in line.get("quality", {}).items()}
+        judged = line.get("quality", {})
+        row |= {f"NMI {name}": judged[name]["nmi"] for name in ("global", "refined") if name in judged}
         rows.append(row)
     print_table("Epochs", _titles(rows[0]), [list(row.values()) for row in rows])
 
 
 def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
+    """One column per kind of labels: there are many measures, and few kinds."""
     from icsr_cli.cli.console import print_table
 
     known = {name: part for name, part in judged.items() if part is not None}
     if not known:
         return
-    columns = _titles(next(iter(known.values())))
-    rows = [[name, *part.values()] for name, part in known.items()]
-    print_table("Against the truth", ["labels", *columns], rows)
+    measures = next(iter(known.values()))
+    rows = [[_title(measure), *(part[measure] for part in known.values())] for measure in measures]
+    print_table("Against the truth", ["measure", *known], rows)
 
 
 def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -187,13 +193,19 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    left_out = {"nodes", *(key for key in ("identities", "purity") if rows[0][key] is None)}
+    left_out = {"nodes", "local_clusters", *(key for key in ("identities", "purity") if rows[0][key] is None)}
     shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
     print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
 
 
 def _titles(row: dict[str, Any]) -> list[str]:
-    return [key.replace("_", " ") for key in row]
+    return [_title(key) for key in row]
+
+
+def _title(key: str) -> str:
+    """Name a field for a reader; the JSON keeps the field's own name."""
+    known = {"discarded": "thrown out", "local_clusters_per_camera": "local per camera", "nmi": "NMI"}
+    return known.get(key, key.replace("_", " ").replace("bcubed", "BCubed").removeprefix("n "))
 
 
 def _show_images(
