@@ -8,22 +8,6 @@ import pytest
 
 from icsr_cli.types import Dataset
 
-TINY = (
-    "image.height=32",
-    "image.width=16",
-    "cam.epochs=3",
-    "cam.iters=3",
-    "cam.batch_size=16",
-    "cam.distance.k1=8",
-    "cam.distance.k2=3",
-    "global.epochs=3",
-    "global.iters=3",
-    "global.batch_size=16",
-    "global.distance.k1=8",
-    "global.distance.k2=3",
-    "global.clustering.options={eps: 0.7, min_samples: 2}",
-)
-
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:

@@ -154,7 +154,7 @@ def _train_network(stage: CamStage, found: Sequence[CameraLabels], *, name: str,
         restore_training_state(state, network, optimizer, schedule)
         _restore_labels(found, state)
         first = state["epoch"] + 1
-    _forget_metrics(stage.run, name, first)
+    stage.run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
     for epoch in range(first, stage.cam.epochs + 1):
         figures = _epoch(stage, network, optimizer, found, name, (seed_word, epoch))
         schedule.step()
@@ -186,14 +186,6 @@ def _label_states(found: Sequence[CameraLabels]) -> dict[str, Any]:
 def _restore_labels(found: Sequence[CameraLabels], state: dict[str, Any]) -> None:
     for labels in found:
         labels.restore(state["labels"][str(labels.camera)])
-
-
-def _forget_metrics(run: RunFolder, name: str, first: int) -> None:
-    """Drop lines of an epoch that was reported but whose checkpoint was not written."""
-    lines = run.metrics()
-    kept = [line for line in lines if line["part"] != name or line["epoch"] < first]
-    if len(kept) != len(lines):
-        run.write_metrics(kept)
 
 
 def _title(name: str) -> str:

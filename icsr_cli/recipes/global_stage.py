@@ -97,7 +97,7 @@ def train_global_stage(stage: GlobalStage) -> Network:
     if state is not None:
         restore_training_state(state, network, optimizer, schedule)
         first, best = state["epoch"] + 1, state["best"]
-    stage.run.write_metrics([line for line in stage.run.metrics() if line["epoch"] < first])
+    stage.run.forget(lambda line: line["epoch"] >= first)
     for epoch in range(first, stage.own.epochs + 1):
         figures = _epoch(stage, network, optimizer, epoch)
         schedule.step()

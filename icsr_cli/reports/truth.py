@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+import numpy as np
+
 from icsr_cli.metrics import LabelQuality
 from icsr_cli.reports.page import Table, table_of
 from icsr_cli.runs import LabelTable
@@ -28,9 +30,16 @@ _QUALITY_COLUMNS: Final = {
 
 
 def is_local(labels: LabelTable) -> bool:
-    """Say whether a table is one of the cam stage: its clusters are local clusters and nothing else."""
-    known = labels.local_clusters != NO_CLUSTER
-    return bool(known.any() and (labels.clusters == labels.local_clusters).all())
+    """Say whether a table is one of the cam stage: its clusters are the cameras' local clusters.
+
+    They may be numbered camera by camera, or, as ``icsr train cam`` writes them, differently everywhere.
+    """
+    codes = local_codes(labels)
+    if (codes == NO_CLUSTER).all():
+        return False
+    pairs = np.unique(np.stack([codes, labels.clusters]), axis=1)
+    one_to_one = len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1]
+    return one_to_one or bool((labels.clusters == labels.local_clusters).all())
 
 
 def one_number_per_cluster(labels: LabelTable) -> LabelTable:

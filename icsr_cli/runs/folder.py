@@ -18,8 +18,9 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,13 @@ class RunFolder:
         if self.info().get("tensorboard"):
             write_events(self.path / "events", line)
 
+    def forget(self, unfinished: Callable[[dict[str, Any]], bool]) -> None:
+        """Drop the lines of epochs that were recorded but whose checkpoint was not written."""
+        lines = self.metrics()
+        kept = [line for line in lines if not unfinished(line)]
+        if len(kept) != len(lines):
+            self.write_metrics(kept)
+
     def save_state(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors and plain values under ``checkpoints/name.pt``."""
         import torch
@@ -152,7 +160,9 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
                 ) from None
             continue
         run = RunFolder(path)
-        run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=_now())
+        # To the microsecond: runs are put in order by it.
+        started = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
         return run
     raise RunError(f"Too many runs were started in {parent} within one second.")
 

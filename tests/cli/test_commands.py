@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import load_file
+from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
@@ -229,7 +229,7 @@ def test_a_signal_saves_and_resume_ends_the_same(
     places: list[str], tmp_path: Path, stage: str, number: signal.Signals, code: int
 ) -> None:
     """A real process, a real signal in the middle of training, then --resume."""
-    options = ["--epochs", "6", "--iters", "12", *places[:2], "-d", "tiny"]
+    options = ["--set", f"{stage}.epochs=6", "--set", f"{stage}.iters=12", *places[:2], "-d", "tiny"]
     if stage == "global":
         options += ["--refine", "none", "--init", "none"]
     command = [sys.executable, "-m", "icsr_cli", "train", stage, *SETTINGS, *options]

@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 from html_pages import Page
+from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TINY
 from safetensors.torch import load_file
+from tiny_world import TINY
 
 from icsr_cli import config
 from icsr_cli.config import Settings
