@@ -122,7 +122,7 @@ def cam(
         settings,
         folder,
         Workplace(data_root, _device(device, gpus), progress),
-        cameras=parse_numbers(cameras, "--cameras"),
+        cameras=_cameras_of(folder, parse_numbers(cameras, "--cameras"), resume),
     )
     _show_local_labels(folder, table, as_json)
 
@@ -281,12 +281,15 @@ def _open_run(
     from icsr_cli.runs import create, newest, open_run
 
     if resume:
+        if run is None and name is not None:
+            run = runs_root / data.name / stage / name
         folder = open_run(run) if run else newest(runs_root, data.name, stage, file="settings.yaml")
         if folder.stage != stage or folder.dataset != data.name:
             raise UsageError(
                 f"{folder.path} is a {folder.stage} run of {folder.dataset}, not "
                 f"a {stage} run of {data.name}."
             )
+        _check_same_inputs(folder, runs_root, local, options)
         base = config or folder.path / "settings.yaml"
         settings = settings_files.load(data.name, config=base, options=options, assignments=assignments or ())
         check_same_settings(folder, settings.dump())
@@ -300,6 +303,22 @@ def _open_run(
     folder.update_info(**facts)
     progress.note(f"Run: {folder.path}")
     return folder, settings
+
+
+def _check_same_inputs(
+    folder: RunFolder, runs_root: Path, local: Path | None, options: dict[str, Any]
+) -> None:
+    """Hold what is not among the settings against the run: its local labels, and where --init cam led."""
+    from icsr_cli.recipes.training import find_local
+
+    before = folder.info()
+    if local is not None and str(find_local(local, runs_root, folder.dataset)) != before.get("local"):
+        raise UsageError(
+            f"The run {folder.path} was started with the local labels {before.get('local')}, not with "
+            f"those of {local}. Leave --local out, or start a new run without --resume."
+        )
+    if options.get("global.model.weights") == "cam" and before.get("init") == "cam":
+        del options["global.model.weights"]  # the settings hold the file that was found then
 
 
 def _stage_inputs(
@@ -318,9 +337,24 @@ def _stage_inputs(
     if own.refinement.method != "none":
         facts["local"] = str(source)
     if own.model.weights == "cam" and source is not None:
+        facts["init"] = "cam"
         model = own.model.model_copy(update={"weights": str(find_cam_weights(source))})
         settings = settings.model_copy(update={"global_": own.model_copy(update={"model": model})})
     return facts, settings
+
+
+def _cameras_of(folder: RunFolder, asked: list[int] | None, resume: bool) -> list[int] | None:
+    """Give the cameras of the run: those asked for, or, where it goes on, those it was started with."""
+    if not resume:
+        folder.update_info(cameras=asked)
+        return asked
+    before: list[int] | None = folder.info().get("cameras")
+    if asked is not None and asked != before:
+        raise UsageError(
+            f"The run {folder.path} was started with the cameras {before or 'of the whole data set'}, not "
+            f"with {asked}. Leave --cameras out, or start a new run without --resume."
+        )
+    return before
 
 
 def _local_of(folder: RunFolder) -> Path | None:

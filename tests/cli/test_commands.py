@@ -211,6 +211,31 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert "cam run" in wrong.stderr
 
 
+def test_the_same_command_with_resume_goes_on(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    """As the message of an interrupted run says: --name, --cameras, --local and --init cam stand in it."""
+    runs = ["--runs", tmp_path, *places[:2], "-d", "tiny"]
+    cam = ["train", "cam", *SETTINGS, "--cameras", "0-1", "--name", "mine", *runs]
+    labels = tmp_path / "tiny" / "cam" / "mine" / "labels" / "local.csv"
+    assert icsr(*cam).exit_code == 0
+    text = labels.read_text()
+    for command in (cam, ["train", "cam", *runs]):
+        again = icsr(*command, "--resume")
+        assert again.exit_code == 0, again.output
+        assert labels.read_text() == text
+    other = icsr("train", "cam", *runs, "--resume", "--cameras", "2")
+    assert other.exit_code == 2
+    assert "[0, 1]" in other.stderr
+    own = ["train", "global", *SETTINGS, "--init", "cam", "--local", labels, "--name", "own", *runs]
+    assert icsr(*own).exit_code == 0
+    again = icsr(*own, "--resume")
+    assert again.exit_code == 0, again.output
+    other = icsr("train", "global", *runs, "--resume", "--local", trained["cam"]["run"])
+    assert other.exit_code == 2
+    assert "local labels" in other.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "icsr_cli", "train", "cam", "--data-root", str(tmp_path), "--debug"],
