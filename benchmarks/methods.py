@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -63,6 +63,24 @@ GROUPS = (
 )
 
 
+class Seconds(NamedTuple):
+    """Time on the clock, and of the processor; they differ where several things run at once."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Read both clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def __add__(self, other: Seconds) -> Seconds:  # type: ignore[override]
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
+
+    def __sub__(self, other: Seconds) -> Seconds:
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+
+
 class World:
     """One synthetic world on disk, and what was trained on it; cam stages are trained once."""
 
@@ -80,7 +98,7 @@ class World:
         prepare_synthetic(Dials.preset(preset, seed=seed, **changed), folder / "data", workers=1)
         self.dataset = datasets.load("synthetic", folder / "data")
         self.workplace = Workplace(folder / "data", None, SilentProgress())
-        self.cam_runs: dict[str, tuple[Any, float]] = {}
+        self.cam_runs: dict[str, tuple[Any, Seconds]] = {}
 
     def settings(self, options: dict[str, Any]) -> Any:
         """Resolve the settings of the synthetic data, with ``options`` and what the command line set."""
@@ -93,13 +111,13 @@ class World:
             assignments=self.assignments,
         )
 
-    def cam(self, network: str) -> tuple[Any, float]:
-        """Give the run of the cam stage, and its seconds."""
+    def cam(self, network: str) -> tuple[Any, Seconds]:
+        """Give the run of the cam stage, and the time it took."""
         from icsr_cli.recipes.training import run_cam_stage
         from icsr_cli.runs import create
 
         if network not in self.cam_runs:
-            started = time.perf_counter()
+            started = Seconds.now()
             run = create(self.folder / "runs", "synthetic", "cam", name=network)
             run_cam_stage(
                 self.dataset,
@@ -107,7 +125,7 @@ class World:
                 run,
                 self.workplace,
             )
-            self.cam_runs[network] = run, time.perf_counter() - started
+            self.cam_runs[network] = run, Seconds.now() - started
         return self.cam_runs[network]
 
     def score(self, network: Any) -> dict[str, float]:
@@ -228,7 +246,7 @@ def trained(world: World, key: str, method: Method) -> tuple[Any, dict[str, Any]
     options = dict(method.options)
     if method.cam is not None:
         cam, seconds = world.cam(method.cam)
-        local, figures["cam_seconds"] = cam.labels / "local.csv", seconds
+        local, figures["cam_seconds"] = cam.labels / "local.csv", seconds.wall
         figures["local_nmi"] = cam.metrics()[-1]["nmi"]
         if options.get("global.model.weights") == "cam":
             options["global.model.weights"] = str(cam.path / "last.safetensors")
@@ -252,7 +270,7 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
         world = World(Path(name), preset, seed, assignments, dials)
         for key in keys.split(","):
             method = METHODS[key]
-            started = time.perf_counter()
+            started = Seconds.now()
             before = dict.fromkeys(world.cam_runs)
             figures: dict[str, Any] = {}
             if key == "histogram":
@@ -267,33 +285,39 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
                 else:
                     network, figures = trained(world, key, method)
                 scores = world.score(network)
-            seconds = time.perf_counter() - started
+            seconds = Seconds.now() - started
             if method.cam in before:  # trained for an earlier method: its time counts here too
-                seconds += figures["cam_seconds"]
-            line = {"preset": preset, "seed": seed, "method": key, **scores, **figures, "seconds": seconds}
+                seconds = seconds + world.cam(method.cam)[1]
+            times = {"seconds": seconds.wall, "cpu_seconds": seconds.cpu}
+            line = {"preset": preset, "seed": seed, "method": key, **scores, **figures, **times}
             print(json.dumps(line), flush=True)
             lines.append(line)
     return lines
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Give the mean over the worlds, each world, and the seconds, as Markdown."""
+    """Give the mean over the worlds, their spread, each world, and the time, as Markdown."""
     seeds = sorted({line["seed"] for line in lines})
-    head = ["method", "mAP, mean", *(f"world {seed}" for seed in seeds), "Rank-1", "label NMI", "seconds"]
+    head = ["method", "mAP, mean", "spread", *(f"world {seed}" for seed in seeds)]
+    head += ["Rank-1", "label NMI", "seconds", "CPU seconds"]
     rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
     for key, method in METHODS.items():
         own = {line["seed"]: line for line in lines if line["method"] == key}
         if not own:
             continue
-        worlds = [f"{100 * own[seed]['mAP']:.1f}" if seed in own else "-" for seed in seeds]
-        mean = {name: np.mean([line[name] for line in own.values()]) for name in ("mAP", "rank_1", "seconds")}
+        values = [100 * own[seed]["mAP"] for seed in seeds if seed in own]
+        names = ("rank_1", "seconds", "cpu_seconds")
+        mean = {name: np.mean([line[name] for line in own.values()]) for name in names}
+        nmi = [line["nmi"] for line in own.values() if "nmi" in line]
         cells = [
             method.title,
-            f"{100 * mean['mAP']:.1f}",
-            *worlds,
+            f"{np.mean(values):.1f}",
+            f"{max(values) - min(values):.1f}",
+            *(f"{100 * own[seed]['mAP']:.1f}" if seed in own else "-" for seed in seeds),
             f"{100 * mean['rank_1']:.1f}",
-            f"{np.mean([line['nmi'] for line in own.values()]):.3f}" if "nmi" in own[seeds[0]] else "-",
+            f"{np.mean(nmi):.3f}" if nmi else "-",
             f"{mean['seconds']:.0f}",
+            f"{mean['cpu_seconds']:.0f}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)

@@ -37,10 +37,14 @@ class ModelSettings(Section):
 
 
 class AugmentationSettings(Section):
-    """Random changes of a training image; ``erase`` and ``flip`` are probabilities, ``pad`` is pixels."""
+    """Random changes of a training image; ``erase`` and ``flip`` are probabilities, ``pad`` is pixels.
+
+    ``border`` is what the image is padded with: ``black`` as published, or its ``edge``, repeated.
+    """
 
     flip: float = Field(0.5, ge=0, le=1)
     pad: int = Field(10, ge=0)
+    border: Literal["black", "edge"] = "black"
     erase: float = Field(0.5, ge=0, le=1)
 
 

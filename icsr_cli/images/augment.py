@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 _SCALE = (1 / (255 * STD[0]), 1 / (255 * STD[1]), 1 / (255 * STD[2]))
 _SHIFT = (-MEAN[0] / STD[0], -MEAN[1] / STD[1], -MEAN[2] / STD[2])
+
+BORDERS = ("black", "edge")
 
 _TRIES = 100
 
@@ -60,10 +63,11 @@ def _as_images(rows: Tensor, width: int) -> Tensor:
 class Augmentation:
     """Flip, pad and crop, normalise, erase: uint8 (b, height, width, 3) to float32 (b, 3, height, width).
 
-    Each image is flipped with probability ``flip``; padded with ``pad`` black pixels on all sides and cut
-    to its size at a random place; normalised; and with probability ``erase`` loses a rectangle of
-    ``erase_area`` (share of the image) and ``erase_aspect`` (height by width), filled with ``fill`` after
-    the normalisation (random erasing, arXiv 1708.04896: up to 100 tries for a rectangle that fits).
+    Each image is flipped with probability ``flip``; padded with ``pad`` pixels on all sides, ``black`` as
+    published or those of its ``edge`` over and over, and cut to its size at a random place; normalised;
+    and with probability ``erase`` loses a rectangle of ``erase_area`` (share of the image) and
+    ``erase_aspect`` (height by width), filled with ``fill`` after the normalisation (random erasing,
+    arXiv 1708.04896: up to 100 tries for a rectangle that fits).
 
     Raises:
         InputError: a size, probability or range that cannot be.
@@ -73,6 +77,7 @@ class Augmentation:
     width: int
     flip: float = 0.5
     pad: int = 10
+    border: Literal["black", "edge"] = "black"
     erase: float = 0.5
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
@@ -84,6 +89,8 @@ class Augmentation:
                 f"augmentation: expected height and width of at least 1 and pad of at least 0, got "
                 f"{self.height}, {self.width}, {self.pad}."
             )
+        if self.border not in BORDERS:
+            raise InputError(f"border: expected one of {', '.join(BORDERS)}, got {self.border!r}.")
         for name in ("flip", "erase"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"{name}: expected a probability from 0 to 1, got {getattr(self, name)}.")
@@ -101,13 +108,20 @@ class Augmentation:
         Raises:
             InputError: pixels of another shape or type.
         """
+        return self.apply(pixels, self.draw(len(pixels), generator))
+
+    def draw(self, b: int, generator: torch.Generator) -> Tensor:
+        """Throw the dice of ``b`` images: float32 (b, dice), a row each, on the generator's device."""
+        return torch.rand((b, 6 + 2 * _TRIES), generator=generator, device=generator.device)
+
+    def apply(self, pixels: Tensor, dice: Tensor) -> Tensor:
+        """Augment each image by its row of what ``draw`` gave; otherwise as ``__call__``."""
         _check_pixels(pixels)
         if tuple(pixels.shape[1:3]) != (self.height, self.width):
             raise InputError(
                 f"pixels: expected images of {self.height} x {self.width} (height x width), got "
                 f"{pixels.shape[1]} x {pixels.shape[2]}. Resize them first."
             )
-        dice = torch.rand((len(pixels), 6 + 2 * _TRIES), generator=generator, device=generator.device)
         dice = dice.to(pixels.device, non_blocking=True)
         rows = _normalise_rows(self._flip_and_crop(pixels, dice[:, :3]))
         if self.erase > 0:
@@ -124,6 +138,8 @@ class Augmentation:
         inner = buffer[:, :, pad : pad + self.height, pad : pad + self.width]
         inner[0] = pixels
         inner[1] = pixels.permute(0, 3, 1, 2).flip(3).permute(0, 2, 3, 1)
+        if self.border == "edge" and pad > 0:
+            _repeat_edges(buffer, pad)
         flipped = dice[:, 0] < self.flip
         offset = (dice[:, 1:3] * (2 * pad + 1)).long().clamp_(max=2 * pad)
         image = torch.arange(b, device=pixels.device) + b * flipped
@@ -150,6 +166,15 @@ class Augmentation:
         in_rows = (row >= top) & (row < top + tall)
         in_columns = (column >= left) & (column < left + wide)
         return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+def _repeat_edges(buffer: Tensor, pad: int) -> None:
+    """Fill the borders of (2, b, tall, wide, 3) with the nearest pixels: first the sides, then whole rows."""
+    middle = buffer[:, :, pad:-pad]
+    middle[:, :, :, :pad] = middle[:, :, :, pad : pad + 1]
+    middle[:, :, :, -pad:] = middle[:, :, :, -pad - 1 : -pad]
+    buffer[:, :, :pad] = buffer[:, :, pad : pad + 1]
+    buffer[:, :, -pad:] = buffer[:, :, -pad - 1 : -pad]
 
 
 def _between(dice: Tensor, bounds: tuple[float, float]) -> Tensor:

@@ -105,6 +105,7 @@ def build_augmentation(settings: Settings, augmentation: AugmentationSettings) -
         settings.image.width,
         flip=augmentation.flip,
         pad=augmentation.pad,
+        border=augmentation.border,
         erase=augmentation.erase,
     )
 

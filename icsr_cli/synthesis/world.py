@@ -127,13 +127,13 @@ class World:
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
     "hard": {
-        "background": 1.0,
-        "camera_shift": 1.35,
+        "background": 1.2,
+        "camera_shift": 1.8,
         "blur": 1.0,
         "noise": 1.0,
         "resolution": 1.0,
-        "crop_jitter": 1.0,
-        "view_spread": 0.25,
+        "crop_jitter": 1.5,
+        "view_spread": 0.35,
     },
     "easy": {
         "background": 0.3,

@@ -37,17 +37,18 @@ def test_normalise_against_torchvision() -> None:
     assert found.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_flip_pad_and_crop_against_every_possible_result() -> None:
+@pytest.mark.parametrize(("border", "mode"), [("black", "constant"), ("edge", "edge")])
+def test_flip_pad_and_crop_against_every_possible_result(border: str, mode: str) -> None:
     h, w, pad = 6, 4, 2
     image = Image.fromarray(pixels(1, h, w, seed=1)[0].numpy())
     possible = [
-        slow_normalise(vision.crop(vision.pad(turned, pad), top, left, h, w))
+        slow_normalise(vision.crop(vision.pad(turned, pad, padding_mode=mode), top, left, h, w))
         for turned in (image, vision.hflip(image))
         for top in range(2 * pad + 1)
         for left in range(2 * pad + 1)
     ]
     batch = torch.from_numpy(np.asarray(image).copy()).expand(4000, h, w, 3)
-    found = Augmentation(h, w, pad=pad, erase=0)(batch, dice())
+    found = Augmentation(h, w, pad=pad, border=border, erase=0)(batch, dice())
     assert found.is_contiguous(memory_format=torch.channels_last)
     exact = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(found.flatten(1), torch.stack(possible).flatten(1), compute_mode=exact)
@@ -62,6 +63,13 @@ def test_each_image_keeps_its_place_in_the_batch() -> None:
     batch = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(100, 8, 8, 3)
     found = Augmentation(8, 8, pad=3, erase=0)(batch, dice())
     torch.testing.assert_close(found[:, :, 4, 4], normalise(batch)[:, :, 4, 4])
+
+
+def test_a_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
+    batch, augmentation = pixels(9, 16, 8), Augmentation(16, 8, pad=3, erase=0.8)
+    whole = augmentation(batch, dice())
+    drawn = augmentation.draw(9, dice())
+    torch.testing.assert_close(augmentation.apply(batch[4:7], drawn[4:7]), whole[4:7], atol=0, rtol=0)
 
 
 def slow_hole(h: int, w: int, rng: random.Random) -> tuple[int, int, int, int]:
@@ -171,6 +179,7 @@ def test_wrong_size_of_image() -> None:
     [
         ({"height": 0}, "height and width"),
         ({"pad": -1}, "pad"),
+        ({"border": "grey"}, "border: expected one of black, edge, got 'grey'"),
         ({"flip": 1.5}, "flip: expected a probability"),
         ({"erase": -0.1}, "erase: expected a probability"),
         ({"erase_area": (0.4, 0.02)}, "erase_area"),
