@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.images.blocks import Job, Result, usable_cpus, work
@@ -113,7 +114,7 @@ def build_pixels(
         return None, ()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _locked(folder / f"{build.stem}.lock"):
+        with FileLock(folder / f"{build.stem}.lock"):
             if (found := build.existing()) is not None:  # another process was faster
                 return found
             return build.run(workers or usable_cpus(), progress or SilentProgress())
@@ -342,16 +343,3 @@ def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:
         assert file.tell() == offset, "NumPy leaves room for any number of rows in the header"
         file.truncate(offset + int(np.prod(shape)))
     return checksums
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that other processes wait for; where there are no such locks, none."""
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

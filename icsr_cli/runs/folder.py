@@ -24,6 +24,8 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from icsr_cli.errors import RunError
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.files import write_json, write_text, write_with
@@ -104,16 +106,22 @@ class RunFolder:
 
     def record(self, line: dict[str, Any]) -> None:
         """Add what a finished epoch gave to the metrics, and to the event files if they are wanted."""
-        self.write_metrics([*self.metrics(), line])
+        with self._metrics_lock():
+            self.write_metrics([*self.metrics(), line])
         if self.info().get("tensorboard"):
             write_events(self.path / "events", line)
 
     def forget(self, unfinished: Callable[[dict[str, Any]], bool]) -> None:
         """Drop the lines of epochs that were recorded but whose checkpoint was not written."""
-        lines = self.metrics()
-        kept = [line for line in lines if not unfinished(line)]
-        if len(kept) != len(lines):
-            self.write_metrics(kept)
+        with self._metrics_lock():
+            lines = self.metrics()
+            kept = [line for line in lines if not unfinished(line)]
+            if len(kept) != len(lines):
+                self.write_metrics(kept)
+
+    def _metrics_lock(self) -> FileLock:
+        """Keep other processes off the metrics: in the cam stage each trains cameras of its own."""
+        return FileLock(self.path / ".metrics.lock")
 
     def save_state(self, name: str, state: Mapping[str, Any]) -> None:
         """Write tensors and plain values under ``checkpoints/name.pt``."""
