@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,6 +28,7 @@ from icsr_cli.errors import UsageError
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
     from icsr_cli.progress import Progress
+    from icsr_cli.recipes.training import Workplace
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -48,7 +51,16 @@ Width = Annotated[int | None, typer.Option("--width", help="Width of the images,
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")]
 Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
 Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
-Gpus = Annotated[str | None, typer.Option("--gpus", help="Number of the GPU to train on.")]
+SyncBn = Annotated[
+    bool | None,
+    typer.Option("--sync-bn/--no-sync-bn", help="With several processes: BatchNorm over all their images."),
+]
+Compile = Annotated[
+    bool | None, typer.Option("--compile/--no-compile", help="Train the network through torch.compile.")
+]
+Gpus = Annotated[
+    str | None, typer.Option("--gpus", help="Numbers of the GPUs to train on, e.g. 0,1,2,3: a process each.")
+]
 Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")]
 Name = Annotated[str | None, typer.Option("--name", help="Name of the run; the time if left out.")]
 
@@ -82,6 +94,8 @@ def cam(
     gpus: Gpus = None,
     device: Device = None,
     precision: Precision = None,
+    sync_bn: SyncBn = None,
+    compile_: Compile = None,
     seed: Seed = None,
     resume: Resume = False,
     tensorboard: Tensorboard = False,
@@ -94,10 +108,11 @@ def cam(
     as_json: Json = False,
 ) -> None:
     """Train within each camera and keep the best local labels of every camera, in one call."""
-    from icsr_cli.cli.console import make_progress
-    from icsr_cli.recipes.training import Workplace, run_cam_stage
+    from icsr_cli.recipes.distributed import leave
+    from icsr_cli.recipes.training import run_cam_stage
 
-    progress = make_progress(quiet, as_json)
+    place = _take_place(device, gpus, data_root, quiet, as_json)
+    ranks, progress = place.ranks, place.progress
     if tensorboard:
         _require_tensorboard()
     data = open_dataset(_dataset_of(dataset, run, runs_root, "cam", resume), data_root, progress)
@@ -111,20 +126,19 @@ def cam(
         num_instances=num_instances,
         optimizer__lr=lr,
         network=network,
-    ) | _shared_options(height, width, seed, precision)
-    folder, settings = _open_run(
-        data, "cam", run, resume, name, runs_root, config, options, assignments, progress
+    ) | _shared_options(height, width, seed, precision, sync_bn, compile_)
+    folder, settings = ranks.from_leader(
+        lambda: _open_run(
+            data, "cam", run, resume, name, runs_root, config, options, assignments, progress, tensorboard
+        )
     )
-    if tensorboard:
-        folder.update_info(tensorboard=True)
-    table = run_cam_stage(
-        data,
-        settings,
-        folder,
-        Workplace(data_root, _device(device, gpus), progress),
-        cameras=_cameras_of(folder, parse_numbers(cameras, "--cameras"), resume),
+    chosen = ranks.from_leader(
+        lambda: _cameras_of(folder, parse_numbers(cameras, "--cameras"), resume),
     )
-    _show_local_labels(folder, table, as_json)
+    table = run_cam_stage(data, settings, folder, place, cameras=chosen)
+    leave()
+    if ranks.leads:
+        _show_local_labels(folder, table, as_json)
 
 
 @app.command(
@@ -165,6 +179,8 @@ def global_(
     gpus: Gpus = None,
     device: Device = None,
     precision: Precision = None,
+    sync_bn: SyncBn = None,
+    compile_: Compile = None,
     seed: Seed = None,
     resume: Resume = False,
     tensorboard: Tensorboard = False,
@@ -177,10 +193,11 @@ def global_(
     as_json: Json = False,
 ) -> None:
     """Train on all cameras together; local labels throw wrong images out of the global clusters."""
-    from icsr_cli.cli.console import make_progress
-    from icsr_cli.recipes.training import Workplace, run_global_stage
+    from icsr_cli.recipes.distributed import leave
+    from icsr_cli.recipes.training import run_global_stage
 
-    progress = make_progress(quiet, as_json)
+    place = _take_place(device, gpus, data_root, quiet, as_json)
+    ranks, progress = place.ranks, place.progress
     if tensorboard:
         _require_tensorboard()
     data = open_dataset(_dataset_of(dataset, run, runs_root, "global", resume), data_root, progress)
@@ -195,25 +212,32 @@ def global_(
         optimizer__lr=lr,
         clustering__method=clusterer,
         refinement__method=refine,
-    ) | _shared_options(height, width, seed, precision)
+    ) | _shared_options(height, width, seed, precision, sync_bn, compile_)
     if clusterer is not None:
         # Options of the settings file belong to the clusterer it names.
         options["global.clustering.options"] = {}
     if select is not None:
         options["select"] = select
-    folder, settings = _open_run(
-        data, "global", run, resume, name, runs_root, config, options, assignments, progress, local=local
+    folder, settings = ranks.from_leader(
+        lambda: _open_run(
+            data,
+            "global",
+            run,
+            resume,
+            name,
+            runs_root,
+            config,
+            options,
+            assignments,
+            progress,
+            tensorboard,
+            local=local,
+        )
     )
-    if tensorboard:
-        folder.update_info(tensorboard=True)
-    network = run_global_stage(
-        data,
-        settings,
-        folder,
-        Workplace(data_root, _device(device, gpus), progress),
-        local=_local_of(folder),
-    )
-    _show_global(folder, network.dim, as_json)
+    network = run_global_stage(data, settings, folder, place, local=_local_of(folder))
+    leave()
+    if ranks.leads:
+        _show_global(folder, network.dim, as_json)
 
 
 def _require_tensorboard() -> None:
@@ -227,23 +251,66 @@ def _stage_options(stage: str, **values: Any) -> dict[str, Any]:
 
 
 def _shared_options(
-    height: int | None, width: int | None, seed: int | None, precision: str | None
+    height: int | None,
+    width: int | None,
+    seed: int | None,
+    precision: str | None,
+    sync_bn: bool | None,
+    compile_: bool | None,
 ) -> dict[str, Any]:
-    named = {"image.height": height, "image.width": width, "seed": seed, "precision": precision}
+    named = {
+        "image.height": height,
+        "image.width": width,
+        "seed": seed,
+        "precision": precision,
+        "sync_bn": sync_bn,
+        "compile": compile_,
+    }
     return {key: value for key, value in named.items() if value is not None}
 
 
-def _device(device: str | None, gpus: str | None) -> str | None:
+def _take_place(
+    device: str | None, gpus: str | None, data_root: Path, quiet: bool, as_json: bool
+) -> Workplace:
+    """Find what this process computes with, and which of several it is; starts them for several ``gpus``.
+
+    Raises:
+        typer.Exit: where the work was done by processes that were started here.
+    """
+    from icsr_cli.cli.console import QuietProgress, make_progress
+    from icsr_cli.recipes.distributed import join, launch
+    from icsr_cli.recipes.training import Workplace
+
+    devices = _devices(device, gpus)
+    if len(devices) > 1 and "WORLD_SIZE" not in os.environ:
+        _require_gpus(devices)
+        raise typer.Exit(launch(len(devices), sys.argv[1:]))
+    ranks, own = join(devices)
+    progress = make_progress(quiet, as_json) if ranks.leads else QuietProgress()
+    return Workplace(data_root, own, progress, ranks)
+
+
+def _devices(device: str | None, gpus: str | None) -> list[str]:
+    """Give the devices that were named, one for each process; none where the choice is ours."""
     numbers = parse_numbers(gpus, "--gpus")
     if numbers is None:
-        return device
+        return [device] if device else []
     if device is not None:
         raise UsageError("--gpus and --device say the same; give one of them.")
-    if len(numbers) != 1:
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"--gpus {gpus} names a GPU twice; each process needs its own.")
+    return [f"cuda:{number}" for number in numbers]
+
+
+def _require_gpus(devices: list[str]) -> None:
+    import torch
+
+    there = torch.cuda.device_count()
+    missing = [device for device in devices if int(device.removeprefix("cuda:")) >= there]
+    if missing:
         raise UsageError(
-            f"Training uses one GPU; got --gpus {gpus}. Take one of them, e.g. --gpus {numbers[0]}."
+            f"There is no {' and no '.join(missing)}: torch sees {there} GPUs here. `icsr doctor` says more."
         )
-    return f"cuda:{numbers[0]}"
 
 
 def _dataset_of(
@@ -272,6 +339,7 @@ def _open_run(
     options: dict[str, Any],
     assignments: list[str] | None,
     progress: Progress,
+    tensorboard: bool,
     *,
     local: Path | None = None,
 ) -> tuple[RunFolder, Settings]:
@@ -293,6 +361,8 @@ def _open_run(
         base = config or folder.path / "settings.yaml"
         settings = settings_files.load(data.name, config=base, options=options, assignments=assignments or ())
         check_same_settings(folder, settings.dump())
+        if tensorboard:
+            folder.update_info(tensorboard=True)
         progress.note(f"Going on with {folder.path}")
         return folder, settings
     settings = resolve_settings(data, config, options, assignments)
@@ -300,7 +370,7 @@ def _open_run(
     facts, settings = _stage_inputs(data, stage, settings, runs_root, local)
     folder = create(runs_root, data.name, stage, name=name)
     folder.write_settings(settings.dump())
-    folder.update_info(**facts)
+    folder.update_info(**facts, **({"tensorboard": True} if tensorboard else {}))
     progress.note(f"Run: {folder.path}")
     return folder, settings
 

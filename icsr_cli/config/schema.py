@@ -154,12 +154,15 @@ class Settings(Section):
     """Everything a run is made from; it is written into the run folder as it was resolved.
 
     ``select`` tells which epoch's network is ``best``: the last, the one whose clustering had the best
-    silhouette, or (a look at the answers, only by choice) the best mAP on the test set.
+    silhouette, or (a look at the answers, only by choice) the best mAP on the test set. ``sync_bn``: with
+    several processes, BatchNorm over all their images. ``compile``: the network through ``torch.compile``.
     """
 
     dataset: str = ""
     seed: int = Field(1, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
+    sync_bn: bool = False
+    compile: bool = False
     select: Literal["last", "silhouette", "test-map"] = "last"
     image: ImageSettings = ImageSettings()
     cam: CamSettings = CamSettings()

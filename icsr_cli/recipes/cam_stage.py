@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icsr_cli.clustering import average_linkage, silhouette
 from icsr_cli.config.schema import CamSettings, Settings
 from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import TrainingError
-from icsr_cli.features import extract
 from icsr_cli.images.sampler import identity_batches
 from icsr_cli.metrics import judge
 from icsr_cli.models import Network, save_weights
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.steps import (
     Batch,
     Engine,
@@ -33,6 +33,7 @@ from icsr_cli.recipes.steps import (
     build_memory,
     build_network,
     build_optimizer,
+    build_trainee,
     restore_training_state,
     seed_of,
     train_epoch,
@@ -86,6 +87,7 @@ class CamStage:
     engine: Engine
     progress: Progress
     check: Callable[[], None] = field(default=lambda: None)
+    ranks: Ranks = ALONE
 
     @property
     def cam(self) -> CamSettings:
@@ -116,11 +118,22 @@ def train_cam_stage(stage: CamStage, cameras: Sequence[int] | None = None) -> La
     if stage.cam.network == "shared":
         _train_network(stage, trainable, name="shared", seed_word=0)
     else:
-        for labels in trainable:
-            _train_network(stage, [labels], name=f"camera_{labels.camera}", seed_word=labels.camera + 1)
+        _train_cameras(stage, trainable)
     table = _join(stage.split, found)
-    write_labels(stage.run.labels / "local.csv", table)
+    if stage.ranks.leads:
+        write_labels(stage.run.labels / "local.csv", table)
     return table
+
+
+def _train_cameras(stage: CamStage, found: Sequence[CameraLabels]) -> None:
+    """Train a network for each camera. Cameras are independent: every rank takes whole ones, on its own."""
+    cost = [len(labels.rows) + 3 * stage.cam.iters * stage.cam.batch_size for labels in found]
+    mine = [found[job] for job in stage.ranks.take_largest_first(cost)]
+    for labels in mine:
+        alone = replace(stage, ranks=ALONE)
+        _train_network(alone, [labels], name=f"camera_{labels.camera}", seed_word=labels.camera + 1)
+    for states in stage.ranks.collect(_label_states(mine)):
+        _restore_labels([labels for labels in found if str(labels.camera) in states], {"labels": states})
 
 
 def _unlabelled(split: Split, camera: int) -> CameraLabels:
@@ -154,10 +167,14 @@ def _train_network(stage: CamStage, found: Sequence[CameraLabels], *, name: str,
         restore_training_state(state, network, optimizer, schedule)
         _restore_labels(found, state)
         first = state["epoch"] + 1
-    stage.run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
+    if stage.ranks.leads:
+        stage.run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
+    trainee = build_trainee(network, stage.settings, stage.ranks)
     for epoch in range(first, stage.cam.epochs + 1):
-        figures = _epoch(stage, network, optimizer, found, name, (seed_word, epoch))
+        figures = _epoch(stage, network, trainee, optimizer, found, name, (seed_word, epoch))
         schedule.step()
+        if not stage.ranks.leads:
+            continue
         stage.run.record({"part": name, "epoch": epoch, **figures})
         if epoch < stage.cam.epochs:
             state = training_state(network, optimizer, schedule)
@@ -195,6 +212,7 @@ def _title(name: str) -> str:
 def _epoch(
     stage: CamStage,
     network: Network,
+    trainee: nn.Module,
     optimizer: torch.optim.Optimizer,
     found: Sequence[CameraLabels],
     name: str,
@@ -206,10 +224,11 @@ def _epoch(
     rows = np.concatenate([labels.rows for labels in found])
     started = time.perf_counter()
     with stage.progress.task(f"{_title(name)} features", len(rows), "img") as task:
-        features = extract(
+        features = extract_together(
             network,
             stage.pixels,
             rows,
+            stage.ranks,
             batch_size=stage.settings.evaluation.batch_size,
             device=stage.engine.device,
             precision=stage.engine.precision,
@@ -217,12 +236,9 @@ def _epoch(
         )
     extracted = time.perf_counter()
     parts = torch.split(features, [len(labels.rows) for labels in found])
-    current = []
-    for labels, own in zip(found, parts, strict=True):
-        clusters, value = label_camera(own, stage.cam)
+    current = _label_together(stage, parts)
+    for labels, (clusters, value) in zip(found, current, strict=True):
         labels.offer(clusters, value, epoch)
-        current.append((clusters, value))
-        stage.check()
     memory = stage.cam.memory
     memories = [
         build_memory(own, clusters, memory.temperature, memory.momentum, memory.hard)
@@ -231,7 +247,7 @@ def _epoch(
     labelled = time.perf_counter()
     with stage.progress.task(f"{_title(name)} epoch {epoch}", stage.cam.iters, "step") as task:
         loss = train_epoch(
-            network,
+            trainee,
             optimizer,
             stage.pixels,
             _batches(stage, found, [clusters for clusters, _ in current], np.random.default_rng(seed)),
@@ -241,13 +257,26 @@ def _epoch(
             engine=stage.engine,
             task=task,
             check=stage.check,
+            ranks=stage.ranks,
         )
+    stage.ranks.align_buffers(network)
     seconds = {
         "extraction": extracted - started,
         "labels": labelled - extracted,
         "training": time.perf_counter() - labelled,
     }
     return {"loss": loss, **_figures(stage.split, found, current), "seconds": seconds}
+
+
+def _label_together(stage: CamStage, parts: Sequence[Tensor]) -> list[tuple[IntArray, float]]:
+    """Cluster each camera's features, each rank its share of the cameras; all know all labels after it."""
+    mine = {}
+    for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
+        mine[camera] = label_camera(parts[camera], stage.cam)
+        if stage.ranks.size == 1:
+            stage.check()
+    found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}
+    return [found[camera] for camera in range(len(parts))]
 
 
 def label_camera(features: Tensor, settings: CamSettings) -> tuple[IntArray, float]:

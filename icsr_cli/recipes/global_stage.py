@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from icsr_cli.clustering import clusterer, silhouette
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import TrainingError
-from icsr_cli.features import extract
 from icsr_cli.images.sampler import identity_batches
 from icsr_cli.models import Network, save_weights
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.steps import (
     Batch,
     Engine,
@@ -30,6 +30,7 @@ from icsr_cli.recipes.steps import (
     build_memory,
     build_network,
     build_optimizer,
+    build_trainee,
     restore_training_state,
     seed_of,
     train_epoch,
@@ -71,6 +72,7 @@ class GlobalStage:
     progress: Progress
     check: Callable[[], None] = field(default=lambda: None)
     score: Callable[[Network], float] | None = None
+    ranks: Ranks = ALONE
 
     @property
     def own(self) -> GlobalSettings:
@@ -97,10 +99,14 @@ def train_global_stage(stage: GlobalStage) -> Network:
     if state is not None:
         restore_training_state(state, network, optimizer, schedule)
         first, best = state["epoch"] + 1, state["best"]
-    stage.run.forget(lambda line: line["epoch"] >= first)
+    if stage.ranks.leads:
+        stage.run.forget(lambda line: line["epoch"] >= first)
+    trainee = build_trainee(network, stage.settings, stage.ranks)
     for epoch in range(first, stage.own.epochs + 1):
-        figures = _epoch(stage, network, optimizer, epoch)
+        figures = _epoch(stage, network, trainee, optimizer, epoch)
         schedule.step()
+        if not stage.ranks.leads:
+            continue
         value = _selection(stage, network, figures, epoch)
         stage.run.record({"epoch": epoch, **figures})
         if value > best:
@@ -137,22 +143,23 @@ def _selection(stage: GlobalStage, network: Network, figures: dict[str, Any], ep
 
 
 def _epoch(
-    stage: GlobalStage, network: Network, optimizer: torch.optim.Optimizer, epoch: int
+    stage: GlobalStage, network: Network, trainee: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
 ) -> dict[str, Any]:
     seed = seed_of(stage.settings.seed, STAGE, epoch)
     started = time.perf_counter()
     with stage.progress.task(f"Epoch {epoch} features", len(stage.split), "img") as task:
-        features = extract(
+        features = extract_together(
             network,
             stage.pixels,
+            np.arange(len(stage.split)),
+            stage.ranks,
             batch_size=stage.settings.evaluation.batch_size,
             device=stage.engine.device,
             precision=stage.engine.precision,
             task=task,
         )
     extracted = time.perf_counter()
-    found = label_images(features, stage.split.cameras, stage.local, stage.own)
-    _require_clusters(found, stage)
+    found = stage.ranks.from_leader(lambda: _label(stage, features))
     table = tabulate(
         stage.split,
         found.clusters,
@@ -161,12 +168,13 @@ def _epoch(
         discarded=found.discarded,
         nodes=found.nodes,
     )
-    write_labels(stage.run.label_file(epoch), table)
+    if stage.ranks.leads:
+        write_labels(stage.run.label_file(epoch), table)
     labelled = time.perf_counter()
     memory = stage.own.memory
     with stage.progress.task(f"Epoch {epoch}", stage.own.iters, "step") as task:
         loss = train_epoch(
-            network,
+            trainee,
             optimizer,
             stage.pixels,
             _batches(stage, found.labels, np.random.default_rng(seed)),
@@ -176,14 +184,22 @@ def _epoch(
             engine=stage.engine,
             task=task,
             check=stage.check,
+            ranks=stage.ranks,
         )
-    trained = time.perf_counter()
+    stage.ranks.align_buffers(network)
+    finished = time.perf_counter()
     seconds = {
         "extraction": extracted - started,
         "labels": labelled - extracted,
-        "training": trained - labelled,
+        "training": finished - labelled,
     }
     return {"loss": loss, **_figures(found, table), "seconds": seconds}
+
+
+def _label(stage: GlobalStage, features: Tensor) -> EpochLabels:
+    found = label_images(features, stage.split.cameras, stage.local, stage.own)
+    _require_clusters(found, stage)
+    return found
 
 
 def label_images(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LRScheduler, StepLR
 
@@ -19,6 +19,7 @@ from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
 from icsr_cli.models import Network, build
 from icsr_cli.progress import Task
+from icsr_cli.recipes.distributed import ALONE, Ranks
 from icsr_cli.types import IntArray
 
 Generator = np.random.Generator
@@ -34,6 +35,9 @@ class Part:
 
 
 Batch = Sequence[Part]
+
+#: BatchNorm after the pooling needs two images. A smaller batch is not split: every rank computes it whole.
+FEWEST_IMAGES_OF_A_RANK = 2
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,17 @@ def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network
     return network.to(engine.device).to(memory_format=torch.channels_last)
 
 
+def build_trainee(network: Network, settings: Settings, ranks: Ranks) -> nn.Module:
+    """Give the form of ``network`` that is trained: spread over the ranks, compiled if that was chosen.
+
+    It shares its weights with ``network``, which embeds and is saved.
+    """
+    spread = ranks.wrap(network, sync_bn=settings.sync_bn)
+    if not settings.compile:
+        return spread
+    return cast("nn.Module", torch.compile(spread))
+
+
 def build_optimizer(network: Network, settings: OptimizerSettings) -> tuple[Adam, StepLR]:
     """Adam over what is not frozen, and its step schedule (one step per epoch)."""
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -119,7 +134,7 @@ def build_memory(
 
 
 def train_epoch(
-    network: Network,
+    network: nn.Module,
     optimizer: Optimizer,
     pixels: Tensor,
     batches: Iterable[Batch],
@@ -130,11 +145,13 @@ def train_epoch(
     engine: Engine,
     task: Task,
     check: Callable[[], None],
+    ranks: Ranks = ALONE,
 ) -> float:
     """Train on ``batches`` and give the mean loss.
 
     ``pixels`` uint8 (n, h, w, 3), on the device or on the host. The loss of a batch is the mean over its
-    parts. ``check`` is called after every step and may raise.
+    parts. ``check`` is called after every step and may raise. With several ``ranks``, ``network`` is what
+    ``ranks.wrap`` gave; all ranks are given the same batches and random numbers, and each takes its share.
 
     Raises:
         TrainingError: where the loss is not finite; the last epoch's checkpoint is untouched.
@@ -143,17 +160,9 @@ def train_epoch(
     total = torch.zeros((), device=engine.device)
     steps = 0
     for batch in batches:
-        loss = _step(
-            network,
-            optimizer,
-            gather(pixels, batch, engine),
-            batch,
-            memories,
-            augmentation,
-            generator,
-            engine,
+        total += _step(
+            network, optimizer, pixels, batch, memories, augmentation, generator, engine=engine, ranks=ranks
         )
-        total += loss
         steps += 1
         task.advance()
         task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
@@ -167,39 +176,51 @@ def train_epoch(
     return mean
 
 
-def gather(pixels: Tensor, batch: Batch, engine: Engine) -> Tensor:
-    """Bring the pixels of a batch to the device: uint8 (b, h, w, 3)."""
-    rows = torch.from_numpy(np.concatenate([part.rows for part in batch]))
+def gather(pixels: Tensor, rows: IntArray, engine: Engine) -> Tensor:
+    """Bring the pixels of ``rows`` (b,) to the device: uint8 (b, h, w, 3)."""
+    index = torch.from_numpy(rows)
     if pixels.device == engine.device:
-        return pixels[rows.to(engine.device, non_blocking=True)]
-    return pixels[rows].pin_memory().to(engine.device, non_blocking=True)
+        return pixels[index.to(engine.device, non_blocking=True)]
+    return pixels[index].pin_memory().to(engine.device, non_blocking=True)
 
 
 def _step(
-    network: Network,
+    network: nn.Module,
     optimizer: Optimizer,
     pixels: Tensor,
     batch: Batch,
     memories: Sequence[ClusterMemory],
     augmentation: Augmentation,
     generator: torch.Generator,
+    *,
     engine: Engine,
+    ranks: Ranks,
 ) -> Tensor:
+    """Take one step; give the loss of the whole batch, which is the same on every rank."""
+    rows = np.concatenate([part.rows for part in batch])
+    if len(rows) < FEWEST_IMAGES_OF_A_RANK * ranks.size:
+        ranks = ALONE
+    shares = ranks.shares(len(rows))
+    own = shares[ranks.rank]
+    # The dice of the whole batch are thrown everywhere, so that an image's fate is not that of its rank.
+    dice = augmentation.draw(len(rows), generator)[own]
     with engine.autocast():
-        features = network(augmentation(pixels, generator))
-    parts = features.float().split([len(part.rows) for part in batch])
+        found = network(augmentation.apply(gather(pixels, rows[own], engine), dice))
+    features = ranks.gather_for_loss(found.float(), shares)
+    parts = torch.split(features, [len(part.rows) for part in batch])
     # Targets stay on the host: the memory plans its updates there, without waiting for the device.
     targets = [torch.from_numpy(part.targets) for part in batch]
     losses = [
-        memories[part.memory].loss(own, target)
-        for part, own, target in zip(batch, parts, targets, strict=True)
+        memories[part.memory].loss(compared, target)
+        for part, compared, target in zip(batch, parts, targets, strict=True)
     ]
     loss = torch.stack(losses).mean()
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
+    (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
     optimizer.step()
-    for part, own, target in zip(batch, parts, targets, strict=True):
-        memories[part.memory].update(own.detach(), target)
+    for part, compared, target in zip(batch, parts, targets, strict=True):
+        memories[part.memory].update(compared.detach(), target)
     return loss.detach()
 
 

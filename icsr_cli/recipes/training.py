@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +13,12 @@ from torch import Tensor
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import IcsrError, Interrupted, RunError, UsageError
 from icsr_cli.models import Network
-from icsr_cli.progress import Progress
+from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.cam_stage import CamStage, train_cam_stage
+from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
 from icsr_cli.recipes.evaluation import evaluate, load_pixels
 from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
-from icsr_cli.recipes.interruption import Interruption, interruptible
+from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import Engine, choose_engine
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, newest, open_run, read_labels
 from icsr_cli.runs.environment import describe
@@ -26,11 +27,12 @@ from icsr_cli.types import Dataset, IntArray
 
 @dataclass(frozen=True)
 class Workplace:
-    """Where data and runs lie, what computes, and who is told."""
+    """Where the data lie, what computes, who is told, and which of the training processes this is."""
 
     data_root: Path
     device: str | None
     progress: Progress
+    ranks: Ranks = ALONE
 
 
 def run_cam_stage(
@@ -50,7 +52,9 @@ def run_cam_stage(
     unknown = sorted(set(cameras or ()) - set(there))
     if unknown:
         raise UsageError(f"The data set {dataset.name!r} has no camera {unknown}; it has {there}.")
-    with _recorded(run, settings, workplace) as (engine, progress, interruption):
+    # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
+    together = settings.cam.network == "shared"
+    with _recorded(run, settings, workplace, together=together) as (engine, progress, check):
         stage = CamStage(
             dataset.train,
             _training_pixels(dataset, settings, workplace.data_root, engine, progress),
@@ -58,7 +62,8 @@ def run_cam_stage(
             run,
             engine,
             progress,
-            interruption.check,
+            check,
+            workplace.ranks,
         )
         return train_cam_stage(stage, cameras)
 
@@ -68,7 +73,7 @@ def run_global_stage(
 ) -> Network:
     """Train the global stage into ``run``, refined by the label table ``local``, and give the network."""
     labels = None if local is None else read_local(local, dataset)
-    with _recorded(run, settings, workplace) as (engine, progress, interruption):
+    with _recorded(run, settings, workplace, together=True) as (engine, progress, check):
         if labels is not None and (labels < 0).any():
             progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
 
@@ -92,8 +97,9 @@ def run_global_stage(
             run,
             engine,
             progress,
-            interruption.check,
+            check,
             score,
+            workplace.ranks,
         )
         return train_global_stage(stage)
 
@@ -142,24 +148,36 @@ def _training_pixels(
 
 @contextmanager
 def _recorded(
-    run: RunFolder, settings: Settings, workplace: Workplace
-) -> Iterator[tuple[Engine, Progress, Interruption]]:
-    """Write down what the run is made of, and how it ended."""
-    run.write_settings(settings.dump())
+    run: RunFolder, settings: Settings, workplace: Workplace, *, together: bool
+) -> Iterator[tuple[Engine, Progress, Callable[[], None]]]:
+    """Write down what the run is made of, and how it ended; gives what asks for a signal.
+
+    ``together``: the ranks walk step by step beside each other, and stop at the same one.
+    """
+    ranks = workplace.ranks
     engine = choose_engine(workplace.device, settings.precision)
-    run.write_environment(describe() | {"device": str(engine.device), "precision": engine.precision})
+    if ranks.leads:
+        run.write_settings(settings.dump())
+        computes = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
+        run.write_environment(describe() | computes)
+        run.update_info(status="running")
     progress: Progress = LoggedProgress(run, workplace.progress)
-    run.update_info(status="running")
+    if not ranks.leads and together:
+        progress = SilentProgress()  # it would say everything once more
     try:
         with interruptible() as interruption:
-            yield engine, progress, interruption
-    except (Interrupted, KeyboardInterrupt):
+            shared = together and ranks.size > 1
+            yield engine, progress, SharedInterruption(interruption).check if shared else interruption.check
+    except (Interrupted, KeyboardInterrupt) as error:
+        if not ranks.leads:
+            raise SystemExit(getattr(error, "exit_code", 130)) from None
         run.update_info(status="interrupted")
         raise
     except (IcsrError, RuntimeError, OSError) as error:
         _note_failure(run, error)
         raise
-    run.finish()
+    if ranks.leads:
+        run.finish()
 
 
 def _note_failure(run: RunFolder, error: Exception) -> None:
@@ -176,7 +194,8 @@ def check_same_settings(run: RunFolder, asked: dict[str, Any]) -> None:
     Raises:
         UsageError: listing each difference.
     """
-    before, now = dict(_flat(run.settings())), dict(_flat(asked))
+    # Through the schema: a setting that is younger than the run has its default there.
+    before, now = dict(_flat(Settings.model_validate(run.settings()).dump())), dict(_flat(asked))
     different = [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
         for key in sorted(before.keys() | now.keys())

@@ -1,0 +1,102 @@
+"""BatchNorm whose statistics are those of the whole batch, spread over several processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def synchronise_batch_norm(network: nn.Module) -> None:
+    """Let every BatchNorm of ``network`` take its statistics over all ranks; parameters stay the same.
+
+    On a GPU that is torch's own SyncBatchNorm, which has no kernels for the CPU; there it is ours.
+    """
+    for name, module in network.named_children():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            on_gpu = next(iter(module.state_dict().values())).is_cuda
+            setattr(network, name, _to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
+        else:
+            synchronise_batch_norm(module)
+
+
+def _to_torch(module: nn.Module) -> nn.Module:
+    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+    return converted
+
+
+class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over (b, c, ...), b being the images of all ranks; every rank has at least one.
+
+    Training normalises by the mean and the biased variance of the whole batch and keeps the unbiased one,
+    as ``torch.nn.BatchNorm2d`` does in one process. Parameters, buffers and names are the same.
+    """
+
+    @classmethod
+    def of(cls, module: nn.modules.batchnorm._BatchNorm) -> SynchronisedBatchNorm:
+        """Take over the parameters and buffers of ``module``; they are shared, not copied."""
+        synchronised = cls(
+            module.num_features,
+            module.eps,
+            module.momentum,
+            module.affine,
+            module.track_running_stats,
+        )
+        synchronised.__dict__.update(
+            _parameters=module._parameters, _buffers=module._buffers, training=module.training
+        )
+        return synchronised
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        if input.dim() < 2:
+            raise ValueError(f"expected (b, c, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise (b, c, ...)."""
+        if not self.training:
+            return super().forward(input)
+        values = input.float()
+        over = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        count = _total(values.new_tensor([values.numel() / values.shape[1]]))
+        mean = _total(values.sum(over)) / count
+        centred = values - mean.view(shape)
+        variance = _total(centred.square().sum(over)) / count
+        self._keep(mean.detach(), (variance * count / (count - 1)).detach())
+        scaled = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
+        return scaled.to(input.dtype)
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, which evaluation normalises by."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+class _Total(torch.autograd.Function):
+    """The sum over all ranks; so is its gradient, because every rank's loss depends on every rank's part."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _total(part: Tensor) -> Tensor:
+    total: Tensor = _Total.apply(part)
+    return total

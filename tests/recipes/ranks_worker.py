@@ -1,0 +1,96 @@
+"""One rank of the runs that test_distributed.py compares: twenty steps of training, written to a file."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from icsr_cli.config.schema import ModelSettings
+from icsr_cli.images.augment import Augmentation
+from icsr_cli.memory import ClusterMemory, centroids_of
+from icsr_cli.progress import SilentTask
+from icsr_cli.recipes.distributed import Ranks, extract_together, join, leave
+from icsr_cli.recipes.steps import Engine, Part, build_network, train_epoch
+
+N_IMAGES, N_CLUSTERS = 40, 5
+#: Uneven for two ranks and for three.
+BATCH_SIZES = (13, 16, 7, 15, 8)
+#: Too small to be split: every rank computes it whole, by its own statistics.
+SMALL = 3
+
+
+class AsRanks(nn.Module):
+    """What the published code does on several GPUs, in one process: each part by its own statistics."""
+
+    def __init__(self, network: nn.Module, size: int) -> None:
+        super().__init__()
+        self.network, self.size = network, size
+
+    def forward(self, images: Tensor) -> Tensor:
+        if len(images) < 2 * self.size:
+            return self.network(images)
+        first, *others = Ranks(size=self.size).shares(len(images))
+        features = [self.network(images[first])]
+        for share in others:  # their running statistics are forgotten
+            copies = {name: value.clone() for name, value in self.network.named_buffers()}
+            features.append(functional_call(self.network, copies, (images[share],)))
+        return torch.cat(features)
+
+
+def main(mode: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    ranks, _ = join(["cpu"])
+    engine = Engine(torch.device("cpu"), "fp32")
+    network = build_network(ModelSettings(arch="resnet_small", weights="none"), 7, engine)
+    drawn = np.random.default_rng(0)
+    start = {name: value.clone() for name, value in network.named_parameters() if value.requires_grad}
+    pixels = torch.from_numpy(drawn.integers(0, 256, (N_IMAGES, 32, 16, 3), dtype=np.uint8))
+    labels = np.arange(N_IMAGES) % N_CLUSTERS
+    if mode.startswith("as-ranks-"):
+        trainee: nn.Module = AsRanks(network, int(mode.removeprefix("as-ranks-")))
+    else:
+        trainee = ranks.wrap(network, sync_bn=mode == "sync-bn")
+    rows = np.arange(N_IMAGES)
+    how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": SilentTask()}
+    features = extract_together(network, pixels, rows, ranks, **how)
+    memories = [ClusterMemory(centroids_of(features, labels), momentum=m) for m in (0.2, 0.1)]
+    batches = []
+    for step in range(20):
+        size = BATCH_SIZES[step % len(BATCH_SIZES)]
+        if step == 9 and mode != "sync-bn" and mode != "alone":
+            size = SMALL
+        chosen = drawn.choice(N_IMAGES, size, replace=False)
+        halves = np.array_split(chosen, 2)
+        batches.append([Part(memory, half, labels[half]) for memory, half in enumerate(halves)])
+    loss = train_epoch(
+        trainee,
+        # Small steps: a training that amplifies what it is given would amplify roundings, too.
+        torch.optim.SGD(network.parameters(), lr=1e-4),
+        pixels,
+        batches,
+        memories,
+        Augmentation(32, 16, pad=2),
+        torch.Generator().manual_seed(1),
+        engine=engine,
+        task=SilentTask(),
+        check=lambda: None,
+        ranks=ranks,
+    )
+    ranks.align_buffers(network)
+    found = {
+        "loss": loss,
+        "features": features,
+        "later": extract_together(network, pixels, rows, ranks, **how),
+        "centroids": [memory.centroids for memory in memories],
+        "buffers": dict(network.named_buffers()),
+        "moved": {name: network.get_parameter(name).detach() - value for name, value in start.items()},
+    }
+    torch.save(found, out / f"{mode}-{ranks.rank}-of-{ranks.size}.pt")
+    leave()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

@@ -1,0 +1,212 @@
+"""Several processes train as one: real ones, over gloo."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny_world import TINY
+
+from icsr_cli.recipes.distributed import ALONE, Ranks
+
+WORKER = Path(__file__).parent / "ranks_worker.py"
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+SETTINGS = [part for assignment in TINY for part in ("--set", assignment)]
+
+
+def torchrun(processes: int, *command: str) -> list[str]:
+    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    return [*start, str(processes), *command]
+
+
+def run(command: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
+    """What the workers wrote: per kind of run, one result for each rank."""
+    out = tmp_path_factory.mktemp("ranks")
+    run([sys.executable, str(WORKER), "alone", str(out)])
+    run([sys.executable, str(WORKER), "as-ranks-2", str(out)])
+    run(torchrun(2, str(WORKER), "sync-bn", str(out)))
+    run(torchrun(3, str(WORKER), "sync-bn", str(out)))
+    run(torchrun(2, str(WORKER), "own-bn", str(out)))
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(out.glob("*.pt")):
+        mode, _, size = path.stem.rpartition("-of-")
+        found.setdefault(f"{mode.rpartition('-')[0]} x {size}", []).append(torch.load(path))
+    return found
+
+
+def parts(found: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """Everything that training changes, under one name each."""
+    memories = {f"memory {i}": value for i, value in enumerate(found["centroids"])}
+    loss = {"loss": torch.tensor(found["loss"])}
+    return {**loss, **memories, "features after it": found["later"], **found["buffers"], **found["moved"]}
+
+
+@pytest.mark.parametrize(
+    ("ranks", "one"),
+    [("sync-bn x 2", "alone x 1"), ("sync-bn x 3", "alone x 1"), ("own-bn x 2", "as-ranks-2 x 1")],
+)
+def test_several_ranks_train_as_one(trained: dict[str, list[dict[str, Any]]], ranks: str, one: str) -> None:
+    """Loss, memories, statistics, and how far every weight has moved: within a hundredth of the largest."""
+    [expected] = trained[one]
+    for found in trained[ranks]:
+        assert torch.equal(found["features"], expected["features"])
+        for name, value in parts(expected).items():
+            assert value.abs().max() > 0, name
+            torch.testing.assert_close(
+                parts(found)[name].double() / value.abs().max(),
+                value.double() / value.abs().max(),
+                atol=1e-2,
+                rtol=0,
+                msg=lambda text, name=name: f"{name}: {text}",
+            )
+    # Among themselves the ranks agree to the bit.
+    first, *others = (parts(found) for found in trained[ranks])
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+
+
+def test_a_rank_of_its_own_statistics_is_another_training(trained: dict[str, Any]) -> None:
+    """The comparison above can fail."""
+    difference = trained["own-bn x 2"][0]["later"] - trained["alone x 1"][0]["later"]
+    assert difference.abs().max() > 1e-3
+
+
+def test_shares_cover_everything_once() -> None:
+    for size in (1, 2, 3, 5):
+        for n in (0, 1, 4, 5, 64):
+            shares = Ranks(size=size).shares(n)
+            assert [row for share in shares for row in range(n)[share]] == list(range(n))
+            lengths = [share.stop - share.start for share in shares]
+            assert max(lengths) - min(lengths) <= 1
+
+
+def test_the_largest_jobs_go_first_and_none_is_forgotten() -> None:
+    costs = [5.0, 1.0, 9.0, 4.0, 4.0]
+    mine = [Ranks(rank, 2).take_largest_first(costs) for rank in range(2)]
+    assert mine == [[2, 4], [0, 3, 1]]
+    assert [Ranks(rank, 3).take_largest_first([2.0]) for rank in range(3)] == [[0], [], []]
+    assert ALONE.take_largest_first(costs) == [2, 0, 3, 4, 1]
+
+
+class Commands:
+    """``icsr train`` on the tiny world, by one process or by several."""
+
+    def __init__(self, tiny_root: Path, runs: Path) -> None:
+        self.runs = runs
+        self._places = ["-d", "tiny", "--data-root", str(tiny_root), "--runs", str(runs)]
+
+    def line(self, stage: str, name: str, *options: str, processes: int = 1) -> list[str]:
+        words = ["train", stage, *self._places, *SETTINGS, "--device", "cpu", "--name", name, *options]
+        if processes == 1:
+            return [sys.executable, "-m", "icsr_cli", *words]
+        launch = "import sys; from icsr_cli.recipes.distributed import launch; sys.exit(launch"
+        return [sys.executable, "-c", f"{launch}({processes}, {words}))"]
+
+    def folder(self, stage: str, name: str) -> Path:
+        return self.runs / "tiny" / stage / name
+
+    def metrics(self, stage: str, name: str) -> list[dict[str, Any]]:
+        lines = (self.folder(stage, name) / "metrics.jsonl").read_text().splitlines()
+        return [{**json.loads(line), "seconds": 0} for line in lines]
+
+
+@pytest.fixture(scope="module")
+def commands(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Commands:
+    commands = Commands(tiny_root, tmp_path_factory.mktemp("runs"))
+    run(commands.line("cam", "shared"))
+    return commands
+
+
+def assert_same_weights(one: Path, other: Path) -> None:
+    first, second = load_file(one), load_file(other)
+    assert first.keys() == second.keys()
+    assert [name for name, value in first.items() if not torch.equal(value, second[name])] == []
+
+
+@pytest.mark.parametrize("cameras", ["0-2", "1"])
+def test_every_rank_takes_whole_cameras(commands: Commands, cameras: str) -> None:
+    """Three cameras on two ranks, and one, so that a rank has none: to the bit as with one process."""
+    options = ("--network", "per-camera", "--cameras", cameras)
+    for name, processes in (("one", 1), ("two", 2)):
+        done = run(commands.line("cam", name + cameras, *options, processes=processes))
+        assert done.stdout.count("Local labels") == 1
+    one, two = (commands.folder("cam", name + cameras) for name in ("one", "two"))
+    assert (one / "labels/local.csv").read_bytes() == (two / "labels/local.csv").read_bytes()
+    weights = sorted(path.name for path in one.glob("*.safetensors"))
+    assert weights == sorted(path.name for path in two.glob("*.safetensors"))
+    for file in weights:
+        assert_same_weights(one / file, two / file)
+    key = lambda line: (line["part"], line["epoch"])  # noqa: E731
+    both = (sorted(commands.metrics("cam", name + cameras), key=key) for name in ("one", "two"))
+    assert next(both) == next(both)
+
+
+def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
+    """As with one process, to float tolerance; `torchrun` by name, as the documentation has it."""
+    local = commands.folder("cam", "shared")
+    options = ("--sync-bn", "--epochs", "1", "--lr", "1e-5", "--local", str(local))
+    run(commands.line("global", "one", *options))
+    words = commands.line("global", "two", *options)[1:]
+    done = run(torchrun(2, *words))
+    assert done.stdout.count("Last epoch") == 1
+    [one], [two] = (commands.metrics("global", name) for name in ("one", "two"))
+    assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-3)
+    assert two == one
+    labels = [commands.folder("global", name) / "labels/epoch_001.csv" for name in ("one", "two")]
+    assert labels[0].read_bytes() == labels[1].read_bytes()
+    environment = json.loads((commands.folder("global", "two") / "environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands, number: int, code: int) -> None:
+    options = ("--epochs", "4", "--iters", "6")
+    whole, broken = f"whole{code}", f"broken{code}"
+    run(commands.line("cam", whole, *options, processes=2))
+    process = subprocess.Popen(
+        commands.line("cam", broken, *options, processes=2),
+        env=ENVIRONMENT,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    saved = commands.folder("cam", broken) / "checkpoints" / "shared.pt"
+    deadline = time.monotonic() + 120
+    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(number)
+    errors = process.communicate(timeout=120)[1]
+    assert process.returncode == code, errors
+    assert "Traceback" not in errors
+    assert errors.count("Every finished epoch is saved") == 1
+    assert json.loads((saved.parents[1] / "run.json").read_text())["status"] == "interrupted"
+    run(commands.line("cam", broken, *options, "--resume", processes=2))
+    assert_same_weights(*(commands.folder("cam", name) / "last.safetensors" for name in (whole, broken)))
+    assert commands.metrics("cam", whole) == commands.metrics("cam", broken)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (("--set", "global.clustering.options={eps: 0.01, min_samples: 30}"), 1, "images is noise"),
+        (("--local", "/nowhere"), 1, "/nowhere"),
+    ],
+)
+def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], code: int, message: str) -> None:
+    done = run(commands.line("global", f"fault{len(options[1])}", *options, processes=2), code)
+    assert done.stderr.count(message) == 1
+    assert "Traceback" not in done.stderr
