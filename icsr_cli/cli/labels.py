@@ -143,8 +143,7 @@ def _show_overview(
         _show_epochs(metrics)
     _show_quality(found["quality"])
     rows = [asdict(row) for row in camera_rows(table)]
-    if rows[0]["identities"] is None:
-        rows = [{key: value for key, value in row.items() if key != "identities"} for row in rows]
+    rows = _without(rows, *_unknown(rows, "identities"))
     print_table("Cameras", _titles(rows[0]), [list(row.values()) for row in rows])
     for title, key in (
         ("Largest clusters", "largest_clusters"),
@@ -193,9 +192,17 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    left_out = {"nodes", "local_clusters", *(key for key in ("identities", "purity") if rows[0][key] is None)}
-    shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+    shown = _without(rows, "nodes", "local_clusters", *_unknown(rows, "cohesion", "identities", "purity"))
     print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
+
+
+def _unknown(rows: Sequence[dict[str, Any]], *keys: str) -> list[str]:
+    """Give those of ``keys`` for which no row has a value."""
+    return [key for key in keys if all(row[key] is None for row in rows)]
+
+
+def _without(rows: Sequence[dict[str, Any]], *left_out: str) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
 def _titles(row: dict[str, Any]) -> list[str]:
@@ -224,8 +231,7 @@ def _show_images(
         output().print("No images.")
         return
     rows = [asdict(image) for image in images]
-    if all(row["identity"] is None for row in rows):
-        rows = [{key: value for key, value in row.items() if key != "identity"} for row in rows]
+    rows = _without(rows, *_unknown(rows, "cohesion", "identity"))
     print_table("", _titles(rows[0]), [list(row.values()) for row in rows])
 
 

@@ -14,7 +14,7 @@ from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
-from icsr_cli.reports.page import Table, percent, render, table, table_of, write
+from icsr_cli.reports.page import Table, percent, render, table_of, write
 from icsr_cli.reports.pictures import Pictures, Thumbnail
 from icsr_cli.reports.truth import is_local, quality_table
 from icsr_cli.runs import LabelTable
@@ -40,6 +40,17 @@ _CAMERA_COLUMNS: Final = {
     "clusters": "clusters",
     "local_clusters": "local clusters",
     "identities": "identities",
+}
+_CLUSTER_COLUMNS: Final = {
+    "images": "images",
+    "kept": "kept",
+    "discarded": "thrown out",
+    "cameras": "cameras",
+    "cohesion": "cohesion",
+    "local_clusters": "local clusters",
+    "local_clusters_per_camera": "per camera",
+    "identities": "identities",
+    "purity": "purity",
 }
 _LISTS: Final[dict[str, Callable[[LabelTable, int], tuple[ClusterRow, ...]]]] = {
     "Largest clusters": report.largest_clusters,
@@ -102,6 +113,7 @@ def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | 
         lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
         galleries=galleries,
         counts=(len(rows), report.overview(labels).clusters),
+        cohesion=any(row.cohesion is not None for row in rows.values()),
     )
 
 
@@ -175,16 +187,10 @@ def _sizes(column: IntArray) -> IntArray:
 
 def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
     """Give the table without the clusters' numbers, and these, to be linked."""
-    known = any(row.purity is not None for row in rows)
-    columns = ["images", "kept", "thrown out", "cameras", "local clusters", "per camera"]
-    values: list[list[object]] = [
-        [row.images, row.kept, row.discarded, row.cameras, row.local_clusters,
-         f"{row.local_clusters_per_camera:.2f}", *([row.identities, row.purity] if known else [])]
-        for row in rows
-    ]  # fmt: skip
-    return table([*columns, *(["identities", "purity"] if known else [])], values), tuple(
-        row.cluster for row in rows
-    )
+    values = [
+        {**asdict(row), "local_clusters_per_camera": f"{row.local_clusters_per_camera:.2f}"} for row in rows
+    ]
+    return table_of(values, _CLUSTER_COLUMNS), tuple(row.cluster for row in rows)
 
 
 def _cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | None, limit: int) -> Gallery:
@@ -193,6 +199,8 @@ def _cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | N
         _count(row.cameras, "camera"),
         f"{row.local_clusters_per_camera:.2f} local clusters per camera",
     ]
+    if row.cohesion is not None:
+        facts.append(f"cohesion {row.cohesion:.2f}")
     if row.discarded:
         facts.append(f"{row.discarded:,} thrown out")
     if row.identities is not None and row.purity is not None:

@@ -212,6 +212,21 @@ def test_the_label_page_shows_each_state_marked(source: LabelSource) -> None:
     assert any(EVIL in title for title in page.titles)
 
 
+def test_cohesion_is_shown_where_it_is_known(source: LabelSource) -> None:
+    labels = labels_of(identities=False)
+    plain = Page(overview_page(source, labels, None)).text
+    assert "ohesion" not in plain
+    known = np.where(labels.clusters < 0, np.nan, 0.25 + labels.clusters / 10).astype(np.float32)
+    page = Page(overview_page(source, replace(labels, cohesion=known), None))
+    page.check()
+    assert "cohesion 0.45" in page.text
+    assert "Cohesion is the mean similarity" in page.text
+    # All have three cameras, so the order is that of the cohesion alone.
+    mixed = page.text.split("Most mixed clusters")[1]
+    places = [mixed.index(value) for value in ("0.250", "0.350", "0.450", "0.550")]
+    assert places == sorted(places)
+
+
 def test_a_large_cluster_leaves_out_kept_images_and_says_how_many(source: LabelSource) -> None:
     labels = labels_of(400)
     page = Page(overview_page(source, labels, pictures_of(labels)))
