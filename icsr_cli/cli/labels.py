@@ -52,10 +52,9 @@ def inspect(
 
     if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
-    if html is not None and compare is not None:
-        raise UsageError("--compare has no page: leave out --html.")
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
+    before = None if compare is None else _label_file(folder, path, compare)
     if html is not None:
         from icsr_cli.cli.console import make_progress, print_json
         from icsr_cli.cli.report import write_label_page
@@ -72,10 +71,11 @@ def inspect(
             cluster=cluster,
             camera=camera,
             discarded=discarded,
+            before=before,
         )
         print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))
-    elif compare is not None:
-        _show_changes(_label_file(folder, path, compare), table, path, as_json)
+    elif before is not None:
+        _show_changes(before, table, path, as_json)
     elif cluster is not None:
         _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))
     elif camera is not None:

@@ -105,12 +105,7 @@ def overview(table: LabelTable) -> Overview:
 
     Raises RunError for a state that is none of ``STATES``.
     """
-    unknown = np.setdiff1d(table.states, STATES)
-    if len(unknown):
-        raise RunError(
-            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
-            "Mend the label file."
-        )
+    require_states(table)
     return Overview(
         images=len(table),
         clusters=_distinct(table.clusters),
@@ -122,6 +117,16 @@ def overview(table: LabelTable) -> Overview:
         sizes=_sizes(table.clusters),
         sizes_after_refinement=_sizes(table.labels),
     )
+
+
+def require_states(table: LabelTable) -> None:
+    """Raise RunError for a state that is none of ``STATES``."""
+    unknown = np.setdiff1d(table.states, STATES)
+    if len(unknown):
+        raise RunError(
+            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
+            "Mend the label file."
+        )
 
 
 def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
