@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icsr_cli.config import Settings
     from icsr_cli.metrics import Ranking
     from icsr_cli.progress import Progress
-    from icsr_cli.recipes import report_data
+    from icsr_cli.recipes.evaluation import Embedder
     from icsr_cli.reports.pictures import Pictures
     from icsr_cli.reports.run_page import MapView, RankedQuery, RunView
     from icsr_cli.runs import LabelTable, RunFolder
@@ -137,7 +137,7 @@ def _run_settings(folder: RunFolder) -> Settings:
 
 def _open_embedder(
     folder: RunFolder, dataset: str | None, data_root: Path, device: str | None, progress: Progress
-) -> report_data.Embedder:
+) -> Embedder:
     from icsr_cli.recipes.report_data import open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
@@ -148,7 +148,7 @@ def _open_embedder(
 
 
 def _retrieve(
-    embedder: report_data.Embedder, per_kind: int, generator: np.random.Generator
+    embedder: Embedder, per_kind: int, generator: np.random.Generator
 ) -> tuple[Ranking, tuple[RankedQuery, ...]]:
     from icsr_cli.recipes.report_data import retrieve
     from icsr_cli.reports.pictures import thumbnail
@@ -174,9 +174,7 @@ def _retrieve(
     return found.ranking, shown
 
 
-def _map(
-    embedder: report_data.Embedder, labels: LabelTable | None, generator: np.random.Generator
-) -> MapView | None:
+def _map(embedder: Embedder, labels: LabelTable | None, generator: np.random.Generator) -> MapView | None:
     import numpy as np
 
     from icsr_cli.recipes.report_data import map_embedding
