@@ -52,10 +52,9 @@ def inspect(
 
     if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
-    if html is not None and compare is not None:
-        raise UsageError("--compare has no page: leave out --html.")
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
+    before = None if compare is None else _label_file(folder, path, compare)
     if html is not None:
         from icsr_cli.cli.console import make_progress, print_json
         from icsr_cli.cli.report import write_label_page
@@ -72,10 +71,11 @@ def inspect(
             cluster=cluster,
             camera=camera,
             discarded=discarded,
+            before=before,
         )
         print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))
-    elif compare is not None:
-        _show_changes(_label_file(folder, path, compare), table, path, as_json)
+    elif before is not None:
+        _show_changes(before, table, path, as_json)
     elif cluster is not None:
         _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))
     elif camera is not None:
@@ -143,8 +143,7 @@ def _show_overview(
         _show_epochs(metrics)
     _show_quality(found["quality"])
     rows = [asdict(row) for row in camera_rows(table)]
-    if rows[0]["identities"] is None:
-        rows = [{key: value for key, value in row.items() if key != "identities"} for row in rows]
+    rows = _without(rows, *_unknown(rows, "identities"))
     print_table("Cameras", _titles(rows[0]), [list(row.values()) for row in rows])
     for title, key in (
         ("Largest clusters", "largest_clusters"),
@@ -193,9 +192,17 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    left_out = {"nodes", "local_clusters", *(key for key in ("identities", "purity") if rows[0][key] is None)}
-    shown = [{key: value for key, value in row.items() if key not in left_out} for row in rows]
+    shown = _without(rows, "nodes", "local_clusters", *_unknown(rows, "cohesion", "identities", "purity"))
     print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
+
+
+def _unknown(rows: Sequence[dict[str, Any]], *keys: str) -> list[str]:
+    """Give those of ``keys`` for which no row has a value."""
+    return [key for key in keys if all(row[key] is None for row in rows)]
+
+
+def _without(rows: Sequence[dict[str, Any]], *left_out: str) -> list[dict[str, Any]]:
+    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
 
 
 def _titles(row: dict[str, Any]) -> list[str]:
@@ -224,8 +231,7 @@ def _show_images(
         output().print("No images.")
         return
     rows = [asdict(image) for image in images]
-    if all(row["identity"] is None for row in rows):
-        rows = [{key: value for key, value in row.items() if key != "identity"} for row in rows]
+    rows = _without(rows, *_unknown(rows, "cohesion", "identity"))
     print_table("", _titles(rows[0]), [list(row.values()) for row in rows])
 
 

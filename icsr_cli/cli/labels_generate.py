@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from icsr_cli.clustering import Clusterer
     from icsr_cli.progress import Progress
-    from icsr_cli.types import BoolArray, IntArray, Neighbours
+    from icsr_cli.types import BoolArray, FloatArray, IntArray, Neighbours
 
 
 class Local(str, Enum):
@@ -83,7 +83,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was found; int64 or bool (n,), but ``nodes`` (m,)."""
+    """What was found; int64, bool or float32 (n,), but ``nodes`` (m,)."""
 
     clusters: IntArray
     labels: IntArray
@@ -91,6 +91,7 @@ class Outcome:
     local_labels: IntArray
     nodes: IntArray
     silhouette: float
+    cohesion: FloatArray
     recall: float | None
     stored_pairs: int
 
@@ -275,7 +276,7 @@ def _label(given: Given, choice: Choice, progress: Progress) -> Outcome:
     import numpy as np
 
     from icsr_cli import distances
-    from icsr_cli.clustering import silhouette
+    from icsr_cli.clustering import cohesion, silhouette
     from icsr_cli.refinement import information_nodes, node_scores
     from icsr_cli.refinement import refine as refine_labels
 
@@ -319,6 +320,7 @@ def _label(given: Given, choice: Choice, progress: Progress) -> Outcome:
         local_labels,
         nodes,
         silhouette(similarity, clusters),
+        cohesion(similarity, clusters),
         recall,
         similarity.nnz,
     )

@@ -84,6 +84,7 @@ def write_labels(path: Path, given: Given, outcome: Outcome) -> None:
     import numpy as np
 
     from icsr_cli.runs.files import write_text, write_with
+    from icsr_cli.runs.labels import write_cohesion
 
     n = len(outcome.labels)
     is_node = np.zeros(n, dtype=np.int64)
@@ -94,6 +95,7 @@ def write_labels(path: Path, given: Given, outcome: Outcome) -> None:
         "local_label": outcome.local_labels,
         "thrown_out": outcome.discarded.astype(np.int64),
         "information_node": is_node,
+        "cohesion": outcome.cohesion,
     }
     if given.cameras is not None:
         columns = {"camera": given.cameras, **columns}
@@ -105,6 +107,8 @@ def write_labels(path: Path, given: Given, outcome: Outcome) -> None:
 
         write_with(path, save)
         return
-    rows = zip(range(n), *(column.tolist() for column in columns.values()), strict=True)
+    texts = {name: column.tolist() for name, column in columns.items()}
+    texts["cohesion"] = write_cohesion(outcome.cohesion)
+    rows = zip(range(n), *texts.values(), strict=True)
     lines = [",".join(("image", *columns)), *(",".join(map(str, row)) for row in rows)]
     write_text(path, "\n".join(lines) + "\n")

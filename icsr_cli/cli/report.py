@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from icsr_cli.config import Settings
     from icsr_cli.metrics import Ranking
     from icsr_cli.progress import Progress
-    from icsr_cli.recipes import report_data
+    from icsr_cli.recipes.evaluation import Embedder
     from icsr_cli.reports.pictures import Pictures
     from icsr_cli.reports.run_page import MapView, RankedQuery, RunView
     from icsr_cli.runs import LabelTable, RunFolder
@@ -137,7 +137,7 @@ def _run_settings(folder: RunFolder) -> Settings:
 
 def _open_embedder(
     folder: RunFolder, dataset: str | None, data_root: Path, device: str | None, progress: Progress
-) -> report_data.Embedder:
+) -> Embedder:
     from icsr_cli.recipes.report_data import open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
@@ -148,7 +148,7 @@ def _open_embedder(
 
 
 def _retrieve(
-    embedder: report_data.Embedder, per_kind: int, generator: np.random.Generator
+    embedder: Embedder, per_kind: int, generator: np.random.Generator
 ) -> tuple[Ranking, tuple[RankedQuery, ...]]:
     from icsr_cli.recipes.report_data import retrieve
     from icsr_cli.reports.pictures import thumbnail
@@ -174,9 +174,7 @@ def _retrieve(
     return found.ranking, shown
 
 
-def _map(
-    embedder: report_data.Embedder, labels: LabelTable | None, generator: np.random.Generator
-) -> MapView | None:
+def _map(embedder: Embedder, labels: LabelTable | None, generator: np.random.Generator) -> MapView | None:
     import numpy as np
 
     from icsr_cli.recipes.report_data import map_embedding
@@ -206,25 +204,31 @@ def write_label_page(
     cluster: int | None,
     camera: int | None,
     discarded: bool,
+    before: Path | None,
 ) -> None:
-    """Write the page of ``icsr labels inspect --html``: an overview, or one cluster, camera or state."""
+    """Write the page of ``icsr labels inspect --html``.
+
+    An overview; one cluster, camera or state; or what moved since the labels ``before``.
+    """
     from icsr_cli.reports import label_page as pages
     from icsr_cli.reports.truth import one_number_per_cluster
     from icsr_cli.runs.files import write_text
 
     labels = one_number_per_cluster(table)
+    run = f"{folder.dataset}, {folder.stage} run {folder.path.name}" if folder is not None else ""
     pictures, notes = _pictures(folder, dataset, data_root, progress)
     for note in notes:
         progress.warn(note)
-    stage = folder.stage if folder is not None else ""
     source = pages.LabelSource(
-        name=f"{folder.dataset}, {stage} run {folder.path.name}, {path.stem}" if folder else path.name,
+        name=f"{run}, {path.stem}" if folder is not None else path.name,
         file=str(path),
-        stage=stage,
+        stage=folder.stage if folder is not None else "",
         epochs=folder.metrics() if folder is not None else [],
         notes=(*notes, *_state_notes(folder)),
     )
-    if cluster is not None:
+    if before is not None:
+        page = _change_page(run, before, path, table, source.notes, pictures, count)
+    elif cluster is not None:
         page = pages.cluster_page(source, labels, pictures, cluster)
     elif camera is not None:
         page = pages.camera_page(source, labels, pictures, camera)
@@ -233,6 +237,23 @@ def write_label_page(
     else:
         page = pages.overview_page(source, labels, pictures, count)
     write_text(out, page)
+
+
+def _change_page(
+    run: str,
+    before: Path,
+    after: Path,
+    table: LabelTable,
+    notes: tuple[str, ...],
+    pictures: Pictures | None,
+    count: int,
+) -> str:
+    from icsr_cli.reports.change_page import Epochs, change_page
+    from icsr_cli.runs import read_labels
+
+    first, second = (f"epoch {int(file.stem[6:])}" for file in (before, after))
+    epochs = Epochs(run, first, second, (str(before), str(after)), notes)
+    return change_page(epochs, read_labels(before), table, pictures, count)
 
 
 def _state_notes(folder: RunFolder | None) -> tuple[str, ...]:

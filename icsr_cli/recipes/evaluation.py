@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -27,7 +27,7 @@ from icsr_cli.models import Network, build, open_model, read_metadata
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import find_runs, newest, open_run
-from icsr_cli.types import Dataset, Split
+from icsr_cli.types import Dataset, IntArray, Split
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
 
@@ -101,6 +101,41 @@ def load_pixels(
     return tensor
 
 
+@dataclass(frozen=True)
+class Embedder:
+    """A network, a data set, the size it is looked at, and where to compute."""
+
+    network: Network
+    dataset: Dataset
+    image: ImageSettings
+    settings: EvaluationSettings
+    folder: Path
+    engine: Engine
+    progress: Progress
+
+    def pixels(self, part: str) -> Tensor:
+        """Open the pixels of a split: uint8 (n, h, w, 3)."""
+        split = self.dataset.splits[part]
+        return load_pixels(self.dataset, split, part, self.image, self.folder, self.engine, self.progress)
+
+    def embed(self, pixels: Tensor, title: str, rows: IntArray | None = None) -> Tensor:
+        """Embed the images at ``rows`` (all by default): float32 (m, d)."""
+        with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
+            return extract(
+                self.network,
+                pixels,
+                rows,
+                batch_size=self.settings.batch_size,
+                device=self.engine.device,
+                precision=self.engine.precision,
+                task=task,
+            )
+
+    def embed_parts(self, parts: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """Embed splits one after the other, (name, uint8 (n, h, w, 3)) each: float32 (n, d) by name."""
+        return {name: self.embed(pixels, f"{name.capitalize()} features") for name, pixels in parts}
+
+
 def evaluate(
     network: Network,
     dataset: Dataset,
@@ -125,26 +160,15 @@ def evaluate(
             "evaluate on. Own crops need known identities for that: icsr prepare folder --help."
         )
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
-    features = []
-    for name, split in (("query", query), ("gallery", gallery)):
-        pixels = load_pixels(dataset, split, name, image, folder, engine, progress)
-        with progress.task(f"{name.capitalize()} features", len(split), "img") as task:
-            features.append(
-                extract(
-                    network,
-                    pixels,
-                    batch_size=settings.batch_size,
-                    device=engine.device,
-                    precision=engine.precision,
-                    task=task,
-                )
-            )
+    embedder = Embedder(network, dataset, image, settings, folder, engine, progress)
+    features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
+    found = (features["query"], features["gallery"])
     truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
-    plain = rank(features[0], features[1], *truth)
-    by_camera = rank_by_camera(features[0], features[1], *truth) if per_camera else None
+    plain = rank(*found, *truth)
+    by_camera = rank_by_camera(*found, *truth) if per_camera else None
     if not reranking:
         return Evaluation(plain, None, by_camera)
-    distances = rerank(features[0], features[1], settings.k1, settings.k2, settings.lambda_value)
+    distances = rerank(*found, settings.k1, settings.k2, settings.lambda_value)
     reranked_by_camera = rank_distances_by_camera(distances, *truth) if per_camera else None
     return Evaluation(plain, rank_distances(distances, *truth), by_camera, reranked_by_camera)
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.clustering import clusterer, silhouette
+from icsr_cli.clustering import clusterer, cohesion, silhouette
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import TrainingError
@@ -39,20 +39,24 @@ from icsr_cli.recipes.steps import (
 from icsr_cli.refinement import information_nodes, node_scores, refine
 from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
 from icsr_cli.runs.quality import quality
-from icsr_cli.types import BoolArray, IntArray, Neighbours, Split
+from icsr_cli.types import BoolArray, FloatArray, IntArray, Neighbours, Split
 
 STAGE = 2
 
 
 @dataclass(frozen=True)
 class EpochLabels:
-    """What the label engine says of the training images; arrays are (n,), ``nodes`` (m,)."""
+    """What the label engine says of the training images; arrays are (n,), ``nodes`` (m,).
+
+    ``cohesion``: each image's mean similarity to the others of its cluster before the refinement, or NaN.
+    """
 
     clusters: IntArray
     labels: IntArray
     discarded: BoolArray
     nodes: IntArray
     silhouette: float
+    cohesion: FloatArray
 
 
 @dataclass(frozen=True)
@@ -167,6 +171,7 @@ def _epoch(
         labels=found.labels,
         discarded=found.discarded,
         nodes=found.nodes,
+        cohesion=found.cohesion,
     )
     if stage.ranks.leads:
         write_labels(stage.run.label_file(epoch), table)
@@ -217,14 +222,14 @@ def label_images(
     chosen = clusterer(settings.clustering.method)
     evidence = similarity if chosen.takes == "similarity" else neighbours
     clusters = chosen.function(evidence, **settings.clustering.options)
-    value = silhouette(similarity, clusters)
+    value, alike = silhouette(similarity, clusters), cohesion(similarity, clusters)
     nothing = np.zeros(len(features), dtype=bool)
     if local is None or refinement.method == "none":
-        return EpochLabels(clusters, clusters, nothing, np.empty(0, np.int64), value)
+        return EpochLabels(clusters, clusters, nothing, np.empty(0, np.int64), value, alike)
     scores = node_scores(neighbours, min_similarity=refinement.min_similarity)
     nodes = information_nodes(scores, clusters, rule=refinement.node)
     refined = refine(clusters, local, cameras, nodes, thrown_out=refinement.method)
-    return EpochLabels(clusters, refined.labels, refined.discarded, nodes, value)
+    return EpochLabels(clusters, refined.labels, refined.discarded, nodes, value, alike)
 
 
 def _require_clusters(found: EpochLabels, stage: GlobalStage) -> None:

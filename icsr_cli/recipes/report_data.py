@@ -13,12 +13,10 @@ from torch import Tensor
 
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import DatasetError
-from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import Ranking, rank
-from icsr_cli.models import Network
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import load_pixels, open_network
+from icsr_cli.recipes.evaluation import Embedder, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder
 from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray, Split
@@ -28,43 +26,6 @@ PixelArray = npt.NDArray[np.uint8]
 MAP_IMAGES = 2000
 #: Fewer have no neighbourhoods to draw.
 FEWEST_MAP_IMAGES = 8
-
-
-@dataclass(frozen=True)
-class Embedder:
-    """A run's network, the data set, and where it computes."""
-
-    network: Network
-    dataset: Dataset
-    settings: Settings
-    data_root: Path
-    engine: Engine
-    progress: Progress
-
-    def pixels(self, part: str) -> Tensor:
-        """Open the pixels of a split: uint8 (n, h, w, 3)."""
-        return load_pixels(
-            self.dataset,
-            self.dataset.splits[part],
-            part,
-            self.settings.image,
-            self.data_root,
-            self.engine,
-            self.progress,
-        )
-
-    def embed(self, pixels: Tensor, title: str, rows: IntArray | None = None) -> Tensor:
-        """Embed the images at ``rows`` (all by default): float32 (m, d)."""
-        with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
-            return extract(
-                self.network,
-                pixels,
-                rows,
-                batch_size=self.settings.evaluation.batch_size,
-                device=self.engine.device,
-                precision=self.engine.precision,
-                task=task,
-            )
 
 
 @dataclass(frozen=True)
@@ -111,10 +72,10 @@ def open_embedder(
         ModelError: where its weights are damaged.
     """
     _, network, size = open_network(run.path, run.path.parent, None, None, engine)
+    image = settings.image
     if size is not None:
-        image = settings.image.model_copy(update={"height": size[0], "width": size[1]})
-        settings = settings.model_copy(update={"image": image})
-    return Embedder(network, dataset, settings, data_root, engine, progress)
+        image = image.model_copy(update={"height": size[0], "width": size[1]})
+    return Embedder(network, dataset, image, settings.evaluation, data_root, engine, progress)
 
 
 def open_pictures(
@@ -148,7 +109,7 @@ def retrieve(
     if missing:
         raise DatasetError(f"The data set has no {' and no '.join(missing)} images to rank.")
     pixels = {name: embedder.pixels(name) for name in ("query", "gallery")}
-    features = {name: embedder.embed(own, f"{name.capitalize()} features") for name, own in pixels.items()}
+    features = embedder.embed_parts(pixels.items())
     query, gallery = splits["query"], splits["gallery"]
     ranking = rank(
         features["query"],

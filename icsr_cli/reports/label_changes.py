@@ -15,15 +15,16 @@ import numpy.typing as npt
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
 
 
 @dataclass(frozen=True)
-class MovedImage:
-    """An image that is not in the successor of its earlier cluster."""
+class ImageChange:
+    """One image in both epochs; -1 is no cluster."""
 
     path: str
     camera: int
+    identity: int | None
     cluster_before: int
     cluster_after: int
     state_before: str
@@ -40,6 +41,24 @@ class ClusterChange:
 
 
 @dataclass(frozen=True)
+class ClusterMoves:
+    """One cluster of one epoch, and where its images are in the other.
+
+    ``main``: the other epoch's cluster that holds most of them, ``stayed`` images; None where none holds
+    any. ``elsewhere``: images in its other clusters; ``unclustered``: in none. ``changes``: the images, those
+    of ``main`` first, then cluster by cluster, most images first; those in none last.
+    """
+
+    cluster: int
+    images: int
+    main: int | None
+    stayed: int
+    elsewhere: int
+    unclustered: int
+    changes: tuple[ImageChange, ...]
+
+
+@dataclass(frozen=True)
 class LabelChanges:
     """How the clusters before the refinement, and the images' states, differ between two epochs.
 
@@ -53,7 +72,7 @@ class LabelChanges:
 
     images: int
     compared: int
-    moved: tuple[MovedImage, ...]
+    moved: tuple[ImageChange, ...]
     split: tuple[ClusterChange, ...]
     merged: tuple[ClusterChange, ...]
     agreement: float | None
@@ -87,7 +106,7 @@ def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2
     return LabelChanges(
         images=len(first),
         compared=len(both),
-        moved=_moved_images(before, after, first[moved], second[moved]),
+        moved=_image_changes(before, after, first[moved], second[moved]),
         split=_changes(old[both], new[both], min_share),
         merged=_changes(new[both], old[both], min_share),
         agreement=label_quality(new[both], old[both]).nmi if len(both) else None,
@@ -96,6 +115,24 @@ def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2
         now_discarded=int((discarded_after & ~discarded_before).sum()),
         no_longer_discarded=int((discarded_before & ~discarded_after).sum()),
     )
+
+
+def most_scattered(before: LabelTable, after: LabelTable, count: int = 5) -> tuple[ClusterMoves, ...]:
+    """Give up to ``count`` earlier clusters that most images left, for other clusters or for none."""
+    return _most_changed(before, after, count, of_later=False)
+
+
+def most_gathered(before: LabelTable, after: LabelTable, count: int = 5) -> tuple[ClusterMoves, ...]:
+    """Give up to ``count`` later clusters that most images joined, from other clusters or from none."""
+    return _most_changed(before, after, count, of_later=True)
+
+
+def state_changes(before: LabelTable, after: LabelTable) -> dict[tuple[str, str], int]:
+    """Count the images in both tables by their state (before, after)."""
+    first, second = _shared_rows(before, after)
+    pairs = np.stack([before.states[first], after.states[second]])
+    (old, new), counts = np.unique(pairs, axis=1, return_counts=True)
+    return dict(zip(zip(old.tolist(), new.tolist(), strict=True), counts.tolist(), strict=True))
 
 
 def _shared_rows(before: LabelTable, after: LabelTable) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -134,19 +171,75 @@ def _left_successor(old: IntArray, new: IntArray) -> npt.NDArray[np.bool_]:
     return left
 
 
-def _moved_images(
+def _image_changes(
     before: LabelTable, after: LabelTable, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
-) -> tuple[MovedImage, ...]:
+) -> tuple[ImageChange, ...]:
     return tuple(
-        MovedImage(
+        ImageChange(
             path=before.paths[row],
             camera=int(before.cameras[row]),
+            identity=int(before.identities[row]) if before.identities[row] != UNKNOWN_IDENTITY else None,
             cluster_before=int(before.clusters[row]),
             cluster_after=int(after.clusters[later]),
             state_before=str(before.states[row]),
             state_after=str(after.states[later]),
         )
         for row, later in zip(first.tolist(), second.tolist(), strict=True)
+    )
+
+
+def _most_changed(
+    before: LabelTable, after: LabelTable, count: int, *, of_later: bool
+) -> tuple[ClusterMoves, ...]:
+    """Describe the clusters of one epoch that have most images outside their largest part.
+
+    Ties: the larger one, then the lower number. No cluster that is in one part alone is among them.
+    """
+    first, second = _shared_rows(before, after)
+    owners, others = before.clusters[first], after.clusters[second]
+    if of_later:
+        owners, others = others, owners
+    chosen = _most_outside(owners, others, count)
+    return tuple(
+        _cluster_moves(cluster, others[rows], _image_changes(before, after, first[rows], second[rows]))
+        for cluster in chosen.tolist()
+        for rows in (_by_part(np.flatnonzero(owners == cluster), others),)
+    )
+
+
+def _most_outside(owners: IntArray, others: IntArray, count: int) -> IntArray:
+    """Give the owners of most images that are not in their largest part."""
+    owned = owners != NO_CLUSTER
+    both = owned & (others != NO_CLUSTER)
+    clusters, images = np.unique(owners[owned], return_counts=True)
+    largest = np.zeros(len(clusters), dtype=np.int64)
+    owner, _, part = _cells(owners[both], others[both])
+    np.maximum.at(largest, np.searchsorted(clusters, owner), part)
+    outside = images - largest
+    order = np.lexsort((clusters, -images, -outside))
+    chosen: IntArray = clusters[order[outside[order] > 0][:count]]
+    return chosen
+
+
+def _by_part(rows: npt.NDArray[np.intp], others: IntArray) -> npt.NDArray[np.intp]:
+    """Order the images at ``rows`` by their part: the largest first, no cluster last."""
+    parts, place, images = np.unique(others[rows], return_inverse=True, return_counts=True)
+    images[parts == NO_CLUSTER] = 0
+    return rows[np.lexsort((others[rows], -images[place]))]
+
+
+def _cluster_moves(cluster: int, parts: IntArray, changes: tuple[ImageChange, ...]) -> ClusterMoves:
+    """Describe a cluster whose images are in these ``parts``, int64 (n,), of the other epoch, as ordered."""
+    clustered = int((parts != NO_CLUSTER).sum())
+    stayed = int((parts == parts[0]).sum()) if clustered else 0
+    return ClusterMoves(
+        cluster=cluster,
+        images=len(parts),
+        main=int(parts[0]) if clustered else None,
+        stayed=stayed,
+        elsewhere=clustered - stayed,
+        unclustered=len(parts) - clustered,
+        changes=changes,
     )
 
 

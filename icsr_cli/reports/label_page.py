@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -13,9 +12,10 @@ from markupsafe import Markup
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
+from icsr_cli.reports.galleries import STATES, Gallery, Shown, counted, grouped, shown, spread
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
-from icsr_cli.reports.page import Table, percent, render, table, table_of, write
-from icsr_cli.reports.pictures import Pictures, Thumbnail
+from icsr_cli.reports.page import Table, percent, render, table_of, write
+from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import is_local, quality_table
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, IntArray
@@ -23,13 +23,6 @@ from icsr_cli.types import NO_CLUSTER, IntArray
 #: Pictures per cluster in the overview, and pictures of a page about one cluster, camera or state.
 CLUSTER_PICTURES: Final = 24
 PAGE_PICTURES: Final = 400
-#: How a state is written and marked: colour alone is not enough.
-STATES: Final = {
-    "kept": ("", "kept"),
-    "node": ("★", "info node"),
-    "discarded": ("✕", "thrown out"),
-    "noise": ("○", "noise"),
-}
 _CAMERA_COLUMNS: Final = {
     "camera": "camera",
     "images": "images",
@@ -40,6 +33,17 @@ _CAMERA_COLUMNS: Final = {
     "clusters": "clusters",
     "local_clusters": "local clusters",
     "identities": "identities",
+}
+_CLUSTER_COLUMNS: Final = {
+    "images": "images",
+    "kept": "kept",
+    "discarded": "thrown out",
+    "cameras": "cameras",
+    "cohesion": "cohesion",
+    "local_clusters": "local clusters",
+    "local_clusters_per_camera": "per camera",
+    "identities": "identities",
+    "purity": "purity",
 }
 _LISTS: Final[dict[str, Callable[[LabelTable, int], tuple[ClusterRow, ...]]]] = {
     "Largest clusters": report.largest_clusters,
@@ -57,27 +61,6 @@ class LabelSource:
     stage: str
     epochs: Sequence[Mapping[str, Any]]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Shown:
-    """One image of a gallery."""
-
-    row: ImageRow
-    picture: Thumbnail | None
-    mark: str
-    state: str
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """Images under one heading, in groups (title, images); ``left_out`` are not shown."""
-
-    anchor: str
-    title: str
-    facts: tuple[str, ...]
-    groups: tuple[tuple[str, tuple[Shown, ...]], ...]
-    left_out: int
 
 
 def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, count: int = 5) -> str:
@@ -102,6 +85,7 @@ def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | 
         lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
         galleries=galleries,
         counts=(len(rows), report.overview(labels).clusters),
+        cohesion=any(row.cohesion is not None for row in rows.values()),
     )
 
 
@@ -175,35 +159,27 @@ def _sizes(column: IntArray) -> IntArray:
 
 def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
     """Give the table without the clusters' numbers, and these, to be linked."""
-    known = any(row.purity is not None for row in rows)
-    columns = ["images", "kept", "thrown out", "cameras", "local clusters", "per camera"]
-    values: list[list[object]] = [
-        [row.images, row.kept, row.discarded, row.cameras, row.local_clusters,
-         f"{row.local_clusters_per_camera:.2f}", *([row.identities, row.purity] if known else [])]
-        for row in rows
-    ]  # fmt: skip
-    return table([*columns, *(["identities", "purity"] if known else [])], values), tuple(
-        row.cluster for row in rows
-    )
+    values = [
+        {**asdict(row), "local_clusters_per_camera": f"{row.local_clusters_per_camera:.2f}"} for row in rows
+    ]
+    return table_of(values, _CLUSTER_COLUMNS), tuple(row.cluster for row in rows)
 
 
 def _cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | None, limit: int) -> Gallery:
     facts = [
-        _count(row.images, "image"),
-        _count(row.cameras, "camera"),
+        counted(row.images, "image"),
+        counted(row.cameras, "camera"),
         f"{row.local_clusters_per_camera:.2f} local clusters per camera",
     ]
+    if row.cohesion is not None:
+        facts.append(f"cohesion {row.cohesion:.2f}")
     if row.discarded:
         facts.append(f"{row.discarded:,} thrown out")
     if row.identities is not None and row.purity is not None:
-        facts.append(f"{_count(row.identities, 'identity', 'identities')}, {percent(row.purity)} of one")
+        facts.append(f"{counted(row.identities, 'identity', 'identities')}, {percent(row.purity)} of one")
     images = report.cluster_images(labels, row.cluster)
     title, anchor = f"Cluster {row.cluster}", f"cluster-{row.cluster}"
     return _gallery(anchor, title, tuple(facts), images, pictures, _by_camera, limit)
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _by_camera(image: ImageRow) -> str:
@@ -223,11 +199,9 @@ def _gallery(
     heading: Callable[[ImageRow], str],
     limit: int,
 ) -> Gallery:
-    shown = list(_most_telling(images, limit))
-    groups = tuple(
-        (name, tuple(_shown(row, pictures) for row in group)) for name, group in groupby(shown, heading)
-    )
-    return Gallery(anchor, title, facts, groups, len(images) - len(shown))
+    chosen = list(_most_telling(images, limit))
+    groups = grouped(chosen, heading, lambda row: _shown(row, pictures))
+    return Gallery(anchor, title, facts, groups, len(images) - len(chosen))
 
 
 def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
@@ -238,12 +212,12 @@ def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
     states = np.array([image.state for image in images])
     first = np.flatnonzero(np.isin(states, ("node", "discarded")))[:limit]
     rest = np.setdiff1d(np.arange(len(images)), first)
-    room = limit - len(first)
-    spread = rest[np.linspace(0, len(rest) - 1, room).round().astype(np.intp)] if room else rest[:0]
-    for place in np.sort(np.concatenate([first, spread])).tolist():
+    spaced = spread(rest, limit - len(first))
+    for place in np.sort(np.concatenate([first, spaced])).tolist():
         yield images[place]
 
 
 def _shown(row: ImageRow, pictures: Pictures | None) -> Shown:
-    mark, state = STATES[row.state]
-    return Shown(row, pictures.get(row.path) if pictures is not None else None, mark, state)
+    local = "" if row.local_cluster == NO_CLUSTER else f", local {row.local_cluster}"
+    said = STATES[row.state][1]
+    return shown(row.path, pictures, row.state, f"cam {row.camera}{local}", said, row.identity)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from icsr_cli.errors import RunError
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
 
 #: What became of an image: trained on; thrown out by the refinement; in no cluster; an information node.
 STATES: Final = ("kept", "discarded", "noise", "node")
@@ -68,6 +68,7 @@ class ClusterRow:
 
     ``local_clusters_per_camera``: into how many local clusters each of its cameras divides it, on average;
     1 says that the cameras agree with the cluster, more that it mixes what a camera tells apart.
+    ``cohesion``: mean similarity of its pairs of images; None where it is not known, or of one image.
     ``nodes``: paths of its information nodes that were not thrown out.
     ``identities`` and ``purity``: how many identities, and the share of the most frequent one, among
     its images of known identity; None without any.
@@ -80,6 +81,7 @@ class ClusterRow:
     cameras: int
     local_clusters: int
     local_clusters_per_camera: float
+    cohesion: float | None
     nodes: tuple[str, ...]
     identities: int | None
     purity: float | None
@@ -87,13 +89,14 @@ class ClusterRow:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image and what became of it."""
+    """One image and what became of it; ``cohesion`` None where it is alone or not known."""
 
     path: str
     camera: int
     cluster: int
     local_cluster: int
     state: str
+    cohesion: float | None
     identity: int | None
 
 
@@ -102,12 +105,7 @@ def overview(table: LabelTable) -> Overview:
 
     Raises RunError for a state that is none of ``STATES``.
     """
-    unknown = np.setdiff1d(table.states, STATES)
-    if len(unknown):
-        raise RunError(
-            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
-            "Mend the label file."
-        )
+    require_states(table)
     return Overview(
         images=len(table),
         clusters=_distinct(table.clusters),
@@ -119,6 +117,16 @@ def overview(table: LabelTable) -> Overview:
         sizes=_sizes(table.clusters),
         sizes_after_refinement=_sizes(table.labels),
     )
+
+
+def require_states(table: LabelTable) -> None:
+    """Raise RunError for a state that is none of ``STATES``."""
+    unknown = np.setdiff1d(table.states, STATES)
+    if len(unknown):
+        raise RunError(
+            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
+            "Mend the label file."
+        )
 
 
 def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
@@ -133,12 +141,14 @@ def largest_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ..
 
 
 def most_mixed_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
-    """Give the ``count`` clusters that mix most.
+    """Give the ``count`` clusters that mix most: many cameras, low cohesion.
 
-    In order of local clusters per camera, then of cameras, then of images.
+    In order of cameras x (1 - cohesion), where the labels say the cohesion (a cluster of one image has 1);
+    then of local clusters per camera, then of cameras, then of images.
     """
     figures = _ClusterFigures(table)
-    keys = (figures.clusters, -figures.images, -figures.cameras, -figures.mixing)
+    spread = figures.cameras * (1 - np.nan_to_num(figures.cohesion, nan=1))
+    keys = (figures.clusters, -figures.images, -figures.cameras, -figures.mixing, -spread)
     return figures.rows(np.lexsort(keys)[:count])
 
 
@@ -199,6 +209,7 @@ def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTa
         local_clusters=table.local_clusters[positions],
         labels=table.labels[positions],
         states=table.states[positions],
+        cohesion=None if table.cohesion is None else table.cohesion[positions],
     )
 
 
@@ -244,6 +255,7 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
     """Give the images under ``mask``, sorted by the last key, then the first, then as they stand."""
     rows = np.flatnonzero(mask)
     rows = rows[np.lexsort(tuple(key[rows] for key in keys))]
+    alike = _cohesion(table)
     return tuple(
         ImageRow(
             path=table.paths[row],
@@ -251,10 +263,21 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
             cluster=int(table.clusters[row]),
             local_cluster=int(table.local_clusters[row]),
             state=str(table.states[row]),
+            cohesion=_number(alike[row]),
             identity=int(table.identities[row]) if table.identities[row] != UNKNOWN_IDENTITY else None,
         )
         for row in rows.tolist()
     )
+
+
+def _cohesion(table: LabelTable) -> FloatArray:
+    """Give the cohesion of each image, NaN where it is not known."""
+    return np.full(len(table), np.nan, dtype=np.float32) if table.cohesion is None else table.cohesion
+
+
+def _number(value: np.floating[Any]) -> float | None:
+    """Give a number for JSON: None for NaN, else the four decimals of a label file."""
+    return round(float(value), 4) if np.isfinite(value) else None
 
 
 class _ClusterFigures:
@@ -272,6 +295,7 @@ class _ClusterFigures:
         # Only cameras in which a local cluster is known can divide a cluster.
         divided = self._kinds(table.cameras[inside], local != NO_CLUSTER)[0]
         self.mixing = self.local_clusters / np.maximum(divided, 1)
+        self.cohesion = self._mean(_cohesion(table)[inside])
 
     def rows(self, order: npt.NDArray[np.intp]) -> tuple[ClusterRow, ...]:
         """Give the records of the clusters at these places."""
@@ -289,6 +313,7 @@ class _ClusterFigures:
                 cameras=int(self.cameras[place]),
                 local_clusters=int(self.local_clusters[place]),
                 local_clusters_per_camera=float(self.mixing[place]),
+                cohesion=_number(self.cohesion[place]),
                 nodes=tuple(
                     table.paths[row] for row in at_node[table.clusters[at_node] == self.clusters[place]]
                 ),
@@ -301,6 +326,15 @@ class _ClusterFigures:
     def _total(self, mask: BoolArray) -> IntArray:
         """Count the images under ``mask`` in each cluster."""
         return np.bincount(self._of_image[mask], minlength=len(self.clusters))
+
+    def _mean(self, values: FloatArray) -> npt.NDArray[np.float64]:
+        """Average the finite values in each cluster; NaN where there are none."""
+        known = np.isfinite(values)
+        sums = np.bincount(self._of_image[known], weights=values[known], minlength=len(self.clusters))
+        counts = self._total(known)
+        means = np.full(len(counts), np.nan)
+        np.divide(sums, counts, out=means, where=counts > 0)
+        return means
 
     def _kinds(self, values: IntArray, mask: BoolArray | None = None) -> tuple[IntArray, IntArray]:
         """Give per cluster how many different values it holds, and how often the most frequent one."""

@@ -3,12 +3,15 @@
 Columns: ``path`` (relative to the data set), ``camera`` (from 0), ``identity`` (empty if unknown),
 ``cluster`` (before the refinement), ``local_cluster``, ``label`` (after the refinement: what the network
 was trained on) and ``state``: ``kept``, ``node`` (an information node, kept), ``discarded`` (thrown out
-by the refinement) or ``noise`` (in no cluster). -1 means none.
+by the refinement) or ``noise`` (in no cluster). -1 means none. The column ``cohesion``, the image's mean
+similarity to the others of its ``cluster``, is there where a similarity was: it is empty for noise and for
+images alone in their cluster.
 """
 
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +20,19 @@ import numpy.typing as npt
 
 from icsr_cli.errors import RunError
 from icsr_cli.runs.files import write_with
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray, Split
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray, Split
 
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
+COHESION = "cohesion"
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """One row per training image; every array is (n,)."""
+    """One row per training image; every array is (n,).
+
+    ``cohesion`` float32: how alike an image is to the others of its cluster, NaN where there are none; None
+    where nobody has measured it.
+    """
 
     paths: tuple[str, ...]
     cameras: IntArray
@@ -33,6 +41,7 @@ class LabelTable:
     local_clusters: IntArray
     labels: IntArray
     states: npt.NDArray[np.str_]
+    cohesion: FloatArray | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -51,6 +60,7 @@ def tabulate(
     labels: IntArray | None = None,
     discarded: BoolArray | None = None,
     nodes: IntArray | None = None,
+    cohesion: FloatArray | None = None,
 ) -> LabelTable:
     """Join what the label engine said of the images of ``split``; what is left out is the plain case."""
     n = len(split)
@@ -68,6 +78,7 @@ def tabulate(
         local_clusters=none if local_clusters is None else local_clusters,
         labels=clusters if labels is None else labels,
         states=states,
+        cohesion=cohesion,
     )
 
 
@@ -76,18 +87,29 @@ def write_labels(path: Path, table: LabelTable) -> None:
     numbers = (table.cameras, table.identities, table.clusters, table.local_clusters, table.labels)
     columns = [table.paths, *(array.tolist() for array in numbers), table.states.tolist()]
     columns[2] = ["" if identity == UNKNOWN_IDENTITY else identity for identity in columns[2]]
+    names = list(COLUMNS)
+    if table.cohesion is not None:
+        names.append(COHESION)
+        columns.append(write_cohesion(table.cohesion))
 
     def write(temporary: Path) -> None:
         with temporary.open("w", newline="", encoding="utf-8") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer.writerow(names)
             writer.writerows(zip(*columns, strict=True))
 
     write_with(path, write)
 
 
+def write_cohesion(values: FloatArray) -> list[str]:
+    """Write float32 (n,) as a column of text: four decimals, nothing for NaN."""
+    return ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
+
+
 def read_labels(path: Path) -> LabelTable:
     """Read a table that ``write_labels`` wrote, or one of the same columns from another tool.
+
+    The column ``cohesion`` may be missing.
 
     Raises:
         RunError: where the file is missing, lacks a column, or holds something else than numbers.
@@ -114,6 +136,7 @@ def read_labels(path: Path) -> LabelTable:
             local_clusters=_numbers(columns["local_cluster"]),
             labels=_numbers(columns["label"]),
             states=np.array(columns["state"], dtype="<U9"),
+            cohesion=_read_cohesion(columns.get(COHESION), path),
         )
     except ValueError as error:
         raise RunError(f"{path} holds something that is not a whole number: {error}.") from None
@@ -121,6 +144,15 @@ def read_labels(path: Path) -> LabelTable:
 
 def _numbers(column: object) -> IntArray:
     return np.array(list(column), dtype=np.int64)  # type: ignore[call-overload]
+
+
+def _read_cohesion(column: tuple[str, ...] | None, path: Path) -> FloatArray | None:
+    if column is None:
+        return None
+    try:
+        return np.array([value or "nan" for value in column], dtype=np.float32)
+    except ValueError as error:
+        raise RunError(f"{path} holds a cohesion that is not a number: {error}.") from None
 
 
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:

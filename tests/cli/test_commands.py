@@ -123,8 +123,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
     found = json.loads(whole.stdout)
     assert [line["epoch"] for line in found["epochs"]] == [1, 2, 3]
     cluster = found["largest_clusters"][0]["cluster"]
-    one = json.loads(icsr("labels", "inspect", "--cluster", cluster, "--json", "--runs", places[3]).stdout)
-    assert len(one["images"]) == found["largest_clusters"][0]["images"]
+    one = icsr("labels", "inspect", "--cluster", cluster, "--json", "--runs", places[3])
+    assert len(json.loads(one.stdout)["images"]) == found["largest_clusters"][0]["images"]
     for options in (
         [],
         ["--epoch", 1],
@@ -136,9 +136,12 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         result = icsr("labels", "inspect", *options, "--runs", places[3])
         assert result.exit_code == 0, result.output
         assert "epoch_00" in result.stdout
+    assert all(image["cohesion"] is not None for image in json.loads(one.stdout)["images"])
+    assert "cohesion" in icsr("labels", "inspect", "--runs", places[3]).stdout
     local = icsr("labels", "inspect", trained["cam"]["run"])
     assert local.exit_code == 0
     assert "local.csv" in local.stdout
+    assert "cohesion" not in local.stdout
 
 
 @pytest.mark.parametrize(

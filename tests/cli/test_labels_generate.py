@@ -6,7 +6,7 @@ import typer
 from typer.testing import CliRunner
 
 from icsr_cli.cli.labels_generate import generate
-from icsr_cli.clustering import average_linkage, dbscan
+from icsr_cli.clustering import average_linkage, cohesion, dbscan
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import IcsrError, InputError, UsageError
 from icsr_cli.refinement import information_nodes, node_scores, refine
@@ -45,6 +45,8 @@ def test_dbscan_to_npz(tmp_path, arrays):
     np.testing.assert_array_equal(found["cluster"], expected)
     np.testing.assert_array_equal(found["camera"], arrays["cameras"])
     assert (found["local_label"] == -1).all()
+    assert found["cohesion"].dtype == np.float32
+    np.testing.assert_array_equal(found["cohesion"], cohesion(similarity, expected))
     assert f"{expected.max() + 1}" in result.stdout
     assert "silhouette" in result.stdout
     assert "precision" in result.stdout
@@ -58,10 +60,11 @@ def test_refinement_by_own_local_labels(tmp_path, arrays):
         tmp_path, arrays, *options, "--local", "cluster", "--images-per-cluster", 3, "-o", out, "--json"
     )
     summary = json.loads(result.stdout)
-    table = np.genfromtxt(out, delimiter=",", names=True, dtype=np.int64)
+    table = np.genfromtxt(out, delimiter=",", names=True)
 
     cosine = knn(arrays["features"], 15, metric="cosine")
-    clusters = average_linkage(jaccard_similarity(arrays["features"], 15, 3), n_clusters=12)
+    similarity = jaccard_similarity(arrays["features"], 15, 3)
+    clusters = average_linkage(similarity, n_clusters=12)
     local = np.empty(180, dtype=np.int64)
     for camera in range(3):
         rows = arrays["cameras"] == camera
@@ -75,6 +78,7 @@ def test_refinement_by_own_local_labels(tmp_path, arrays):
     np.testing.assert_array_equal(table["label"], labels)
     np.testing.assert_array_equal(table["thrown_out"], discarded)
     np.testing.assert_array_equal(np.flatnonzero(table["information_node"]), np.sort(nodes))
+    np.testing.assert_allclose(table["cohesion"], cohesion(similarity, clusters), atol=5e-5)
     assert summary["thrown_out"] == discarded.sum()
     assert summary["options"] == {"n_clusters": 12}
     assert [row["labels"] for row in summary["clusterings"]] == ["clustering", "refined"]

@@ -179,6 +179,26 @@ def test_labels_as_a_page(root: Path, tiny_root: Path, tmp_path: Path) -> None:
     assert found["html"] == str(out)
 
 
+def test_what_moved_as_a_page(root: Path, tiny_root: Path, tmp_path: Path) -> None:
+    places = ("--data-root", tiny_root, "--runs", root)
+    out = tmp_path / "page.html"
+    result = icsr("labels", "inspect", "--compare", 1, "--html", out, *places)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(out)
+    page = page_of(out)
+    for words in ("From epoch 1 to epoch 3", "epoch_001.csv", "epoch_003.csv"):
+        assert words in page.text
+    changes = json.loads(icsr("labels", "inspect", "--compare", 1, "--json", *places).stdout)
+    assert f"{len(changes['moved'])} moved (" in page.text
+    assert bool(changes["moved"]) <= bool(page.images)
+    found = json.loads(icsr("labels", "inspect", "--compare", 1, "--html", out, "--json", *places).stdout)
+    assert found == {"labels": str(root / "tiny/global/one/labels/epoch_003.csv"), "html": str(out)}
+    alone = root / "tiny/global/one/labels/epoch_003.csv"
+    result = icsr("labels", "inspect", alone, "--compare", 1, "--html", out, *places)
+    assert result.exit_code == 2
+    assert "--compare goes with a run folder" in " ".join(result.stderr.split())
+
+
 def test_labels_of_the_cam_stage_as_a_page(root: Path, tiny_root: Path, tmp_path: Path) -> None:
     out = tmp_path / "page.html"
     result = icsr("labels", "inspect", root / "tiny/cam/one", "--data-root", tiny_root, "--html", out)
@@ -219,7 +239,8 @@ def test_labels_whose_data_set_is_gone(run: Path, tmp_path: Path) -> None:
         (["--cluster", "999"], 1, "no cluster 999"),
         (["--camera", "9"], 1, "no camera 9"),
         (["--epoch", "9"], 1, "no labels of epoch 9"),
-        (["--compare", "1"], 2, "--compare has no page"),
+        (["--compare", "9"], 1, "no labels of epoch 9"),
+        (["--compare", "1", "--camera", "1"], 2, "Give one of"),
     ],
 )
 def test_a_page_of_what_is_not_there(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,8 @@ from icsr_cli import config
 from icsr_cli.errors import DatasetError
 from icsr_cli.models import build
 from icsr_cli.progress import SilentProgress
-from icsr_cli.recipes.report_data import Embedder, choose_queries, map_embedding, retrieve
+from icsr_cli.recipes.evaluation import Embedder, evaluate
+from icsr_cli.recipes.report_data import choose_queries, map_embedding, retrieve
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.types import Dataset
 
@@ -24,7 +26,8 @@ def embedder(tiny: Dataset, tiny_root: Path) -> Embedder:
     chosen = config.load("tiny", family="synthetic", options={"image.height": 32, "image.width": 16})
     torch.manual_seed(0)
     network = build("resnet_small", weights=None)
-    return Embedder(network, tiny, chosen, tiny_root, Engine(torch.device("cpu"), "fp32"), SilentProgress())
+    engine = Engine(torch.device("cpu"), "fp32")
+    return Embedder(network, tiny, chosen.image, chosen.evaluation, tiny_root, engine, SilentProgress())
 
 
 def test_rankings_are_those_of_the_protocol(embedder: Embedder) -> None:
@@ -49,6 +52,16 @@ def test_rankings_are_those_of_the_protocol(embedder: Embedder) -> None:
         np.testing.assert_array_equal(one.pixels[0], embedder.pixels("query")[one.query].numpy())
         np.testing.assert_array_equal(one.pixels[1:], embedder.pixels("gallery")[one.answers].numpy())
     assert found.ranking.mAP == pytest.approx(np.nanmean(found.ranking.average_precision))
+    judged = evaluate(
+        embedder.network,
+        embedder.dataset,
+        embedder.image,
+        embedder.settings,
+        folder=embedder.folder,
+        engine=embedder.engine,
+        progress=embedder.progress,
+    )
+    np.testing.assert_array_equal(judged.plain.average_precision, found.ranking.average_precision)
 
 
 @given(
@@ -80,9 +93,7 @@ def test_random_queries_follow_the_seed() -> None:
 
 def test_without_a_gallery_nothing_is_ranked(embedder: Embedder) -> None:
     alone = Dataset("tiny", embedder.dataset.root, {"train": embedder.dataset.train}, ("a", "b", "c"))
-    own = Embedder(
-        embedder.network, alone, embedder.settings, embedder.data_root, embedder.engine, SilentProgress()
-    )
+    own = replace(embedder, dataset=alone)
     with pytest.raises(DatasetError, match="no query and no gallery images"):
         retrieve(own, per_kind=1, generator=np.random.default_rng(0))
 

@@ -169,6 +169,10 @@ def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
     quality = first["quality"]
     assert quality["refined"]["pairwise_precision"] > quality["global"]["pairwise_precision"]
     assert quality["local"]["pairwise_precision"] == 1
+    assert table.cohesion is not None
+    sizes = np.bincount(table.clusters)
+    np.testing.assert_array_equal(np.isfinite(table.cohesion), sizes[table.clusters] > 1)
+    assert 0 < np.nanmean(table.cohesion) < 1
 
 
 def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.errors import RunError
-from icsr_cli.reports.label_changes import compare_labels
+from icsr_cli.reports.label_changes import compare_labels, most_gathered, most_scattered, state_changes
 from icsr_cli.reports.label_report import (
     Sizes,
     camera_images,
@@ -24,6 +24,7 @@ from icsr_cli.reports.label_report import (
     most_mixed_clusters,
     overview,
     quality,
+    select,
 )
 from icsr_cli.runs import LabelTable
 
@@ -153,6 +154,33 @@ def test_clusters_worth_a_look():
     assert [row.cluster for row in most_discarded_clusters(TABLE)] == [0]
 
 
+def with_cohesion(values):
+    return replace(TABLE, cohesion=np.array(values, dtype=np.float32))
+
+
+def test_most_mixed_by_cameras_and_cohesion():
+    # Cluster 0: 2 cameras, cohesion 0.5; cluster 1: 2 cameras, cohesion 0.2, which is lower.
+    table = with_cohesion([0.4, 0.6, 0.4, 0.6, 0.2, 0.2, np.nan])
+    rows = most_mixed_clusters(table)
+    assert [(row.cluster, row.cohesion) for row in rows] == [(1, 0.2), (0, 0.5)]
+    assert [row.cohesion for row in largest_clusters(table)] == [0.5, 0.2]
+    assert [image.cohesion for image in cluster_images(table, 0)] == [0.4, 0.6, 0.4, 0.6]
+    assert [row.cohesion for row in largest_clusters(select(table, table.clusters == 1))] == [0.2]
+    # Under a single camera the looser cluster comes second.
+    one = replace(table, cameras=np.array([0, 0, 0, 1, 0, 0, 2]))
+    assert [row.cluster for row in most_mixed_clusters(one)] == [0, 1]
+    json.dumps(label_report(table), allow_nan=False)
+
+
+def test_clusters_without_cohesion_mix_least_where_others_have_it():
+    table = with_cohesion([np.nan] * 4 + [0.9, 0.9, np.nan])
+    assert [(row.cluster, row.cohesion) for row in most_mixed_clusters(table)] == [(1, 0.9), (0, None)]
+    # Where none is known at all, local clusters decide.
+    nothing = with_cohesion([np.nan] * 7)
+    assert most_mixed_clusters(nothing) == most_mixed_clusters(TABLE)
+    assert [row.cluster for row in most_mixed_clusters(TABLE)] == [0, 1]
+
+
 @settings(max_examples=50, deadline=None)
 @given(tables())
 def test_figures_equal_counting_by_hand(table):
@@ -260,6 +288,68 @@ def test_moves_equal_counting_by_hand(table, random):
             if clusters[row] != successor:
                 expected.append(table.paths[row])
     assert [image.path for image in compare_labels(table, after).moved] == expected
+
+
+def test_clusters_that_changed_most():
+    before = clustered([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, -1, 3])
+    after = clustered([4, 4, 4, 5, -1, 6, 6, 6, 6, 5, 6, 7])
+    first, second = most_scattered(before, after)
+    assert (first.cluster, first.images, first.main) == (0, 5, 4)
+    assert (first.stayed, first.elsewhere, first.unclustered) == (3, 1, 1)
+    assert [(image.path, image.cluster_after) for image in first.changes] == [
+        ("a", 4), ("b", 4), ("c", 4), ("d", 5), ("e", -1)
+    ]  # fmt: skip
+    assert (first.changes[4].state_before, first.changes[4].state_after) == ("kept", "noise")
+    assert (second.cluster, second.main, second.stayed, second.elsewhere) == (2, 6, 2, 1)
+    joined, mixed = most_gathered(before, after)
+    # Clusters 1 and 2 gave two images each: the lower number comes first.
+    assert (joined.cluster, joined.main, joined.stayed) == (6, 1, 2)
+    assert (joined.elsewhere, joined.unclustered) == (2, 1)
+    assert [image.path for image in joined.changes] == ["f", "g", "h", "i", "k"]
+    assert (mixed.cluster, mixed.images, mixed.main, mixed.stayed) == (5, 2, 0, 1)
+    assert most_scattered(before, after, 1) == (first,)
+
+
+def test_a_cluster_that_became_noise_has_no_successor():
+    (gone,) = most_scattered(clustered([0, 0, 1]), clustered([-1, -1, 3]))
+    assert (gone.main, gone.stayed, gone.unclustered) == (None, 0, 2)
+    assert most_gathered(clustered([0, 0, 1]), clustered([-1, -1, 3])) == ()
+    assert most_scattered(clustered([-1, -1]), clustered([-1, -1])) == ()
+    assert most_scattered(clustered([0, 0, 1]), clustered([5, 5, 2])) == ()
+
+
+@settings(max_examples=50, deadline=None)
+@given(tables(), st.randoms(use_true_random=False), st.integers(1, 6))
+def test_changed_clusters_equal_counting_by_hand(table, random, count):
+    after = clustered([random.randint(-1, 3) for _ in range(len(table))], table.paths)
+    for found, owners, others in (
+        (most_scattered(table, after, count), table.clusters, after.clusters),
+        (most_gathered(table, after, count), after.clusters, table.clusters),
+    ):
+        expected = []
+        for cluster in set(owners.tolist()) - {-1}:
+            parts = [int(other) for owner, other in zip(owners, others, strict=True) if owner == cluster]
+            sizes = Counter(part for part in parts if part != -1)
+            main = min(sizes, key=lambda part: (-sizes[part], part), default=None)
+            stayed = sizes[main] if sizes else 0
+            if len(parts) > stayed:
+                expected.append((stayed - len(parts), -len(parts), cluster, main, parts.count(-1)))
+        assert [
+            (row.stayed - row.images, -row.images, row.cluster, row.main, row.unclustered) for row in found
+        ] == sorted(expected, key=lambda row: row[:3])[:count]
+        for row in found:
+            assert row.stayed + row.elsewhere + row.unclustered == row.images == len(row.changes)
+            rows = [table.paths.index(image.path) for image in row.changes]
+            assert sorted(rows) == np.flatnonzero(owners == row.cluster).tolist()
+            order = [int(others[at]) for at in rows]
+            assert order[: row.stayed] == [row.main] * row.stayed
+            assert -1 not in order[: row.images - row.unclustered]
+
+
+def test_states_before_and_after():
+    before = table_of([(0, 0, 0, "discarded", -1), (0, 0, 1, "kept", -1), (0, 0, 1, "kept", -1)])
+    after = table_of([(0, 0, 0, "kept", -1), (0, -1, 1, "noise", -1), (0, -1, 1, "noise", -1)])
+    assert state_changes(before, after) == {("discarded", "kept"): 1, ("kept", "noise"): 2}
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from PIL import Image
 
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import rank
+from icsr_cli.reports.change_page import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
 from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, scatter, ticks
 from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
 from icsr_cli.reports.label_page import (
@@ -212,6 +213,21 @@ def test_the_label_page_shows_each_state_marked(source: LabelSource) -> None:
     assert any(EVIL in title for title in page.titles)
 
 
+def test_cohesion_is_shown_where_it_is_known(source: LabelSource) -> None:
+    labels = labels_of(identities=False)
+    plain = Page(overview_page(source, labels, None)).text
+    assert "ohesion" not in plain
+    known = np.where(labels.clusters < 0, np.nan, 0.25 + labels.clusters / 10).astype(np.float32)
+    page = Page(overview_page(source, replace(labels, cohesion=known), None))
+    page.check()
+    assert "cohesion 0.45" in page.text
+    assert "Cohesion is the mean similarity" in page.text
+    # All have three cameras, so the order is that of the cohesion alone.
+    mixed = page.text.split("Most mixed clusters")[1]
+    places = [mixed.index(value) for value in ("0.250", "0.350", "0.450", "0.550")]
+    assert places == sorted(places)
+
+
 def test_a_large_cluster_leaves_out_kept_images_and_says_how_many(source: LabelSource) -> None:
     labels = labels_of(400)
     page = Page(overview_page(source, labels, pictures_of(labels)))
@@ -244,6 +260,79 @@ def test_no_thrown_out_images_is_said(source: LabelSource) -> None:
     labels = labels_of()
     kept = replace(labels, states=np.where(labels.clusters < 0, "noise", "kept"))
     assert "No images" in Page(discarded_page(source, kept, None)).text
+
+
+EPOCHS = Epochs("tiny", "epoch 1", "epoch 3", ("labels/epoch_001.csv", "labels/epoch_003.csv"), (EVIL,))
+
+
+def moved_from(labels: LabelTable, share: float, seed: int = 0) -> LabelTable:
+    """The same images: a share of them in other clusters, all under other numbers, some states changed."""
+    random = np.random.default_rng(seed)
+    clusters = np.where(labels.clusters < 0, -1, 3 - labels.clusters)
+    moved = random.random(len(labels)) < share
+    clusters[moved] = random.integers(-1, 4, int(moved.sum()))
+    states = np.where(clusters < 0, "noise", np.where(labels.states == "noise", "kept", labels.states))
+    return replace(labels, clusters=clusters, labels=clusters, states=states.astype("<U9"))
+
+
+def test_the_page_of_changes_shows_what_moved() -> None:
+    before = labels_of(200)
+    after = moved_from(before, 0.2)
+    page = Page(change_page(EPOCHS, before, after, pictures_of(before), 10))
+    page.check()
+    assert set(page.ids) >= {"states", "clusters", "pictures"}
+    assert {f"{epoch}-{number}" for epoch in ("before", "after") for number in range(4)} <= set(page.ids)
+    for words in (
+        "From epoch 1 to epoch 3",
+        "epoch_001.csv",
+        "newly thrown out",
+        "kept → noise",
+        "stayed together, now cluster",
+        "went to cluster",
+        "now in no cluster",
+        "came from cluster",
+        "were in no cluster",
+        EVIL,
+    ):
+        assert words in page.text
+    assert len(page.images) == 8 * CLUSTER_PICTURES
+    assert page.text.count("more images are not shown") == 8
+    assert page.text.count("cam ") == len(page.images)
+
+
+def test_moved_images_come_before_those_that_stayed() -> None:
+    before = labels_of(2000)
+    page = Page(change_page(EPOCHS, before, moved_from(before, 0.4), pictures_of(before), 1))
+    page.check()
+    assert len(page.images) == 2 * CLUSTER_PICTURES
+    first = page.text.split("stayed together, now cluster")[1].split("went to cluster")[0]
+    assert first.count("cam ") == STAYED_PICTURES
+
+
+def test_where_nothing_moved_the_page_says_so() -> None:
+    labels = labels_of()
+    page = Page(change_page(EPOCHS, labels, moved_from(labels, 0), pictures_of(labels)))
+    page.check()
+    assert "Nothing moved" in page.text
+    assert "0 moved (0.0%)" in page.text
+    assert page.images == []
+
+
+def test_changes_without_pictures_or_clusters() -> None:
+    labels = labels_of()
+    page = Page(change_page(EPOCHS, labels, moved_from(labels, 0.5), None))
+    page.check()
+    assert "gone" in page.classes
+    assert page.images == []
+    none = np.full(len(labels), -1)
+    empty = replace(labels, clusters=none, labels=none, states=np.full(len(labels), "noise"))
+    page = Page(change_page(EPOCHS, labels, empty, None))
+    page.check()
+    assert "went to no cluster" in page.text
+    with pytest.raises(RunError, match="the state 'lost'"):
+        change_page(EPOCHS, labels, replace(labels, states=np.full(len(labels), "lost")), None)
+    with pytest.raises(RunError, match="no image in common"):
+        change_page(EPOCHS, labels, replace(labels, paths=("x",) * len(labels)), None)
 
 
 def test_without_pictures_the_page_names_the_images(source: LabelSource) -> None:
@@ -383,6 +472,7 @@ def test_a_browser_shows_everything_and_asks_nobody(tmp_path: Path, source: Labe
     pages = {
         "run": run_page(run_of(tmp_path), view_of(labels)),
         "labels": overview_page(source, labels, pictures_of(labels)),
+        "changes": change_page(EPOCHS, labels, moved_from(labels, 0.3), pictures_of(labels)),
     }
     questions = {
         "images": "document.images.length",

@@ -155,12 +155,33 @@ def test_labels_come_back_as_they_went(tmp_path: Path) -> None:
         np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
 
 
+def test_cohesion_has_a_column_only_where_it_is_known(tmp_path: Path) -> None:
+    split, clusters = split_of(4), np.array([0, 0, 1, -1])
+    path = tmp_path / "labels.csv"
+    write_labels(path, tabulate(split, clusters))
+    assert path.read_text().splitlines()[0].endswith("label,state")
+    assert read_labels(path).cohesion is None
+    known = np.array([0.123456, 1, np.nan, np.nan], dtype=np.float32)
+    write_labels(path, tabulate(split, clusters, cohesion=known))
+    assert [line.rsplit(",", 1)[1] for line in path.read_text().splitlines()] == [
+        "cohesion", "0.1235", "1.0000", "", "",
+    ]  # fmt: skip
+    again = read_labels(path).cohesion
+    assert again is not None
+    assert again.dtype == np.float32
+    np.testing.assert_allclose(again, known, atol=5e-5)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("path,camera\na,0\n", "lacks"),
         ("path,camera,identity,cluster,local_cluster,label,state\na,0\n", "cut off"),
         ("path,camera,identity,cluster,local_cluster,label,state\na,x,,0,0,0,kept\n", "whole number"),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state,cohesion\na,0,,0,0,0,kept,b\n",
+            "not a number",
+        ),
     ],
 )
 def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:

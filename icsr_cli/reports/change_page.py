@@ -1,0 +1,185 @@
+"""What moved between the labels of two epochs as one page, with the pictures of the images that moved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from icsr_cli.reports import label_changes as changes
+from icsr_cli.reports.galleries import STATES, Gallery, Shown, counted, grouped, shown, spread
+from icsr_cli.reports.label_changes import ClusterMoves, ImageChange, LabelChanges
+from icsr_cli.reports.label_report import require_states
+from icsr_cli.reports.page import Table, percent, render, table, table_of, write
+from icsr_cli.reports.pictures import Pictures
+from icsr_cli.runs import LabelTable
+from icsr_cli.types import NO_CLUSTER
+
+#: Pictures of a cluster, and how many of them are left to images that stayed together.
+CLUSTER_PICTURES: Final = 24
+STAYED_PICTURES: Final = 6
+
+
+@dataclass(frozen=True)
+class Epochs:
+    """What two epochs are called, and the files of their labels: for the head of the page."""
+
+    run: str
+    before: str
+    after: str
+    files: tuple[str, str]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Direction:
+    """How one list of clusters is called and told: the earlier ones, or the later ones."""
+
+    anchor: str
+    title: str
+    columns: dict[str, str]
+    epoch: str
+    groups: tuple[str, str, str]
+    part: Callable[[ImageChange], int]
+
+
+def change_page(
+    epochs: Epochs, before: LabelTable, after: LabelTable, pictures: Pictures | None, count: int = 5
+) -> str:
+    """Show what moved: figures, states, and the ``count`` earlier and later clusters that changed most.
+
+    Raises RunError when the tables have no image in common, or hold a state that nobody knows.
+    """
+    for labels in (before, after):
+        require_states(labels)
+    scattered = changes.most_scattered(before, after, count)
+    gathered = changes.most_gathered(before, after, count)
+    lists = [(_scattered(epochs), scattered), (_gathered(epochs), gathered)]
+    return render(
+        "changes.html",
+        title=f"From {epochs.before} to {epochs.after}: {epochs.run}",
+        facts={"Before": epochs.files[0], "After": epochs.files[1]},
+        notes=epochs.notes,
+        epochs=epochs,
+        tiles=_tiles(changes.compare_labels(before, after)),
+        states=_state_table(changes.state_changes(before, after), epochs),
+        lists=[
+            (way.title, way.anchor, _cluster_table(way, rows), [row.cluster for row in rows])
+            for way, rows in lists
+        ],
+        galleries=[_gallery(way, row, pictures) for way, rows in lists for row in rows],
+    )
+
+
+def _scattered(epochs: Epochs) -> _Direction:
+    return _Direction(
+        anchor="before",
+        title=f"Clusters of {epochs.before} that most images left",
+        columns=_columns("stayed together", "went to other clusters", "went to no cluster", "successor"),
+        epoch=epochs.before,
+        groups=("stayed together, now cluster {}", "went to cluster {}", "now in no cluster"),
+        part=lambda image: image.cluster_after,
+    )
+
+
+def _gathered(epochs: Epochs) -> _Direction:
+    return _Direction(
+        anchor="after",
+        title=f"Clusters of {epochs.after} that most images joined",
+        columns=_columns("were together", "came from other clusters", "came from no cluster", "origin"),
+        epoch=epochs.after,
+        groups=("were together in cluster {}", "came from cluster {}", "were in no cluster"),
+        part=lambda image: image.cluster_before,
+    )
+
+
+def _columns(stayed: str, elsewhere: str, unclustered: str, main: str) -> dict[str, str]:
+    return {
+        "images": "images",
+        "stayed": stayed,
+        "elsewhere": elsewhere,
+        "unclustered": unclustered,
+        "main": main,
+    }
+
+
+def _tiles(found: LabelChanges) -> list[tuple[str, str]]:
+    return [
+        ("images in both epochs", write(found.images)),
+        ("in a cluster in both", write(found.compared)),
+        (_share("moved", len(found.moved), found.compared), write(len(found.moved))),
+        ("agreement (NMI)", write(found.agreement)),
+        ("clusters split", write(len(found.split))),
+        ("clusters merged", write(len(found.merged))),
+        ("joined a cluster", write(found.into_cluster)),
+        ("became noise", write(found.into_noise)),
+        ("newly thrown out", write(found.now_discarded)),
+        ("let back in", write(found.no_longer_discarded)),
+    ]
+
+
+def _share(name: str, part: int, whole: int) -> str:
+    return f"{name} ({percent(part / whole)})" if whole else name
+
+
+def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
+    """Count images by state: a row for each earlier one, a column for each later one that there is."""
+    old = [state for state in STATES if any(state == pair[0] for pair in counts)]
+    new = [state for state in STATES if any(state == pair[1] for pair in counts)]
+    columns = [epochs.before, *(f"{STATES[state][1]} in {epochs.after}" for state in new)]
+    return table(columns, [[STATES[one][1], *(counts.get((one, two), 0) for two in new)] for one in old])
+
+
+def _cluster_table(way: _Direction, rows: Sequence[ClusterMoves]) -> Table:
+    """Give the table without the clusters' numbers; a column of zeros alone is left out."""
+    values = [
+        {
+            "images": row.images,
+            "stayed": row.stayed,
+            "elsewhere": row.elsewhere or None,
+            "unclustered": row.unclustered or None,
+            "main": row.main,
+        }
+        for row in rows
+    ]
+    return table_of(values, way.columns)
+
+
+def _gallery(way: _Direction, moves: ClusterMoves, pictures: Pictures | None) -> Gallery:
+    counts = {"stayed": moves.stayed, "elsewhere": moves.elsewhere, "unclustered": moves.unclustered}
+    parts = [f"{write(number)} {way.columns[name]}" for name, number in counts.items() if number]
+    chosen = _most_telling(moves)
+    groups = grouped(
+        chosen, lambda image: _heading(way, moves, way.part(image)), lambda image: _shown(image, pictures)
+    )
+    return Gallery(
+        f"{way.anchor}-{moves.cluster}",
+        f"Cluster {moves.cluster} of {way.epoch}",
+        (counted(moves.images, "image"), *parts),
+        groups,
+        moves.images - len(chosen),
+    )
+
+
+def _heading(way: _Direction, moves: ClusterMoves, part: int) -> str:
+    main, other, none = way.groups
+    if part == NO_CLUSTER:
+        return none
+    return (main if part == moves.main else other).format(part)
+
+
+def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
+    """Leave out images that stayed together first, then others, both evenly."""
+    stayed = spread(np.arange(moves.stayed), CLUSTER_PICTURES)
+    moved = np.arange(moves.stayed, moves.images)
+    moved = spread(moved, CLUSTER_PICTURES - min(len(stayed), STAYED_PICTURES))
+    stayed = spread(stayed, CLUSTER_PICTURES - len(moved))
+    return [moves.changes[place] for place in np.concatenate([stayed, moved]).tolist()]
+
+
+def _shown(image: ImageChange, pictures: Pictures | None) -> Shown:
+    before, after = (STATES[state][1] for state in (image.state_before, image.state_after))
+    said = after if before == after else f"{before} → {after}"
+    return shown(image.path, pictures, image.state_after, f"cam {image.camera}", said, image.identity)
