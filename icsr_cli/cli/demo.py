@@ -59,24 +59,21 @@ def _train_and_measure(
 ) -> tuple[dict[str, dict[str, Any]], RunFolder]:
     """Run both stages; gives the retrieval figures before, between and after, and the global run."""
     from icsr_cli.models import open_model
-    from icsr_cli.recipes.evaluation import evaluate
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
-    from icsr_cli.recipes.training import find_cam_weights, run_cam_stage, run_global_stage
+    from icsr_cli.recipes.training import (
+        find_cam_weights,
+        measure,
+        run_cam_stage,
+        run_global_stage,
+        start_from_cam,
+    )
     from icsr_cli.runs import create
 
     progress = workplace.progress
     engine = choose_engine(workplace.device, settings.precision)
 
     def score(network: Any) -> dict[str, Any]:
-        found = evaluate(
-            network.to(engine.device),
-            dataset,
-            settings.image,
-            settings.evaluation,
-            folder=workplace.data_root,
-            engine=engine,
-            progress=progress,
-        )
+        found = measure(network.to(engine.device), dataset, settings, workplace, engine)
         figures: dict[str, Any] = found.as_dict()["plain"]
         return figures
 
@@ -91,13 +88,9 @@ def _train_and_measure(
     progress.note("4/5 Training across cameras (icsr train global)")
     run = create(runs_root, dataset.name, "global")
     run.update_info(local=str(local))
-    model = settings.global_.model
-    if model.weights == "cam":
-        model = model.model_copy(update={"weights": str(find_cam_weights(local))})
-    own = settings.global_.model_copy(update={"model": model})
-    network = run_global_stage(
-        dataset, settings.model_copy(update={"global_": own}), run, workplace, local=local
-    )
+    if settings.global_.model.weights == "cam":
+        settings = start_from_cam(settings, local)
+    network = run_global_stage(dataset, settings, run, workplace, local=local)
     progress.note("5/5 Measuring on people that training never saw")
     scores["after the global stage"] = score(network)
     return scores, run

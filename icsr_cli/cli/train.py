@@ -395,7 +395,7 @@ def _stage_inputs(
     data: Dataset, stage: str, settings: Settings, runs_root: Path, local: Path | None
 ) -> tuple[dict[str, Any], Settings]:
     """Find the local labels and weights a global run starts from, before its folder is made."""
-    from icsr_cli.recipes.training import find_cam_weights, find_local
+    from icsr_cli.recipes.training import find_local, start_from_cam
 
     if stage == "cam":
         return {}, settings
@@ -408,8 +408,7 @@ def _stage_inputs(
         facts["local"] = str(source)
     if own.model.weights == "cam" and source is not None:
         facts["init"] = "cam"
-        model = own.model.model_copy(update={"weights": str(find_cam_weights(source))})
-        settings = settings.model_copy(update={"global_": own.model_copy(update={"model": model})})
+        settings = start_from_cam(settings, source)
     return facts, settings
 
 

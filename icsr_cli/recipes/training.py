@@ -16,7 +16,7 @@ from icsr_cli.models import Network
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.cam_stage import CamStage, train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
-from icsr_cli.recipes.evaluation import evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Evaluation, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import Engine, choose_engine
@@ -77,18 +77,6 @@ def run_global_stage(
         if labels is not None and (labels < 0).any():
             progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
 
-        def score(network: Network) -> float:
-            found = evaluate(
-                network,
-                dataset,
-                settings.image,
-                settings.evaluation,
-                folder=workplace.data_root,
-                engine=engine,
-                progress=progress,
-            )
-            return found.plain.mAP
-
         stage = GlobalStage(
             dataset.train,
             _training_pixels(dataset, settings, workplace.data_root, engine, progress),
@@ -98,10 +86,25 @@ def run_global_stage(
             engine,
             progress,
             check,
-            score,
+            lambda network: measure(network, dataset, settings, workplace, engine).plain.mAP,
             workplace.ranks,
         )
         return train_global_stage(stage)
+
+
+def measure(
+    network: Network, dataset: Dataset, settings: Settings, workplace: Workplace, engine: Engine
+) -> Evaluation:
+    """Rank the test people of ``dataset`` by ``network``, which is on the device of ``engine``."""
+    return evaluate(
+        network,
+        dataset,
+        settings.image,
+        settings.evaluation,
+        folder=workplace.data_root,
+        engine=engine,
+        progress=workplace.progress,
+    )
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
@@ -133,6 +136,17 @@ def find_cam_weights(local: Path) -> Path:
             "Train it with: icsr train cam --network shared; or take --init imagenet, none or a file."
         )
     return path
+
+
+def start_from_cam(settings: Settings, local: Path) -> Settings:
+    """Name the file of the shared network that ``local`` came with as the weights of the global stage.
+
+    Raises:
+        RunError: where there is no such network.
+    """
+    own = settings.global_
+    model = own.model.model_copy(update={"weights": str(find_cam_weights(local))})
+    return settings.model_copy(update={"global_": own.model_copy(update={"model": model})})
 
 
 def read_local(path: Path, dataset: Dataset) -> IntArray:
