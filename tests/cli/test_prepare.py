@@ -231,7 +231,14 @@ def test_ctrl_c(tmp_path):
     package = str(Path(datasets.__file__).parent.parent.parent)
     environment = {**os.environ, "PYTHONPATH": package}
     process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=tmp_path,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background of a shell, SIGINT is ignored, and that would be inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("data/synthetic/.*/new/bounding_box_train/*")):

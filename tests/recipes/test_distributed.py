@@ -62,19 +62,14 @@ def parts(found: dict[str, Any]) -> dict[str, torch.Tensor]:
     [("sync-bn x 2", "alone x 1"), ("sync-bn x 3", "alone x 1"), ("own-bn x 2", "as-ranks-2 x 1")],
 )
 def test_several_ranks_train_as_one(trained: dict[str, list[dict[str, Any]]], ranks: str, one: str) -> None:
-    """Loss, memories, statistics, and how far every weight has moved: within a hundredth of the largest."""
+    """Loss, memories, statistics, and the way of every weight: within a hundredth of its length."""
     [expected] = trained[one]
     for found in trained[ranks]:
         assert torch.equal(found["features"], expected["features"])
         for name, value in parts(expected).items():
-            assert value.abs().max() > 0, name
-            torch.testing.assert_close(
-                parts(found)[name].double() / value.abs().max(),
-                value.double() / value.abs().max(),
-                atol=1e-2,
-                rtol=0,
-                msg=lambda text, name=name: f"{name}: {text}",
-            )
+            length = value.double().norm()
+            assert length > 0, name
+            assert (parts(found)[name].double() - value).norm() < 0.01 * length, name
     # Among themselves the ranks agree to the bit.
     first, *others = (parts(found) for found in trained[ranks])
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
@@ -159,10 +154,10 @@ def test_every_rank_takes_whole_cameras(commands: Commands, cameras: str) -> Non
 def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
     """As with one process, to float tolerance; `torchrun` by name, as the documentation has it."""
     local = commands.folder("cam", "shared")
-    options = ("--sync-bn", "--epochs", "1", "--lr", "1e-5", "--local", str(local))
+    options = ("--sync-bn", "--set", "global.epochs=1", "--lr", "1e-5", "--local", str(local))
     run(commands.line("global", "one", *options))
-    words = commands.line("global", "two", *options)[1:]
-    done = run(torchrun(2, *words))
+    # After `--` torchrun leaves the options alone; it has some of similar names.
+    done = run(torchrun(2, "--no-python", "--", *commands.line("global", "two", *options)))
     assert done.stdout.count("Last epoch") == 1
     [one], [two] = (commands.metrics("global", name) for name in ("one", "two"))
     assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-3)
@@ -175,7 +170,7 @@ def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands, number: int, code: int) -> None:
-    options = ("--epochs", "4", "--iters", "6")
+    options = ("--set", "cam.epochs=4", "--set", "cam.iters=6")
     whole, broken = f"whole{code}", f"broken{code}"
     run(commands.line("cam", whole, *options, processes=2))
     process = subprocess.Popen(
