@@ -41,21 +41,43 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
         return f"Error: {error}" if error.exit_code < 128 else str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "Interrupted. What was there before is untouched; the same command starts again.", 130
-    if isinstance(error, MemoryError):
-        return (
-            "Error: out of memory. A smaller batch (-b) needs less; `icsr doctor` shows what is free.",
-            1,
-        )
-    if type(error).__name__ == "OutOfMemoryError":
-        return f"Error: the GPU is out of memory. Take a smaller batch (-b). Torch says: {error}", 1
+    if isinstance(error, MemoryError) or _lacks_memory(error):
+        return _memory_message(error), 1
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
-        if error.errno == errno.ENOSPC:
+        if error.errno in _FULL:
+            place = error.filename or "while writing"
             return (
-                f"Error: the disk is full ({error.filename or 'while writing'}). Free some, then --resume.",
+                f"Error: {_FULL[error.errno]} ({place}). What was there before is intact. "
+                "Make room, then the same command; a training goes on with --resume.",
                 1,
             )
         return f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
     return None, 1
+
+
+#: How memory that cannot be had is said by torch (on a CPU, on a GPU) and by the libraries below it.
+_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
+_FULL = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the quota of the disk is used up",
+    errno.EFBIG: "a file is larger than allowed here",
+}
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    if type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
+
+
+def _memory_message(error: BaseException) -> str:
+    where = "the GPU is out of memory" if "CUDA" in f"{type(error).__name__} {error}" else "out of memory"
+    reason = str(error).strip().partition("\n")[0]
+    return (
+        f"Error: {where}{f' ({reason})' if reason else ''}. Take a smaller batch (-b), half the precision on "
+        "a GPU (--precision bf16), or, where features are extracted, --set evaluation.batch_size=64: that "
+        "one may change with --resume, too. `icsr doctor` shows what is free."
+    )
 
 
 app = typer.Typer(

@@ -129,7 +129,18 @@ def cam(
     ) | _shared_options(height, width, seed, precision, sync_bn, compile_)
     folder, settings = ranks.from_leader(
         lambda: _open_run(
-            data, "cam", run, resume, name, runs_root, config, options, assignments, progress, tensorboard
+            data,
+            "cam",
+            run,
+            resume,
+            name,
+            runs_root,
+            config,
+            options,
+            assignments,
+            progress,
+            tensorboard,
+            cameras=parse_numbers(cameras, "--cameras"),
         )
     )
     chosen = ranks.from_leader(
@@ -342,6 +353,7 @@ def _open_run(
     tensorboard: bool,
     *,
     local: Path | None = None,
+    cameras: list[int] | None = None,
 ) -> tuple[RunFolder, Settings]:
     """Make the run folder of a new run, or find the one to go on with; settings come with it."""
     from icsr_cli import config as settings_files
@@ -369,8 +381,12 @@ def _open_run(
     check_clustering(settings)
     facts, settings = _stage_inputs(data, stage, settings, runs_root, local)
     folder = create(runs_root, data.name, stage, name=name)
-    folder.write_settings(settings.dump())
-    folder.update_info(**facts, **({"tensorboard": True} if tensorboard else {}))
+    if tensorboard:
+        facts["tensorboard"] = True
+    if stage == "cam":
+        facts["cameras"] = cameras
+    folder.update_info(**facts)
+    folder.write_settings(settings.dump())  # last: a run that has its settings can be gone on with
     progress.note(f"Run: {folder.path}")
     return folder, settings
 
@@ -415,7 +431,6 @@ def _stage_inputs(
 def _cameras_of(folder: RunFolder, asked: list[int] | None, resume: bool) -> list[int] | None:
     """Give the cameras of the run: those asked for, or, where it goes on, those it was started with."""
     if not resume:
-        folder.update_info(cameras=asked)
         return asked
     before: list[int] | None = folder.info().get("cameras")
     if asked is not None and asked != before:

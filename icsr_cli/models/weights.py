@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import warnings
@@ -18,6 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from icsr_cli.errors import ModelError
+from icsr_cli.files import whole_file
 from icsr_cli.models.network import Network
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
@@ -202,20 +202,14 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
     if isinstance(model, Network):
         header |= model.spec.metadata()
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(save(tensors, metadata=header))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "
             "Check that the folder exists and has room."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

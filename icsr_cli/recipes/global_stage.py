@@ -238,9 +238,10 @@ def _require_clusters(found: EpochLabels, stage: GlobalStage) -> None:
     if n_clusters == 0:
         raise TrainingError(
             f"Every one of the {len(found.labels)} images is noise: {method.method} with "
-            f"{dict(method.options)} found no cluster. The last good state is saved. Loosen the clustering "
-            "(a larger eps, a smaller min_similarity or min_samples: --set "
-            "global.clustering.options.NAME=VALUE), or start from better weights (--init)."
+            f"{dict(method.options)} found no cluster. The last good state is saved, but --resume would lead "
+            "here again: start a new run with a looser clustering (a larger eps, a smaller min_similarity or "
+            "min_samples: --set global.clustering.options.NAME=VALUE), or from better weights (--init; "
+            "RUN/last.safetensors holds those of the last finished epoch)."
         )
     if n_clusters == 1:
         stage.progress.warn(

@@ -15,6 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler, StepLR
 
 from icsr_cli.config.schema import AugmentationSettings, ModelSettings, OptimizerSettings, Settings
 from icsr_cli.errors import TrainingError, UsageError
+from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
 from icsr_cli.models import Network, build
@@ -154,7 +155,8 @@ def train_epoch(
     ``ranks.wrap`` gave; all ranks are given the same batches and random numbers, and each takes its share.
 
     Raises:
-        TrainingError: where the loss is not finite; the last epoch's checkpoint is untouched.
+        TrainingError: where the loss or the features are not finite; the last epoch's checkpoint is
+            untouched.
     """
     network.train()
     total = torch.zeros((), device=engine.device)
@@ -168,12 +170,30 @@ def train_epoch(
         task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
         check()
     mean = float(total) / max(steps, 1)
-    if not np.isfinite(mean):
-        raise TrainingError(
-            f"The loss is {mean} after {steps} steps. The state before this epoch is saved. A smaller "
-            "learning rate (--set STAGE.optimizer.lr=...) or --precision fp32 are the usual remedies."
-        )
+    if steps:
+        _require_finite(mean, network, pixels, batch, engine, steps)
     return mean
+
+
+def _require_finite(
+    loss: float, network: nn.Module, pixels: Tensor, batch: Batch, engine: Engine, steps: int
+) -> None:
+    """Raise where the loss, or what the network says after its last step, is not finite.
+
+    The last loss was computed before the last step: without a look at the network a step that broke it
+    would be saved as the last good state.
+    """
+    # What is spread over ranks or compiled shares its weights with what is inside.
+    network = getattr(network, "_orig_mod", network)
+    network = getattr(network, "module", network)
+    rows = batch[0].rows[:8]
+    features = extract(network, pixels, rows, device=engine.device, precision=engine.precision)
+    if not (np.isfinite(loss) and bool(features.isfinite().all())):
+        raise TrainingError(
+            f"The loss is {loss} after {steps} steps, and the network has come to numbers that are not "
+            "finite. The state before this epoch is saved, but --resume would lead here again: start a new "
+            "run with a smaller learning rate (--lr), or with --precision fp32."
+        )
 
 
 def gather(pixels: Tensor, rows: IntArray, engine: Engine) -> Tensor:

@@ -187,7 +187,7 @@ def _recorded(
             raise SystemExit(getattr(error, "exit_code", 130)) from None
         run.update_info(status="interrupted")
         raise
-    except (IcsrError, RuntimeError, OSError) as error:
+    except (IcsrError, RuntimeError, OSError, MemoryError) as error:
         _note_failure(run, error)
         raise
     if ranks.leads:
@@ -202,6 +202,10 @@ def _note_failure(run: RunFolder, error: Exception) -> None:
         return
 
 
+#: What a run may go on with otherwise than it began: it changes the memory needed, not what is learnt.
+MAY_CHANGE = {"evaluation.batch_size"}
+
+
 def check_same_settings(run: RunFolder, asked: dict[str, Any]) -> None:
     """Refuse to resume a run with other settings than it was started with.
 
@@ -212,7 +216,7 @@ def check_same_settings(run: RunFolder, asked: dict[str, Any]) -> None:
     before, now = dict(_flat(Settings.model_validate(run.settings()).dump())), dict(_flat(asked))
     different = [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
-        for key in sorted(before.keys() | now.keys())
+        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
         if before.get(key) != now.get(key)
     ]
     if different:

@@ -1,31 +1,22 @@
-"""Files that are there whole or not at all."""
+"""Text, JSON and other files, written whole or not at all."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from icsr_cli import files
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it is flushed to the disk and renamed.
-
-    A reader sees the old file or the new one, never a part; after a fault the old one is intact.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Give a temporary path as ``icsr_cli.files.whole_file`` does; the folder is made where there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with files.whole_file(path) as temporary:
         yield temporary
-        with temporary.open("rb+") as stream:
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -43,13 +34,3 @@ def write_with(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` make the file under a temporary name, then put it in place."""
     with whole_file(path) as temporary:
         write(temporary)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # a folder cannot be opened elsewhere
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

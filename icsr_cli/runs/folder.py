@@ -15,6 +15,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import time
@@ -127,7 +128,11 @@ class RunFolder:
         """Write tensors and plain values under ``checkpoints/name.pt``."""
         import torch
 
-        write_with(self.path / "checkpoints" / f"{name}.pt", lambda path: torch.save(dict(state), path))
+        # Through memory: torch hides the reason of a failed write, a full disk for instance.
+        buffer = io.BytesIO()
+        torch.save(dict(state), buffer)
+        path = self.path / "checkpoints" / f"{name}.pt"
+        write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
     def load_state(self, name: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +46,24 @@ def test_a_file_is_whole_or_not_there(tmp_path: Path) -> None:
         fail()
     assert path.read_text() == "first"
     assert [file.name for file in path.parent.iterdir()] == ["file.txt"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="elsewhere nobody can ask whether a process lives")
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    dead, alive = process.pid, os.getppid()
+    names = [
+        f".a.txt.{dead}.tmp",
+        f".a.txt.{alive}.tmp",
+        f".b.txt.{dead}.tmp",
+        f".a.txt.{dead}",
+        ".a.txt.x.tmp",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_text(tmp_path / "a.txt", "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["a.txt", *names[1:]])
 
 
 def test_runs_get_names_of_their_own(tmp_path: Path) -> None:
