@@ -43,6 +43,9 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
         return "Interrupted. What was there before is untouched; the same command starts again.", 130
     if isinstance(error, MemoryError) or _lacks_memory(error):
         return _memory_message(error), 1
+    if type(error).__name__ in ("InductorError", "BackendCompilerFailed"):
+        reason = str(error).strip().partition("\n")[0]
+        return f"Error: torch.compile failed ({reason}). Start a new run without --compile.", 1
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         if error.errno in _FULL:
             place = error.filename or "while writing"

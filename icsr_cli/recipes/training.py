@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import IcsrError, Interrupted, RunError, UsageError
+from icsr_cli.errors import IcsrError, Interrupted, RunError, TrainingError, UsageError
 from icsr_cli.models import Network
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.cam_stage import CamStage, train_cam_stage
@@ -186,6 +186,11 @@ def _recorded(
         if not ranks.leads:
             raise SystemExit(getattr(error, "exit_code", 130)) from None
         run.update_info(status="interrupted")
+        raise
+    except TrainingError as error:
+        if together and not ranks.leads:  # all ranks have come to the same, and one says it
+            raise SystemExit(error.exit_code) from None
+        _note_failure(run, error)
         raise
     except (IcsrError, RuntimeError, OSError, MemoryError) as error:
         _note_failure(run, error)

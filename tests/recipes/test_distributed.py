@@ -198,10 +198,13 @@ def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands, number:
     ("options", "code", "message"),
     [
         (("--set", "global.clustering.options={eps: 0.01, min_samples: 30}"), 1, "images is noise"),
+        (("--set", "global.optimizer.lr=1e30"), 1, "not finite"),
         (("--local", "/nowhere"), 1, "/nowhere"),
     ],
 )
 def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], code: int, message: str) -> None:
-    done = run(commands.line("global", f"fault{len(options[1])}", *options, processes=2), code)
+    local = [] if "--local" in options else ["--local", str(commands.folder("cam", "shared"))]
+    name = f"fault{len(options[1])}"
+    done = run(commands.line("global", name, *options, *local, processes=2), code)
     assert done.stderr.count(message) == 1
     assert "Traceback" not in done.stderr
