@@ -37,7 +37,7 @@ class World:
         ``distractors`` (identity 0000) and ``junk`` (identity -1): files on top, in the gallery folder.
         ``height``, ``width``: pixels. ``seed``: people, their passes and the noise; never the cameras.
 
-    Difficulty, as strengths (0 off, 1 as strong as in `hard`, at most 4)
+    Difficulty, as strengths (0 off, at most 4)
         ``background``: contrast of the cameras' backgrounds. ``camera_shift``: white balance, exposure
         and gamma. ``blur``, ``noise``, ``resolution`` (loss of it), ``crop_jitter``: as they say.
 
