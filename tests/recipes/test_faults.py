@@ -285,7 +285,7 @@ def test_a_disk_that_is_really_full(runs: Runs, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env=environment(),
-        timeout=300,
+        timeout=900,
         check=False,
     )
     assert [line for line in done.stdout.splitlines() if line.startswith("code")] == ["code 1", "code 0"]
@@ -348,13 +348,13 @@ def test_a_killed_worker_of_the_decoding_pool(tmp_path: Path) -> None:
     command = ["train", "cam", "-d", "mine", *options, "--network", "shared", *places]
     words = [sys.executable, "-m", "icsr_cli", *map(str, command)]
     with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as process:
-        worker, deadline = None, time.monotonic() + 120
+        worker, deadline = None, time.monotonic() + 600
         while worker is None and process.poll() is None and time.monotonic() < deadline:
             worker = child_that_decodes(process.pid)
             time.sleep(0.001)
         assert worker is not None
         os.kill(worker, signal.SIGKILL)
-        _, errors = process.communicate(timeout=120)
+        _, errors = process.communicate(timeout=600)
     assert process.returncode == 1, errors
     assert "A process that read images was killed" in errors
     assert "Traceback" not in errors
@@ -363,7 +363,7 @@ def test_a_killed_worker_of_the_decoding_pool(tmp_path: Path) -> None:
     assert not list(stores.glob("train-32x16.npy"))
     assert RunFolder(tmp_path / "runs/mine/cam/a").info()["status"] == "failed"
     again = subprocess.run(
-        [*words, "--resume"], capture_output=True, text=True, env=environment(), timeout=300, check=False
+        [*words, "--resume"], capture_output=True, text=True, env=environment(), timeout=900, check=False
     )
     assert again.returncode == 0, again.stderr
     assert len(np.load(stores / "train-32x16.npy", mmap_mode="r")) == 1100
