@@ -259,7 +259,6 @@ def _epoch(
             check=stage.check,
             ranks=stage.ranks,
         )
-    stage.ranks.align_buffers(network)
     seconds = {
         "extraction": extracted - started,
         "labels": labelled - extracted,

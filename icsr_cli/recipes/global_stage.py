@@ -191,7 +191,6 @@ def _epoch(
             check=stage.check,
             ranks=stage.ranks,
         )
-    stage.ranks.align_buffers(network)
     finished = time.perf_counter()
     seconds = {
         "extraction": extracted - started,

@@ -153,6 +153,7 @@ def train_epoch(
     ``pixels`` uint8 (n, h, w, 3), on the device or on the host. The loss of a batch is the mean over its
     parts. ``check`` is called after every step and may raise. With several ``ranks``, ``network`` is what
     ``ranks.wrap`` gave; all ranks are given the same batches and random numbers, and each takes its share.
+    After the epoch all have the running statistics of the leading rank.
 
     Raises:
         TrainingError: where the loss or the features are not finite; the last epoch's checkpoint is
@@ -170,8 +171,12 @@ def train_epoch(
         task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
         check()
     mean = float(total) / max(steps, 1)
+    # What is spread over ranks or compiled shares its weights with what is inside.
+    inside = getattr(network, "_orig_mod", network)
+    inside = getattr(inside, "module", inside)
+    ranks.align_buffers(inside)
     if steps:
-        _require_finite(mean, network, pixels, batch, engine, steps)
+        _require_finite(mean, inside, pixels, batch, engine, steps)
     return mean
 
 
@@ -183,9 +188,6 @@ def _require_finite(
     The last loss was computed before the last step: without a look at the network a step that broke it
     would be saved as the last good state.
     """
-    # What is spread over ranks or compiled shares its weights with what is inside.
-    network = getattr(network, "_orig_mod", network)
-    network = getattr(network, "module", network)
     rows = batch[0].rows[:8]
     features = extract(network, pixels, rows, device=engine.device, precision=engine.precision)
     if not (np.isfinite(loss) and bool(features.isfinite().all())):

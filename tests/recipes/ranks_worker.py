@@ -79,7 +79,6 @@ def main(mode: str, out: Path) -> None:
         check=lambda: None,
         ranks=ranks,
     )
-    ranks.align_buffers(network)
     found = {
         "loss": loss,
         "features": features,
