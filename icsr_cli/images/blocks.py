@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 
 import numpy as np
@@ -66,12 +66,17 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         return
     # Never fork: torch's threads and CUDA do not survive it.
     context = get_context("spawn")
+    others = set(active_children())
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_process) as pool:
-        futures = [pool.submit(_decode_block, job) for job in jobs]
         try:
+            futures = [pool.submit(_decode_block, job) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
+            # The pool ends the processes it knows when one dies, then waits for all. One that was being
+            # started at that moment is among these only, and would be waited for for ever.
+            for process in set(active_children()) - others:
+                process.terminate()
             raise DatasetError(
                 "A process that read images was killed, often for want of memory. What is finished is kept: "
                 "run the same command again, with fewer --workers if it happens again."
