@@ -72,7 +72,7 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
             futures = [pool.submit(_decode_block, job) for job in jobs]
             for future in as_completed(futures):
                 yield future.result()
-        except BrokenProcessPool as error:
+        except (BrokenProcessPool, ConnectionError) as error:  # the latter: while it was being started
             # The pool ends the processes it knows when one dies, then waits for all. One that was being
             # started at that moment is among these only, and would be waited for for ever.
             for process in set(active_children()) - others:
