@@ -1,16 +1,12 @@
-"""What every function of this room asks of its features, and its threads.
+"""What every function of this room asks of its features.
 
 On the CPU the room works on numpy arrays and needs no torch; elsewhere on torch tensors.
 """
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,8 +15,6 @@ from icsr_cli.types import FloatArray
 
 if TYPE_CHECKING:
     import torch
-
-T = TypeVar("T")
 
 #: Candidates beyond k that are kept until ties at the border are decided.
 SPARE = 8
@@ -107,35 +101,6 @@ def check_count(name: str, value: Any, low: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
         raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
     return int(value)
-
-
-def thread_count() -> int:
-    """Give torch's number of threads where torch is there, else OMP_NUM_THREADS, else the cores."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        return int(torch.get_num_threads())
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(asked)) if asked.isdigit() else cores
-
-
-def row_ranges(n: int, parts: int) -> Iterator[tuple[int, int]]:
-    """Cut ``range(n)`` into at most ``parts`` pieces of nearly the same length."""
-    edges = np.linspace(0, n, min(parts, n) + 1).astype(np.int64)
-    return ((int(low), int(high)) for low, high in pairwise(edges))
-
-
-def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> list[T]:
-    """Call ``work(low, high)`` for every range, on several threads; results in order.
-
-    The kernels release the GIL. (numba's own ``prange`` aborts the process when two threads of it
-    use it at once and neither OpenMP nor TBB is there; this does not.)
-    """
-    threads = thread_count()
-    if threads == 1:
-        return [work(low, high) for low, high in ranges]
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(lambda span: work(*span), ranges))
 
 
 def _rows(mask: Any) -> str:

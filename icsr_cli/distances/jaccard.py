@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
@@ -10,19 +10,18 @@ import scipy.sparse as sp
 from icsr_cli.distances.features import (
     check_count,
     check_features,
-    in_threads,
     is_tensor,
-    row_ranges,
-    thread_count,
     unit_rows,
 )
 from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
+from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import Neighbours
 
+if TYPE_CHECKING:
+    from icsr_cli.kreciprocal import Rows
+
 Backend = Literal["auto", "numba", "torch"]
-#: Rows of a sparse matrix in the making: where each row starts, its columns in order, its values.
-Rows: TypeAlias = tuple[Any, Any, Any]
 #: The next so many rows above the diagonal: entries per row, columns in any order, values.
 Part: TypeAlias = tuple[int, tuple[Any, Any, Any]]
 
@@ -87,10 +86,7 @@ def jaccard_similarity(
 
         return _mirrored(n, list(overlaps_above(vectors, ranks, half, k2)))
     x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    weights = _reciprocal_weights(x, ranks, half)
-    if k2 > 1 and n > 1:
-        weights = _expanded(ranks[:, :k2], weights)
-    return _mirrored(n, _overlaps(n, weights))
+    return _mirrored(n, _overlaps(_weights(x, ranks, half, k2)))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -109,56 +105,25 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
     return np.ascontiguousarray(indices[:, :k1], dtype=np.int32)
 
 
-def _pieces() -> int:
-    """Pieces of work: enough of them for threads to finish together."""
-    return 16 * thread_count()
-
-
-def _reciprocal_weights(x: Any, ranks: Any, half: int) -> Rows:
+def _weights(x: Any, ranks: Any, half: int, k2: int) -> Rows:
     from icsr_cli.distances import jaccard_kernels as kernels
+    from icsr_cli.kreciprocal import expanded, reciprocal_sets
 
-    n = len(ranks)
-    full_sets = np.empty(ranks.shape, dtype=np.bool_)
-    half_sets = np.empty((n, half), dtype=np.bool_)
-
-    def mark(low: int, high: int) -> None:
-        kernels.mark_reciprocal(ranks, full_sets, low, high)
-        kernels.mark_reciprocal(ranks[:, :half], half_sets, low, high)
-
-    in_threads(mark, row_ranges(n, _pieces()))
-    parts = in_threads(
-        lambda low, high: kernels.weigh(x, ranks, full_sets, half_sets, low, high), row_ranges(n, _pieces())
+    starts, members = reciprocal_sets(ranks, half)
+    weights = np.empty(members.size, dtype=np.float32)
+    in_threads(
+        lambda low, high: kernels.softmax(x, starts, members, weights, low, high), row_ranges(len(ranks))
     )
-    return _joined(parts)
+    return expanded(ranks[:, :k2], (starts, members, weights))
 
 
-def _expanded(ranks: Any, weights: Rows) -> Rows:
-    from icsr_cli.distances import jaccard_kernels as kernels
+def _overlaps(rows: Rows) -> list[Part]:
+    """Give the similarities above the diagonal."""
+    from icsr_cli.kreciprocal import inverted, overlap
 
-    ranks = np.ascontiguousarray(ranks)
-    return _joined(
-        in_threads(
-            lambda low, high: kernels.average(ranks, *weights, low, high), row_ranges(len(ranks), _pieces())
-        )
-    )
-
-
-def _joined(parts: list[tuple[Any, Any, Any]]) -> Rows:
-    counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return np.concatenate(([0], np.cumsum(counts))), columns, values
-
-
-def _overlaps(n: int, weights: Rows) -> list[Part]:
-    """Give the similarities above the diagonal: the minima are summed over an inverted index."""
-    from icsr_cli.distances import jaccard_kernels as kernels
-
-    starts, columns, values = weights
-    heads, rows, shares, places = kernels.invert(n, starts, columns, values)
-    ranges = list(row_ranges(n, _pieces()))
-    parts = in_threads(
-        lambda low, high: kernels.overlap(starts, columns, values, heads, rows, shares, places, low, high),
-        ranges,
-    )
+    by_column = inverted(rows)
+    ranges = list(row_ranges(len(rows[0]) - 1))
+    parts = in_threads(lambda low, high: overlap(rows, by_column, low, high), ranges)
     return [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
 
 

@@ -12,14 +12,12 @@ from icsr_cli.distances.features import (
     SPARE,
     check_count,
     check_features,
-    in_threads,
     is_tensor,
-    row_ranges,
     squared_lengths,
-    thread_count,
     unit_rows,
 )
 from icsr_cli.errors import InputError
+from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Neighbours
 
 Metric = Literal["l2", "cosine"]
@@ -124,10 +122,7 @@ def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
     kernels.seed_with_self(best, rows)
     _merge_tiles(x, squares, best, rows)
     tolerance = np.float32(NEAR_TIE * float(squares.max()))
-    in_threads(
-        lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high),
-        row_ranges(n, 4 * thread_count()),
-    )
+    in_threads(lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high), row_ranges(n))
     return rows[:, :k].astype(np.int64), np.ascontiguousarray(best[:, :k])
 
 

@@ -8,7 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from icsr_cli.distances.features import SPARE, row_ranges
+from icsr_cli.distances.features import SPARE
+from icsr_cli.threads import row_ranges
 
 
 def search_devices(

@@ -13,12 +13,13 @@ import numba
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.sparse import csr_array
 
 from icsr_cli.errors import InputError
+from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.metrics.threads import as_many_as_torch
-from icsr_cli.types import FloatArray, IntArray
+from icsr_cli.threads import in_threads, row_ranges
+from icsr_cli.types import FloatArray
 
 # Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
 _BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
@@ -26,7 +27,6 @@ _BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
 _PART: Final = 512
 
 
-@as_many_as_torch()
 def rerank(
     query: Any,
     gallery: Any,
@@ -55,19 +55,15 @@ def rerank(
     n_queries = len(parts[0])
     features = torch.cat(parts)
     nearest, farthest, distances = _nearest(features, n_queries, max(k1 + 1, k2))
-    starts, members = _reciprocal_sets(nearest, k1)
-    weights = _set_weights(features.cpu().numpy(), farthest, starts, members)
-    encoding = csr_array((weights, members, starts), shape=(len(nearest), len(nearest)))
-    encoding = _expand(encoding, nearest[:, :k2])
-    columns = encoding[n_queries:].tocsc()
-    rows = encoding[:n_queries]
-    _blend(
-        distances,
-        farthest[:n_queries],
-        (rows.indptr, rows.indices, rows.data),
-        (columns.indptr, columns.indices, columns.data),
-        np.float32(lambda_value),
-    )
+    sets = reciprocal_sets(nearest[:, : k1 + 1], round(k1 / 2) + 1)
+    rows = expanded(nearest[:, :k2], (*sets, _set_weights(features.cpu().numpy(), farthest, sets)))
+    by_column = inverted(rows)
+
+    def blend(low: int, high: int) -> None:
+        overlaps = overlap(rows, by_column, low, high)
+        _blend(distances, farthest, overlaps, np.float32(lambda_value), low, high)
+
+    in_threads(blend, row_ranges(n_queries))
     return torch.from_numpy(distances).to(query.device) if isinstance(query, torch.Tensor) else distances
 
 
@@ -83,6 +79,7 @@ def _check_settings(k1: int, k2: int, lambda_value: float) -> None:
         )
 
 
+@as_many_as_torch()
 def _nearest(
     features: torch.Tensor, n_queries: int, k: int
 ) -> tuple[npt.NDArray[np.int32], FloatArray, FloatArray]:
@@ -165,76 +162,21 @@ def _insert(
     return distances[-1]
 
 
-def _reciprocal_sets(nearest: npt.NDArray[np.int32], k1: int) -> tuple[IntArray, npt.NDArray[np.int32]]:
-    """Give the expanded k-reciprocal set of each image as rows of a sparse matrix: starts and members.
-
-    Members are in rising order within a row. Half sets have round-half-even(k1 / 2) + 1 columns.
-    """
-    cores, core_sizes = _mutual_sets(np.ascontiguousarray(nearest[:, : k1 + 1]))
-    halves, half_sizes = _mutual_sets(np.ascontiguousarray(nearest[:, : round(k1 / 2) + 1]))
-    space, sizes = _expanded_sets(cores, core_sizes, halves, half_sizes)
-    starts = np.concatenate([[0], np.cumsum(sizes)])
-    return starts, space[np.arange(space.shape[1]) < sizes[:, None]]
+def _set_weights(features: FloatArray, farthest: FloatArray, sets: Any) -> FloatArray:
+    weights = np.empty(len(sets[1]), dtype=np.float32)
+    in_threads(
+        lambda low, high: _weigh(features, farthest, sets, weights, low, high), row_ranges(len(farthest))
+    )
+    return weights
 
 
-@numba.njit(parallel=True, cache=True)
-def _mutual_sets(
-    nearest: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int32], IntArray]:  # pragma: no cover - compiled
-    """Give each image's neighbours that have it among their own (equation 3), at the front of a row."""
-    n_images, columns = nearest.shape
-    found = np.empty((n_images, columns), dtype=np.int32)
-    sizes = np.zeros(n_images, dtype=np.int64)
-    for image in numba.prange(n_images):
-        size = 0
-        for other in nearest[image]:
-            for back in nearest[other]:
-                if back == image:
-                    found[image, size] = other
-                    size += 1
-                    break
-        sizes[image] = size
-    return found, sizes
-
-
-@numba.njit(parallel=True, cache=True)
-def _expanded_sets(
-    cores: npt.NDArray[np.int32],
-    core_sizes: IntArray,
-    halves: npt.NDArray[np.int32],
-    half_sizes: IntArray,
-) -> tuple[npt.NDArray[np.int32], IntArray]:  # pragma: no cover - compiled
-    """Join to each core the half sets of its members that overlap it by more than 2/3 (equation 4)."""
-    n_images, columns = cores.shape
-    found = np.empty((n_images, columns * (halves.shape[1] + 1)), dtype=np.int32)
-    sizes = np.zeros(n_images, dtype=np.int64)
-    for image in numba.prange(n_images):
-        core = cores[image, : core_sizes[image]]
-        size = len(core)
-        found[image, :size] = core
-        for candidate in core:
-            half = halves[candidate, : half_sizes[candidate]]
-            shared = 0
-            for member in half:
-                for known in core:
-                    shared += member == known
-            # In whole numbers: shared > 2/3 of the half set, without rounding.
-            if 3 * shared > 2 * len(half):
-                found[image, size : size + len(half)] = half
-                size += len(half)
-        members = np.unique(found[image, :size])
-        sizes[image] = len(members)
-        found[image, : len(members)] = members
-    return found, sizes
-
-
-@numba.njit(parallel=True, cache=True, fastmath=True)
-def _set_weights(
-    features: FloatArray, farthest: FloatArray, starts: IntArray, members: npt.NDArray[np.int32]
-) -> FloatArray:  # pragma: no cover - compiled
-    """Give exp(-original distance) of each member, summing to 1 over a set (equation 7)."""
-    weights = np.empty(len(members), dtype=np.float32)
-    for image in numba.prange(len(farthest)):
+@numba.njit(cache=True, nogil=True, fastmath=True)
+def _weigh(
+    features: FloatArray, farthest: FloatArray, sets: Any, weights: FloatArray, low: int, high: int
+) -> None:  # pragma: no cover - compiled
+    """Write exp(-original distance) of each member, summing to 1 over a set (equation 7)."""
+    starts, members = sets
+    for image in range(low, high):
         total = np.float32(0)
         for place in range(starts[image], starts[image + 1]):
             squared = np.float32(0)
@@ -245,7 +187,6 @@ def _set_weights(
             total += weights[place]
         for place in range(starts[image], starts[image + 1]):
             weights[place] /= total
-    return weights
 
 
 @numba.njit(cache=True)
@@ -255,39 +196,24 @@ def _original(squared: np.float32, farthest: np.float32) -> np.float32:  # pragm
     return share * share
 
 
-def _expand(encoding: Any, nearest: npt.NDArray[np.int32]) -> Any:
-    """Give the mean of the rows of each image's nearest (equation 11); a sparse matrix."""
-    n_images, k2 = nearest.shape
-    if k2 == 1:
-        return encoding
-    shares = np.full(nearest.size, 1 / k2, dtype=np.float32)
-    starts = np.arange(0, nearest.size + 1, k2)
-    return csr_array((shares, nearest.ravel(), starts), shape=(n_images, n_images)) @ encoding
-
-
-@numba.njit(parallel=True, cache=True)
+@numba.njit(cache=True, nogil=True)
 def _blend(
-    distances: FloatArray,
-    farthest: FloatArray,
-    rows: tuple[Any, Any, Any],
-    columns: tuple[Any, Any, Any],
-    lambda_value: np.float32,
+    distances: FloatArray, farthest: FloatArray, overlaps: Any, lambda_value: np.float32, low: int, high: int
 ) -> None:  # pragma: no cover - compiled
-    """Turn squared distances into re-ranked ones, in place (equations 10 and 12).
+    """Turn squared distances of the queries [low, high) into re-ranked ones, in place (equation 12).
 
-    ``rows``: the queries' encoding by row, ``columns``: the gallery's by column (starts, indices, weights).
-    Only pairs that share a member are visited; the others are at Jaccard distance 1.
+    ``overlaps``: entries per query, other images in the order of all, 1 - Jaccard distance. Pairs that are
+    not among them are at Jaccard distance 1.
     """
-    row_starts, row_members, row_weights = rows
-    column_starts, column_images, column_weights = columns
+    counts, others, similarities = overlaps
     one = np.float32(1)
-    for query in numba.prange(len(distances)):
-        shared = np.zeros(distances.shape[1], dtype=np.float32)
-        for place in range(row_starts[query], row_starts[query + 1]):
-            member, weight = row_members[place], row_weights[place]
-            for entry in range(column_starts[member], column_starts[member + 1]):
-                shared[column_images[entry]] += min(weight, column_weights[entry])
-        for image in range(distances.shape[1]):
-            jaccard = one - shared[image] / (np.float32(2) - shared[image])
-            original = _original(distances[query, image], farthest[query])
-            distances[query, image] = jaccard * (one - lambda_value) + original * lambda_value
+    n_queries = len(distances)
+    entry = 0
+    for query in range(low, high):
+        row = distances[query]
+        for image in range(len(row)):
+            row[image] = (one - lambda_value) + _original(row[image], farthest[query]) * lambda_value
+        for _ in range(counts[query - low]):
+            if others[entry] >= n_queries:
+                row[others[entry] - n_queries] -= similarities[entry] * (one - lambda_value)
+            entry += 1

@@ -1,0 +1,48 @@
+"""Compiled loops on several threads.
+
+A kernel that releases the GIL works on rows ``[low, high)``, and Python's own threads share the rows.
+(numba's own ``prange`` sets the number of threads of the whole process, and aborts it when two threads use
+it at once and neither OpenMP nor TBB is there.)
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def thread_count() -> int:
+    """Give torch's number of threads where torch is there, else OMP_NUM_THREADS, else the cores."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        return int(torch.get_num_threads())
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, int(asked)) if asked.isdigit() else cores
+
+
+def row_ranges(n: int, parts: int | None = None) -> Iterator[tuple[int, int]]:
+    """Cut ``range(n)`` into at most ``parts`` pieces of nearly the same length.
+
+    Default: so many that the threads finish together.
+    """
+    parts = 16 * thread_count() if parts is None else parts
+    edges = np.linspace(0, n, min(parts, n) + 1).astype(np.int64)
+    return ((int(low), int(high)) for low, high in pairwise(edges))
+
+
+def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> list[T]:
+    """Call ``work(low, high)`` for every range, on several threads; results in order."""
+    threads = thread_count()
+    if threads == 1:
+        return [work(low, high) for low, high in ranges]
+    with ThreadPoolExecutor(max_workers=threads) as pool:
+        return list(pool.map(lambda span: work(*span), ranges))
