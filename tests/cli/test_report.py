@@ -62,7 +62,7 @@ def test_a_report_of_the_newest_run(root: Path, tiny_root: Path) -> None:
     assert f"{100 * measured['mAP']:.1f}%" in page.text
     for words in ("finished", "Silhouette", "refined", "dbscan", "extraction", "scikit-learn"):
         assert words in page.text
-    assert not list(file.parent.glob(".*"))
+    assert not list(file.parent.glob(".*.tmp"))
 
 
 def test_a_report_of_a_cam_run(root: Path, tiny_root: Path, tmp_path: Path) -> None:
