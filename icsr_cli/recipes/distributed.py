@@ -3,7 +3,7 @@
 Every rank walks through the same recipe in the same order; what differs is which images it looks at. All
 that must be equal (labels, loss, memory, weights) either comes from the leading rank, rank 0, or is
 computed everywhere from the same numbers. The leading rank alone writes the run folder, which lies on a
-disk that all ranks read.
+disk that all ranks read; only where every rank trains cameras of its own does it write what comes of them.
 """
 
 from __future__ import annotations
