@@ -155,25 +155,38 @@ def join(devices: Sequence[str] = ()) -> tuple[Ranks, str | None]:
     there is one, else the CPU. Gives the ranks and the device of this one (None: not for us to say).
 
     Raises:
-        UsageError: where there are more ranks than devices.
+        UsageError: where there is no such device, or there are more ranks than devices.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return ALONE, devices[0] if devices else None
-    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
-    on_gpus = torch.cuda.is_available() and not any(device.startswith("cpu") for device in devices)
-    available = list(devices) or [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cpu"]
-    if on_gpus and local_rank >= len(available):
-        raise UsageError(
-            f"Local rank {local_rank} has no GPU: this machine offers {', '.join(available)}. Start as many "
-            "processes as it has GPUs (torchrun --nproc-per-node)."
-        )
-    device = available[local_rank] if on_gpus else "cpu"
-    if on_gpus:
+    device = device_of(int(os.environ.get("LOCAL_RANK", "0")), devices, torch.cuda.device_count())
+    on_gpu = device != "cpu"
+    if on_gpu:
         torch.cuda.set_device(device)
     # Objects and signals go between the CPUs, features and gradients between the GPUs.
-    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpus else "gloo", timeout=_TIMEOUT)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=_TIMEOUT)
     return Ranks(dist.get_rank(), size), device
+
+
+def device_of(local_rank: int, devices: Sequence[str], n_gpus: int) -> str:
+    """Choose the device of a local rank among ``devices``: GPUs, ``cuda`` (all), ``cpu``, or none named.
+
+    Raises:
+        UsageError: where there is none for it.
+    """
+    gpus = [f"cuda:{number}" for number in range(n_gpus)]
+    named = [] if list(devices) == ["cuda"] else list(devices)
+    if named == ["cpu"] or not (devices or gpus):
+        return "cpu"
+    available = [device for device in named or gpus if device in gpus]
+    if local_rank >= len(available):
+        raise UsageError(
+            f"The process of local rank {local_rank} has no GPU: of {', '.join(devices) or 'all'}, this "
+            f"machine has {', '.join(available) or 'none'}. Start as many processes as it has GPUs (torchrun "
+            "--nproc-per-node), or take --device cpu."
+        )
+    return available[local_rank]
 
 
 def launch(processes: int, arguments: Sequence[str]) -> int:

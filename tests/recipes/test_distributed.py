@@ -16,7 +16,8 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import TINY
 
-from icsr_cli.recipes.distributed import ALONE, Ranks
+from icsr_cli.errors import UsageError
+from icsr_cli.recipes.distributed import ALONE, Ranks, device_of
 
 WORKER = Path(__file__).parent / "ranks_worker.py"
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
@@ -96,6 +97,16 @@ def test_the_largest_jobs_go_first_and_none_is_forgotten() -> None:
     assert mine == [[2, 4], [0, 3, 1]]
     assert [Ranks(rank, 3).take_largest_first([2.0]) for rank in range(3)] == [[0], [], []]
     assert ALONE.take_largest_first(costs) == [2, 0, 3, 4, 1]
+
+
+def test_every_local_rank_has_a_device_of_its_own() -> None:
+    assert [device_of(rank, [], 2) for rank in range(2)] == ["cuda:0", "cuda:1"]
+    assert [device_of(rank, ["cuda"], 2) for rank in range(2)] == ["cuda:0", "cuda:1"]
+    assert [device_of(rank, ["cuda:3", "cuda:1"], 4) for rank in range(2)] == ["cuda:3", "cuda:1"]
+    assert device_of(1, [], 0) == device_of(1, ["cpu"], 2) == "cpu"
+    for local_rank, devices, n_gpus in ((2, [], 2), (0, ["cuda"], 0), (1, ["cuda:0"], 2), (0, ["cuda:7"], 2)):
+        with pytest.raises(UsageError, match=f"local rank {local_rank} has no GPU"):
+            device_of(local_rank, devices, n_gpus)
 
 
 class Commands:
