@@ -192,7 +192,9 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 
     if not rows:
         return
-    shown = _without(rows, "nodes", "local_clusters", *_unknown(rows, "cohesion", "identities", "purity"))
+    # What is kept is what is not thrown out; with it the table would not fit 80 columns.
+    hidden = ["nodes", "kept", "local_clusters", *_unknown(rows, "cohesion", "identities", "purity")]
+    shown = _without(rows, *hidden)
     print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
 
 
