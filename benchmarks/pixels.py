@@ -23,9 +23,10 @@ from icsr_cli import datasets
 from icsr_cli.datasets import index
 from icsr_cli.datasets.layout import FolderLayout, Reading
 from icsr_cli.datasets.published import market1501
-from icsr_cli.images.blocks import Job, usable_cpus, work
+from icsr_cli.images.blocks import Job, work
 from icsr_cli.images.store import BLOCK, open_pixels
 from icsr_cli.synthesis import World, render
+from icsr_cli.threads import usable_cpus
 from icsr_cli.types import Dataset, Split
 
 T = TypeVar("T")

@@ -43,10 +43,10 @@ import torch
 from torch import nn
 
 from icsr_cli import config, datasets
-from icsr_cli.images.blocks import usable_cpus
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes import global_stage, steps
 from icsr_cli.recipes.evaluation import load_pixels
+from icsr_cli.threads import usable_cpus
 
 #: Blocks in the order of the table; data handling is what is called pixels.
 PARTS = (

@@ -19,14 +19,20 @@ import numpy as np
 T = TypeVar("T")
 
 
+def usable_cpus() -> int:
+    """Count the CPUs this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def thread_count() -> int:
     """Give torch's number of threads where torch is there, else OMP_NUM_THREADS, else the cores."""
     torch = sys.modules.get("torch")
     if torch is not None:
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, int(asked)) if asked.isdigit() else cores
+    return max(1, int(asked)) if asked.isdigit() else usable_cpus()
 
 
 def row_ranges(n: int, parts: int | None = None) -> Iterator[tuple[int, int]]:

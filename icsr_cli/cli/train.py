@@ -143,10 +143,7 @@ def cam(
             cameras=parse_numbers(cameras, "--cameras"),
         )
     )
-    chosen = ranks.from_leader(
-        lambda: _cameras_of(folder, parse_numbers(cameras, "--cameras"), resume),
-    )
-    table = run_cam_stage(data, settings, folder, place, cameras=chosen)
+    table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
     leave()
     if ranks.leads:
         _show_local_labels(folder, table, as_json)
@@ -369,7 +366,7 @@ def _open_run(
                 f"{folder.path} is a {folder.stage} run of {folder.dataset}, not "
                 f"a {stage} run of {data.name}."
             )
-        _check_same_inputs(folder, runs_root, local, options)
+        _check_same_inputs(folder, runs_root, local, cameras, options)
         base = config or folder.path / "settings.yaml"
         settings = settings_files.load(data.name, config=base, options=options, assignments=assignments or ())
         check_same_settings(folder, settings.dump())
@@ -392,9 +389,13 @@ def _open_run(
 
 
 def _check_same_inputs(
-    folder: RunFolder, runs_root: Path, local: Path | None, options: dict[str, Any]
+    folder: RunFolder,
+    runs_root: Path,
+    local: Path | None,
+    cameras: list[int] | None,
+    options: dict[str, Any],
 ) -> None:
-    """Hold what is not among the settings against the run: its local labels, and where --init cam led."""
+    """Hold what is not among the settings against the run: local labels, cameras, where --init cam led."""
     from icsr_cli.recipes.training import find_local
 
     before = folder.info()
@@ -402,6 +403,12 @@ def _check_same_inputs(
         raise UsageError(
             f"The run {folder.path} was started with the local labels {before.get('local')}, not with "
             f"those of {local}. Leave --local out, or start a new run without --resume."
+        )
+    if cameras is not None and cameras != before.get("cameras"):
+        raise UsageError(
+            f"The run {folder.path} was started with the cameras "
+            f"{before.get('cameras') or 'of the whole data set'}, not with {cameras}. Leave --cameras out, "
+            "or start a new run without --resume."
         )
     if options.get("global.model.weights") == "cam" and before.get("init") == "cam":
         del options["global.model.weights"]  # the settings hold the file that was found then
@@ -426,19 +433,6 @@ def _stage_inputs(
         facts["init"] = "cam"
         settings = start_from_cam(settings, source)
     return facts, settings
-
-
-def _cameras_of(folder: RunFolder, asked: list[int] | None, resume: bool) -> list[int] | None:
-    """Give the cameras of the run: those asked for, or, where it goes on, those it was started with."""
-    if not resume:
-        return asked
-    before: list[int] | None = folder.info().get("cameras")
-    if asked is not None and asked != before:
-        raise UsageError(
-            f"The run {folder.path} was started with the cameras {before or 'of the whole data set'}, not "
-            f"with {asked}. Leave --cameras out, or start a new run without --resume."
-        )
-    return before
 
 
 def _local_of(folder: RunFolder) -> Path | None:

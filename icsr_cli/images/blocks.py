@@ -23,13 +23,6 @@ from icsr_cli.images.decode import decode_resized
 _WORTH_PROCESSES = 1024
 
 
-def usable_cpus() -> int:
-    """Count the CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @dataclass(frozen=True)
 class Job:
     """One block to decode: the images at ``paths``, the first of which is row ``start`` of the split.

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.images.blocks import Job, Result, usable_cpus, work
+from icsr_cli.images.blocks import Job, Result, work
 from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.threads import usable_cpus
 from icsr_cli.types import Split
 
 #: Images per block: the unit of parallel work, of the log, and of the checksums.

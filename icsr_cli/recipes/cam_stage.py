@@ -107,7 +107,7 @@ def train_cam_stage(stage: CamStage, cameras: Sequence[int] | None = None) -> La
     chosen = sorted(set(stage.split.cameras.tolist())) if cameras is None else sorted(set(cameras))
     found = [_unlabelled(stage.split, camera) for camera in chosen]
     for labels in found:
-        if len(labels.rows) < FEWEST_IMAGES:
+        if len(labels.rows) < FEWEST_IMAGES and stage.ranks.leads:
             stage.progress.warn(
                 f"Camera {labels.camera} has {len(labels.rows)} image(s), too few to cluster: they get no "
                 "local label, and the refinement leaves them alone."

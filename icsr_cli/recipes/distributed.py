@@ -25,10 +25,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from icsr_cli.errors import IcsrError, UsageError
 from icsr_cli.features import extract
-from icsr_cli.images.blocks import usable_cpus
 from icsr_cli.models.batch_norm import synchronise_batch_norm
 from icsr_cli.progress import Task
 from icsr_cli.recipes.interruption import Interruption
+from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray
 
 if TYPE_CHECKING:

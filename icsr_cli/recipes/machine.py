@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from icsr_cli.recipes.installation import State
+from icsr_cli.threads import usable_cpus
 
 #: Pixels of MSMT17 at 256 x 128 are 12 GB; its archive and what is unpacked come on top.
 _LITTLE_DISK: Final = 20e9
@@ -127,7 +128,7 @@ def _processor() -> str:
 
 def _usable_cpus() -> int:
     """Count the CPUs this process may run on, or fewer where a container has a share of them."""
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cpus = usable_cpus()
     quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
     if quota.isdigit() and period.isdigit() and int(period):
         cpus = min(cpus, max(1, int(quota) // int(period)))

@@ -76,7 +76,6 @@ def run_global_stage(
     with _recorded(run, settings, workplace, together=True) as (engine, progress, check):
         if labels is not None and (labels < 0).any():
             progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
-
         stage = GlobalStage(
             dataset.train,
             _training_pixels(dataset, settings, workplace.data_root, engine, progress),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import tempfile
 import time
@@ -26,6 +25,7 @@ from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
 from icsr_cli.synthesis.lens import Optics, optics
 from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
 from icsr_cli.synthesis.world import World
+from icsr_cli.threads import usable_cpus
 
 #: The file beside the folders that says which world they show.
 WORLD_FILE: Final = "world.json"
@@ -144,8 +144,7 @@ def _put_in_place(folder: Path, target: Path, old: Path) -> None:
 
 
 def _worthwhile_workers(world: World, content: Plan) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(cores, len(content) * world.height * world.width // _PIXELS_PER_WORKER))
+    return max(1, min(usable_cpus(), len(content) * world.height * world.width // _PIXELS_PER_WORKER))
 
 
 def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:

@@ -30,10 +30,10 @@ from typer.testing import CliRunner, Result
 
 import icsr_cli
 from icsr_cli.cli.main import app
-from icsr_cli.images.blocks import usable_cpus
 from icsr_cli.models import Network
 from icsr_cli.recipes import global_stage
 from icsr_cli.runs import RunFolder
+from icsr_cli.threads import usable_cpus
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 STAGES = ("cam", "global")
