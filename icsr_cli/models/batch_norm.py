@@ -57,7 +57,7 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         """Normalise (b, c, ...)."""
         if not self.training:
             return super().forward(input)
-        values = input.float()
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         count = _total(values.new_tensor([values.numel() / values.shape[1]]))

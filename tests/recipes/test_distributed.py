@@ -63,14 +63,17 @@ def parts(found: dict[str, Any]) -> dict[str, torch.Tensor]:
     [("sync-bn x 2", "alone x 1"), ("sync-bn x 3", "alone x 1"), ("own-bn x 2", "as-ranks-2 x 1")],
 )
 def test_several_ranks_train_as_one(trained: dict[str, list[dict[str, Any]]], ranks: str, one: str) -> None:
-    """Loss, memories, statistics, and the way of every weight: within a hundredth of its length."""
+    """Loss, memories, statistics, and the way of every weight, trained in float64.
+
+    Features and memories are float32, rounded to 6e-8; that is what the bound leaves room for.
+    """
     [expected] = trained[one]
     for found in trained[ranks]:
         assert torch.equal(found["features"], expected["features"])
         for name, value in parts(expected).items():
             length = value.double().norm()
             assert length > 0, name
-            assert (parts(found)[name].double() - value).norm() < 0.01 * length, name
+            assert (parts(found)[name].double() - value).norm() < 1e-4 * length, name
     # Among themselves the ranks agree to the bit.
     first, *others = (parts(found) for found in trained[ranks])
     assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
@@ -208,7 +211,7 @@ def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands, number:
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (("--set", "global.clustering.options={eps: 0.01, min_samples: 30}"), 1, "images is noise"),
+        (("--set", "global.clusterer={eps: 0.01, min_samples: 30}"), 1, "images is noise"),
         (("--set", "global.optimizer.lr=1e30"), 1, "not finite"),
         (("--local", "/nowhere"), 1, "/nowhere"),
     ],
