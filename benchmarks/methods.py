@@ -156,9 +156,9 @@ def untrained(world: World) -> Any:
 def supervised(world: World) -> Any:
     """Train the same network with a memory of the true identities, for as many steps."""
     import torch
+    from icsr_cli.images.sampler import identity_batches
 
     from icsr_cli.features import extract
-    from icsr_cli.images.sampler import identity_batches
     from icsr_cli.progress import SilentTask
     from icsr_cli.recipes import steps
     from icsr_cli.recipes.evaluation import load_pixels

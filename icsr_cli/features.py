@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
-from icsr_cli.progress import SilentTask, Task
+from icsr_cli.progress import SilentTask, Task, Watch, unwatched
 
 PRECISIONS = ("fp32", "bf16")
 _MEAN = (0.485, 0.456, 0.406)
@@ -28,6 +28,7 @@ def extract(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     task: Task | None = None,
+    watch: Watch = unwatched,
 ) -> Tensor:
     """Embed images: float32 (n, d) on ``device``, in the order of ``rows``.
 
@@ -40,6 +41,7 @@ def extract(
         device: where to compute.
         precision: ``fp32``, or ``bf16`` for autocast on a GPU (on a CPU it is fp32 all the same).
         task: told of every image that is done.
+        watch: times ``pixels, extraction`` and ``network, extraction``.
 
     Raises:
         InputError: shapes, types, rows or numbers do not fit.
@@ -59,7 +61,10 @@ def extract(
     ):
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
-            found = model(_normalise(_take(pixels, part, device), scale, shift))
+            with watch("pixels, extraction"):
+                images = _normalise(_take(pixels, part, device), scale, shift)
+            with watch("network, extraction"):
+                found = model(images)
             if features is None:
                 with torch.inference_mode(False):  # an ordinary tensor, which training may use
                     features = torch.empty((len(rows), found.shape[1]), device=device)

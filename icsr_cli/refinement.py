@@ -6,15 +6,23 @@ ICIP 2023 (arXiv 2304.12634).
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from icsr_cli.checks import as_numpy, whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours, Refinement
+from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance
 
 NodeRule = Literal["highest", "last-above-mean"]
 ThrownOut = Literal["discard", "split"]
+
+
+class Refined(NamedTuple):
+    """``labels`` int64 (n,) after the refinement; ``discarded`` bool (n,): the images thrown out."""
+
+    labels: IntArray
+    discarded: BoolArray
 
 
 def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
@@ -34,7 +42,7 @@ def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
         InputError: indices and distances of other shapes, distances that are not finite.
 
     """
-    indices, distances = (_as_numpy(part) for part in (neighbours.indices, neighbours.distances))
+    indices, distances = (as_numpy(part) for part in (neighbours.indices, neighbours.distances))
     if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
         raise InputError(
             "neighbours must hold indices and distances of one shape (n, k), "
@@ -70,12 +78,12 @@ def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> I
         InputError: what came is not as said above.
 
     """
-    scores = _as_numpy(scores)
+    scores = as_numpy(scores)
     if scores.ndim != 1 or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
         raise InputError(
             f"scores must be finite numbers of shape (n,), got shape {scores.shape}, dtype {scores.dtype}."
         )
-    labels = _whole_numbers("labels", labels, len(scores))
+    labels = whole_numbers("labels", labels, len(scores))
     if rule == "highest":
         order = np.lexsort((-scores, labels))
     elif rule == "last-above-mean":
@@ -90,7 +98,7 @@ def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> I
 
 def refine(
     labels: Any, local_labels: Any, cameras: Any, nodes: Any, *, thrown_out: ThrownOut = "discard"
-) -> Refinement:
+) -> Refined:
     """Throw images out of the clusters in which their own camera's clustering contradicts them.
 
     A node of global cluster F, camera n, local cluster f throws out of F the images of camera n that are
@@ -110,17 +118,17 @@ def refine(
 
     Returns:
         ``labels`` int64 (n,), 0..m-1 in order of first appearance, -1 for noise and discarded;
-        ``discarded`` bool (n,), the images thrown out (under ``"split"`` too). It unpacks as a pair.
+        ``discarded`` bool (n,), the images thrown out (under ``"split"`` too).
 
     Raises:
         InputError: what came is not as said above.
 
     """
-    n = _as_numpy(labels).size
-    labels = _whole_numbers("labels", labels, n)
-    local_labels = _whole_numbers("local_labels", local_labels, n)
-    cameras = _whole_numbers("cameras", cameras, n, low=0)
-    nodes = _as_numpy(nodes)
+    n = as_numpy(labels).size
+    labels = whole_numbers("labels", labels, n)
+    local_labels = whole_numbers("local_labels", local_labels, n)
+    cameras = whole_numbers("cameras", cameras, n, low=0)
+    nodes = as_numpy(nodes)
     if nodes.ndim != 1 or (nodes.size and nodes.dtype.kind not in "iu"):
         raise InputError(
             f"nodes must be whole numbers of shape (m,), got shape {nodes.shape}, dtype {nodes.dtype}."
@@ -141,7 +149,7 @@ def refine(
         refined = np.where(
             labels == NO_CLUSTER, NO_CLUSTER, np.unique(groups, axis=0, return_inverse=True)[1].ravel()
         )
-    return Refinement(_by_first_appearance(refined), discarded)
+    return Refined(by_first_appearance(refined), discarded)
 
 
 def _contradicted(labels: IntArray, local_labels: IntArray, cameras: IntArray, nodes: IntArray) -> Any:
@@ -154,28 +162,3 @@ def _contradicted(labels: IntArray, local_labels: IntArray, cameras: IntArray, n
     chosen[ruling] = local_labels[acting[first]]
     kept = chosen[groups]
     return (kept != NO_CLUSTER) & (local_labels != NO_CLUSTER) & (local_labels != kept)
-
-
-def _by_first_appearance(labels: IntArray) -> IntArray:
-    kept = labels != NO_CLUSTER
-    _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
-    result = np.full(len(labels), NO_CLUSTER, dtype=np.int64)
-    result[kept] = rank[inverse]
-    return result
-
-
-def _whole_numbers(name: str, given: Any, n: int, low: int = NO_CLUSTER) -> IntArray:
-    array = _as_numpy(given)
-    if array.shape != (n,):
-        raise InputError(f"{name} must have shape ({n},), as many as images, got {array.shape}.")
-    if n and array.dtype.kind not in "iu":
-        raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
-    if n and int(array.min()) < low:
-        raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
-    return np.asarray(array, dtype=np.int64)
-
-
-def _as_numpy(array: Any) -> Any:
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -105,15 +105,95 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
-class Refinement:
-    """What the refinement made of a clustering.
+class Labels:
+    """What the label chain says of n images.
 
-    ``labels`` int64 (n,): clusters 0..m-1 in order of first appearance, -1 for noise and thrown out.
-    ``discarded`` bool (n,): the images that were thrown out.
+    ``clusters`` int64 (n,): the clustering before the refiners, -1 for noise. ``labels`` int64 (n,): what
+    the network is trained on, 0..m-1 in order of first appearance, -1 for none. ``states`` (n,): what became
+    of each image, in one word of the method's own. ``columns``: further facts of each image, float32 or
+    int64 (n,). ``figures``: what ``metrics.jsonl`` is to hold. ``soft``: sparse (n, m), where a method gives
+    shares. ``notes``: what the user should know of this epoch.
     """
 
+    clusters: IntArray
     labels: IntArray
-    discarded: BoolArray
+    states: npt.NDArray[np.str_]
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+    soft: Any = None
+    notes: tuple[str, ...] = ()
 
-    def __iter__(self) -> Any:
-        return iter((self.labels, self.discarded))
+    @classmethod
+    def of(cls, clusters: IntArray) -> Labels:
+        """Give the labels of a clustering that nobody has refined: ``kept``, or ``noise``."""
+        return cls(clusters, clusters, np.where(clusters == NO_CLUSTER, "noise", "kept"))
+
+    @property
+    def n_clusters(self) -> int:
+        """Clusters that are trained on."""
+        return int(self.labels.max(initial=NO_CLUSTER)) + 1
+
+    def marked(self, *marks: tuple[Any, str]) -> npt.NDArray[np.str_]:
+        """Give the states with a word at some rows (a mask or numbers); a later mark wins."""
+        states = self.states.astype(object)  # a numpy string would be cut to the longest there was
+        for rows, word in marks:
+            states[rows] = word
+        return states.astype(str)
+
+
+class Evidence(Protocol):
+    """What is known of n images, each thing computed once, when it is first asked for."""
+
+    @property
+    def cameras(self) -> IntArray | None:
+        """Camera of each image, (n,) from 0; None where nobody has said."""
+
+    @property
+    def local(self) -> IntArray | None:
+        """Local cluster of each image, (n,), numbered camera by camera, -1 for none."""
+
+    @property
+    def tracks(self) -> IntArray | None:
+        """Track of each image, (n,), -1 for none."""
+
+    @property
+    def previous(self) -> IntArray | None:
+        """The labels of the epoch before, (n,)."""
+
+    @property
+    def features(self) -> Any:
+        """Features for the labels, unit float32 (n, d), numpy or torch."""
+
+    @property
+    def similarity(self) -> Any:
+        """1 - distance, ``scipy.sparse.csr_array`` float32 (n, n): symmetric, canonical, 0 to 1."""
+
+    def neighbours(self, k: int) -> Neighbours:
+        """Give the k nearest by cosine, (n, k), the image itself included; all n where there are fewer."""
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """What a memory is built from: n images, their features and their labels.
+
+    ``features`` float32 (n, d) tensor, on the device; ``cameras`` int64 (n,). Images are asked for by their
+    number here, 0 to n - 1.
+    """
+
+    number: int
+    features: Any
+    cameras: IntArray
+    labels: Labels
+
+
+def by_first_appearance(labels: IntArray) -> IntArray:
+    """Renumber clusters 0, 1, ... in the order in which they first appear; -1 stays."""
+    kept = labels != NO_CLUSTER
+    _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
+    rank = np.empty(len(first), dtype=np.int64)
+    rank[np.argsort(first)] = np.arange(len(first))
+    result = np.full(len(labels), NO_CLUSTER, dtype=np.int64)
+    result[kept] = rank[inverse]
+    return result

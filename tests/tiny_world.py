@@ -13,5 +13,6 @@ TINY = (
     "global.batch_size=16",
     "global.distance.k1=8",
     "global.distance.k2=3",
-    "global.clustering.options={eps: 0.7, min_samples: 2}",
+    "global.clusterer.eps=0.7",
+    "global.clusterer.min_samples=2",
 )

@@ -11,16 +11,23 @@ import typer
 from icsr_cli.cli.options import Assignments, DataRoot, Device, Json, Quiet, RunsRoot
 
 if TYPE_CHECKING:
-    from icsr_cli.config.schema import Settings
+    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.training import Workplace
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
+
+#: From the weakest to the strongest.
+METHODS = ("cluster-contrast", "icsr", "camera-aware")
 
 
 def demo(
     identities: Annotated[
         int, typer.Option("--identities", min=8, help="People to train on, and as many others to test on.")
     ] = 100,
+    methods: Annotated[
+        list[str] | None,
+        typer.Option("--method", "-m", help="Only this method; may be repeated. All three if left out."),
+    ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the people and of training.")] = 1,
     device: Device = None,
     assignments: Assignments = None,
@@ -29,13 +36,15 @@ def demo(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Render people, train within each camera, train across cameras, and measure before and after.
+    """Render people, train on them without their names, and measure.
 
-    No download, no GPU needed: some minutes on two CPU cores. The people it is measured on are others than
-    those it is trained on.
+    Plain clustering, ICSR as published, and the strongest method, from random weights. No download, no GPU
+    needed: some minutes on two CPU cores. The people it is measured on are others than those it is trained
+    on.
     """
-    from icsr_cli import config, datasets
+    from icsr_cli import datasets
     from icsr_cli.cli.console import make_progress
+    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.recipes.training import Workplace
     from icsr_cli.synthesis import World
@@ -43,57 +52,48 @@ def demo(
     progress = make_progress(quiet, as_json)
     started = time.perf_counter()
     world = World.preset("default", train_identities=identities, test_identities=identities, seed=seed)
-    progress.note(f"1/5 Rendering {2 * identities} people under {world.cameras} cameras")
+    progress.note(f"Rendering {2 * identities} people under {world.cameras} cameras")
     report = prepare_synthetic(world, data_root, name="demo", progress=progress)
     dataset = datasets.load(report.name, data_root)
-    settings = config.load(
-        dataset.name, family="synthetic", options={"seed": seed}, assignments=assignments or ()
-    )
     workplace = Workplace(data_root, device, progress)
-    scores, global_run = _train_and_measure(dataset, settings, workplace, runs_root)
-    _show(scores, global_run, time.perf_counter() - started, as_json)
+    scores: dict[str, dict[str, Any]] = {}
+    for method in methods or METHODS:
+        progress.note(f"Training: {method} (icsr train -d {dataset.name} --method {method})")
+        wish = Wish(runs_root, method, options={"seed": seed}, assignments=tuple(assignments or ()))
+        run = _train_and_measure(dataset, wish, workplace, scores)
+    _show(scores, run, time.perf_counter() - started, as_json)
 
 
 def _train_and_measure(
-    dataset: Dataset, settings: Settings, workplace: Workplace, runs_root: Path
-) -> tuple[dict[str, dict[str, Any]], RunFolder]:
-    """Run both stages; gives the retrieval figures before, between and after, and the global run."""
+    dataset: Dataset, wish: Wish, workplace: Workplace, scores: dict[str, dict[str, Any]]
+) -> RunFolder:
+    """Run the stages of a method; adds retrieval figures to ``scores`` and gives the global run."""
     from icsr_cli.models import open_model
+    from icsr_cli.progress import SilentProgress
+    from icsr_cli.recipes import opening
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
-    from icsr_cli.recipes.training import (
-        find_cam_weights,
-        measure,
-        run_cam_stage,
-        run_global_stage,
-        start_from_cam,
-    )
-    from icsr_cli.runs import create
+    from icsr_cli.recipes.training import measure, run_cam_stage, run_global_stage
 
-    progress = workplace.progress
-    engine = choose_engine(workplace.device, settings.precision)
+    settings = opening.resolve(dataset, wish, SilentProgress())
 
-    def score(network: Any) -> dict[str, Any]:
-        found = measure(network.to(engine.device), dataset, settings, workplace, engine)
-        figures: dict[str, Any] = found.as_dict()["plain"]
-        return figures
+    def score(name: str, network: Any) -> None:
+        found = measure(network, dataset, settings, workplace)
+        scores[name] = found.as_dict()["plain"]
 
-    progress.note("2/5 Measuring the untrained network")
-    scores = {"untrained": score(build_network(settings.cam.model, seed_of(settings.seed), engine))}
-    progress.note("3/5 Training within each camera (icsr train cam)")
-    cam = create(runs_root, dataset.name, "cam")
-    run_cam_stage(dataset, settings, cam, workplace)
-    local = cam.labels / "local.csv"
-    if settings.cam.network == "shared":
-        scores["after the cam stage"] = score(open_model(find_cam_weights(local)))
-    progress.note("4/5 Training across cameras (icsr train global)")
-    run = create(runs_root, dataset.name, "global")
-    run.update_info(local=str(local))
-    if settings.global_.model.weights == "cam":
-        settings = start_from_cam(settings, local)
-    network = run_global_stage(dataset, settings, run, workplace, local=local)
-    progress.note("5/5 Measuring on people that training never saw")
-    scores["after the global stage"] = score(network)
-    return scores, run
+    if not scores:
+        engine = choose_engine(workplace.device, settings.precision)
+        score("untrained", build_network(settings.cam.model, seed_of(settings.seed), engine))
+    for stage in settings.stages:
+        run, own = opening.start(dataset, stage, wish, workplace.progress)
+        if stage == "cam":
+            run_cam_stage(dataset, own, run, workplace)
+            if own.cam.network == "shared":
+                score(f"{wish.method}, cam stage", open_model(run.path / "last.safetensors"))
+            continue
+        local = run.info()["local"]
+        network = run_global_stage(dataset, own, run, workplace, local=Path(local) if local else None)
+        score(str(wish.method), network)
+    return run
 
 
 def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_json: bool) -> None:
@@ -101,19 +101,19 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]
-    labels: dict[str, Any] = {key: last[key] for key in ("clusters", "kept", "discarded", "noise")}
+    counts = {key: last[key] for key in ("clusters", "kept", "noise", "discarded") if key in last}
     quality = last["quality"]["refined"]
     if as_json:
-        found = {"seconds": seconds, "retrieval": scores, "labels": labels | quality}
+        found = {"seconds": seconds, "retrieval": scores, "labels": counts | quality}
         print_json(found | {"run": str(run.path)})
         return
     rows = [[name, *percentages(values)] for name, values in scores.items()]
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
-    row = labels | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
+    row = counts | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
     print_table("Pseudo labels of the last epoch", list(row), [list(row.values())])
     output().print(
         f"{seconds:.0f} s in all. Look closer with:\n"
         f"  icsr labels inspect {run.path}\n"
         f"  icsr report {run.path}\n"
-        f"  icsr eval {run.path} -d {run.dataset} --rerank"
+        f"  icsr eval {run.path} --rerank"
     )

@@ -5,138 +5,74 @@ from __future__ import annotations
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli.options import Device, Json, Quiet
+from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    import scipy.sparse as sp
-
-    from icsr_cli.clustering import Clusterer
-    from icsr_cli.progress import Progress
-    from icsr_cli.types import BoolArray, FloatArray, IntArray, Neighbours
-
-
-class Local(str, Enum):
-    """Where local labels come from."""
-
-    FILE = "file"
-    CLUSTER = "cluster"
-    NONE = "none"
-
-
-class Refine(str, Enum):
-    """What happens to images that their camera's clusters contradict."""
-
-    DISCARD = "discard"
-    SPLIT = "split"
-    NONE = "none"
-
-
-class Nodes(str, Enum):
-    """How a cluster's information node is chosen."""
-
-    HIGHEST = "highest"
-    LAST_ABOVE_MEAN = "last-above-mean"
-
-
-class Index(str, Enum):
-    """An index of faiss in place of the exact search."""
-
-    HNSW = "hnsw"
-    IVF = "ivf"
+    from icsr_cli.config.schema import GlobalSettings
+    from icsr_cli.labelling import KnownEvidence
+    from icsr_cli.types import IntArray, Labels
 
 
 @dataclass(frozen=True)
 class Given:
-    """What the file holds: features (n, d), and whole numbers (n,) or None."""
+    """What the file holds: features (n, d), and whole numbers or names (n,), or None."""
 
     features: Any
     cameras: IntArray | None
     local_labels: IntArray | None
     ids: IntArray | None
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The options that the labels depend on."""
-
-    clusterer: Clusterer
-    options: dict[str, Any]
-    k1: int
-    k2: int
-    k: int
-    min_similarity: float
-    local: Local
-    images_per_cluster: int
-    refine: Refine
-    nodes: Nodes
-    device: str | None
-    approximate: Index | None
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What was found; int64, bool or float32 (n,), but ``nodes`` (m,)."""
-
-    clusters: IntArray
-    labels: IntArray
-    discarded: BoolArray
-    local_labels: IntArray
-    nodes: IntArray
-    silhouette: float
-    cohesion: FloatArray
-    recall: float | None
-    stored_pairs: int
+    paths: Any
 
 
 def generate(
     features: Annotated[
         Path,
         typer.Argument(
-            help="An .npz with `features` (n, d); perhaps also `cameras`, `local_labels`, `ids` (n,).",
+            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, paths (n,).",
         ),
     ],
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="Whose settings to begin from: `icsr methods`.")
+    ] = "icsr",
     clusterer: Annotated[
-        str, typer.Option("--clusterer", "-c", help="dbscan, average-linkage or infomap.")
-    ] = "dbscan",
+        str | None,
+        typer.Option(
+            "--clusterer", "-c", metavar="[average-linkage|dbscan|infomap]", help="What finds the clusters."
+        ),
+    ] = None,
+    refine: Annotated[
+        str | None,
+        typer.Option(
+            "--refine", metavar="[none|NAME,...]", help="Refiners in order: discard, single-camera, split."
+        ),
+    ] = None,
     assignments: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="An option of the clusterer, e.g. --set eps=0.5."),
-    ] = None,
-    k1: Annotated[int, typer.Option("--k1", min=1, help="Neighbours in the reciprocal sets.")] = 30,
-    k2: Annotated[int, typer.Option("--k2", min=1, help="Neighbours that are averaged.")] = 6,
-    k: Annotated[
-        int, typer.Option("--k", min=2, help="Cosine neighbours, for Infomap and the information nodes.")
-    ] = 15,
-    min_similarity: Annotated[
-        float, typer.Option("--min-similarity", help="Least similarity of an edge, for information nodes.")
-    ] = 0.5,
-    local: Annotated[
-        Local,
         typer.Option(
-            "--local",
-            help="Local labels: those of the file, if it has any; each camera clustered here; or none.",
+            "--set",
+            metavar="KEY=VALUE",
+            help="A setting of the chain: eps=0.5 (of the clusterer), distance.k1=20, normalise=full.",
         ),
-    ] = Local.FILE,
+    ] = None,
+    k1: Annotated[int | None, typer.Option("--k1", help="Neighbours in the reciprocal sets.")] = None,
+    k2: Annotated[int | None, typer.Option("--k2", help="Neighbours that are averaged.")] = None,
+    local: Annotated[
+        Literal["file", "cluster", "none"],
+        typer.Option("--local", help="Local labels: of the file; each camera clustered here; none."),
+    ] = "file",
     images_per_cluster: Annotated[
         int, typer.Option("--images-per-cluster", min=1, help="With --local cluster: n / this many clusters.")
     ] = 5,
-    refine: Annotated[
-        Refine,
-        typer.Option("--refine", help="Images that a node throws out: discard them, or split them off."),
-    ] = Refine.DISCARD,
-    nodes: Annotated[
-        Nodes, typer.Option("--nodes", help="Information node: the highest score, or the published script's.")
-    ] = Nodes.HIGHEST,
     approximate: Annotated[
-        Index | None, typer.Option("--approximate", help="Search neighbours by an index of faiss.")
+        Literal["hnsw", "ivf"] | None,
+        typer.Option("--approximate", help="Search neighbours by an index of faiss."),
     ] = None,
     keys: Annotated[
         list[str] | None,
@@ -145,75 +81,70 @@ def generate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the labels: a .npz or .csv file.")
     ] = None,
+    plugin: Plugin = None,
     device: Device = None,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Turn features into labels, and say what they look like.
 
-    Labels are 0..m-1; -1 is noise, or thrown out by the refinement.
+    Labels are 0..m-1; -1 is noise, or thrown out by a refiner. What --out writes, icsr labels inspect shows.
 
     Example: icsr labels generate features.npz --clusterer dbscan --set eps=0.5 --out labels.csv
     """
+    from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
-    from icsr_cli.cli.labels_generate_results import print_summary, write_labels
-    from icsr_cli.clustering import clusterer as find_clusterer
+    from icsr_cli.runs import write_labels
 
     if out is not None and out.suffix not in (".npz", ".csv"):
         raise UsageError(f"--out must end in .npz or .csv, got {out}.")
-    chosen = find_clusterer(clusterer)
-    options = _assigned(assignments)
-    chosen.check(options)
+    load_plugins(plugin)
     given = _read(features, _renamed(keys))
-    if local is Local.CLUSTER and given.cameras is None:
+    if local == "cluster" and given.cameras is None:
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
-    choice = Choice(
-        chosen,
-        options,
-        k1,
-        k2,
-        k,
-        min_similarity,
-        local,
-        images_per_cluster,
-        refine,
-        nodes,
-        device,
-        approximate,
+    n = len(given.features) if given.features.ndim else 0
+    options = {
+        "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster},
+        "global.clusterer": clusterer and {"method": clusterer},
+        "global.refiners": refine and [name for name in refine.split(",") if name != "none"],
+        **{
+            f"{stage}.distance.{key}": k for stage in ("cam", "global") for key, k in (("k1", k1), ("k2", k2))
+        },
+    }
+    settings = config.load(
+        "",
+        method=method,
+        options={key: value for key, value in options.items() if value is not None},
+        assignments=[_of_chain(assignment) for assignment in assignments or ()],
+        images={"global": n},
     )
     progress = make_progress(quiet, as_json)
-    start = time.perf_counter()
-    outcome = _label(given, choice, progress)
-    print_summary(given, choice, outcome, time.perf_counter() - start, as_json)
+    started = time.perf_counter()
+    with progress.task("Labels", 2, "steps") as task:
+        locals_ = None if local == "none" else given.local_labels
+        if local == "cluster" and given.cameras is not None:
+            locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device)
+        task.advance()
+        evidence, labels = _label(given, settings.global_, locals_, device, approximate)
+        task.advance()
+    _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:
-        write_labels(out, given, outcome)
+        write_labels(out, _tabulate(given, labels, locals_))
         if not as_json:
             message(f"Labels: {out}")
 
 
-def _assigned(assignments: list[str] | None) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set takes KEY=VALUE, for example eps=0.5; got {assignment!r}.")
-        options[name.strip()] = _number(name, text.strip())
-    return options
+def _of_chain(assignment: str) -> str:
+    """Give the full key of a setting; one that is no section's is the clusterer's."""
+    from icsr_cli.config.schema import GlobalSettings
 
-
-def _number(name: str, text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise UsageError(f"--set {name} takes a number, got {text!r}.") from None
+    first = assignment.partition("=")[0].partition(".")[0].strip()
+    inner = "" if first in GlobalSettings.model_fields else "clusterer."
+    return f"global.{inner}{assignment}"
 
 
 def _renamed(keys: list[str] | None) -> dict[str, str]:
-    names = {name: name for name in ("features", "cameras", "local_labels", "ids")}
+    names = {name: name for name in ("features", "cameras", "local_labels", "ids", "paths")}
     for pair in keys or ():
         name, equals, key = pair.partition("=")
         if not equals or name not in names:
@@ -244,13 +175,14 @@ def _read(path: Path, names: dict[str, str]) -> Given:
                 f"Say which holds the {name} by --key {name}=NAME."
             )
     table = arrays[names["features"]]
-    columns = {
-        name: _column(name, arrays.get(names[name]), len(table) if table.ndim else 0)
-        for name in ("cameras", "local_labels", "ids")
-    }
+    n = len(table) if table.ndim else 0
+    columns = {name: _column(name, arrays.get(names[name]), n) for name in ("cameras", "local_labels", "ids")}
     if columns["local_labels"] is not None and columns["cameras"] is None:
         raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
-    return Given(table, **columns)
+    paths = arrays.get(names["paths"], np.arange(n)).astype(str)
+    if paths.shape != (n,):
+        raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
+    return Given(table, **columns, paths=paths)
 
 
 def _column(name: str, array: Any, n: int) -> IntArray | None:
@@ -272,83 +204,125 @@ def _column(name: str, array: Any, n: int) -> IntArray | None:
     return np.asarray(array, dtype=np.int64)
 
 
-def _label(given: Given, choice: Choice, progress: Progress) -> Outcome:
+def _label(
+    given: Given, own: GlobalSettings, local: IntArray | None, device: str | None, approximate: str | None
+) -> tuple[KnownEvidence, Labels]:
+    """Run the chain; gives what it knew, and the labels."""
+    from icsr_cli.labelling import gather, label
+
+    facts = {"cameras": given.cameras, "local": local, "device": device, "approximate": approximate}
+    evidence = gather(given.features, own, **facts)
+    return evidence, label(evidence, own)
+
+
+def _cluster_cameras(features: Any, cameras: IntArray, own: Any, device: str | None) -> IntArray:
+    """Cluster each camera's images alone, as the cam stage does: int64 (n,), numbered camera by camera."""
     import numpy as np
 
-    from icsr_cli import distances
-    from icsr_cli.clustering import cohesion, silhouette
-    from icsr_cli.refinement import information_nodes, node_scores
-    from icsr_cli.refinement import refine as refine_labels
+    from icsr_cli.labelling import gather, label
 
-    n = len(given.features) if given.features.ndim else 0
-    approximate: Any = choice.approximate.value if choice.approximate else None
-    with progress.task("Labels", 4, "steps") as task:
-        # One search serves both: among unit vectors squared L2 distances are twice the cosine ones.
-        found = distances.knn(
-            given.features,
-            max(1, min(n, max(choice.k1, choice.k))),
-            metric="cosine",
-            device=choice.device,
-            approximate=approximate,
-        )
-        cosine = _first_columns(found, min(n, choice.k))
-        task.advance()
-        similarity = distances.jaccard_similarity(
-            given.features, choice.k1, choice.k2, device=choice.device, neighbours=found
-        )
-        task.advance()
-        source = similarity if choice.clusterer.takes == "similarity" else cosine
-        clusters = choice.clusterer(source, **choice.options)
-        task.advance()
-        local_labels = _local_labels(given, choice, n)
-        nodes = np.zeros(0, dtype=np.int64)
-        labels, discarded = clusters, np.zeros(n, dtype=np.bool_)
-        if local_labels is not None and given.cameras is not None and choice.refine is not Refine.NONE:
-            scores = node_scores(cosine, choice.min_similarity)
-            nodes = information_nodes(scores, clusters, choice.nodes.value)
-            labels, discarded = refine_labels(
-                clusters, local_labels, given.cameras, nodes, thrown_out=choice.refine.value
-            )
-        task.advance()
-    recall = getattr(found, "recall", None)
-    if local_labels is None:
-        local_labels = np.full(n, -1, dtype=np.int64)
-    return Outcome(
-        clusters,
-        labels,
-        discarded,
-        local_labels,
-        nodes,
-        silhouette(similarity, clusters),
-        cohesion(similarity, clusters),
-        recall,
-        similarity.nnz,
+    local = np.full(len(features), -1, dtype=np.int64)
+    for camera in np.unique(cameras):
+        rows = np.flatnonzero(cameras == camera)
+        local[rows] = label(gather(features[rows], own, device=device), own).labels
+    return local
+
+
+def _tabulate(given: Given, labels: Labels, local: IntArray | None) -> Any:
+    import numpy as np
+
+    from icsr_cli.runs import LabelTable
+
+    none = np.full(len(labels.labels), -1, dtype=np.int64)
+    return LabelTable(
+        paths=tuple(given.paths.tolist()),
+        cameras=none if given.cameras is None else given.cameras,
+        identities=none if given.ids is None else given.ids,
+        clusters=labels.clusters,
+        local_clusters=none if local is None else local,
+        labels=labels.labels,
+        states=labels.states,
+        columns=labels.columns,
     )
 
 
-def _first_columns(neighbours: Neighbours, k: int) -> Neighbours:
-    from icsr_cli.types import Neighbours
-
-    return Neighbours(neighbours.indices[:, :k], neighbours.distances[:, :k])
-
-
-def _local_labels(given: Given, choice: Choice, n: int) -> IntArray | None:
-    """Give the local labels that were asked for, or None where there are none."""
+def _show(
+    given: Given,
+    own: GlobalSettings,
+    evidence: KnownEvidence,
+    labels: Labels,
+    seconds: float,
+    as_json: bool,
+) -> None:
+    """Print two tables on standard output, or one JSON document."""
     import numpy as np
 
-    from icsr_cli.clustering import average_linkage
-    from icsr_cli.distances import jaccard_similarity
+    from icsr_cli.cli.console import print_json, print_table
 
-    if choice.local is Local.NONE:
-        return None
-    if choice.local is Local.FILE or given.cameras is None:
-        return given.local_labels
-    labels = np.full(n, -1, dtype=np.int64)
-    for camera in np.unique(given.cameras):
-        rows = np.flatnonzero(given.cameras == camera)
-        similarity: sp.csr_array = jaccard_similarity(
-            given.features[rows], choice.k1, choice.k2, device=choice.device
-        )
-        count = min(len(rows), max(2, len(rows) // choice.images_per_cluster))
-        labels[rows] = average_linkage(similarity, n_clusters=count)
-    return labels
+    stages = {"clustering": labels.clusters}
+    if not np.array_equal(labels.clusters, labels.labels):
+        stages["refined"] = labels.labels
+    summaries = [
+        {"labels": name, **_sizes(found), **_quality(found, given.ids)} for name, found in stages.items()
+    ]
+    states, counts = np.unique(labels.states, return_counts=True)
+    facts: dict[str, Any] = {
+        "images": len(labels.labels),
+        "cameras": None if given.cameras is None else len(np.unique(given.cameras)),
+        "clusterer": own.clusterer.dump(),
+        "refiners": [refiner.method for refiner in own.refiners],
+        "states": dict(zip(states.tolist(), counts.tolist(), strict=True)),
+        "stored pairs": evidence.similarity.nnz,
+        "recall of the index": getattr(evidence.nearest, "recall", None),
+        **labels.figures,
+        "seconds": seconds,
+    }
+    if as_json:
+        print_json({**_json_names(facts), "clusterings": [_json_names(summary) for summary in summaries]})
+        return
+    facts |= {
+        "clusterer": " ".join(
+            f"{key}={value}" for key, value in facts["clusterer"].items() if value is not None
+        ),
+        "refiners": ", ".join(facts["refiners"]) or "none",
+        "states": ", ".join(f"{count:,} {state}" for state, count in facts["states"].items()),
+    }
+    print_table(
+        "Labels", ("", "value"), [(name, value) for name, value in facts.items() if value is not None]
+    )
+    print_table("Clusters", tuple(summaries[0]), [tuple(summary.values()) for summary in summaries])
+
+
+def _json_names(facts: dict[str, Any]) -> dict[str, Any]:
+    return {name.lower().replace(" ", "_"): value for name, value in facts.items()}
+
+
+def _sizes(labels: IntArray) -> dict[str, Any]:
+    import numpy as np
+
+    sizes = np.bincount(labels[labels >= 0])
+    return {
+        "clusters": len(sizes),
+        "in none": int((labels < 0).sum()),
+        "median size": float(np.median(sizes)) if len(sizes) else None,
+        "largest": int(sizes.max()) if len(sizes) else None,
+    }
+
+
+def _quality(labels: IntArray, ids: IntArray | None) -> dict[str, float]:
+    """Give the quality where there is a truth, and something to compare with it."""
+    from icsr_cli.metrics import label_quality
+
+    if ids is None or not ((labels >= 0) & (ids >= 0)).any():
+        return {}
+    names = {
+        "pairwise_precision": "precision",
+        "pairwise_recall": "recall",
+        "pairwise_f": "F",
+        "bcubed_f": "BCubed F",
+        "expansion": "expansion",
+        "nmi": "NMI",
+        "coverage": "coverage",
+    }
+    values = asdict(label_quality(labels, ids))
+    return {shown: float(values[name]) for name, shown in names.items()}

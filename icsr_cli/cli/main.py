@@ -10,7 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
-from icsr_cli.cli import demo, doctor, evaluate, export, labels, prepare, report, search, train
+from icsr_cli.cli import demo, doctor, evaluate, export, labels, methods, prepare, report, search, train
 from icsr_cli.errors import IcsrError
 
 
@@ -113,7 +113,10 @@ def _root(
 
 app.command("demo")(demo.demo)
 app.add_typer(prepare.app, name="prepare")
-app.add_typer(train.app, name="train")
+app.command("train", epilog="Example: icsr train cam -d market1501 -a resnet50 -b 64 --iters 100")(
+    train.train
+)
+app.command("methods")(methods.methods)
 app.add_typer(labels.app, name="labels")
 app.command("eval", epilog="Example: icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar")(
     evaluate.evaluate

@@ -35,6 +35,10 @@ Device = Annotated[
     str | None,
     typer.Option("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one."),
 ]
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Load a method of your own; it is run. May be repeated."),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and warnings.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
 
@@ -66,16 +70,11 @@ def resolve_settings(
     )
 
 
-def check_clustering(settings: Settings) -> None:
-    """Refuse an unknown clusterer or option before anything is read or trained.
+def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:
+    """Run the files that the command line names; gives the path and SHA-256 of each."""
+    from icsr_cli.choices import load_plugin
 
-    Raises:
-        UsageError: naming the nearest right one.
-    """
-    from icsr_cli.clustering import clusterer
-
-    chosen = settings.global_.clustering
-    clusterer(chosen.method).check(chosen.options)
+    return [(str(path), load_plugin(path)) for path in plugins or ()]
 
 
 def parse_numbers(text: str | None, option: str) -> list[int] | None:

@@ -1,11 +1,13 @@
-"""``icsr train cam`` and ``icsr train global``."""
+"""``icsr train``: the stages of a method, one after the other, or one of them."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -16,183 +18,178 @@ from icsr_cli.cli.options import (
     DatasetName,
     Device,
     Json,
+    Plugin,
     Quiet,
     RunsRoot,
-    check_clustering,
+    load_plugins,
     open_dataset,
     parse_numbers,
-    resolve_settings,
 )
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.config.schema import Settings
-    from icsr_cli.progress import Progress
+    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.training import Workplace
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="Train: first each camera on its own (cam), then all cameras together (global).",
-)
-
-Run = Annotated[
-    Path | None, typer.Argument(help="With --resume: the run to go on with; the newest if left out.")
-]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on after the last finished epoch of a run.")]
-Arch = Annotated[str | None, typer.Option("-a", "--arch", help="Network, e.g. resnet50, resnet_ibn50a.")]
-Batch = Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")]
-Iters = Annotated[int | None, typer.Option("--iters", help="Steps per epoch.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs.")]
-Instances = Annotated[int | None, typer.Option("--num-instances", help="Images per identity in a batch.")]
-Height = Annotated[int | None, typer.Option("--height", help="Height of the images, in pixels.")]
-Width = Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate at the start.")]
-Seed = Annotated[int | None, typer.Option("--seed", help="Seed of every random choice.")]
-Precision = Annotated[str | None, typer.Option("--precision", help="auto, fp32 or bf16.")]
-SyncBn = Annotated[
-    bool | None,
-    typer.Option("--sync-bn/--no-sync-bn", help="With several processes: BatchNorm over all their images."),
-]
-Compile = Annotated[
-    bool | None, typer.Option("--compile/--no-compile", help="Train the network through torch.compile.")
-]
-Gpus = Annotated[
-    str | None, typer.Option("--gpus", help="Numbers of the GPUs to train on, e.g. 0,1,2,3: a process each.")
-]
-Tensorboard = Annotated[bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")]
-Name = Annotated[str | None, typer.Option("--name", help="Name of the run; the time if left out.")]
+METHOD, SCHEDULE, MACHINE, RUN = "Method", "Schedule", "Machine", "Run"
+#: Options of one stage: named with another, they would be ignored.
+_OF_CAM = ("network", "cameras")
+_OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every")
 
 
-@app.command(
-    epilog="Example: icsr train cam -d market1501 -a resnet50 -b 64 --iters 100 --num-instances 4",
-)
-def cam(
-    run: Run = None,
+def train(
+    stage: Annotated[
+        Literal["cam", "global"] | None,
+        typer.Argument(
+            help="cam: within each camera. global: all cameras together. Left out: what the method says.",
+            show_default=False,
+        ),
+    ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="With --resume: the run to go on with; the newest if left out."),
+    ] = None,
     dataset: DatasetName = None,
-    arch: Arch = None,
-    batch_size: Batch = None,
-    iters: Iters = None,
-    epochs: Epochs = None,
-    num_instances: Instances = None,
-    height: Height = None,
-    width: Width = None,
-    lr: LearningRate = None,
-    network: Annotated[
+    method: Annotated[
         str | None,
-        typer.Option("--network", help="per-camera (as published) or shared (one network for all cameras)."),
+        typer.Option(
+            "--method",
+            "-m",
+            help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option("-a", "--arch", help="Network, e.g. resnet50, resnet_ibn50a.", rich_help_panel=METHOD),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option("--init", "--weights", help="imagenet, none (random), or a file of weights."),
+        typer.Option(
+            "--init",
+            "--weights",
+            metavar="[imagenet|none|cam|FILE]",
+            help="Weights to begin from; none is random, cam the shared network of a cam run.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    network: Annotated[
+        Literal["per-camera", "shared"] | None,
+        typer.Option(
+            "--network", help="cam: a network per camera, as published, or one.", rich_help_panel=METHOD
+        ),
     ] = None,
     cameras: Annotated[
         str | None,
-        typer.Option("--cameras", help="Only these cameras, from 0: 0,1,2 or 0-3."),
+        typer.Option("--cameras", help="cam: only these, from 0: 0,1,2 or 0-3.", rich_help_panel=METHOD),
     ] = None,
-    gpus: Gpus = None,
-    device: Device = None,
-    precision: Precision = None,
-    sync_bn: SyncBn = None,
-    compile_: Compile = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    tensorboard: Tensorboard = False,
-    name: Name = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Train within each camera and keep the best local labels of every camera, in one call."""
-    from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.training import run_cam_stage
-
-    place = _take_place(device, gpus, data_root, quiet, as_json)
-    ranks, progress = place.ranks, place.progress
-    if tensorboard:
-        _require_tensorboard()
-    data = open_dataset(_dataset_of(dataset, run, runs_root, "cam", resume), data_root, progress)
-    options = _stage_options(
-        "cam",
-        model__arch=arch,
-        model__weights=init,
-        batch_size=batch_size,
-        iters=iters,
-        epochs=epochs,
-        num_instances=num_instances,
-        optimizer__lr=lr,
-        network=network,
-    ) | _shared_options(height, width, seed, precision, sync_bn, compile_)
-    folder, settings = ranks.from_leader(
-        lambda: _open_run(
-            data,
-            "cam",
-            run,
-            resume,
-            name,
-            runs_root,
-            config,
-            options,
-            assignments,
-            progress,
-            tensorboard,
-            cameras=parse_numbers(cameras, "--cameras"),
-        )
-    )
-    table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
-    leave()
-    if ranks.leads:
-        _show_local_labels(folder, table, as_json)
-
-
-@app.command(
-    "global",
-    epilog="Example: icsr train global -d market1501 -a resnet_ibn50a -b 64 --iters 200",
-)
-def global_(
-    run: Run = None,
-    dataset: DatasetName = None,
-    arch: Arch = None,
-    batch_size: Batch = None,
-    iters: Iters = None,
-    epochs: Epochs = None,
-    num_instances: Instances = None,
-    height: Height = None,
-    width: Width = None,
-    lr: LearningRate = None,
     local: Annotated[
         Path | None,
-        typer.Option("--local", help="A cam run or a label file; the newest cam run if left out."),
+        typer.Option(
+            "--local",
+            help="global: local labels, a cam run or a file; the newest cam run.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
-    init: Annotated[
-        str | None,
-        typer.Option("--init", "--weights", help="imagenet, none, cam (the shared network), or a file."),
+    normalise: Annotated[
+        Literal["none", "centre", "full"] | None,
+        typer.Option(
+            "--normalise", help="global: features per camera, for the labels.", rich_help_panel=METHOD
+        ),
     ] = None,
     clusterer: Annotated[
         str | None,
-        typer.Option("--clusterer", help="average-linkage, dbscan or infomap."),
+        typer.Option(
+            "--clusterer",
+            metavar="[average-linkage|dbscan|infomap]",
+            help="global: what finds the clusters.",
+            rich_help_panel=METHOD,
+        ),
     ] = None,
     refine: Annotated[
         str | None,
-        typer.Option("--refine", help="discard (as published), split, or none (the plain baseline)."),
+        typer.Option(
+            "--refine",
+            metavar="[none|NAME,...]",
+            help="global: refiners in order: discard, single-camera, split.",
+            rich_help_panel=METHOD,
+        ),
+    ] = None,
+    plugin: Plugin = None,
+    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs.", rich_help_panel=SCHEDULE)] = None,
+    iters: Annotated[
+        int | None, typer.Option("--iters", help="Steps per epoch.", rich_help_panel=SCHEDULE)
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("-b", "--batch-size", help="Images per step.", rich_help_panel=SCHEDULE)
+    ] = None,
+    num_instances: Annotated[
+        int | None,
+        typer.Option("--num-instances", help="Images per identity in a batch.", rich_help_panel=SCHEDULE),
+    ] = None,
+    height: Annotated[
+        int | None,
+        typer.Option("--height", help="Height of the images, in pixels.", rich_help_panel=SCHEDULE),
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option("--width", help="Width of the images, in pixels.", rich_help_panel=SCHEDULE)
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate at the start.", rich_help_panel=SCHEDULE)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=SCHEDULE)
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option("--seeds", help="Several, one run after the other: 1,2,3.", rich_help_panel=SCHEDULE),
     ] = None,
     select: Annotated[
-        str | None,
-        typer.Option("--select", help="Best epoch: last, silhouette, or test-map (looks at the test set)."),
+        Literal["last", "silhouette", "test-map"] | None,
+        typer.Option(
+            "--select", help="Which epoch is best; test-map looks at the test set.", rich_help_panel=SCHEDULE
+        ),
     ] = None,
-    gpus: Gpus = None,
+    eval_every: Annotated[
+        int | None,
+        typer.Option(
+            "--eval-every", help="Show the test mAP every so many epochs.", rich_help_panel=SCHEDULE
+        ),
+    ] = None,
+    gpus: Annotated[
+        str | None,
+        typer.Option("--gpus", help="GPUs to train on, a process each: 0,1,2,3.", rich_help_panel=MACHINE),
+    ] = None,
     device: Device = None,
-    precision: Precision = None,
-    sync_bn: SyncBn = None,
-    compile_: Compile = None,
-    seed: Seed = None,
-    resume: Resume = False,
-    tensorboard: Tensorboard = False,
-    name: Name = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None,
+        typer.Option("--precision", help="auto: bf16 on a GPU that has it.", rich_help_panel=MACHINE),
+    ] = None,
+    sync_bn: Annotated[
+        bool | None,
+        typer.Option(
+            "--sync-bn/--no-sync-bn",
+            help="Several processes: BatchNorm over all images.",
+            rich_help_panel=MACHINE,
+        ),
+    ] = None,
+    compile_: Annotated[
+        bool | None,
+        typer.Option("--compile/--no-compile", help="Train through torch.compile.", rich_help_panel=MACHINE),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on after the last finished epoch.", rich_help_panel=RUN),
+    ] = False,
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run; else the time.", rich_help_panel=RUN)
+    ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option("--tensorboard", help="Also write event files for TensorBoard.", rich_help_panel=RUN),
+    ] = False,
     config: Config = None,
     assignments: Assignments = None,
     data_root: DataRoot = Path("data"),
@@ -200,81 +197,135 @@ def global_(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Train on all cameras together; local labels throw wrong images out of the global clusters."""
-    from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.training import run_global_stage
+    """Train on a data set: the stages of a method, or the one that is named.
 
+    The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
+    """
+    from icsr_cli.recipes.opening import Wish
+
+    given = dict(locals())
+    _check_stage(stage, run, resume, given)
     place = _take_place(device, gpus, data_root, quiet, as_json)
-    ranks, progress = place.ranks, place.progress
     if tensorboard:
         _require_tensorboard()
-    data = open_dataset(_dataset_of(dataset, run, runs_root, "global", resume), data_root, progress)
-    options = _stage_options(
-        "global",
-        model__arch=arch,
-        model__weights=init,
-        batch_size=batch_size,
-        iters=iters,
-        epochs=epochs,
-        num_instances=num_instances,
-        optimizer__lr=lr,
-        clustering__method=clusterer,
-        refinement__method=refine,
-    ) | _shared_options(height, width, seed, precision, sync_bn, compile_)
-    if clusterer is not None:
-        # Options of the settings file belong to the clusterer it names.
-        options["global.clustering.options"] = {}
-    if select is not None:
-        options["select"] = select
-    folder, settings = ranks.from_leader(
-        lambda: _open_run(
-            data,
-            "global",
-            run,
-            resume,
-            name,
-            runs_root,
-            config,
-            options,
-            assignments,
-            progress,
-            tensorboard,
-            local=local,
-        )
+    plugins = load_plugins(plugin)
+    wish = Wish(
+        runs_root,
+        method=method,
+        config=config,
+        assignments=tuple(assignments or ()),
+        local=local,
+        cameras=parse_numbers(cameras, "--cameras"),
+        plugins=plugins,
+        name=name,
+        facts={"tensorboard": True} if tensorboard else {},
     )
-    network = run_global_stage(data, settings, folder, place, local=_local_of(folder))
+    data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)
+    chosen = (stage,) if stage else place.ranks.from_leader(lambda: _stages(data, wish, place))
+    for own in _each_seed(wish, seed, parse_numbers(seeds, "--seeds")):
+        for each in chosen:
+            options = {**own.options, **_options(each, given)}
+            _run(each, data, replace(own, options=options), run, resume, place, as_json)
+    _leave()
+
+
+def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[str, Any]) -> None:
+    """Refuse options of another stage than the one that is named."""
+    if run is not None and not resume:
+        raise UsageError(
+            f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
+        )
+    others = {"cam": _OF_GLOBAL, "global": _OF_CAM}.get(stage or "", ())
+    wrong = [f"--{option.replace('_', '-')}" for option in others if given[option] is not None]
+    if wrong:
+        raise UsageError(f"{', '.join(wrong)} belongs to the other stage than icsr train {stage}.")
+
+
+def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
+    """Give the settings that the command line names, by dotted key."""
+    of_stage = {
+        "model.arch": "arch",
+        "model.weights": "init",
+        "batch_size": "batch_size",
+        "iters": "iters",
+        "epochs": "epochs",
+        "num_instances": "num_instances",
+        "optimizer.lr": "lr",
+    }
+    of_stage |= {"network": "network"} if stage == "cam" else {"normalise": "normalise"}
+    named = {f"{stage}.{key}": given[option] for key, option in of_stage.items()}
+    named |= {f"image.{key}": given[key] for key in ("height", "width")}
+    named |= {key: given[key] for key in ("method", "precision", "sync_bn", "select", "eval_every")}
+    named["compile"] = given["compile_"]
+    if stage == "global":
+        named["global.clusterer"] = given["clusterer"] and {"method": given["clusterer"]}
+        refiners = given["refine"] and [name for name in given["refine"].split(",") if name != "none"]
+        named["global.refiners"] = refiners
+    elif given["init"] == "cam":
+        named["cam.model.weights"] = None  # what the global stage begins from, where both are trained
+    return {key: value for key, value in named.items() if value is not None and key != "method"}
+
+
+def _stages(data: Dataset, wish: Wish, place: Workplace) -> tuple[str, ...]:
+    """Give the stages of the method."""
+    from icsr_cli.progress import SilentProgress
+    from icsr_cli.recipes.opening import resolve
+
+    return resolve(data, wish, SilentProgress()).stages
+
+
+def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterator[Wish]:
+    """Give a wish for each seed; the runs of several are named after the group and the seed."""
+    import time
+
+    if seeds is None:
+        yield replace(wish, options={} if seed is None else {"seed": seed})
+        return
+    if seed is not None:
+        raise UsageError("--seed and --seeds say the same; give one of them.")
+    group = wish.name or time.strftime("%Y%m%d-%H%M%S")
+    for each in seeds:
+        facts = {**wish.facts, "group": group}
+        yield replace(wish, options={"seed": each}, name=f"{group}-seed{each}", facts=facts)
+
+
+def _run(
+    stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace, as_json: bool
+) -> None:
+    """Train one stage, anew or from where it stopped, and show what came of it."""
+    from icsr_cli.recipes import opening
+    from icsr_cli.recipes.training import run_cam_stage, run_global_stage
+
+    progress = place.progress
+
+    def opened() -> Any:
+        there = wish.name is not None and (wish.runs_root / data.name / stage / wish.name).is_dir()
+        if resume and (there or "group" not in wish.facts):
+            return opening.resume(data, stage, wish, run, progress)
+        return opening.start(data, stage, wish, progress)
+
+    folder, settings = place.ranks.from_leader(opened)
+    if stage == "cam":
+        table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
+        if place.ranks.leads:
+            _show_local_labels(folder, table, data, as_json)
+        return
+    local = folder.info().get("local")
+    network = run_global_stage(data, settings, folder, place, local=Path(local) if local else None)
+    if place.ranks.leads:
+        _show_global(folder, network.dim, data, as_json)
+
+
+def _leave() -> None:
+    from icsr_cli.recipes.distributed import leave
+
     leave()
-    if ranks.leads:
-        _show_global(folder, network.dim, as_json)
 
 
 def _require_tensorboard() -> None:
     from icsr_cli.runs.tensorboard import writer_class
 
     writer_class()
-
-
-def _stage_options(stage: str, **values: Any) -> dict[str, Any]:
-    return {f"{stage}.{key.replace('__', '.')}": value for key, value in values.items() if value is not None}
-
-
-def _shared_options(
-    height: int | None,
-    width: int | None,
-    seed: int | None,
-    precision: str | None,
-    sync_bn: bool | None,
-    compile_: bool | None,
-) -> dict[str, Any]:
-    named = {
-        "image.height": height,
-        "image.width": width,
-        "seed": seed,
-        "precision": precision,
-        "sync_bn": sync_bn,
-        "compile": compile_,
-    }
-    return {key: value for key, value in named.items() if value is not None}
 
 
 def _take_place(
@@ -322,13 +373,9 @@ def _require_gpus(devices: list[str]) -> None:
 
 
 def _dataset_of(
-    dataset: str | None, run: Path | None, runs_root: Path, stage: str, resume: bool
+    dataset: str | None, run: Path | None, runs_root: Path, stage: str | None, resume: bool
 ) -> str | None:
     """Give the data set that was named, or that of the run to go on with; None for the one prepared last."""
-    if run is not None and not resume:
-        raise UsageError(
-            f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
-        )
     if dataset is not None or not resume:
         return dataset
     from icsr_cli.runs import newest, open_run
@@ -336,114 +383,10 @@ def _dataset_of(
     return (open_run(run) if run else newest(runs_root, stage=stage, file="settings.yaml")).dataset
 
 
-def _open_run(
-    data: Dataset,
-    stage: str,
-    run: Path | None,
-    resume: bool,
-    name: str | None,
-    runs_root: Path,
-    config: Path | None,
-    options: dict[str, Any],
-    assignments: list[str] | None,
-    progress: Progress,
-    tensorboard: bool,
-    *,
-    local: Path | None = None,
-    cameras: list[int] | None = None,
-) -> tuple[RunFolder, Settings]:
-    """Make the run folder of a new run, or find the one to go on with; settings come with it."""
-    from icsr_cli import config as settings_files
-    from icsr_cli.recipes.training import check_same_settings
-    from icsr_cli.runs import create, newest, open_run
-
-    if resume:
-        if run is None and name is not None:
-            run = runs_root / data.name / stage / name
-        folder = open_run(run) if run else newest(runs_root, data.name, stage, file="settings.yaml")
-        if folder.stage != stage or folder.dataset != data.name:
-            raise UsageError(
-                f"{folder.path} is a {folder.stage} run of {folder.dataset}, not "
-                f"a {stage} run of {data.name}."
-            )
-        _check_same_inputs(folder, runs_root, local, cameras, options)
-        base = config or folder.path / "settings.yaml"
-        settings = settings_files.load(data.name, config=base, options=options, assignments=assignments or ())
-        check_same_settings(folder, settings.dump())
-        if tensorboard:
-            folder.update_info(tensorboard=True)
-        progress.note(f"Going on with {folder.path}")
-        return folder, settings
-    settings = resolve_settings(data, config, options, assignments)
-    check_clustering(settings)
-    facts, settings = _stage_inputs(data, stage, settings, runs_root, local)
-    folder = create(runs_root, data.name, stage, name=name)
-    if tensorboard:
-        facts["tensorboard"] = True
-    if stage == "cam":
-        facts["cameras"] = cameras
-    folder.update_info(**facts)
-    folder.write_settings(settings.dump())  # last: a run that has its settings can be gone on with
-    progress.note(f"Run: {folder.path}")
-    return folder, settings
-
-
-def _check_same_inputs(
-    folder: RunFolder,
-    runs_root: Path,
-    local: Path | None,
-    cameras: list[int] | None,
-    options: dict[str, Any],
-) -> None:
-    """Hold what is not among the settings against the run: local labels, cameras, where --init cam led."""
-    from icsr_cli.recipes.training import find_local
-
-    before = folder.info()
-    if local is not None and str(find_local(local, runs_root, folder.dataset)) != before.get("local"):
-        raise UsageError(
-            f"The run {folder.path} was started with the local labels {before.get('local')}, not with "
-            f"those of {local}. Leave --local out, or start a new run without --resume."
-        )
-    if cameras is not None and cameras != before.get("cameras"):
-        raise UsageError(
-            f"The run {folder.path} was started with the cameras "
-            f"{before.get('cameras') or 'of the whole data set'}, not with {cameras}. Leave --cameras out, "
-            "or start a new run without --resume."
-        )
-    if options.get("global.model.weights") == "cam" and before.get("init") == "cam":
-        del options["global.model.weights"]  # the settings hold the file that was found then
-
-
-def _stage_inputs(
-    data: Dataset, stage: str, settings: Settings, runs_root: Path, local: Path | None
-) -> tuple[dict[str, Any], Settings]:
-    """Find the local labels and weights a global run starts from, before its folder is made."""
-    from icsr_cli.recipes.training import find_local, start_from_cam
-
-    if stage == "cam":
-        return {}, settings
-    own = settings.global_
-    facts: dict[str, Any] = {"local": None}
-    source = None
-    if own.refinement.method != "none" or own.model.weights == "cam":
-        source = find_local(local, runs_root, data.name)
-    if own.refinement.method != "none":
-        facts["local"] = str(source)
-    if own.model.weights == "cam" and source is not None:
-        facts["init"] = "cam"
-        settings = start_from_cam(settings, source)
-    return facts, settings
-
-
-def _local_of(folder: RunFolder) -> Path | None:
-    local = folder.info().get("local")
-    return Path(local) if local else None
-
-
-def _show_local_labels(folder: RunFolder, table: Any, as_json: bool) -> None:
+def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> None:
     import numpy as np
 
-    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.cli.console import output, print_json, print_table
     from icsr_cli.metrics import judge
 
     rows = []
@@ -451,7 +394,7 @@ def _show_local_labels(folder: RunFolder, table: Any, as_json: bool) -> None:
         own = table.cameras == camera
         labels = table.labels[own]
         row: dict[str, Any] = {
-            "camera": camera,
+            "camera": data.camera_names[camera],
             "images": int(own.sum()),
             "clusters": len(np.unique(labels[labels >= 0])),
             "unlabelled": int((labels < 0).sum()),
@@ -467,23 +410,26 @@ def _show_local_labels(folder: RunFolder, table: Any, as_json: bool) -> None:
         print_json({"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows})
         return
     print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
-    from icsr_cli.cli.console import output
+    output().print(
+        f"Written to {folder.labels / 'local.csv'}\n"
+        f"Next: icsr train global -d {folder.dataset} --local {folder.path}",
+        soft_wrap=True,
+    )
 
-    output().print(f"Written to {folder.labels / 'local.csv'}\nNext: icsr train global -d {folder.dataset}")
 
-
-def _show_global(folder: RunFolder, dim: int, as_json: bool) -> None:
+def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> None:
     from icsr_cli.cli.console import output, print_json, print_table
 
     last = folder.metrics()[-1]
-    keys = ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
-    row = {key: last[key] for key in keys}
+    row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):
         row["NMI"] = last["quality"]["refined"]["nmi"]
     if as_json:
         print_json({"run": str(folder.path), "features": dim, **row})
         return
-    print_table("Last epoch", list(row), [list(row.values())])
+    print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
+    measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
+    following = f"icsr eval {folder.path}" if measurable else f"icsr labels inspect {folder.path}"
     output().print(
-        f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: icsr eval -d {folder.dataset}"
+        f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", soft_wrap=True
     )

@@ -1,20 +1,27 @@
-"""Settings from a YAML file, then options, then ``a.b=c`` assignments; every fault in one report."""
+"""Settings from layers of plain values, the later winning; every fault in one report.
+
+The layers: what the schema says, the data set's own settings, the method's file, the data set's for this
+method, a file of the user's, options of the command, ``a.b=c`` assignments.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from difflib import get_close_matches
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from icsr_cli.choices import chosen, unknown_key
+from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import UsageError
 
 Tree = dict[str, Any]
+Note = Callable[[str], None]
 
 
 def load(
@@ -22,43 +29,102 @@ def load(
     *,
     config: Path | None = None,
     family: str | None = None,
+    method: str | None = None,
     options: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
+    beneath: Tree | None = None,
+    images: Mapping[str, int] | None = None,
+    note: Note = lambda message: None,
 ) -> Settings:
     """Resolve the settings for ``dataset``.
 
-    The file is ``config``, else the one that comes with the data set's name, else with ``family``
-    (``synthetic``, ``folder``). ``options`` are dotted keys with values, ``assignments`` are
-    ``key.key=value`` strings; the later wins.
+    Args:
+        dataset: its name; a published data set has settings of its own.
+        family: whose settings another has: ``synthetic`` or ``folder``.
+        config: a settings file of the user's, partial or empty; it may name a ``method``.
+        method: one of ``methods()``; default: what ``config`` says, else the data set.
+        options: dotted keys with values.
+        assignments: ``key.key=value`` strings.
+        beneath: settings that give way to those of the user's only.
+        images: how many images a stage trains on (``cam``, ``global``): what cannot fit them is a fault.
+        note: is told of keys in the form they had before.
 
     Raises:
-        UsageError: with one line per fault: the key, the file or option it came from, the nearest
-            right key.
+        UsageError: with one line per fault: the key, the file or option it came from, the nearest right
+            key.
     """
-    path = config or _packaged(dataset) or _packaged(family or "folder")
-    assert path is not None, "folder.yaml comes with the package"
+    own = dict(import_module("icsr_cli.datasets").settings(dataset, family))
+    by_method = own.pop("methods", {})
+    mine = read_yaml(config) if config else {}
+    name = method or str(mine.get("method") or own.get("method") or "icsr")
+    layers = [
+        (own, f"the settings of {dataset}"),
+        (_method_file(name), f"the method {name}"),
+        (by_method.get(name, {}), f"the settings of {dataset} for {name}"),
+        (beneath or {}, "the run it begins from"),
+        (mine, str(config)),
+        *_given(options, assignments),
+    ]
+    return _resolve(layers, {"dataset": dataset, "method": name}, images, note)
+
+
+def load_run(
+    path: Path,
+    *,
+    sections: Iterable[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    assignments: Iterable[str] = (),
+) -> Settings:
+    """Read the settings of a run, which are whole, and what the command line says beside them.
+
+    ``sections``: those that are wanted; the methods that others name need not be there.
+
+    Raises:
+        UsageError: as ``load``.
+    """
     tree = read_yaml(path)
-    sources = {key: str(path) for key in _leaves(tree)}
-    for key, value in (options or {}).items():
-        _assign(tree, key, value)
-        sources[key] = "the command line"
-    for assignment in assignments:
-        key, value = _parse_assignment(assignment)
-        _assign(tree, key, value)
-        sources[key] = f"--set {assignment}"
-    tree["dataset"] = dataset
-    return validate(tree, sources, default_source=str(path))
+    kept = tree if sections is None else {key: tree[key] for key in sections if key in tree}
+    return _resolve([(kept, str(path)), *_given(options, assignments)], {}, None, lambda message: None)
 
 
-def validate(tree: Tree, sources: Mapping[str, str], *, default_source: str) -> Settings:
+def methods() -> dict[str, str]:
+    """Name the methods that come with the package, with what the first lines of their files say."""
+    found = {}
+    for path in sorted(_method_folder().glob("*.yaml")):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        about = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+        found[path.stem] = " ".join(about)
+    return found
+
+
+def _resolve(
+    layers: Iterable[tuple[Tree, str]], last: Tree, images: Mapping[str, int] | None, note: Note
+) -> Settings:
+    tree: Tree = {}
+    sources: dict[str, str] = {}
+    for given, source in layers:
+        layer, moved = upgrade(given)
+        for line in moved:
+            note(f"{source}: {line}")
+        _merge(tree, layer)
+        sources |= dict.fromkeys(_leaves(layer), source)
+    return validate(tree | last, sources, images)
+
+
+def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] | None = None) -> Settings:
     """Turn a tree of plain values into ``Settings``, or raise one ``UsageError`` with every fault."""
+    faults = []
     try:
-        return Settings.model_validate(tree)
+        settings = Settings.model_validate(tree)
+        for key, method in chosen(settings):
+            count = (images or {}).get(key.partition(".")[0])
+            faults += [f"{key}.{fault}" for fault in method.faults(count)] if count is not None else []
     except ValidationError as error:
-        faults = [_describe(fault, sources, default_source) for fault in error.errors()]
-        raise UsageError(
-            "Settings that do not fit:\n" + "\n".join(f"  - {line}" for line in faults)
-        ) from None
+        faults = [_describe(fault) for fault in error.errors()]
+    if faults:
+        lines = [f"  - {_with_source(fault, sources)}" for fault in dict.fromkeys(faults)]
+        raise UsageError("Settings that do not fit:\n" + "\n".join(lines))
+    return settings
 
 
 def read_yaml(path: Path) -> Tree:
@@ -67,7 +133,7 @@ def read_yaml(path: Path) -> Tree:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"There is no settings file {path}. The ones that come with icsr: {', '.join(packaged_names())}."
+            f"There is no settings file {path}. Copy one that comes with icsr: {_method_folder()}."
         ) from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"The settings file {path} cannot be read as YAML: {error}") from None
@@ -78,20 +144,25 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def packaged_names() -> tuple[str, ...]:
-    """Names of the settings files that come with the package."""
-    return tuple(sorted(path.stem for path in _folder().glob("*.yaml")))
+def _method_folder() -> Path:
+    return Path(str(resources.files("icsr_cli.config"))) / "methods"
 
 
-def _folder() -> Path:
-    # In the wheel the files are beside the package's code; in a checkout they are in its root.
-    inside = Path(str(resources.files("icsr_cli"))) / "configs"
-    return inside if inside.is_dir() else inside.parent.parent / "configs"
+def _method_file(name: str) -> Tree:
+    path = _method_folder() / f"{name}.yaml"
+    if not path.is_file():
+        near = get_close_matches(name, methods(), n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        raise UsageError(f"There is no method {name!r}; there are {', '.join(methods())}.{hint}")
+    return read_yaml(path)
 
 
-def _packaged(name: str) -> Path | None:
-    path = _folder() / f"{name}.yaml"
-    return path if path.is_file() else None
+def _given(options: Mapping[str, Any] | None, assignments: Iterable[str]) -> Iterator[tuple[Tree, str]]:
+    """Give a layer for each option and each assignment of the command line."""
+    for key, value in (options or {}).items():
+        yield _branch(key, value), "the command line"
+    for assignment in assignments:
+        yield _branch(*_parse_assignment(assignment)), f"--set {assignment}"
 
 
 def _parse_assignment(assignment: str) -> tuple[str, Any]:
@@ -106,18 +177,49 @@ def _parse_assignment(assignment: str) -> tuple[str, Any]:
         return key.strip(), text
 
 
-def _assign(tree: Tree, key: str, value: Any) -> None:
-    *parents, leaf = key.split(".")
-    branch = tree
-    for parent in parents:
-        below = branch.get(parent)
-        if not isinstance(below, dict):
-            below = branch[parent] = {}
-        branch = below
-    branch[leaf] = value
+def _branch(key: str, value: Any) -> Tree:
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
 
 
-def _leaves(tree: Tree, prefix: str = "") -> Iterable[str]:
+def _merge(tree: Tree, layer: Tree) -> None:
+    """Lay ``layer`` over ``tree``. A choice that names another method drops the keys of the former one.
+
+    ``memory.0.weight`` reaches into a list, as does ``memory.weight`` where it has one item.
+    """
+    for key, value in layer.items():
+        below = tree.get(key)
+        if isinstance(value, dict) and isinstance(below, list) and "method" not in value:
+            tree[key] = _merge_into_list(key, below, value)
+            continue
+        former = below.get("method") if isinstance(below, dict) else None
+        if isinstance(value, dict) and isinstance(below, dict) and value.get("method", former) == former:
+            _merge(below, value)
+        else:
+            tree[key] = _copy(value)
+
+
+def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
+    """Lay keys over the items that they number; over the one item, where there is one."""
+    numbered = all(str(part).isdigit() for part in value)
+    items = {int(part): item for part, item in value.items()} if numbered else {0: value}
+    if (not numbered and len(below) != 1) or max(items, default=0) >= len(below):
+        raise UsageError(
+            f"{key} is a list of {len(below)}: say which is meant, for instance {key}.0.{next(iter(value))}."
+        )
+    tree = dict(enumerate(below))
+    _merge(tree, items)  # type: ignore[arg-type]
+    return list(tree.values())
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(below) for key, below in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
         name = f"{prefix}{key}"
         if isinstance(value, dict):
@@ -126,31 +228,37 @@ def _leaves(tree: Tree, prefix: str = "") -> Iterable[str]:
             yield name
 
 
-def _describe(fault: Any, sources: Mapping[str, str], default_source: str) -> str:
+def _describe(fault: Any) -> str:
+    """Give ``key: message``; a message of our own is complete, one of pydantic's needs the value."""
     key = ".".join(str(part) for part in fault["loc"])
-    source = next(
-        (where for name, where in reversed(list(sources.items())) if name.startswith(key)), default_source
-    )
     if fault["type"] == "extra_forbidden":
-        known = _keys_beside(fault["loc"])
-        near = get_close_matches(str(fault["loc"][-1]), known, n=1, cutoff=0.4)
-        prefix = key.rpartition(".")[0]
-        hint = (
-            f"did you mean {f'{prefix}.' if prefix else ''}{near[0]}?"
-            if near
-            else f"known: {', '.join(known)}"
-        )
-        return f"{key} ({source}): no such setting; {hint}"
+        *above, last = fault["loc"]
+        dotted = "".join(f"{part}." for part in above)
+        return f"{key}: {unknown_key(str(last), _section(tuple(above)), dotted)}"
     if fault["type"] == "value_error":
-        return f"{key} ({source}): {fault['ctx']['error']}"
-    message = fault["msg"][0].lower() + fault["msg"][1:]
-    return f"{key} ({source}): {message}; got {fault['input']!r}"
+        return f"{key}: {fault['ctx']['error']}"
+    if fault["type"] == "choice":
+        return f"{key}: {fault['msg']}"
+    return f"{key}: {fault['msg'][0].lower()}{fault['msg'][1:]}; got {fault['input']!r}"
 
 
-def _keys_beside(location: tuple[int | str, ...]) -> list[str]:
-    section: Any = Settings
-    for part in location[:-1]:
+def _with_source(fault: str, sources: Mapping[str, str]) -> str:
+    """Put behind the key where its value came from, where that is known."""
+    key, colon, rest = fault.partition(":")
+    near = (
+        where
+        for name, where in reversed(list(sources.items()))
+        if name.startswith(key) or key.startswith(name)
+    )
+    source = next(near, "")
+    return f"{key} ({source}){colon}{rest}" if source else fault
+
+
+def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
+    section: type[BaseModel] = Settings
+    for part in location:
         fields = {field.alias or name: field for name, field in section.model_fields.items()}
-        section = fields[str(part)].annotation
-    assert issubclass(section, BaseModel)
-    return [field.alias or name for name, field in section.model_fields.items()]
+        below: Any = fields[str(part)].annotation
+        assert issubclass(below, BaseModel)
+        section = below
+    return section

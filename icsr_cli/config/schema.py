@@ -1,18 +1,58 @@
-"""The settings of a run, typed. What the numbers mean is in docs/settings.md; their source is the paper."""
+"""The settings of a run, typed. What the numbers mean is in docs/settings.md; their source is the paper.
+
+A part of the method is chosen by name, with keys of its own: ``clusterer: {method: dbscan, eps: 0.5}``
+(``icsr_cli.choices``).
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
 
-Scalar = float | int | str | bool | None
+from icsr_cli.choices import Choice, Options
+
+Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
+Distance = Annotated[Options, Choice("distances", "jaccard")]
+Refiner = Annotated[Options, Choice("refiners", "discard")]
+Sampler = Annotated[Options, Choice("samplers", "identity")]
+Optimizer = Annotated[Options, Choice("optimizers", "adam")]
+
+
+def _several(given: Any) -> Any:
+    """One choice is a list of one."""
+    return given if isinstance(given, Sequence) and not isinstance(given, str) else (given,)
+
+
+def _fewest(given: tuple[Options, ...]) -> Any:
+    """Write a list of one as that one."""
+    return given[0].dump() if len(given) == 1 else [one.dump() for one in given]
+
+
+Memories = Annotated[
+    tuple[Annotated[Options, Choice("memories", "clusters")], ...],
+    BeforeValidator(_several),
+    PlainSerializer(_fewest),
+    Field(min_length=1),
+]
 
 
 class Section(BaseModel):
     """A part of the settings: unknown keys are errors, values do not change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), validate_default=True
+    )
 
 
 class ImageSettings(Section):
@@ -35,6 +75,13 @@ class ModelSettings(Section):
     stripes: int = Field(1, ge=1, le=16)
     weights: str = "imagenet"
 
+    @field_validator("arch")
+    @classmethod
+    def _known(cls, arch: str) -> str:
+        # By name: settings are read without torch until a network is named.
+        import_module("icsr_cli.models.catalogue").check_arch(arch)
+        return arch
+
 
 class AugmentationSettings(Section):
     """Random changes of a training image; ``erase`` and ``flip`` are probabilities, ``pad`` is pixels.
@@ -48,58 +95,27 @@ class AugmentationSettings(Section):
     erase: float = Field(0.5, ge=0, le=1)
 
 
-class OptimizerSettings(Section):
-    """Adam with a step schedule: the rate is multiplied by ``gamma`` every ``step_size`` epochs."""
-
-    lr: float = Field(3.5e-4, gt=0)
-    weight_decay: float = Field(5e-4, ge=0)
-    step_size: int = Field(20, ge=1)
-    gamma: float = Field(0.1, gt=0, le=1)
-
-
-class MemorySettings(Section):
-    """The cluster memory: temperature of the softmax, share of the old centroid in an update."""
-
-    temperature: float = Field(0.05, gt=0)
-    momentum: float = Field(0.1, ge=0, lt=1)
-    hard: bool = False
-
-
-class DistanceSettings(Section):
-    """The k-reciprocal Jaccard similarity: neighbourhood and smoothing."""
-
-    k1: int = Field(30, ge=1)
-    k2: int = Field(6, ge=1)
-
-
-class ClusteringSettings(Section):
-    """A clusterer by its name, and its own options (``eps``, ``n_clusters``, ...)."""
-
-    method: str = "average-linkage"
-    options: dict[str, Scalar] = Field(default_factory=dict)
-
-
-class RefinementSettings(Section):
-    """Which wrong images leave the global clusters, and how the information node is chosen."""
-
-    method: Literal["none", "discard", "split"] = "discard"
-    node: Literal["highest", "last-above-mean"] = "highest"
-    k: int = Field(15, ge=2)
-    min_similarity: float = Field(0.5, ge=-1, le=1)
-
-
 class StageSettings(Section):
-    """What both stages share."""
+    """What both stages share.
+
+    ``normalise``: what is taken off each camera's features before they are compared (arXiv 2502.10195). A
+    ``memory`` is one choice, or several whose losses are added by their weights.
+    """
 
     model: ModelSettings = ModelSettings()
     epochs: int = Field(50, ge=1)
     iters: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)
     num_instances: int = Field(4, ge=1)
+    bn_group: int = Field(0, ge=0)
     augmentation: AugmentationSettings = AugmentationSettings()
-    optimizer: OptimizerSettings = OptimizerSettings()
-    memory: MemorySettings = MemorySettings()
-    distance: DistanceSettings = DistanceSettings()
+    sampler: Sampler = "identity"  # type: ignore[assignment]
+    optimizer: Optimizer = "adam"  # type: ignore[assignment]
+    memory: Memories = "clusters"  # type: ignore[assignment]
+    normalise: Literal["none", "centre", "full"] = "none"
+    distance: Distance = "jaccard"  # type: ignore[assignment]
+    clusterer: Clusterer = "dbscan"  # type: ignore[assignment]
+    refiners: tuple[Refiner, ...] = ()
 
     @model_validator(mode="after")
     def _check_batch(self) -> StageSettings:
@@ -111,16 +127,13 @@ class StageSettings(Section):
 
 
 class CamSettings(StageSettings):
-    """The cam stage: one network per camera as published, or one shared by all cameras.
-
-    Each camera's images are clustered into ``n_c // images_per_cluster`` clusters.
-    """
+    """The cam stage: one network per camera as published, or one shared by all cameras."""
 
     network: Literal["per-camera", "shared"] = "per-camera"
     epochs: int = Field(20, ge=1)
     iters: int = Field(100, ge=1)
-    memory: MemorySettings = MemorySettings(momentum=0.2)
-    images_per_cluster: int = Field(5, ge=2)
+    memory: Memories = {"momentum": 0.2}  # type: ignore[assignment]
+    clusterer: Clusterer = {"method": "average-linkage", "images_per_cluster": 5}  # type: ignore[assignment]
     cameras_per_batch: int = Field(2, ge=1)
 
     @model_validator(mode="after")
@@ -134,11 +147,9 @@ class CamSettings(StageSettings):
 
 
 class GlobalSettings(StageSettings):
-    """The global stage: clustering over all cameras, refined by the local labels."""
+    """The global stage: clustering over all cameras."""
 
     model: ModelSettings = ModelSettings(arch="resnet_ibn50a")
-    clustering: ClusteringSettings = ClusteringSettings()
-    refinement: RefinementSettings = RefinementSettings()
 
 
 class EvaluationSettings(Section):
@@ -153,17 +164,21 @@ class EvaluationSettings(Section):
 class Settings(Section):
     """Everything a run is made from; it is written into the run folder as it was resolved.
 
-    ``select`` tells which epoch's network is ``best``: the last, the one whose clustering had the best
-    silhouette, or (a look at the answers, only by choice) the best mAP on the test set. ``sync_bn``: with
-    several processes, BatchNorm over all their images. ``compile``: the network through ``torch.compile``.
+    ``method``: the settings file the rest began from. ``stages``: those that ``icsr train`` runs. ``select``
+    tells which epoch's network is ``best``: the last, the one whose clustering had the best silhouette, or (a
+    look at the answers, only by choice) the best mAP on the test set. ``sync_bn``: with several processes,
+    BatchNorm over all their images. ``compile``: the network through ``torch.compile``.
     """
 
     dataset: str = ""
+    method: str = "icsr"
+    stages: tuple[Literal["cam", "global"], ...] = ("cam", "global")
     seed: int = Field(1, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_bn: bool = False
     compile: bool = False
     select: Literal["last", "silhouette", "test-map"] = "last"
+    eval_every: int = Field(0, ge=0)
     image: ImageSettings = ImageSettings()
     cam: CamSettings = CamSettings()
     global_: GlobalSettings = Field(GlobalSettings(), alias="global")

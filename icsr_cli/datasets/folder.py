@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.types import UNKNOWN_IDENTITY, ImageRecord
 
 FIELDS = ("camera", "id", "split", "name")
+#: Both stages train one network, so that the second can begin from the first.
+SETTINGS: Final[dict[str, Any]] = {"global": {"model": {"arch": "resnet50"}}}
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
 _UNKNOWN = frozenset({"", "-1", "?", "none", "nan"})
 

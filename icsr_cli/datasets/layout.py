@@ -6,13 +6,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
 
 SPLITS = ("train", "query", "gallery")
+#: The authors' script asks for 1,200 clusters on every data set (arXiv 2304.12634).
+PUBLISHED: Final = {
+    "methods": {"icsr": {"global": {"clusterer": {"method": "average-linkage", "n_clusters": 1200}}}}
+}
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Benchmark:
     layouts: tuple[Layout, ...]
     height: int = 256
     width: int = 128
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Settings of a run that differ for it; below ``methods``, those that differ for a method."""
     distractor: int | None = None
     """The identity that stands for no person in particular, if there is one."""
     notice: str | None = None

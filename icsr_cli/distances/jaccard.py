@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse as sp
+from pydantic import Field, model_validator
 
+from icsr_cli import choices
 from icsr_cli.distances.features import (
     check_count,
     check_features,
@@ -16,10 +18,35 @@ from icsr_cli.distances.features import (
 from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
-from icsr_cli.types import Neighbours
+from icsr_cli.types import Evidence, Neighbours
 
 if TYPE_CHECKING:
     from icsr_cli.kreciprocal import Rows
+
+
+class Options(choices.Options):
+    """Neighbours in the reciprocal sets, and those whose sets are averaged."""
+
+    k1: int = Field(30, ge=1)
+    k2: int = Field(6, ge=1)
+
+    @model_validator(mode="after")
+    def _order(self) -> Options:
+        if self.k2 > self.k1:
+            raise ValueError(f"k2 must be at most k1; got k2 = {self.k2} and k1 = {self.k1}")
+        return self
+
+    @property
+    def neighbours(self) -> int:
+        """As many as the reciprocal sets take."""
+        return self.k1
+
+
+def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
+    """Give 1 - the k-reciprocal Jaccard distance, sparse (n, n)."""
+    near = evidence.neighbours(options.k1)
+    return jaccard_similarity(evidence.features, options.k1, options.k2, neighbours=near)
+
 
 Backend = Literal["auto", "numba", "torch"]
 #: The next so many rows above the diagonal: entries per row, columns in any order, values.

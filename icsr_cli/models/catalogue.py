@@ -81,11 +81,16 @@ def build(
     return network
 
 
-def _check(arch: str, num_features: int, pooling: str, stripes: int) -> None:
+def check_arch(arch: str) -> None:
+    """Raise an InputError where there is no such architecture; it names the nearest."""
     if arch not in available():
         near = difflib.get_close_matches(arch, available(), 1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise InputError(f"arch: {arch!r} is not one of {', '.join(available())}.{hint}")
+
+
+def _check(arch: str, num_features: int, pooling: str, stripes: int) -> None:
+    check_arch(arch)
     if pooling not in POOLINGS:
         raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
     if num_features < 0:

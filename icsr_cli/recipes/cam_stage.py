@@ -6,41 +6,23 @@ epoch clusters every camera's images by its own features and trains with one mem
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from icsr_cli.clustering import average_linkage, silhouette
-from icsr_cli.config.schema import CamSettings, Settings
-from icsr_cli.distances import jaccard_similarity
+from icsr_cli.config.schema import CamSettings
 from icsr_cli.errors import TrainingError
-from icsr_cli.images.sampler import identity_batches
+from icsr_cli.labelling import gather, label
 from icsr_cli.metrics import judge
-from icsr_cli.models import Network, save_weights
-from icsr_cli.progress import Progress
-from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
-from icsr_cli.recipes.steps import (
-    Batch,
-    Engine,
-    Generator,
-    Part,
-    build_augmentation,
-    build_memory,
-    build_network,
-    build_optimizer,
-    build_trainee,
-    restore_training_state,
-    seed_of,
-    train_epoch,
-    training_state,
-)
-from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
-from icsr_cli.types import NO_CLUSTER, IntArray, Split
+from icsr_cli.recipes.distributed import ALONE
+from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
+from icsr_cli.recipes.trainer import Stage, Trainer
+from icsr_cli.runs import LabelTable, tabulate, write_labels
+from icsr_cli.types import NO_CLUSTER, Epoch, IntArray, Labels, Split
 
 STAGE = 1
 #: Fewer images than this cannot be told apart into clusters: they get no local label.
@@ -76,26 +58,7 @@ class CameraLabels:
         )
 
 
-@dataclass(frozen=True)
-class CamStage:
-    """What the cam stage walks through: data, settings, where to write, whom to tell."""
-
-    split: Split
-    pixels: Tensor
-    settings: Settings
-    run: RunFolder
-    engine: Engine
-    progress: Progress
-    check: Callable[[], None] = field(default=lambda: None)
-    ranks: Ranks = ALONE
-
-    @property
-    def cam(self) -> CamSettings:
-        """The settings of this stage."""
-        return self.settings.cam
-
-
-def train_cam_stage(stage: CamStage, cameras: Sequence[int] | None = None) -> LabelTable:
+def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> LabelTable:
     """Train on every camera (or on ``cameras``) and give the local labels, also in ``labels/local.csv``.
 
     A run that was interrupted goes on after its last finished epoch; finished cameras are skipped.
@@ -115,7 +78,7 @@ def train_cam_stage(stage: CamStage, cameras: Sequence[int] | None = None) -> La
     trainable = [labels for labels in found if len(labels.rows) >= FEWEST_IMAGES]
     if not trainable:
         raise TrainingError(f"No camera has {FEWEST_IMAGES} images or more: there is nothing to train on.")
-    if stage.cam.network == "shared":
+    if stage.settings.cam.network == "shared":
         _train_network(stage, trainable, name="shared", seed_word=0)
     else:
         _train_cameras(stage, trainable)
@@ -125,9 +88,11 @@ def train_cam_stage(stage: CamStage, cameras: Sequence[int] | None = None) -> La
     return table
 
 
-def _train_cameras(stage: CamStage, found: Sequence[CameraLabels]) -> None:
+def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
     """Train a network for each camera. Cameras are independent: every rank takes whole ones, on its own."""
-    cost = [len(labels.rows) + 3 * stage.cam.iters * stage.cam.batch_size for labels in found]
+    cost = [
+        len(labels.rows) + 3 * stage.settings.cam.iters * stage.settings.cam.batch_size for labels in found
+    ]
     mine = [found[job] for job in stage.ranks.take_largest_first(cost)]
     for labels in mine:
         alone = replace(stage, ranks=ALONE)
@@ -150,50 +115,38 @@ def _join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
         local[labels.rows] = labels.labels
         clusters[labels.rows] = np.where(labels.labels >= 0, labels.labels + used, NO_CLUSTER)
         used += int(labels.labels.max(initial=NO_CLUSTER)) + 1
-    return tabulate(split, clusters, local_clusters=local)
+    return tabulate(split, Labels.of(clusters), local=local)
 
 
-def _train_network(stage: CamStage, found: Sequence[CameraLabels], *, name: str, seed_word: int) -> None:
+def _train_network(stage: Stage, found: Sequence[CameraLabels], *, name: str, seed_word: int) -> None:
     """Train one network on the cameras of ``found``: one camera as published, or all of them."""
-    state = stage.run.load_state(name)
-    if state is not None and state["epoch"] >= stage.cam.epochs:
+    own, run = stage.settings.cam, stage.run
+    state = run.load_state(name)
+    if state is not None and state["epoch"] >= own.epochs:
         _restore_labels(found, state)
         stage.progress.note(f"{_title(name)} is finished already.")
         return
-    network = build_network(stage.cam.model, seed_of(stage.settings.seed, STAGE, seed_word), stage.engine)
-    optimizer, schedule = build_optimizer(network, stage.cam.optimizer)
+    trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     first = 1
     if state is not None:
-        restore_training_state(state, network, optimizer, schedule)
         _restore_labels(found, state)
         first = state["epoch"] + 1
     if stage.ranks.leads:
-        stage.run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
-    trainee = build_trainee(network, stage.settings, stage.ranks)
-    for epoch in range(first, stage.cam.epochs + 1):
-        figures = _epoch(stage, network, trainee, optimizer, found, name, (seed_word, epoch))
-        schedule.step()
+        run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
+    for epoch in range(first, own.epochs + 1):
+        figures = _epoch(stage, trainer, found, name, (seed_word, epoch))
         if not stage.ranks.leads:
             continue
-        stage.run.record({"part": name, "epoch": epoch, **figures})
-        if epoch < stage.cam.epochs:
-            state = training_state(network, optimizer, schedule)
-            stage.run.save_state(name, {"epoch": epoch, "labels": _label_states(found), **state})
-        else:
-            _finish(stage, network, found, name)
+        run.record({"part": name, "epoch": epoch, **figures})
+        # A finished network needs no optimiser any more; its weights come before the state that says so.
+        if epoch == own.epochs:
+            trainer.save("last" if name == "shared" else name)
+        rest = trainer.state() if epoch < own.epochs else {}
+        run.save_state(name, {"epoch": epoch, "labels": _label_states(found), **rest})
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "silhouette", "nmi") if key in figures
         }
-        stage.progress.report(f"{_title(name)} epoch {epoch}/{stage.cam.epochs}", shown)
-
-
-def _finish(stage: CamStage, network: Network, found: Sequence[CameraLabels], name: str) -> None:
-    """Save the weights, then a state without optimiser that says they are complete."""
-    image = stage.settings.image
-    file = "last" if name == "shared" else name
-    size = {"height": str(image.height), "width": str(image.width)}
-    save_weights(network, stage.run.path / f"{file}.safetensors", size)
-    stage.run.save_state(name, {"epoch": stage.cam.epochs, "labels": _label_states(found)})
+        stage.progress.report(f"{_title(name)} epoch {epoch}/{own.epochs}", shown)
 
 
 def _label_states(found: Sequence[CameraLabels]) -> dict[str, Any]:
@@ -210,110 +163,63 @@ def _title(name: str) -> str:
 
 
 def _epoch(
-    stage: CamStage,
-    network: Network,
-    trainee: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    found: Sequence[CameraLabels],
-    name: str,
-    place: tuple[int, int],
+    stage: Stage, trainer: Trainer, found: Sequence[CameraLabels], name: str, place: tuple[int, int]
 ) -> dict[str, Any]:
-    """Cluster every camera's images by the network's features, then train on the clusters."""
-    seed_word, epoch = place
-    seed = seed_of(stage.settings.seed, STAGE, seed_word, epoch)
-    rows = np.concatenate([labels.rows for labels in found])
-    started = time.perf_counter()
-    with stage.progress.task(f"{_title(name)} features", len(rows), "img") as task:
-        features = extract_together(
-            network,
-            stage.pixels,
-            rows,
-            stage.ranks,
-            batch_size=stage.settings.evaluation.batch_size,
-            device=stage.engine.device,
-            precision=stage.engine.precision,
-            task=task,
-        )
-    extracted = time.perf_counter()
-    parts = torch.split(features, [len(labels.rows) for labels in found])
-    current = _label_together(stage, parts)
-    for labels, (clusters, value) in zip(found, current, strict=True):
-        labels.offer(clusters, value, epoch)
-    memory = stage.cam.memory
-    memories = [
-        build_memory(own, clusters, memory.temperature, memory.momentum, memory.hard)
-        for own, (clusters, _) in zip(parts, current, strict=True)
-    ]
-    labelled = time.perf_counter()
-    with stage.progress.task(f"{_title(name)} epoch {epoch}", stage.cam.iters, "step") as task:
-        loss = train_epoch(
-            trainee,
-            optimizer,
-            stage.pixels,
-            _batches(stage, found, [clusters for clusters, _ in current], np.random.default_rng(seed)),
-            memories,
-            build_augmentation(stage.settings, stage.cam.augmentation),
-            torch.Generator(stage.engine.device).manual_seed(seed),
-            engine=stage.engine,
-            task=task,
-            check=stage.check,
-            ranks=stage.ranks,
-        )
-    seconds = {
-        "extraction": extracted - started,
-        "labels": labelled - extracted,
-        "training": time.perf_counter() - labelled,
-    }
-    return {"loss": loss, **_figures(stage.split, found, current), "seconds": seconds}
+    """Label each camera's images by the network's features, then train on the clusters."""
+    seed_word, number = place
+    seed = seed_of(stage.settings.seed, STAGE, seed_word, number)
+    features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(name))
+    with trainer.timed("labels"):
+        parts = torch.split(features, [len(labels.rows) for labels in found])
+        current = _label_together(stage, parts)
+        for labels, camera_labels in zip(found, current, strict=True):
+            labels.offer(camera_labels.labels, camera_labels.figures["silhouette"], number)
+        epochs = [
+            Epoch(number, own, np.full(len(own), labels.camera, dtype=np.int64), camera_labels)
+            for labels, own, camera_labels in zip(found, parts, current, strict=True)
+        ]
+        memories = [build_memory(epoch, stage.settings.cam.memory) for epoch in epochs]
+    batches = _batches(stage.settings.cam, found, epochs, np.random.default_rng(seed))
+    loss = trainer.train(batches, memories, seed, f"{_title(name)} epoch {number}")
+    return {"loss": loss, **_figures(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
-def _label_together(stage: CamStage, parts: Sequence[Tensor]) -> list[tuple[IntArray, float]]:
-    """Cluster each camera's features, each rank its share of the cameras; all know all labels after it."""
+def _label_together(stage: Stage, parts: Sequence[Tensor]) -> list[Labels]:
+    """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
     mine = {}
     for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
-        mine[camera] = label_camera(parts[camera], stage.cam)
+        mine[camera] = label(gather(parts[camera], stage.settings.cam), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
     found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}
     return [found[camera] for camera in range(len(parts))]
 
 
-def label_camera(features: Tensor, settings: CamSettings) -> tuple[IntArray, float]:
-    """Cluster one camera's features (n, d): average linkage into n // images_per_cluster clusters.
-
-    Gives labels int64 (n,) and their silhouette (nan where it is not defined).
-    """
-    n = len(features)
-    similarity = jaccard_similarity(features, settings.distance.k1, settings.distance.k2)
-    clusters = average_linkage(similarity, n_clusters=min(n, max(2, n // settings.images_per_cluster)))
-    return clusters, silhouette(similarity, clusters)
-
-
 def _batches(
-    stage: CamStage, found: Sequence[CameraLabels], clusters: Sequence[IntArray], generator: Generator
+    own: CamSettings, found: Sequence[CameraLabels], epochs: Sequence[Epoch], generator: np.random.Generator
 ) -> Iterator[Batch]:
     """Give the epoch's batches: equal shares of cameras_per_batch different cameras.
 
     A camera comes in proportion to its images, so that a small one is not learnt by heart.
     """
-    share = min(stage.cam.cameras_per_batch, len(found)) if stage.cam.network == "shared" else 1
-    turns = _camera_turns([len(labels.rows) for labels in found], stage.cam.iters, share, generator)
+    share = min(own.cameras_per_batch, len(found)) if own.network == "shared" else 1
+    turns = _camera_turns([len(labels.rows) for labels in found], own.iters, share, generator)
     batches = []
-    for number, (labels, own) in enumerate(zip(found, clusters, strict=True)):
-        rows = identity_batches(
-            own,
-            np.full(len(own), labels.camera, dtype=np.int64),
-            batch_size=stage.cam.batch_size // share,
-            num_instances=stage.cam.num_instances,
+    for number, (labels, epoch) in enumerate(zip(found, epochs, strict=True)):
+        drawn = own.sampler.module.batches(
+            epoch,
+            own.sampler,
+            batch_size=own.batch_size // share,
+            num_instances=own.num_instances,
             iters=int((turns == number).sum()),
             generator=generator,
         )
-        batches.append(iter([Part(number, labels.rows[batch], own[batch]) for batch in rows]))
+        batches.append(iter([Part(number, labels.rows[batch], batch) for batch in drawn]))
     for turn in turns:
         yield [next(batches[number]) for number in turn]
 
 
-def _camera_turns(sizes: Sequence[int], iters: int, share: int, generator: Generator) -> IntArray:
+def _camera_turns(sizes: Sequence[int], iters: int, share: int, generator: np.random.Generator) -> IntArray:
     """Draw ``share`` different cameras for each batch, int64 (iters, share), weighted by their sizes.
 
     Sorting log weights plus Gumbel noise draws without replacement (Efraimidis and Spirakis 2006).
@@ -322,24 +228,19 @@ def _camera_turns(sizes: Sequence[int], iters: int, share: int, generator: Gener
     return np.argsort(-keys, axis=1, kind="stable")[:, :share].astype(np.int64)
 
 
-def _figures(
-    split: Split, found: Sequence[CameraLabels], current: Sequence[tuple[IntArray, float]]
-) -> dict[str, Any]:
+def _figures(split: Split, found: Sequence[CameraLabels], current: Sequence[Labels]) -> dict[str, Any]:
+    """Say per camera what its labels are, and against the truth where it is known (shown, never used)."""
+    cameras = {}
+    for labels, now in zip(found, current, strict=True):
+        own: dict[str, Any] = {"clusters": now.n_clusters, "silhouette": now.figures["silhouette"]}
+        if (judged := judge(now.labels, split.identities[labels.rows])) is not None:
+            own["quality"] = judged.as_dict()
+        cameras[str(labels.camera)] = own
     figures: dict[str, Any] = {
-        "clusters": int(sum(clusters.max() + 1 for clusters, _ in current)),
-        "silhouette": float(np.mean([value for _, value in current])),
-        "cameras": {
-            str(labels.camera): {"clusters": int(clusters.max() + 1), "silhouette": value}
-            for labels, (clusters, value) in zip(found, current, strict=True)
-        },
+        "clusters": sum(own["clusters"] for own in cameras.values()),
+        "silhouette": float(np.mean([own["silhouette"] for own in cameras.values()])),
+        "cameras": cameras,
     }
-    judged = {
-        str(labels.camera): quality
-        for labels, (clusters, _) in zip(found, current, strict=True)
-        if (quality := judge(clusters, split.identities[labels.rows])) is not None
-    }
-    for camera, quality in judged.items():
-        figures["cameras"][camera]["quality"] = quality.as_dict()
-    if judged:
-        figures["nmi"] = float(np.mean([quality.nmi for quality in judged.values()]))
+    if nmi := [own["quality"]["nmi"] for own in cameras.values() if "quality" in own]:
+        figures["nmi"] = float(np.mean(nmi))
     return figures

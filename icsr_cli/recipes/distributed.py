@@ -26,7 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from icsr_cli.errors import IcsrError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.models.batch_norm import synchronise_batch_norm
-from icsr_cli.progress import Task
+from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray
@@ -262,6 +262,7 @@ def extract_together(
     device: torch.device,
     precision: str,
     task: Task,
+    watch: Watch = unwatched,
 ) -> Tensor:
     """Embed ``rows`` (n,) as ``features.extract`` does, each rank a stretch: float32 (n, d) on every rank.
 
@@ -280,5 +281,6 @@ def extract_together(
         device=device,
         precision=precision,
         task=task,
+        watch=watch,
     )
     return ranks.gather(own, shares)

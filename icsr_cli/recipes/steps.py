@@ -1,38 +1,73 @@
-"""The steps both stages are made of: a network, its features, an epoch of training."""
+"""The training loop: batches of images -> augmented -> features -> loss -> one step of the optimiser."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim import Adam, Optimizer
-from torch.optim.lr_scheduler import LRScheduler, StepLR
+from torch.optim import Optimizer
 
-from icsr_cli.config.schema import AugmentationSettings, ModelSettings, OptimizerSettings, Settings
+from icsr_cli.choices import Options
+from icsr_cli.config.schema import ModelSettings
 from icsr_cli.errors import TrainingError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
-from icsr_cli.memory import ClusterMemory, centroids_of
 from icsr_cli.models import Network, build
-from icsr_cli.progress import Task
+from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
-from icsr_cli.types import IntArray
+from icsr_cli.types import Epoch, IntArray
 
-Generator = np.random.Generator
+
+class Memory(Protocol):
+    """What pulls features to their clusters: a file in ``icsr_cli/memories``."""
+
+    def loss(self, features: Tensor, images: Tensor) -> Tensor:
+        """Loss of float features (b, d) of the epoch's ``images``, int64 (b,) on the host."""
+
+    def update(self, features: Tensor, images: Tensor) -> None:
+        """Learn the features of these images."""
+
+
+@dataclass(frozen=True)
+class WeightedSum:
+    """Several memories of one epoch; their losses are added by weight."""
+
+    memories: Sequence[Memory]
+    weights: Sequence[float]
+
+    def loss(self, features: Tensor, images: Tensor) -> Tensor:
+        """Weighted sum of the losses."""
+        losses = [memory.loss(features, images) for memory in self.memories]
+        return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
+
+    def update(self, features: Tensor, images: Tensor) -> None:
+        """Update each."""
+        for memory in self.memories:
+            memory.update(features, images)
+
+
+def build_memory(epoch: Epoch, chosen: Sequence[Options]) -> Memory:
+    """Build the memory, or the memories, that the settings name."""
+    memories: list[Memory] = [options.module.Memory(epoch, options) for options in chosen]
+    weights = [float(getattr(options, "weight", 1.0)) for options in chosen]
+    return memories[0] if weights == [1.0] else WeightedSum(memories, weights)
 
 
 @dataclass(frozen=True)
 class Part:
-    """Images of one batch that are compared with one memory: row numbers and their clusters, (b,)."""
+    """Images of one batch that are compared with one memory.
+
+    ``rows`` (b,): where their pixels are; ``images`` (b,): their numbers in the memory's epoch.
+    """
 
     memory: int
     rows: IntArray
-    targets: IntArray
+    images: IntArray
 
 
 Batch = Sequence[Part]
@@ -96,50 +131,12 @@ def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network
     return network.to(engine.device).to(memory_format=torch.channels_last)
 
 
-def build_trainee(network: Network, settings: Settings, ranks: Ranks) -> nn.Module:
-    """Give the form of ``network`` that is trained: spread over the ranks, compiled if that was chosen.
-
-    It shares its weights with ``network``, which embeds and is saved.
-    """
-    spread = ranks.wrap(network, sync_bn=settings.sync_bn)
-    if not settings.compile:
-        return spread
-    return cast("nn.Module", torch.compile(spread))
-
-
-def build_optimizer(network: Network, settings: OptimizerSettings) -> tuple[Adam, StepLR]:
-    """Adam over what is not frozen, and its step schedule (one step per epoch)."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = Adam(trained, lr=settings.lr, weight_decay=settings.weight_decay, fused=True)
-    return optimizer, StepLR(optimizer, settings.step_size, settings.gamma)
-
-
-def build_augmentation(settings: Settings, augmentation: AugmentationSettings) -> Augmentation:
-    """Random changes at the size of the images."""
-    return Augmentation(
-        settings.image.height,
-        settings.image.width,
-        flip=augmentation.flip,
-        pad=augmentation.pad,
-        border=augmentation.border,
-        erase=augmentation.erase,
-    )
-
-
-def build_memory(
-    features: Tensor, labels: IntArray, temperature: float, momentum: float, hard: bool
-) -> ClusterMemory:
-    """One centroid per cluster of ``labels`` (n,), from ``features`` (n, d)."""
-    centroids = centroids_of(features, torch.from_numpy(labels).to(features.device))
-    return ClusterMemory(centroids, temperature=temperature, momentum=momentum, hard=hard)
-
-
 def train_epoch(
     network: nn.Module,
     optimizer: Optimizer,
     pixels: Tensor,
     batches: Iterable[Batch],
-    memories: Sequence[ClusterMemory],
+    memories: Sequence[Memory],
     augmentation: Augmentation,
     generator: torch.Generator,
     *,
@@ -147,13 +144,14 @@ def train_epoch(
     task: Task,
     check: Callable[[], None],
     ranks: Ranks = ALONE,
+    watch: Watch = unwatched,
 ) -> float:
     """Train on ``batches`` and give the mean loss.
 
     ``pixels`` uint8 (n, h, w, 3), on the device or on the host. The loss of a batch is the mean over its
     parts. ``check`` is called after every step and may raise. With several ``ranks``, ``network`` is what
     ``ranks.wrap`` gave; all ranks are given the same batches and random numbers, and each takes its share.
-    After the epoch all have the running statistics of the leading rank.
+    After the epoch all have the running statistics of the leading rank. ``watch`` times the parts.
 
     Raises:
         TrainingError: where the loss or the features are not finite; the last epoch's checkpoint is
@@ -164,7 +162,7 @@ def train_epoch(
     steps = 0
     for batch in batches:
         total += _step(
-            network, optimizer, pixels, batch, memories, augmentation, generator, engine=engine, ranks=ranks
+            network, optimizer, pixels, batch, memories, augmentation, generator, engine, ranks, watch
         )
         steps += 1
         task.advance()
@@ -211,12 +209,12 @@ def _step(
     optimizer: Optimizer,
     pixels: Tensor,
     batch: Batch,
-    memories: Sequence[ClusterMemory],
+    memories: Sequence[Memory],
     augmentation: Augmentation,
     generator: torch.Generator,
-    *,
     engine: Engine,
     ranks: Ranks,
+    watch: Watch,
 ) -> Tensor:
     """Take one step; give the loss of the whole batch, which is the same on every rank."""
     rows = np.concatenate([part.rows for part in batch])
@@ -224,41 +222,30 @@ def _step(
         ranks = ALONE
     shares = ranks.shares(len(rows))
     own = shares[ranks.rank]
-    # The dice of the whole batch are thrown everywhere, so that an image's fate is not that of its rank.
-    dice = augmentation.draw(len(rows), generator)[own]
     with engine.autocast():
-        found = network(augmentation.apply(gather(pixels, rows[own], engine), dice))
-    features = ranks.gather_for_loss(found.float(), shares)
-    parts = torch.split(features, [len(part.rows) for part in batch])
-    # Targets stay on the host: the memory plans its updates there, without waiting for the device.
-    targets = [torch.from_numpy(part.targets) for part in batch]
-    losses = [
-        memories[part.memory].loss(compared, target)
-        for part, compared, target in zip(batch, parts, targets, strict=True)
-    ]
-    loss = torch.stack(losses).mean()
-    optimizer.zero_grad(set_to_none=True)
-    # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
-    (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    for part, compared, target in zip(batch, parts, targets, strict=True):
-        memories[part.memory].update(compared.detach(), target)
+        with watch("pixels"):
+            # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
+            dice = augmentation.draw(len(rows), generator)[own]
+            images = augmentation.apply(gather(pixels, rows[own], engine), dice)
+        with watch("forward"):
+            found = network(images)
+    with watch("loss"):
+        features = ranks.gather_for_loss(found.float(), shares)
+        parts = torch.split(features, [len(part.rows) for part in batch])
+        # Numbers of images stay on the host: the memory plans there, without waiting for the device.
+        numbers = [torch.from_numpy(part.images) for part in batch]
+        asked = [
+            (memories[part.memory], compared, number)
+            for part, compared, number in zip(batch, parts, numbers, strict=True)
+        ]
+        loss = torch.stack([memory.loss(compared, number) for memory, compared, number in asked]).mean()
+    with watch("backward"):
+        optimizer.zero_grad(set_to_none=True)
+        # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
+        (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
+    with watch("optimiser"):
+        optimizer.step()
+    with watch("memory update"):
+        for memory, compared, number in asked:
+            memory.update(compared.detach(), number)
     return loss.detach()
-
-
-def training_state(network: Network, optimizer: Optimizer, schedule: LRScheduler) -> dict[str, Any]:
-    """Give what a resumed run needs of these three."""
-    return {
-        "network": network.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "schedule": schedule.state_dict(),
-    }
-
-
-def restore_training_state(
-    state: dict[str, Any], network: Network, optimizer: Optimizer, schedule: LRScheduler
-) -> None:
-    """Put back what ``training_state`` gave."""
-    network.load_state_dict(state["network"])
-    optimizer.load_state_dict(state["optimizer"])
-    schedule.load_state_dict(state["schedule"])

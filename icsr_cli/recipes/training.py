@@ -1,26 +1,26 @@
-"""From a prepared data set to a finished run: opens what a stage needs, and minds the run folder."""
+"""From a prepared data set and an open run to a finished one: minds the run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
+from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import IcsrError, Interrupted, RunError, TrainingError, UsageError
+from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
-from icsr_cli.progress import Progress, SilentProgress
-from icsr_cli.recipes.cam_stage import CamStage, train_cam_stage
+from icsr_cli.progress import Progress, SilentProgress, Watch, unwatched
+from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
 from icsr_cli.recipes.evaluation import Evaluation, evaluate, load_pixels
-from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
+from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
-from icsr_cli.recipes.steps import Engine, choose_engine
-from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, newest, open_run, read_labels
+from icsr_cli.recipes.steps import choose_engine
+from icsr_cli.recipes.trainer import Stage
+from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.types import Dataset, IntArray
 
@@ -42,6 +42,7 @@ def run_cam_stage(
     workplace: Workplace,
     *,
     cameras: Sequence[int] | None = None,
+    watch: Watch = unwatched,
 ) -> LabelTable:
     """Train the cam stage into ``run`` and give the local labels.
 
@@ -54,49 +55,36 @@ def run_cam_stage(
         raise UsageError(f"The data set {dataset.name!r} has no camera {unknown}; it has {there}.")
     # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
     together = settings.cam.network == "shared"
-    with _recorded(run, settings, workplace, together=together) as (engine, progress, check):
-        stage = CamStage(
-            dataset.train,
-            _training_pixels(dataset, settings, workplace.data_root, engine, progress),
-            settings,
-            run,
-            engine,
-            progress,
-            check,
-            workplace.ranks,
-        )
-        return train_cam_stage(stage, cameras)
+    with _opened(dataset, settings, run, workplace, together=together) as stage:
+        return train_cam_stage(replace(stage, watch=watch), cameras)
 
 
 def run_global_stage(
-    dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace, *, local: Path | None
+    dataset: Dataset,
+    settings: Settings,
+    run: RunFolder,
+    workplace: Workplace,
+    *,
+    local: Path | None,
+    watch: Watch = unwatched,
 ) -> Network:
-    """Train the global stage into ``run``, refined by the label table ``local``, and give the network."""
+    """Train the global stage into ``run``, with the label table ``local`` if any, and give the network."""
     labels = None if local is None else read_local(local, dataset)
-    with _recorded(run, settings, workplace, together=True) as (engine, progress, check):
+
+    def score(network: Network) -> float:
+        return measure(network, dataset, settings, workplace).plain.mAP
+
+    with _opened(dataset, settings, run, workplace, together=True) as stage:
         if labels is not None and (labels < 0).any():
-            progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
-        stage = GlobalStage(
-            dataset.train,
-            _training_pixels(dataset, settings, workplace.data_root, engine, progress),
-            labels,
-            settings,
-            run,
-            engine,
-            progress,
-            check,
-            lambda network: measure(network, dataset, settings, workplace, engine).plain.mAP,
-            workplace.ranks,
-        )
-        return train_global_stage(stage)
+            stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
+        return train_global_stage(replace(stage, local=labels, score=score, watch=watch))
 
 
-def measure(
-    network: Network, dataset: Dataset, settings: Settings, workplace: Workplace, engine: Engine
-) -> Evaluation:
-    """Rank the test people of ``dataset`` by ``network``, which is on the device of ``engine``."""
+def measure(network: Network, dataset: Dataset, settings: Settings, workplace: Workplace) -> Evaluation:
+    """Rank the test people of ``dataset`` by ``network``."""
+    engine = choose_engine(workplace.device, settings.precision)
     return evaluate(
-        network,
+        network.to(engine.device),
         dataset,
         settings.image,
         settings.evaluation,
@@ -106,64 +94,16 @@ def measure(
     )
 
 
-def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
-    """Give the file of local labels: of a cam run, a file as such, or of the newest cam run.
-
-    Raises:
-        RunError: where there is none.
-    """
-    if local is None:
-        return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
-    if local.is_file():
-        return local
-    path = open_run(local).labels / "local.csv"
-    if not path.is_file():
-        raise RunError(f"The run {local} has no labels/local.csv: it is not finished. Go on with --resume.")
-    return path
-
-
-def find_cam_weights(local: Path) -> Path:
-    """Give the weights of the shared network of the cam run that ``local`` belongs to.
-
-    Raises:
-        RunError: where that run trained a network per camera, or none.
-    """
-    path = open_run(local).path / "last.safetensors"
-    if not path.is_file():
-        raise RunError(
-            f"--init cam needs the shared network of a cam run, and there is no {path}. "
-            "Train it with: icsr train cam --network shared; or take --init imagenet, none or a file."
-        )
-    return path
-
-
-def start_from_cam(settings: Settings, local: Path) -> Settings:
-    """Name the file of the shared network that ``local`` came with as the weights of the global stage.
-
-    Raises:
-        RunError: where there is no such network.
-    """
-    own = settings.global_
-    model = own.model.model_copy(update={"weights": str(find_cam_weights(local))})
-    return settings.model_copy(update={"global_": own.model_copy(update={"model": model})})
-
-
 def read_local(path: Path, dataset: Dataset) -> IntArray:
     """Read local labels in the order of the training images."""
     return align_local(read_labels(path), dataset.train, path)
 
 
-def _training_pixels(
-    dataset: Dataset, settings: Settings, data_root: Path, engine: Engine, progress: Progress
-) -> Tensor:
-    return load_pixels(dataset, dataset.train, "train", settings.image, data_root, engine, progress)
-
-
 @contextmanager
-def _recorded(
-    run: RunFolder, settings: Settings, workplace: Workplace, *, together: bool
-) -> Iterator[tuple[Engine, Progress, Callable[[], None]]]:
-    """Write down what the run is made of, and how it ended; gives what asks for a signal.
+def _opened(
+    dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace, *, together: bool
+) -> Iterator[Stage]:
+    """Open what a stage works on; write down what the run is made of, and how it ended.
 
     ``together``: the ranks walk step by step beside each other, and stop at the same one.
     """
@@ -180,7 +120,11 @@ def _recorded(
     try:
         with interruptible() as interruption:
             shared = together and ranks.size > 1
-            yield engine, progress, SharedInterruption(interruption).check if shared else interruption.check
+            check = SharedInterruption(interruption).check if shared else interruption.check
+            pixels = load_pixels(
+                dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
+            )
+            yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks)
     except (Interrupted, KeyboardInterrupt) as error:
         if not ranks.leads:
             raise SystemExit(getattr(error, "exit_code", 130)) from None
@@ -210,14 +154,14 @@ def _note_failure(run: RunFolder, error: Exception) -> None:
 MAY_CHANGE = {"evaluation.batch_size"}
 
 
-def check_same_settings(run: RunFolder, asked: dict[str, Any]) -> None:
+def check_same_settings(run: RunFolder, asked: Settings) -> None:
     """Refuse to resume a run with other settings than it was started with.
 
     Raises:
         UsageError: listing each difference.
     """
     # Through the schema: a setting that is younger than the run has its default there.
-    before, now = dict(_flat(Settings.model_validate(run.settings()).dump())), dict(_flat(asked))
+    before, now = dict(_flat(load_run(run.path / "settings.yaml").dump())), dict(_flat(asked.dump()))
     different = [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
         for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)

@@ -209,7 +209,7 @@ def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTa
         local_clusters=table.local_clusters[positions],
         labels=table.labels[positions],
         states=table.states[positions],
-        cohesion=None if table.cohesion is None else table.cohesion[positions],
+        columns={name: values[positions] for name, values in table.columns.items()},
     )
 
 
@@ -272,7 +272,8 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
 
 def _cohesion(table: LabelTable) -> FloatArray:
     """Give the cohesion of each image, NaN where it is not known."""
-    return np.full(len(table), np.nan, dtype=np.float32) if table.cohesion is None else table.cohesion
+    nothing = np.full(len(table), np.nan, dtype=np.float32)
+    return np.asarray(table.columns.get("cohesion", nothing), dtype=np.float32)
 
 
 def _number(value: np.floating[Any]) -> float | None:

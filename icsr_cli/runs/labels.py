@@ -1,38 +1,35 @@
-"""Labels of one epoch as a table: a CSV that any tool reads.
+"""Labels as a table: a CSV that any tool reads, and that reads back exactly what was written.
 
-Columns: ``path`` (relative to the data set), ``camera`` (from 0), ``identity`` (empty if unknown),
-``cluster`` (before the refinement), ``local_cluster``, ``label`` (after the refinement: what the network
-was trained on) and ``state``: ``kept``, ``node`` (an information node, kept), ``discarded`` (thrown out
-by the refinement) or ``noise`` (in no cluster). -1 means none. The column ``cohesion``, the image's mean
-similarity to the others of its ``cluster``, is there where a similarity was: it is empty for noise and for
-images alone in their cluster.
+Columns: ``path`` (relative to the data set), ``camera`` (from 0), ``identity``, ``cluster`` (before the
+refiners), ``local_cluster``, ``label`` (after them: what the network was trained on) and ``state``: what
+became of the image, in a word of the method's own (``kept``, ``noise``, ...). -1 means none; an unknown
+camera or identity is empty. Then come the columns of the methods that made the labels, whole numbers or
+numbers with a point, an empty field for NaN; ``cohesion``, for one, is the image's mean similarity to the
+others of its ``cluster``.
 """
 
 from __future__ import annotations
 
 import csv
-import math
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
 from icsr_cli.runs.files import write_with
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray, Split
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
-COHESION = "cohesion"
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """One row per training image; every array is (n,).
-
-    ``cohesion`` float32: how alike an image is to the others of its cluster, NaN where there are none; None
-    where nobody has measured it.
-    """
+    """One row per image; every array is (n,). ``columns``: float32 or int64, NaN where there is nothing."""
 
     paths: tuple[str, ...]
     cameras: IntArray
@@ -41,7 +38,7 @@ class LabelTable:
     local_clusters: IntArray
     labels: IntArray
     states: npt.NDArray[np.str_]
-    cohesion: FloatArray | None = None
+    columns: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -52,107 +49,124 @@ class LabelTable:
         return bool((self.identities != UNKNOWN_IDENTITY).any())
 
 
-def tabulate(
-    split: Split,
-    clusters: IntArray,
-    *,
-    local_clusters: IntArray | None = None,
-    labels: IntArray | None = None,
-    discarded: BoolArray | None = None,
-    nodes: IntArray | None = None,
-    cohesion: FloatArray | None = None,
-) -> LabelTable:
-    """Join what the label engine said of the images of ``split``; what is left out is the plain case."""
-    n = len(split)
-    none = np.full(n, NO_CLUSTER, dtype=np.int64)
-    states = np.where(clusters == NO_CLUSTER, "noise", "kept").astype("<U9")
-    if nodes is not None:
-        states[nodes] = "node"
-    if discarded is not None:
-        states[discarded] = "discarded"
+def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
+    """Join what the label chain said of the images of ``split`` with what is known of them."""
     return LabelTable(
         paths=tuple(record.path for record in split.records),
         cameras=split.cameras,
         identities=split.identities,
-        clusters=clusters,
-        local_clusters=none if local_clusters is None else local_clusters,
-        labels=clusters if labels is None else labels,
-        states=states,
-        cohesion=cohesion,
+        clusters=labels.clusters,
+        local_clusters=np.full(len(split), NO_CLUSTER, dtype=np.int64) if local is None else local,
+        labels=labels.labels,
+        states=labels.states,
+        columns=labels.columns,
     )
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
-    """Write the table as CSV, whole or not at all."""
+    """Write the table, whole or not at all: as CSV, or as ``.npz`` with an array for each column."""
     numbers = (table.cameras, table.identities, table.clusters, table.local_clusters, table.labels)
-    columns = [table.paths, *(array.tolist() for array in numbers), table.states.tolist()]
-    columns[2] = ["" if identity == UNKNOWN_IDENTITY else identity for identity in columns[2]]
-    names = list(COLUMNS)
-    if table.cohesion is not None:
-        names.append(COHESION)
-        columns.append(write_cohesion(table.cohesion))
+    known: tuple[Any, ...] = (np.array(table.paths), *numbers, table.states)
+    columns = {**dict(zip(COLUMNS, known, strict=True)), **table.columns}
+
+    def save(temporary: Path) -> None:
+        with temporary.open("wb") as stream:
+            np.savez_compressed(stream, **columns)
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
+        known = [_texts(array, empty=-1) for array in numbers[:2]]
+        texts = [_texts(array) for array in (*numbers[2:], table.states, *table.columns.values())]
+        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
             writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(names)
-            writer.writerows(zip(*columns, strict=True))
+            writer.writerow(columns)
+            writer.writerows(zip(table.paths, *known, *texts, strict=True))
 
-    write_with(path, write)
+    write_with(path, save if path.suffix == ".npz" else write)
 
 
-def write_cohesion(values: FloatArray) -> list[str]:
-    """Write float32 (n,) as a column of text: four decimals, nothing for NaN."""
-    return ["" if math.isnan(value) else f"{value:.4f}" for value in values.tolist()]
+def _texts(values: npt.NDArray[Any], empty: int | None = None) -> list[str]:
+    """Write int64 or float32 (n,) so that it reads back to the bit; a value that says nothing is empty."""
+    nothing = np.isnan(values) if values.dtype.kind == "f" else values == empty if empty else False
+    return np.where(nothing, "", values.astype(str)).tolist()  # type: ignore[no-any-return]
 
 
 def read_labels(path: Path) -> LabelTable:
     """Read a table that ``write_labels`` wrote, or one of the same columns from another tool.
 
-    The column ``cohesion`` may be missing.
-
     Raises:
-        RunError: where the file is missing, lacks a column, or holds something else than numbers.
+        RunError: where the file is missing, damaged, lacks a column, or holds something else than numbers.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as stream:
-            reader = csv.reader(stream)
-            header = next(reader, [])
-            rows = [row for row in reader if row]
-    except FileNotFoundError:
-        raise RunError(f"There are no labels at {path}.") from None
-    missing = [column for column in COLUMNS if column not in header]
+    columns = _read_arrays(path) if path.suffix == ".npz" else _read_rows(path)
+    missing = [column for column in COLUMNS if column not in columns]
     if missing:
         raise RunError(f"{path} lacks the column(s) {', '.join(missing)}; expected: {', '.join(COLUMNS)}.")
-    if any(len(row) != len(header) for row in rows):
-        raise RunError(f"{path} has a row that is not {len(header)} fields long; is the file cut off?")
-    columns = dict(zip(header, zip(*rows, strict=True) if rows else [()] * len(header), strict=True))
     try:
+        numbers = {name: _integers(columns[name]) for name in COLUMNS[1:-1]}
         return LabelTable(
-            paths=columns["path"],
-            cameras=_numbers(columns["camera"]),
-            identities=_numbers(value or UNKNOWN_IDENTITY for value in columns["identity"]),
-            clusters=_numbers(columns["cluster"]),
-            local_clusters=_numbers(columns["local_cluster"]),
-            labels=_numbers(columns["label"]),
-            states=np.array(columns["state"], dtype="<U9"),
-            cohesion=_read_cohesion(columns.get(COHESION), path),
+            paths=tuple(map(str, columns["path"])),
+            cameras=numbers["camera"],
+            identities=numbers["identity"],
+            clusters=numbers["cluster"],
+            local_clusters=numbers["local_cluster"],
+            labels=numbers["label"],
+            states=np.array(columns["state"], dtype=str),
+            columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
         )
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RunError(f"{path} holds something that is not a whole number: {error}.") from None
 
 
-def _numbers(column: object) -> IntArray:
-    return np.array(list(column), dtype=np.int64)  # type: ignore[call-overload]
-
-
-def _read_cohesion(column: tuple[str, ...] | None, path: Path) -> FloatArray | None:
-    if column is None:
-        return None
+def _read_arrays(path: Path) -> dict[str, Any]:
+    """Give the columns of an ``.npz``, all of one length."""
     try:
-        return np.array([value or "nan" for value in column], dtype=np.float32)
-    except ValueError as error:
-        raise RunError(f"{path} holds a cohesion that is not a number: {error}.") from None
+        with np.load(path, allow_pickle=False) as archive:
+            columns = {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise RunError(f"There are no labels at {path}.") from None
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise RunError(f"{path} cannot be read as an .npz of labels: {error}.") from None
+    shapes = {array.shape for array in columns.values()}
+    if len(shapes) != 1 or len(shapes.pop()) != 1:
+        raise RunError(f"{path} holds columns of different lengths; expected one value for each image.")
+    return columns
+
+
+def _read_rows(path: Path) -> dict[str, Any]:
+    """Give the columns of a CSV that is whole."""
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            text = stream.read()
+    except FileNotFoundError:
+        raise RunError(f"There are no labels at {path}.") from None
+    if text and not text.endswith("\n"):
+        raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")
+    try:
+        header, *rows = [row for row in csv.reader(text.splitlines(keepends=True)) if row] or [[]]
+    except csv.Error as error:
+        raise RunError(f"{path} is no table of labels: {error}.") from None
+    if not rows:
+        raise RunError(f"{path} holds the labels of no image; expected a header and a line for each.")
+    odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
+    if odd is not None:
+        raise RunError(f"Line {odd} of {path} is not {len(header)} fields long; is the file cut off?")
+    return dict(zip(header, zip(*rows, strict=True), strict=True))
+
+
+def _integers(column: Any) -> IntArray:
+    if isinstance(column, np.ndarray):
+        if column.dtype.kind not in "iu":
+            raise ValueError(f"dtype {column.dtype}")
+        return column.astype(np.int64)
+    return np.array([int(value or -1) for value in column], dtype=np.int64)
+
+
+def _numbers(column: Any) -> npt.NDArray[Any]:
+    """Read what was written: whole numbers are int64, all else float32."""
+    if isinstance(column, np.ndarray):
+        return _integers(column) if column.dtype.kind in "iu" else column.astype(np.float32)
+    if all(re.fullmatch(r"-?\d{1,18}", value) for value in column):
+        return _integers(column)
+    return np.array([value or "nan" for value in column], dtype=np.float32)
 
 
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
 
-SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
 
 
 def icsr(*arguments: object) -> Result:
@@ -153,7 +153,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),
         ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),
-        ("train cam -d tiny -a resnet51", 1, "resnet50"),
+        ("train cam -d tiny -a resnet51", 2, "resnet50"),
         ("train cam -d tiny --cameras 7", 2, "no camera [7]"),
         ("train cam -d tiny --cameras x", 2, "--cameras takes"),
         ("train cam -d tiny --gpus 70,71", 2, "no cuda:70 and no cuda:71"),
@@ -163,7 +163,10 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny run_without_resume", 2, "add --resume"),
         ("train cam -d tiny --init /nowhere.pth", 1, "/nowhere.pth"),
         ("train global -d tiny --clusterer dbscam", 2, "dbscan"),
-        ("train global -d tiny --clusterer dbscan --set global.clustering.options.epz=1", 2, "'eps'"),
+        ("train global -d tiny --clusterer dbscan --set global.clusterer.epz=1", 2, "did you mean eps"),
+        ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
+        ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
+        ("train global -d tiny --method camera", 2, "Did you mean camera-aware"),
         ("train global -d tiny --local /nowhere", 1, "/nowhere"),
         ("train global -d tiny --select median", 2, "select"),
         ("train nonsense", 2, "nonsense"),
@@ -312,12 +315,13 @@ def test_market_1501_with_the_published_settings_made_small(tiny_root: Path, tmp
         "prepare", "market1501", "--source", tmp_path / "market.zip", "--size", "32x16", *places[:2]
     )
     assert prepared.exit_code == 0, prepared.output
-    config = Path(__file__).parents[2] / "configs" / "market1501.yaml"
+    config = tmp_path / "mine.yaml"
+    config.write_text(icsr("methods", "icsr", "-d", "market1501").stdout)
     small = ["-d", "market1501", "--config", config, "-a", "resnet18", "-b", 8, "--num-instances", 4,
              "--iters", 1, "--epochs", 1, "--init", "none", *size, *places]  # fmt: skip
     cam = icsr("train", "cam", *small)
     assert cam.exit_code == 0, cam.output
-    own = icsr("train", "global", *small, "--set", "global.clustering.options.n_clusters=6")
+    own = icsr("train", "global", *small, "--set", "global.clusterer.n_clusters=6")
     assert own.exit_code == 0, own.output
     result = icsr("eval", "-d", "market1501", "--resume", "--json", *places)
     assert result.exit_code == 0, result.output

@@ -6,10 +6,12 @@ import typer
 from typer.testing import CliRunner
 
 from icsr_cli.cli.labels_generate import generate
+from icsr_cli.cli.main import app as commands
 from icsr_cli.clustering import average_linkage, cohesion, dbscan
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import IcsrError, InputError, UsageError
 from icsr_cli.refinement import information_nodes, node_scores, refine
+from icsr_cli.runs import read_labels
 
 app = typer.Typer()
 app.command()(generate)
@@ -40,13 +42,13 @@ def test_dbscan_to_npz(tmp_path, arrays):
     assert result.exit_code == 0
     similarity = jaccard_similarity(arrays["features"], 15, 6)
     expected = dbscan(similarity, eps=0.45, min_samples=3)
-    found = np.load(out)
-    np.testing.assert_array_equal(found["label"], expected)
-    np.testing.assert_array_equal(found["cluster"], expected)
-    np.testing.assert_array_equal(found["camera"], arrays["cameras"])
-    assert (found["local_label"] == -1).all()
-    assert found["cohesion"].dtype == np.float32
-    np.testing.assert_array_equal(found["cohesion"], cohesion(similarity, expected))
+    found = read_labels(out)
+    np.testing.assert_array_equal(found.labels, expected)
+    np.testing.assert_array_equal(found.clusters, expected)
+    np.testing.assert_array_equal(found.cameras, arrays["cameras"])
+    np.testing.assert_array_equal(found.identities, arrays["ids"])
+    assert (found.local_clusters == -1).all()
+    np.testing.assert_array_equal(found.columns["cohesion"], cohesion(similarity, expected))
     assert f"{expected.max() + 1}" in result.stdout
     assert "silhouette" in result.stdout
     assert "precision" in result.stdout
@@ -60,7 +62,7 @@ def test_refinement_by_own_local_labels(tmp_path, arrays):
         tmp_path, arrays, *options, "--local", "cluster", "--images-per-cluster", 3, "-o", out, "--json"
     )
     summary = json.loads(result.stdout)
-    table = np.genfromtxt(out, delimiter=",", names=True)
+    table = read_labels(out)
 
     cosine = knn(arrays["features"], 15, metric="cosine")
     similarity = jaccard_similarity(arrays["features"], 15, 3)
@@ -72,18 +74,22 @@ def test_refinement_by_own_local_labels(tmp_path, arrays):
     nodes = information_nodes(node_scores(cosine), clusters)
     labels, discarded = refine(clusters, local, arrays["cameras"], nodes)
     assert discarded.any()
-    np.testing.assert_array_equal(table["image"], np.arange(180))
-    np.testing.assert_array_equal(table["local_label"], local)
-    np.testing.assert_array_equal(table["cluster"], clusters)
-    np.testing.assert_array_equal(table["label"], labels)
-    np.testing.assert_array_equal(table["thrown_out"], discarded)
-    np.testing.assert_array_equal(np.flatnonzero(table["information_node"]), np.sort(nodes))
-    np.testing.assert_allclose(table["cohesion"], cohesion(similarity, clusters), atol=5e-5)
-    assert summary["thrown_out"] == discarded.sum()
-    assert summary["options"] == {"n_clusters": 12}
+    assert table.paths == tuple(map(str, range(180)))
+    np.testing.assert_array_equal(table.local_clusters, local)
+    np.testing.assert_array_equal(table.clusters, clusters)
+    np.testing.assert_array_equal(table.labels, labels)
+    np.testing.assert_array_equal(table.states == "discarded", discarded)
+    np.testing.assert_array_equal(
+        np.flatnonzero(table.states == "node"), np.setdiff1d(nodes, np.flatnonzero(discarded))
+    )
+    np.testing.assert_array_equal(table.columns["cohesion"], cohesion(similarity, clusters))
+    assert summary["states"]["discarded"] == discarded.sum()
+    assert summary["clusterer"]["n_clusters"] == 12
     assert [row["labels"] for row in summary["clusterings"]] == ["clustering", "refined"]
     assert summary["clusterings"][0]["clusters"] == 12
     assert 0 < summary["clusterings"][1]["precision"] <= 1
+    shown = CliRunner().invoke(commands, ["labels", "inspect", str(out), "--cluster", "3"])
+    assert shown.exit_code == 0, shown.output
 
 
 def test_local_labels_of_the_file(tmp_path, arrays):
@@ -96,13 +102,14 @@ def test_local_labels_of_the_file(tmp_path, arrays):
     assert after["clusters"] > before["clusters"]
     assert after["precision"] > before["precision"]
     none = json.loads(run(tmp_path, arrays, *options, "--refine", "none").stdout)
-    assert none["thrown_out"] is None
+    assert set(none["states"]) == {"kept"}
     assert len(none["clusterings"]) == 1
 
 
 def test_infomap_and_an_index(tmp_path, arrays):
     pytest.importorskip("infomap")
-    result = run(tmp_path, arrays, "-c", "infomap", "--approximate", "hnsw", "--nodes", "last-above-mean")
+    node = ("--set", "refiners.node=last-above-mean")
+    result = run(tmp_path, arrays, "-c", "infomap", "--approximate", "hnsw", *node)
     assert result.exit_code == 0
     assert "recall of the index" in result.stdout
 
@@ -123,11 +130,12 @@ def change(**changes):
     ("alter", "options", "error", "message"),
     [
         (change(), ["-c", "dbscam"], UsageError, "Did you mean 'dbscan'"),
-        (change(), ["--set", "ep=0.5"], UsageError, "dbscan has no option 'ep'.*Did you mean 'eps'"),
-        (change(), ["--set", "eps"], UsageError, "--set takes KEY=VALUE"),
-        (change(), ["--set", "eps=small"], UsageError, "--set eps takes a number, got 'small'"),
-        (change(), ["-c", "average-linkage"], UsageError, "needs one of its options: n_clusters or"),
-        (change(), ["--set", "eps=2"], InputError, "eps must be a number above 0 and below 1"),
+        (change(), ["--set", "ep=0.5"], UsageError, "clusterer.ep .*did you mean eps"),
+        (change(), ["--set", "eps"], UsageError, "--set takes key=value"),
+        (change(), ["--set", "eps=small"], UsageError, "clusterer.eps .*valid number"),
+        (change(), ["-c", "average-linkage", "--set", "n_clusters=500"], UsageError, "500 clusters of 180"),
+        (change(), ["-c", "average-linkage"], UsageError, "takes one of n_clusters, distance_threshold"),
+        (change(), ["--set", "eps=2"], UsageError, "clusterer.eps .*less than 1; got 2"),
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
         (
@@ -174,5 +182,5 @@ def test_not_an_archive(tmp_path):
     assert isinstance(result.exception, InputError)
     result = CliRunner().invoke(app, [str(tmp_path / "missing.npz")])
     assert isinstance(result.exception, UsageError)
-    result = CliRunner().invoke(app, [str(path), "--refine", "drop"])
+    result = CliRunner().invoke(app, [str(path), "--local", "guess"])
     assert result.exit_code == 2

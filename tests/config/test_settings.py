@@ -1,31 +1,32 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
-from icsr_cli import config
-from icsr_cli.clustering import clusterer
-from icsr_cli.config.loader import packaged_names
+from icsr_cli import config, datasets
 from icsr_cli.errors import UsageError
 
 
-@pytest.mark.parametrize("name", packaged_names())
-def test_every_file_that_comes_with_icsr_is_valid(name: str) -> None:
-    settings = config.load(name)
-    clustering = settings.global_.clustering
-    clusterer(clustering.method).check(clustering.options)
-    assert settings.dataset == name
+@pytest.mark.parametrize("name", [*datasets.available(), "synthetic", "own"])
+@pytest.mark.parametrize("method", config.methods())
+def test_every_data_set_has_settings_for_every_method(name: str, method: str) -> None:
+    settings = config.load(name, method=method)
+    assert (settings.dataset, settings.method) == (name, method)
+    assert settings.stages[-1] == "global"
 
 
 def test_published_settings() -> None:
-    settings = config.load("market1501")
+    settings: Any = config.load("market1501", method="icsr")
     assert (settings.cam.epochs, settings.cam.iters, settings.cam.model.arch) == (20, 100, "resnet50")
     assert (settings.global_.epochs, settings.global_.iters) == (50, 200)
     assert settings.global_.model.arch == "resnet_ibn50a"
-    assert (settings.cam.memory.momentum, settings.global_.memory.momentum) == (0.2, 0.1)
-    assert settings.global_.clustering.options == {"n_clusters": 1200}
+    assert (settings.cam.memory[0].momentum, settings.global_.memory[0].momentum) == (0.2, 0.1)
+    assert settings.cam.clusterer.images_per_cluster == 5
+    assert settings.global_.clusterer.n_clusters == 1200
+    assert [refiner.method for refiner in settings.global_.refiners] == ["discard"]
     assert config.load("msmt17").global_.iters == 400
     assert (config.load("veri").image.height, config.load("veri").image.width) == (224, 224)
 
@@ -42,9 +43,9 @@ def test_the_later_wins(tmp_path: Path) -> None:
     assert (settings.cam.epochs, settings.cam.iters, settings.cam.batch_size) == (3, 8, 8)
 
 
-def test_a_data_set_without_a_file_takes_that_of_its_family() -> None:
+def test_a_data_set_without_settings_takes_those_of_its_family() -> None:
     assert config.load("corridor", family="synthetic").cam.network == "shared"
-    assert config.load("corridor").global_.clustering.method == "dbscan"
+    assert config.load("corridor").global_.clusterer.method == "dbscan"
 
 
 def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
@@ -71,7 +72,14 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
         (["seed=-1"], "seed"),
-        (["global.refinement.method=all"], "refinement.method"),
+        (["global.refiners=[all]"], r"global.refiners.0 .*no 'all' among the refiners; there are discard"),
+        (["global.clusterer=dbscam"], r"global.clusterer .*Did you mean 'dbscan'"),
+        (["global.clusterer={method: dbscan, ep: 0.4}"], r"global.clusterer.ep .*did you mean eps"),
+        (["global.clusterer={method: dbscan, eps: -1}"], r"global.clusterer.eps .*greater than 0; got -1"),
+        (["global.clusterer={method: dbscan, min_samples: 99999999999999999999}"], "clusterer.min_samples"),
+        (["global.distance.k2=40"], r"global.distance .*k2 must be at most k1; got k2 = 40 and k1 = 30"),
+        (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
+        (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
     ],
 )
 def test_values_that_do_not_fit(assignments: list[str], words: str) -> None:
@@ -91,8 +99,60 @@ def test_a_file_that_is_no_settings(tmp_path: Path, content: str, words: str) ->
 
 
 def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="market1501"):
+    with pytest.raises(UsageError, match="methods"):
         config.load("market1501", config=tmp_path / "none.yaml")
+
+
+def test_an_unknown_method_names_the_nearest() -> None:
+    with pytest.raises(UsageError, match="Did you mean cluster-contrast"):
+        config.load("market1501", method="cluster-contrasd")
+
+
+@pytest.mark.parametrize("content", ["", "seed: 2\n", "cam: {}\n", "global: {epochs: 3}\n"])
+def test_a_file_may_be_partial_or_empty(tmp_path: Path, content: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(content)
+    for dataset in ("market1501", "synthetic"):
+        assert config.load(dataset, config=file, method="icsr").cam.epochs > 3
+
+
+def test_a_number_of_clusters_is_held_against_the_images() -> None:
+    with pytest.raises(UsageError, match=r"global.clusterer.n_clusters .*1,200 clusters of 400 images"):
+        config.load("market1501", method="icsr", images={"global": 400})
+
+
+def test_another_method_drops_the_keys_of_the_former() -> None:
+    settings: Any = config.load(
+        "market1501", method="icsr", options={"global.clusterer": {"method": "dbscan"}}
+    )
+    assert settings.global_.clusterer.dump() == {"method": "dbscan", "eps": 0.5, "min_samples": 4}
+
+
+def test_one_key_of_one_in_a_list() -> None:
+    settings: Any = config.load("market1501", method="icsr", assignments=["global.refiners.0.k=9"])
+    assert settings.global_.refiners[0].k == 9
+    same: Any = config.load("market1501", method="icsr", assignments=["global.refiners.k=9"])
+    assert same == settings
+
+
+def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(
+        "cam: {images_per_cluster: 7}\n"
+        "global:\n"
+        "  clustering: {method: infomap, options: {min_size: 3}}\n"
+        "  refinement: {method: split, k: 9}\n"
+    )
+    said: list[str] = []
+    settings: Any = config.load("market1501", config=file, note=said.append)
+    assert settings.cam.clusterer.images_per_cluster == 7
+    assert (settings.global_.clusterer.min_size, settings.global_.clusterer.k) == (3, 9)
+    assert [refiner.dump()["method"] for refiner in settings.global_.refiners] == ["split"]
+    assert [line.partition(": ")[2] for line in said] == [
+        "cam.images_per_cluster is now cam.clusterer.images_per_cluster",
+        "global.clustering is now global.clusterer",
+        "global.refinement is now global.refiners",
+    ]
 
 
 def test_what_is_dumped_can_be_loaded_again(tmp_path: Path) -> None:

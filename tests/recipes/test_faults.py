@@ -16,7 +16,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +29,8 @@ from typer.testing import CliRunner, Result
 
 import icsr_cli
 from icsr_cli.cli.main import app
+from icsr_cli.clusterers import dbscan
 from icsr_cli.models import Network
-from icsr_cli.recipes import global_stage
 from icsr_cli.runs import RunFolder
 from icsr_cli.threads import usable_cpus
 
@@ -121,9 +120,8 @@ def nan_features(network: Network, images: torch.Tensor) -> torch.Tensor:
 
 
 def all_noise(patch: Patch) -> None:
-    chosen = global_stage.clusterer("dbscan")
-    calls = nth_call(chosen.function, 2, lambda near, **options: np.full(near.shape[0], -1, dtype=np.int64))
-    patch.setattr(global_stage, "clusterer", lambda name: replace(chosen, function=calls))
+    noise = nth_call(dbscan.cluster, 2, lambda evidence, options: np.full(len(evidence), -1, dtype=np.int64))
+    patch.setattr(dbscan, "cluster", noise)
 
 
 def full_disk(file: str, number: int) -> Callable[[Patch], None]:

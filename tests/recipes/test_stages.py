@@ -17,11 +17,12 @@ from icsr_cli import config
 from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.progress import SilentProgress
-from icsr_cli.recipes.cam_stage import CamStage, _camera_turns, train_cam_stage
+from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import evaluate, load_pixels
-from icsr_cli.recipes.global_stage import GlobalStage, train_global_stage
+from icsr_cli.recipes.global_stage import train_global_stage
+from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, seed_of
-from icsr_cli.recipes.training import find_cam_weights, find_local
+from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import RunFolder, align_local, create, read_labels
 from icsr_cli.types import Dataset, ImageRecord, Split
 
@@ -29,7 +30,7 @@ ENGINE = Engine(torch.device("cpu"), "fp32")
 
 
 def settings_of(*assignments: str) -> Settings:
-    return config.load("tiny", family="synthetic", assignments=[*TINY, *assignments])
+    return config.load("tiny", family="synthetic", method="icsr", assignments=[*TINY, *assignments])
 
 
 class Warnings(SilentProgress):
@@ -68,15 +69,13 @@ def pixels(tiny: Dataset, tiny_root: Path) -> torch.Tensor:
     return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, SilentProgress())
 
 
-def cam_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, *assignments: str) -> CamStage:
-    return CamStage(tiny.train, pixels, settings_of(*assignments), run, ENGINE, Warnings())
+def cam_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, *assignments: str) -> Stage:
+    return Stage(tiny.train, pixels, settings_of(*assignments), run, ENGINE, Warnings())
 
 
-def global_stage(
-    tiny: Dataset, pixels: torch.Tensor, run: RunFolder, local: Any, *assignments: str
-) -> GlobalStage:
+def global_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, local: Any, *assignments: str) -> Stage:
     settings = settings_of("global.model.weights=none", *assignments)
-    return GlobalStage(tiny.train, pixels, local, settings, run, ENGINE, Warnings())
+    return Stage(tiny.train, pixels, settings, run, ENGINE, Warnings(), local=local)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +150,7 @@ def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
     # The truth as local labels: whatever is thrown out then shows another person than the node.
     local = np.unique(tiny.train.identities, return_inverse=True)[1].astype(np.int64)
     run = create(tmp_path, "tiny", "global")
-    option = "global.clustering={method: average-linkage, options: {n_clusters: 3}}"
+    option = "global.clusterer={method: average-linkage, n_clusters: 3}"
     train_global_stage(global_stage(tiny, pixels, run, local, option))
     table = read_labels(run.label_file(1))
     thrown_out = table.states == "discarded"
@@ -169,15 +168,15 @@ def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
     quality = first["quality"]
     assert quality["refined"]["pairwise_precision"] > quality["global"]["pairwise_precision"]
     assert quality["local"]["pairwise_precision"] == 1
-    assert table.cohesion is not None
+    cohesion = table.columns["cohesion"]
     sizes = np.bincount(table.clusters)
-    np.testing.assert_array_equal(np.isfinite(table.cohesion), sizes[table.clusters] > 1)
-    assert 0 < np.nanmean(table.cohesion) < 1
+    np.testing.assert_array_equal(np.isfinite(cohesion), sizes[table.clusters] > 1)
+    assert 0 < np.nanmean(cohesion) < 1
 
 
 def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "global")
-    train_global_stage(global_stage(tiny, pixels, run, None, "global.refinement.method=none"))
+    train_global_stage(global_stage(tiny, pixels, run, None, "global.refiners=[]"))
     table = read_labels(run.label_file(3))
     np.testing.assert_array_equal(table.labels, table.clusters)
     assert set(table.states) <= {"kept", "noise"}
@@ -209,7 +208,7 @@ def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: torch.Tensor, tmp_p
         def report(self, title: str, figures: Any) -> None:
             seen.append(load_file(run.path / "last.safetensors"))
 
-    option = ("select=silhouette", "global.refinement.method=none")
+    option = ("select=silhouette", "global.refiners=[]")
     stage = replace(global_stage(tiny, pixels, run, None, *option), progress=Watcher())
     train_global_stage(stage)
     best = int(np.argmax([line["silhouette"] for line in run.metrics()]))
@@ -221,11 +220,9 @@ def test_all_noise_is_an_error_and_the_last_state_is_kept(
     tiny: Dataset, pixels: torch.Tensor, tmp_path: Path
 ) -> None:
     run = create(tmp_path, "tiny", "global")
-    train_global_stage(
-        global_stage(tiny, pixels, run, None, "global.refinement.method=none", "global.epochs=1")
-    )
+    train_global_stage(global_stage(tiny, pixels, run, None, "global.refiners=[]", "global.epochs=1"))
     before = (run.path / "checkpoints" / "global.pt").read_bytes()
-    options = ("global.refinement.method=none", "global.clustering.options={eps: 0.7, min_samples: 500}")
+    options = ("global.refiners=[]", "global.clusterer={eps: 0.7, min_samples: 500}")
     with pytest.raises(TrainingError, match="is noise"):
         train_global_stage(global_stage(tiny, pixels, run, None, *options))
     assert (run.path / "checkpoints" / "global.pt").read_bytes() == before
@@ -234,9 +231,9 @@ def test_all_noise_is_an_error_and_the_last_state_is_kept(
 def test_one_cluster_only_is_a_warning(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "global")
     options = (
-        "global.refinement.method=none",
+        "global.refiners=[]",
         "global.epochs=1",
-        "global.clustering={method: average-linkage, options: {n_clusters: 1}}",
+        "global.clusterer={method: average-linkage, n_clusters: 1}",
     )
     stage = global_stage(tiny, pixels, run, None, *options)
     train_global_stage(stage)
@@ -267,7 +264,7 @@ def test_small_cameras_are_said_and_left_alone(tiny: Dataset, pixels: torch.Tens
 def test_no_camera_with_enough_images_is_an_error(tmp_path: Path) -> None:
     split = Split(tmp_path, tuple(ImageRecord(f"{i}.jpg", i) for i in range(5)))
     pixels = torch.zeros((5, 32, 16, 3), dtype=torch.uint8)
-    stage = CamStage(split, pixels, settings_of(), create(tmp_path, "d", "cam"), ENGINE, Warnings())
+    stage = Stage(split, pixels, settings_of(), create(tmp_path, "d", "cam"), ENGINE, Warnings())
     with pytest.raises(TrainingError, match="nothing to train on"):
         train_cam_stage(stage)
 

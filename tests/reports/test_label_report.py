@@ -155,7 +155,7 @@ def test_clusters_worth_a_look():
 
 
 def with_cohesion(values):
-    return replace(TABLE, cohesion=np.array(values, dtype=np.float32))
+    return replace(TABLE, columns={"cohesion": np.array(values, dtype=np.float32)})
 
 
 def test_most_mixed_by_cameras_and_cohesion():

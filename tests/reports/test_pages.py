@@ -218,7 +218,7 @@ def test_cohesion_is_shown_where_it_is_known(source: LabelSource) -> None:
     plain = Page(overview_page(source, labels, None)).text
     assert "ohesion" not in plain
     known = np.where(labels.clusters < 0, np.nan, 0.25 + labels.clusters / 10).astype(np.float32)
-    page = Page(overview_page(source, replace(labels, cohesion=known), None))
+    page = Page(overview_page(source, replace(labels, columns={"cohesion": known}), None))
     page.check()
     assert "cohesion 0.45" in page.text
     assert "Cohesion is the mean similarity" in page.text

@@ -24,7 +24,7 @@ from icsr_cli.runs import (
     write_labels,
 )
 from icsr_cli.runs.files import whole_file, write_text
-from icsr_cli.types import ImageRecord, Split
+from icsr_cli.types import ImageRecord, Labels, Split
 
 
 def split_of(n: int, cameras: int = 2) -> Split:
@@ -145,52 +145,33 @@ def test_damaged_run_json_is_said(tmp_path: Path) -> None:
     assert json.loads('{"a": 1}') == {"a": 1}
 
 
-def test_labels_come_back_as_they_went(tmp_path: Path) -> None:
-    split = split_of(9)
+@pytest.mark.parametrize("name", ["epoch_001.csv", "labels.npz"])
+def test_labels_come_back_as_they_went(tmp_path: Path, name: str) -> None:
+    rng = np.random.default_rng(0)
     clusters = np.array([0, 0, 1, 1, 1, -1, 2, 2, 2])
-    discarded = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
-    table = tabulate(
-        split,
+    found = Labels.of(clusters)
+    out = np.array([0, 1, 0, 0, 0, 0, 0, 0, 1], dtype=bool)
+    odd = rng.standard_normal(9).astype(np.float32) * np.float32(1e-7)
+    odd[[2, 5]] = np.nan
+    labels = Labels(
         clusters,
-        local_clusters=np.arange(9) % 2,
-        labels=np.where(discarded, -1, clusters),
-        discarded=discarded,
-        nodes=np.array([0, 3, 6]),
+        np.where(out, -1, clusters),
+        found.marked(([0, 3, 6], "node"), (out, "thrown out by the method of tomorrow")),
+        columns={"odd": odd, "whole": np.arange(9), "round": np.ones(9, dtype=np.float32)},
     )
-    path = tmp_path / "labels" / "epoch_001.csv"
+    table = tabulate(split_of(9), labels, local=np.arange(9) % 2)
+    path = tmp_path / "labels" / name
     write_labels(path, table)
     again = read_labels(path)
     assert again.paths == table.paths
-    assert again.states.tolist() == [
-        "node",
-        "discarded",
-        "kept",
-        "node",
-        "kept",
-        "noise",
-        "node",
-        "kept",
-        "discarded",
-    ]
-    for name in ("cameras", "identities", "clusters", "local_clusters", "labels"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(table, name))
-
-
-def test_cohesion_has_a_column_only_where_it_is_known(tmp_path: Path) -> None:
-    split, clusters = split_of(4), np.array([0, 0, 1, -1])
-    path = tmp_path / "labels.csv"
-    write_labels(path, tabulate(split, clusters))
-    assert path.read_text().splitlines()[0].endswith("label,state")
-    assert read_labels(path).cohesion is None
-    known = np.array([0.123456, 1, np.nan, np.nan], dtype=np.float32)
-    write_labels(path, tabulate(split, clusters, cohesion=known))
-    assert [line.rsplit(",", 1)[1] for line in path.read_text().splitlines()] == [
-        "cohesion", "0.1235", "1.0000", "", "",
-    ]  # fmt: skip
-    again = read_labels(path).cohesion
-    assert again is not None
-    assert again.dtype == np.float32
-    np.testing.assert_allclose(again, known, atol=5e-5)
+    assert again.states.tolist() == labels.states.tolist()
+    assert again.states[1] == "thrown out by the method of tomorrow"
+    for column in ("cameras", "identities", "clusters", "local_clusters", "labels"):
+        np.testing.assert_array_equal(getattr(again, column), getattr(table, column))
+    assert list(again.columns) == ["odd", "whole", "round"]
+    for column, values in table.columns.items():
+        assert again.columns[column].dtype == values.dtype
+        np.testing.assert_array_equal(again.columns[column], values)
 
 
 @pytest.mark.parametrize(
@@ -198,10 +179,17 @@ def test_cohesion_has_a_column_only_where_it_is_known(tmp_path: Path) -> None:
     [
         ("path,camera\na,0\n", "lacks"),
         ("path,camera,identity,cluster,local_cluster,label,state\na,0\n", "cut off"),
+        ("path,camera,identity,cluster,local_cluster,label,state\na,0,1,1,1,1,kept", "last line .* cut off"),
+        ("path,camera,identity,cluster,local_cluster,label,state\n", "labels of no image"),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state\na,0,,99999999999999999999,0,0,kept\n",
+            "whole",
+        ),
+        ("", "labels of no image"),
         ("path,camera,identity,cluster,local_cluster,label,state\na,x,,0,0,0,kept\n", "whole number"),
         (
             "path,camera,identity,cluster,local_cluster,label,state,cohesion\na,0,,0,0,0,kept,b\n",
-            "not a number",
+            "string to float: .b",
         ),
     ],
 )
@@ -216,15 +204,15 @@ def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
 
 def test_local_labels_are_found_by_path(tmp_path: Path) -> None:
     split = split_of(8)
-    table = tabulate(split, np.arange(8), local_clusters=np.arange(8))
+    table = tabulate(split, Labels.of(np.arange(8)), local=np.arange(8))
     backwards = split.select(np.arange(7, -1, -1))
     np.testing.assert_array_equal(align_local(table, backwards, tmp_path), np.arange(7, -1, -1))
-    part = tabulate(split.select([1, 3]), np.zeros(2, int), local_clusters=np.array([5, 6]))
+    part = tabulate(split.select([1, 3]), Labels.of(np.zeros(2, int)), local=np.array([5, 6]))
     np.testing.assert_array_equal(align_local(part, split, tmp_path), [-1, 5, -1, 6, -1, -1, -1, -1])
 
 
 def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
-    table = tabulate(split_of(8), np.arange(8), local_clusters=np.arange(8))
+    table = tabulate(split_of(8), Labels.of(np.arange(8)), local=np.arange(8))
     other = Split(Path("/"), (ImageRecord("other.jpg", 0),))
     with pytest.raises(RunError, match=r"other\.jpg"):
         align_local(table, other, tmp_path)

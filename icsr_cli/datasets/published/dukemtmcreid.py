@@ -1,6 +1,6 @@
 """DukeMTMC-reID: eight cameras of a campus. Withdrawn by its authors in 2019."""
 
-from icsr_cli.datasets.layout import Benchmark, Count, FolderLayout
+from icsr_cli.datasets.layout import PUBLISHED, Benchmark, Count, FolderLayout
 
 BENCHMARK = Benchmark(
     name="dukemtmcreid",
@@ -27,4 +27,5 @@ BENCHMARK = Benchmark(
         "DukeMTMC-reID was withdrawn by its authors in 2019, after criticism that the people on it had not "
         "agreed to it. It is read here for those who lawfully have it; consider another data set."
     ),
+    settings=PUBLISHED,
 )

@@ -1,6 +1,6 @@
 """Market-1501: six cameras in front of a supermarket."""
 
-from icsr_cli.datasets.layout import Benchmark, Count, FolderLayout
+from icsr_cli.datasets.layout import PUBLISHED, Benchmark, Count, FolderLayout
 
 #: Also the layout and the names in which the synthetic data is written, with any number of cameras.
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -23,4 +23,5 @@ BENCHMARK = Benchmark(
         FolderLayout(FOLDERS, PATTERN, EXAMPLES, cameras={number: number - 1 for number in range(1, 7)}),
     ),
     distractor=0,
+    settings=PUBLISHED,
 )

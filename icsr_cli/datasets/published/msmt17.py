@@ -6,7 +6,16 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from icsr_cli.datasets.layout import SPLITS, Benchmark, Count, FolderLayout, Reading, Unread, first_few
+from icsr_cli.datasets.layout import (
+    PUBLISHED,
+    SPLITS,
+    Benchmark,
+    Count,
+    FolderLayout,
+    Reading,
+    Unread,
+    first_few,
+)
 from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
 
@@ -113,4 +122,5 @@ BENCHMARK = Benchmark(
             cameras=_CAMERAS,
         ),
     ),
+    settings={**PUBLISHED, "global": {"iters": 400}},
 )

@@ -1,6 +1,6 @@
 """PersonX: rendered people, six cameras."""
 
-from icsr_cli.datasets.layout import Benchmark, Count, FolderLayout
+from icsr_cli.datasets.layout import PUBLISHED, Benchmark, Count, FolderLayout
 
 BENCHMARK = Benchmark(
     name="personx",
@@ -20,4 +20,5 @@ BENCHMARK = Benchmark(
             cameras={3: 0, 4: 1, 8: 2, 10: 3, 11: 4, 12: 5},
         ),
     ),
+    settings=PUBLISHED,
 )

@@ -1,6 +1,6 @@
 """VeRi-776: vehicles under twenty cameras."""
 
-from icsr_cli.datasets.layout import Benchmark, Count, FolderLayout
+from icsr_cli.datasets.layout import PUBLISHED, Benchmark, Count, FolderLayout
 
 BENCHMARK = Benchmark(
     name="veri",
@@ -23,4 +23,5 @@ BENCHMARK = Benchmark(
     ),
     height=224,
     width=224,
+    settings=PUBLISHED,
 )

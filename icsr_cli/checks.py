@@ -1,0 +1,43 @@
+"""The checks that every room makes of what it is given: one fault, one message that names the argument."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from icsr_cli.errors import InputError
+from icsr_cli.types import NO_CLUSTER, IntArray
+
+
+def as_numpy(array: Any) -> Any:
+    """Give an array or tensor as a numpy array, on the host."""
+    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+
+
+def check_count(name: str, value: Any, low: int = 1) -> int:
+    """Give ``value`` as an int of at least ``low``, or raise an InputError that names it."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
+        raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, above: float, limit: float, limit_said: str) -> float:
+    """Give ``value`` as a float above ``above`` that is at most ``limit``, or raise an InputError."""
+    number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or not above < value <= limit:
+        raise InputError(f"{name} must be a number above {above:g}{limit_said}, got {value!r}.")
+    return float(value)
+
+
+def whole_numbers(name: str, given: Any, n: int, low: int = NO_CLUSTER) -> IntArray:
+    """Give ``given`` as int64 (n,) of at least ``low``, or raise an InputError that names it."""
+    array = as_numpy(given)
+    if array.shape != (n,):
+        raise InputError(f"{name} must have shape ({n},), as many as images, got {array.shape}.")
+    if n and array.dtype.kind not in "iu":
+        raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
+    if n and int(array.min()) < low:
+        raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
+    return np.asarray(array, dtype=np.int64)

@@ -1,0 +1,220 @@
+"""A method by its name: one file in its room, which holds its ``Options`` and what it does.
+
+The setting ``{method: dbscan, eps: 0.5}`` of the room ``clusterers`` is the file ``clusterers/dbscan.py``:
+its class ``Options`` checks the other keys, and its function ``cluster`` is handed an instance of them. So
+a value of a setting knows its method, and a new method is one new file.
+
+A file of one's own is a method too, where the command line says so (``load_plugin``), as is a module that an
+installed package names among its entry points ``icsr.methods``. Which room it belongs to shows in what it
+defines.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
+
+from icsr_cli.errors import UsageError
+
+#: What a method of each room defines beside its ``Options``.
+ROOMS: Final = {
+    "clusterers": "cluster",
+    "distances": "similarity",
+    "refiners": "refine",
+    "memories": "Memory",
+    "samplers": "batches",
+    "optimizers": "build",
+}
+_PLUGIN: Final = "icsr_plugin"
+_plugins: dict[tuple[str, str], ModuleType] = {}
+
+
+class Options(BaseModel):
+    """The settings of one method: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    @property
+    def method(self) -> str:
+        """The name of the method: that of its file, with ``-`` for ``_``."""
+        return type(self).__module__.rpartition(".")[2].replace("_", "-")
+
+    @property
+    def module(self) -> Any:
+        """The file the method lies in."""
+        return sys.modules[type(self).__module__]
+
+    @property
+    def neighbours(self) -> int:
+        """How many cosine neighbours of each image the method asks for; 0 for none."""
+        return 0
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the method cannot do without, beside features: ``cameras``, ``local``, ``tracks``."""
+        return frozenset()
+
+    def faults(self, images: int) -> list[str]:
+        """Say what does not fit a number of ``images``, by ``key: message``, before anything is computed."""
+        return []
+
+    def dump(self) -> dict[str, Any]:
+        """Give the setting as plain values."""
+        return {"method": self.method, **self.model_dump(mode="json")}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Annotates a setting that is a method of ``room``: ``Annotated[Options, Choice("clusterers")]``.
+
+    ``default`` is the method where the setting names none.
+    """
+
+    room: str
+    default: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.read,
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda given: given.dump()),
+        )
+
+    def read(self, given: Any) -> Options:
+        """Turn ``NAME`` or ``{method: NAME, ...}`` into the options of that method."""
+        if isinstance(given, Options):
+            return given
+        if isinstance(given, str):
+            given = {"method": given}
+        if not isinstance(given, dict):
+            raise PydanticCustomError("choice", "expected a method's name or its keys")
+        own = dict(given)
+        try:
+            module = find(self.room, str(own.pop("method", self.default)))
+        except UsageError as error:
+            raise PydanticCustomError("choice", "{why}", {"why": str(error)}) from None
+        return _validated(module.Options, own)
+
+
+def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
+    """Read the keys of a method; an unknown one names the nearest there is."""
+    try:
+        return kind.model_validate(given)
+    except ValidationError as error:
+        faults: list[InitErrorDetails] = []
+        for fault in error.errors():
+            why: Any = fault["type"]
+            if why == "extra_forbidden":
+                why = PydanticCustomError(
+                    "choice", "{why}", {"why": unknown_key(str(fault["loc"][-1]), kind)}
+                )
+            elif why == "value_error":
+                why = PydanticCustomError("choice", "{why}", {"why": str(fault["ctx"]["error"])})
+            details: InitErrorDetails = {"type": why, "loc": fault["loc"], "input": fault["input"]}
+            if "ctx" in fault and isinstance(why, str):
+                details["ctx"] = fault["ctx"]
+            faults.append(details)
+        raise ValidationError.from_exception_data(error.title, faults) from None
+
+
+def unknown_key(key: str, section: type[BaseModel], above: str = "") -> str:
+    """Say that a section has no such key, and which comes nearest."""
+    known = [field.alias or name for name, field in section.model_fields.items()]
+    near = get_close_matches(key, known, n=1, cutoff=0.4)
+    return (
+        f"no such setting; did you mean {above}{near[0]}?"
+        if near
+        else f"no such setting; known: {', '.join(known)}"
+    )
+
+
+def available(room: str) -> tuple[str, ...]:
+    """Name the methods of a room, sorted; no file of it is loaded."""
+    folder = Path(__file__).parent / room
+    files = (
+        path for path in folder.glob("*.py") if re.search(r"^class Options\(", path.read_text("utf-8"), re.M)
+    )
+    own = {path.stem.replace("_", "-") for path in files}
+    _load_installed()
+    return tuple(sorted(own | {name for where, name in _plugins if where == room}))
+
+
+def find(room: str, name: str) -> Any:
+    """Load the file of the method ``name`` of ``room``.
+
+    Raises:
+        UsageError: where there is none; the nearest is named.
+    """
+    wanted = name.replace("_", "-")
+    if wanted not in available(room):
+        near = get_close_matches(wanted, available(room), n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UsageError(
+            f"there is no {name!r} among the {room}; there are {', '.join(available(room))}.{hint}"
+        )
+    if (room, wanted) in _plugins:
+        return _plugins[room, wanted]
+    return importlib.import_module(f"icsr_cli.{room}.{wanted.replace('-', '_')}")
+
+
+def load_plugin(path: Path) -> str:
+    """Run a file of the user's and add its method; gives the SHA-256 of what was run.
+
+    Raises:
+        UsageError: the file cannot be read or run, or is no method.
+    """
+    try:
+        source = path.read_bytes()
+        spec = importlib.util.spec_from_file_location(f"{_PLUGIN}.{path.stem}", path)
+        assert spec is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module.__name__] = module
+        exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - the command line asked for it
+    except OSError as error:
+        raise UsageError(f"The plug-in {path} cannot be read: {error.strerror}.") from None
+    except Exception as error:
+        raise UsageError(
+            f"The plug-in {path} fails when it is loaded: {type(error).__name__}: {error}"
+        ) from error
+    _add(module, str(path))
+    return hashlib.sha256(source).hexdigest()
+
+
+def _add(module: ModuleType, source: str) -> None:
+    rooms = [room for room, offer in ROOMS.items() if hasattr(module, offer)]
+    if len(rooms) != 1 or not hasattr(module, "Options"):
+        offers = ", ".join(f"{offer} ({room})" for room, offer in ROOMS.items())
+        raise UsageError(f"{source} is no method: it must define Options and one of {offers}.")
+    _plugins[rooms[0], module.__name__.rpartition(".")[2].replace("_", "-")] = module
+
+
+@cache
+def _load_installed() -> None:
+    """Add the methods of installed packages, once."""
+    for entry in entry_points(group="icsr.methods"):
+        _add(entry.load(), f"The entry point {entry.name} of {entry.value}")
+
+
+def chosen(settings: BaseModel) -> Iterator[tuple[str, Options]]:
+    """Give every method that ``settings`` name, with its dotted key."""
+    for name, field in type(settings).model_fields.items():
+        value, key = getattr(settings, name), field.alias or name
+        if isinstance(value, Options):
+            yield key, value
+        elif isinstance(value, tuple):
+            yield from ((f"{key}.{i}", item) for i, item in enumerate(value) if isinstance(item, Options))
+        elif isinstance(value, BaseModel):
+            yield from ((f"{key}.{below}", item) for below, item in chosen(value))

@@ -1,0 +1,130 @@
+"""Average linkage (UPGMA) on a sparse similarity."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field, model_validator
+
+from icsr_cli import choices
+from icsr_cli.checks import check_count, check_number
+from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.errors import InputError
+from icsr_cli.types import Evidence, IntArray, by_first_appearance
+
+
+class Options(choices.Options):
+    """Where the merging stops, one of three.
+
+    At ``n_clusters``; at the mean ``distance_threshold``; or at n // ``images_per_cluster`` clusters, and at
+    two at least (published for one camera's images: 5).
+    """
+
+    n_clusters: int | None = Field(None, ge=1)
+    distance_threshold: float | None = Field(None, gt=0)
+    images_per_cluster: int | None = Field(None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_of_three(self) -> Options:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"takes one of {', '.join(type(self).model_fields)}; got {' and '.join(given) or 'none'}"
+            )
+        return self
+
+    def faults(self, images: int) -> list[str]:
+        """Refuse more clusters than images."""
+        if self.n_clusters is not None and self.n_clusters > images:
+            return [f"n_clusters: {self.n_clusters:,} clusters of {images:,} images"]
+        return []
+
+
+def cluster(evidence: Evidence, options: Options) -> IntArray:
+    """Cluster the similarity by average linkage: int64 (n,)."""
+    n = len(evidence)
+    if options.distance_threshold is not None:
+        return _below(evidence.similarity, options.distance_threshold)
+    if options.images_per_cluster is not None:
+        return _into(evidence.similarity, min(n, max(2, n // options.images_per_cluster)))
+    assert options.n_clusters is not None
+    return _into(evidence.similarity, options.n_clusters)
+
+
+def average_linkage(
+    similarity: Any, n_clusters: int | None = None, distance_threshold: float | None = None
+) -> IntArray:
+    """Cluster exactly as average linkage of the dense matrix 1 - similarity, absent pairs at distance 1.
+
+    Sokal and Michener 1958, by the chain of nearest neighbours (Benzecri 1982; Murtagh 1983). The mean
+    similarity of two clusters is the sum of their stored pairs over the product of their sizes, and sums
+    add up when clusters merge; so memory stays in proportion to the stored pairs. Sums are kept in whole
+    numbers: they do not depend on the order of summation.
+
+    Ties (equal mean similarities) go to the cluster that the chain came from, else to the one with the
+    lowest image. Merges at distance 1, between clusters that share nothing, all tie: there the two
+    smallest clusters join first, among equals those with the lowest first image.
+
+    Args:
+        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        n_clusters: stop at so many clusters, 1 to n.
+        distance_threshold: merge only below this mean distance (strictly). Give one of the two.
+
+    Returns:
+        int64 (n,): 0..m-1 in order of first appearance.
+
+    Raises:
+        InputError: what came is not as said above.
+
+    """
+    matrix = check_similarity(similarity)
+    n = matrix.shape[0]
+    if (n_clusters is None) == (distance_threshold is None):
+        raise InputError(
+            "average linkage takes either n_clusters or distance_threshold, "
+            f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
+        )
+    if distance_threshold is not None:
+        return _below(matrix, check_number("distance_threshold", distance_threshold, 0, math.inf, ""))
+    wanted = check_count("n_clusters", n_clusters)
+    if wanted > n:
+        raise InputError(f"n_clusters must be at most {n}, the number of images, got {wanted}.")
+    return _into(matrix, wanted)
+
+
+def _below(matrix: sp.csr_array, threshold: float) -> IntArray:
+    """Merge below a mean distance."""
+    merges = _merges(matrix, max(0.0, 1.0 - threshold))
+    return _cut(matrix.shape[0], *merges, n_clusters=1 if threshold > 1 else None)
+
+
+def _into(matrix: sp.csr_array, n_clusters: int) -> IntArray:
+    """Merge into so many clusters."""
+    return _cut(matrix.shape[0], *_merges(matrix, 0.0), n_clusters=n_clusters)
+
+
+def _merges(matrix: sp.csr_array, floor: float) -> tuple[Any, Any]:
+    """Give the merges above mean similarity ``floor``, most similar first."""
+    from icsr_cli.clusterers import _kernels
+
+    # No sum of pairs exceeds the sum of all, which has to fit into 62 bits.
+    total = float(matrix.data.sum(dtype=np.float64)) + 1.0
+    scale = 2.0 ** min(50, 61 - math.ceil(math.log2(total)))
+    starts = matrix.indptr.astype(np.int64)
+    stops, others, sums = _kernels.to_whole_numbers(starts, matrix.indices, matrix.data, scale)
+    first, second, values = _kernels.merge_all(starts, stops, others, sums, floor * scale)
+    order = np.argsort(-values, kind="stable")
+    return first[order], second[order]
+
+
+def _cut(n: int, first: Any, second: Any, n_clusters: int | None) -> IntArray:
+    from icsr_cli.clusterers import _kernels
+
+    steps = len(first) if n_clusters is None else n - n_clusters
+    roots = _kernels.join(n, first[:steps], second[:steps])
+    if n_clusters is not None and steps > len(first):
+        roots = _kernels.join_smallest(roots, n_clusters)
+    return by_first_appearance(roots)

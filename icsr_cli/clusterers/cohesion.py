@@ -1,0 +1,57 @@
+"""How alike an image is to the others of its cluster, on a sparse similarity."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import scipy.sparse as sp
+
+from icsr_cli.checks import whole_numbers
+from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.types import NO_CLUSTER, FloatArray, IntArray
+
+
+def cohesion(similarity: Any, labels: Any) -> FloatArray:
+    """Give each image's mean similarity to the others of its cluster, absent pairs at 0.
+
+    The mean over a cluster's images is the mean similarity of its pairs.
+
+    Args:
+        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        labels: int (n,); -1 is an image in no cluster.
+
+    Returns:
+        float32 (n,), 0 to 1; ``nan`` for images in no cluster, and for those alone in theirs.
+
+    Raises:
+        InputError: what came is not as said above.
+
+    """
+    matrix = check_similarity(similarity)
+    return cohesion_of(matrix, whole_numbers("labels", labels, matrix.shape[0]))
+
+
+def cohesion_of(matrix: sp.csr_array, labels: IntArray) -> FloatArray:
+    """Give ``cohesion`` of what has been checked already."""
+    n = len(labels)
+    # An image in no cluster counts as alone in one of its own.
+    own = np.where(labels == NO_CLUSTER, -1 - np.arange(n), labels)
+    numbers, sizes = np.unique(own, return_inverse=True, return_counts=True)[1:]
+    sums = _sums_within(matrix, numbers.astype(np.int32)) - matrix.diagonal()
+    others = sizes[numbers] - 1
+    result = np.full(n, np.nan, dtype=np.float32)
+    np.divide(np.maximum(sums, 0), others, out=result, where=others > 0, casting="same_kind")
+    return result
+
+
+def _sums_within(matrix: sp.csr_array, numbers: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
+    """Add up each row's entries in columns of its own number; int32 spares half of the memory this takes."""
+    lengths = np.diff(matrix.indptr)
+    same = np.repeat(numbers, lengths) == numbers[matrix.indices]
+    filled = np.flatnonzero(lengths)
+    sums = np.zeros(len(lengths))
+    if len(filled):
+        sums[filled] = np.add.reduceat(matrix.data * same, matrix.indptr[filled], dtype=np.float64)
+    return sums

@@ -1,0 +1,61 @@
+"""What every function of this room asks of its similarity matrix."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from icsr_cli.errors import InputError
+
+
+def check_similarity(similarity: Any) -> sp.csr_array:
+    """Give ``similarity`` as a CSR array with sorted, unique columns; copied only where it must be.
+
+    Raises:
+        InputError: not square, NaN, values outside 0 to 1, or not symmetric.
+
+    """
+    if not sp.issparse(similarity):
+        if not isinstance(similarity, np.ndarray):
+            raise InputError(
+                f"similarity must be a scipy.sparse array or a numpy array, got {type(similarity).__name__}."
+            )
+        if similarity.ndim != 2:
+            raise InputError(f"similarity must have shape (n, n), got {similarity.shape}.")
+    matrix = sp.csr_array(similarity)
+    if matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
+        raise InputError(f"similarity must have shape (n, n) with n >= 1, got {matrix.shape}.")
+    if matrix.dtype.kind not in "fiu":
+        raise InputError(f"similarity must hold numbers, got dtype {matrix.dtype}.")
+    if matrix.dtype not in (np.float32, np.float64):
+        matrix = matrix.astype(np.float32)
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy()
+        matrix.sum_duplicates()
+    if matrix.nnz:
+        low, high = float(matrix.data.min()), float(matrix.data.max())
+        if not (low >= 0 and high <= 1 + 1e-6):
+            raise InputError(
+                f"similarity must lie in 0 to 1 (it is 1 - distance), got values from {low:g} to {high:g}."
+            )
+    _check_symmetry(matrix)
+    return matrix
+
+
+def _check_symmetry(matrix: sp.csr_array) -> None:
+    from icsr_cli.clusterers import _kernels
+
+    left, right = np.random.default_rng(0).standard_normal((2, matrix.shape[0]))
+    found = _kernels.asymmetry(matrix.indptr, matrix.indices, matrix.data, left, right)
+    # Room for mirrors that differ in their last digits.
+    if abs(found) <= 1e-5 * np.sqrt(matrix.nnz):
+        return
+    gaps = sp.coo_array(abs(matrix - matrix.T))
+    worst = int(np.argmax(gaps.data))
+    row, column = int(gaps.coords[0][worst]), int(gaps.coords[1][worst])
+    raise InputError(
+        f"similarity must be symmetric, but entry ({row}, {column}) is {matrix[row, column]:g} "
+        f"and ({column}, {row}) is {matrix[column, row]:g}. Use (S + S.T) / 2 or S.maximum(S.T)."
+    )

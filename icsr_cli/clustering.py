@@ -1,0 +1,9 @@
+"""The clusterers as plain functions of a similarity or of neighbours, and what is measured of clusters."""
+
+from icsr_cli.clusterers.average_linkage import average_linkage
+from icsr_cli.clusterers.cohesion import cohesion
+from icsr_cli.clusterers.dbscan import dbscan
+from icsr_cli.clusterers.infomap import infomap
+from icsr_cli.clusterers.silhouette import silhouette
+
+__all__ = ["average_linkage", "cohesion", "dbscan", "infomap", "silhouette"]

@@ -1,0 +1,74 @@
+"""What is known of the images: given facts, and what follows from the features, each computed once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import scipy.sparse as sp
+
+from icsr_cli.choices import Options
+from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.distances import knn
+from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
+from icsr_cli.types import IntArray, Neighbours
+
+
+@dataclass(frozen=True)
+class KnownEvidence:
+    """The evidence of n images (see ``icsr_cli.types.Evidence``).
+
+    Args:
+        given: float (n, d), numpy or torch: the network's features.
+        distance: the options of a method of ``distances``.
+        most: neighbours that will be asked for at most, so that one search serves all.
+        normalise: what is taken off the features of each camera before anything is compared (arXiv
+            2502.10195): ``none``, its mean (``centre``), or its mean and spread (``full``).
+        cameras, local, tracks, previous: int64 (n,) or None, as the protocol says.
+        device: where neighbours are searched; default: where the features are.
+        approximate: an index of faiss for the search, see ``knn``.
+
+    Raises:
+        InputError: features that cannot be compared, or do not fit the other facts.
+    """
+
+    given: Any
+    distance: Options
+    most: int = 1
+    normalise: Normalisation = "none"
+    cameras: IntArray | None = None
+    local: IntArray | None = None
+    tracks: IntArray | None = None
+    previous: IntArray | None = None
+    device: Any = None
+    approximate: Any = None
+
+    def __len__(self) -> int:
+        return len(self.given)
+
+    @cached_property
+    def features(self) -> Any:
+        """Features as they are compared: normalised per camera where that was chosen."""
+        if self.normalise == "none" or self.cameras is None:
+            return self.given
+        return normalise_cameras(self.given, self.cameras, self.normalise)
+
+    @cached_property
+    def nearest(self) -> Neighbours:
+        """The neighbours of the one search, by cosine."""
+        most = max(1, min(self.most, len(self)))
+        return knn(self.features, most, metric="cosine", device=self.device, approximate=self.approximate)
+
+    def neighbours(self, k: int) -> Neighbours:
+        """Give the k nearest by cosine, self included; all n where there are fewer."""
+        k = min(k, len(self))
+        near = self.nearest
+        if k > near.k:
+            return knn(self.features, k, metric="cosine", device=self.device, approximate=self.approximate)
+        return Neighbours(near.indices[:, :k], near.distances[:, :k])
+
+    @cached_property
+    def similarity(self) -> sp.csr_array:
+        """1 - distance, sparse (n, n), checked once."""
+        return check_similarity(self.distance.module.similarity(self, self.distance))

@@ -1,0 +1,1 @@
+"""Parameters -> optimiser and schedule. One file per optimiser, found by its name (``icsr_cli.choices``)."""

@@ -1,0 +1,235 @@
+"""What a run starts from: its folder, settings, local labels and weights, found before anything is computed.
+
+For the command line, the demo and the benchmarks alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from icsr_cli import config
+from icsr_cli.config.schema import Settings
+from icsr_cli.errors import RunError, UsageError
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.training import check_same_settings
+from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.types import Dataset
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What somebody asks of a run beside the data set.
+
+    ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
+    ``plugins``: (path, SHA-256) of each file that was loaded. ``facts``: more of ``run.json``.
+    """
+
+    runs_root: Path
+    method: str | None = None
+    config: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    assignments: Sequence[str] = ()
+    local: Path | None = None
+    cameras: Sequence[int] | None = None
+    plugins: Sequence[tuple[str, str]] = ()
+    name: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[RunFolder, Settings]:
+    """Make the folder of a new run; every fault is found before.
+
+    Raises:
+        UsageError: settings that do not fit, or that contradict the network of the cam run.
+        RunError: local labels or a cam network are needed and not there; a run of that name is.
+    """
+    settings = resolve(data, wish, progress, (stage,))
+    facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
+    if stage == "cam":
+        facts["cameras"] = wish.cameras
+    else:
+        settings, found = _global_inputs(data, settings, wish, progress)
+        facts |= found
+    folder = create(wish.runs_root, data.name, stage, name=wish.name)
+    folder.update_info(**facts)
+    folder.write_settings(settings.dump())  # last: a run that has its settings can be gone on with
+    progress.note(f"Run: {folder.path}")
+    return folder, settings
+
+
+def resolve(
+    data: Dataset,
+    wish: Wish,
+    progress: Progress,
+    stages: Iterable[str] = (),
+    beneath: Mapping[str, Any] | None = None,
+) -> Settings:
+    """Resolve the settings of a run on ``data``; what its images cannot meet in ``stages`` is a fault."""
+    return config.load(
+        data.name,
+        config=wish.config,
+        family=data.layout,
+        method=wish.method,
+        options=wish.options,
+        assignments=wish.assignments,
+        beneath=dict(beneath or {}),
+        images=dict.fromkeys(stages, len(data.train)),
+        note=progress.note if beneath is None else lambda message: None,
+    )
+
+
+def resume(
+    data: Dataset, stage: str, wish: Wish, run: Path | None, progress: Progress
+) -> tuple[RunFolder, Settings]:
+    """Find the run to go on with: ``run``, the one that was named, or the newest.
+
+    Raises:
+        UsageError: it was started with something else than is asked for now.
+        RunError: there is none.
+    """
+    if run is None and wish.name is not None:
+        run = wish.runs_root / data.name / stage / wish.name
+    folder = open_run(run) if run else newest(wish.runs_root, data.name, stage, file="settings.yaml")
+    if folder.stage != stage or folder.dataset != data.name:
+        raise UsageError(
+            f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
+        )
+    _check_same_inputs(folder, wish)
+    began = config.load_run(folder.path / "settings.yaml")
+    load = partial(config.load_run, folder.path / "settings.yaml")
+    if wish.config or wish.method:
+        load = partial(config.load, data.name, config=wish.config, family=data.layout, method=wish.method)
+    settings = load(options=wish.options, assignments=wish.assignments)
+    if settings.global_.model.weights == "cam" and folder.info().get("init") == "cam":
+        # The settings of the run hold what was found then.
+        own = settings.global_.model_copy(update={"model": began.global_.model})
+        settings = settings.model_copy(update={"global_": own, "image": began.image})
+    check_same_settings(folder, settings)
+    folder.update_info(**wish.facts)
+    progress.note(f"Going on with {folder.path}")
+    return folder, settings
+
+
+def _check_same_inputs(folder: RunFolder, wish: Wish) -> None:
+    """Hold what is not among the settings against the run: local labels, cameras, plug-ins."""
+    before = folder.info()
+    if wish.local is not None and str(find_local(wish.local, wish.runs_root, folder.dataset)) != before.get(
+        "local"
+    ):
+        raise UsageError(
+            f"The run {folder.path} was started with the local labels {before.get('local')}, not with "
+            f"those of {wish.local}. Leave --local out, or start a new run without --resume."
+        )
+    if wish.cameras is not None and list(wish.cameras) != before.get("cameras"):
+        raise UsageError(
+            f"The run {folder.path} was started with the cameras "
+            f"{before.get('cameras') or 'of the whole data set'}, not with {list(wish.cameras)}. Leave "
+            "--cameras out, or start a new run without --resume."
+        )
+    _check_same_plugins(folder, before.get("plugins", []), wish.plugins)
+
+
+def _check_same_plugins(folder: RunFolder, before: Iterable[Any], now: Sequence[tuple[str, str]]) -> None:
+    """Ask for the plug-ins that the run was started with: nothing else than the command line loads code."""
+    known = {digest: path for path, digest in before}
+    given = {digest: path for path, digest in now}
+    missing = [path for digest, path in known.items() if digest not in given]
+    extra = [path for digest, path in given.items() if digest not in known]
+    if missing or extra:
+        asked = " ".join(f"--plugin {path}" for path in known.values()) or "no --plugin"
+        raise UsageError(
+            f"The run {folder.path} was started with {asked}, and goes on with the same, unchanged; "
+            f"{', '.join(missing) or 'none'} missing or changed, {', '.join(extra) or 'none'} too much."
+        )
+
+
+def _global_inputs(
+    data: Dataset, settings: Settings, wish: Wish, progress: Progress
+) -> tuple[Settings, dict[str, Any]]:
+    """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
+    own = settings.global_
+    needed = any("local" in refiner.needs for refiner in own.refiners)
+    from_cam = own.model.weights == "cam"
+    facts: dict[str, Any] = {"local": None}
+    if not (needed or from_cam or wish.local):
+        return settings, facts
+    source = find_local(wish.local, wish.runs_root, data.name)
+    if needed or wish.local:
+        facts["local"] = str(source)
+        progress.note(f"Local labels: {source}")
+    if from_cam:
+        facts["init"] = "cam"
+        settings = start_from_cam(source, partial(resolve, data, wish, progress, ("global",)))
+        progress.note(f"Weights: {settings.global_.model.weights}")
+    return settings, facts
+
+
+#: What of a network and its images the weights of another can only fit where it is the same.
+_OF_THE_NETWORK = ("arch", "num_features", "pooling", "stripes")
+
+
+def start_from_cam(local: Path, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
+    """Give settings whose global stage begins from the shared network of the cam run of ``local``.
+
+    ``resolved`` gives the settings with others laid beneath those that the user gave: the network and the
+    size of its images are the cam run's.
+
+    Raises:
+        UsageError: where the user's settings contradict the cam run.
+        RunError: where there is no such network.
+    """
+    weights = find_cam_weights(local)
+    cam = config.load_run(open_run(local).path / "settings.yaml", sections=("cam", "image"))
+    model = {key: getattr(cam.cam.model, key) for key in _OF_THE_NETWORK}
+    settings = resolved({"image": cam.image.model_dump(), "global": {"model": model}})
+    own = settings.global_.model
+    asked = {f"global.model.{key}": (getattr(own, key), of_cam) for key, of_cam in model.items()}
+    for key in ("height", "width"):
+        asked[f"image.{key}"] = getattr(settings.image, key), getattr(cam.image, key)
+    against = [
+        f"  - {key}: {now!r} asked for, {then!r} there" for key, (now, then) in asked.items() if now != then
+    ]
+    if against:
+        raise UsageError(
+            f"The network of the cam run {open_run(local).path} is another than is asked for:\n"
+            + "\n".join(against)
+            + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
+        )
+    model_settings = own.model_copy(update={"weights": str(weights)})
+    stage = settings.global_.model_copy(update={"model": model_settings})
+    return settings.model_copy(update={"global_": stage})
+
+
+def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
+    """Give the file of local labels: of a cam run, a file as such, or of the newest cam run.
+
+    Raises:
+        RunError: where there is none.
+    """
+    if local is None:
+        return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
+    if local.is_file():
+        return local
+    path = open_run(local).labels / "local.csv"
+    if not path.is_file():
+        raise RunError(f"The run {local} has no labels/local.csv: it is not finished. Go on with --resume.")
+    return path
+
+
+def find_cam_weights(local: Path) -> Path:
+    """Give the weights of the shared network of the cam run that ``local`` belongs to.
+
+    Raises:
+        RunError: where that run trained a network per camera, or none.
+    """
+    path = open_run(local).path / "last.safetensors"
+    if not path.is_file():
+        raise RunError(
+            f"--init cam needs the shared network of a cam run, and there is no {path}. "
+            "Train it with: icsr train cam --network shared; or take --init imagenet, none or a file."
+        )
+    return path

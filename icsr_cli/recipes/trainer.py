@@ -1,0 +1,146 @@
+"""What both stages are made of: the place they work at, and a network in training."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from icsr_cli.config.schema import Settings, StageSettings
+from icsr_cli.images.augment import Augmentation
+from icsr_cli.models import Network, save_weights
+from icsr_cli.progress import Progress, Watch, unwatched
+from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
+from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, train_epoch
+from icsr_cli.runs import RunFolder
+from icsr_cli.types import IntArray, Split
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage walks through: data, settings, where to write, whom to tell.
+
+    ``local`` int64 (n,) numbers the local clusters camera by camera, -1 for none; None where there are none.
+    ``score`` gives the mAP on the test set, for those who chose to look at it. ``watch`` times the parts of
+    the work.
+    """
+
+    split: Split
+    pixels: Tensor
+    settings: Settings
+    run: RunFolder
+    engine: Engine
+    progress: Progress
+    check: Callable[[], None] = field(default=lambda: None)
+    ranks: Ranks = ALONE
+    local: IntArray | None = None
+    score: Callable[[Network], float] | None = None
+    watch: Watch = unwatched
+
+
+class Trainer:
+    """A network in training, with its optimiser and schedule: embeds, trains an epoch, saves, is restored.
+
+    Args:
+        stage: where it works.
+        own: the settings of this stage.
+        seed: of its random weights.
+        state: what ``state`` gave when the run was interrupted; the weights it began from may be gone by now.
+    """
+
+    def __init__(self, stage: Stage, own: StageSettings, seed: int, state: dict[str, Any] | None) -> None:
+        self.stage, self.own = stage, own
+        model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
+        self.network = build_network(model, seed, stage.engine)
+        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
+        if state is not None:
+            self.network.load_state_dict(state["network"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.schedule.load_state_dict(state["schedule"])
+        self.trainee = self._trainee()
+        image, change = stage.settings.image, own.augmentation
+        self.augmentation = Augmentation(
+            image.height,
+            image.width,
+            flip=change.flip,
+            pad=change.pad,
+            border=change.border,
+            erase=change.erase,
+        )
+        self.seconds: dict[str, float] = {}
+
+    def _trainee(self) -> nn.Module:
+        """Give the form that is trained: spread over the ranks, compiled if that was chosen; same weights."""
+        settings = self.stage.settings
+        spread = self.stage.ranks.wrap(self.network, sync_bn=settings.sync_bn)
+        return cast("nn.Module", torch.compile(spread)) if settings.compile else spread
+
+    @contextmanager
+    def timed(self, part: str) -> Iterator[None]:
+        """Note the seconds of a part of the epoch."""
+        started = time.perf_counter()
+        with self.stage.watch(part):
+            yield
+        self.seconds[part] = time.perf_counter() - started
+
+    def embed(self, rows: IntArray, title: str) -> Tensor:
+        """Embed the images at ``rows`` (n,): float32 (n, d) on the device, on every rank."""
+        stage = self.stage
+        with self.timed("extraction"), stage.progress.task(f"{title} features", len(rows), "img") as task:
+            return extract_together(
+                self.network,
+                stage.pixels,
+                rows,
+                stage.ranks,
+                batch_size=stage.settings.evaluation.batch_size,
+                device=stage.engine.device,
+                precision=stage.engine.precision,
+                task=task,
+                watch=stage.watch,
+            )
+
+    def train(self, batches: Iterable[Batch], memories: Sequence[Memory], seed: int, title: str) -> float:
+        """Train an epoch and give its mean loss; the schedule moves on.
+
+        Raises:
+            TrainingError: where the loss or the features are not finite.
+            Interrupted: on a signal.
+        """
+        stage = self.stage
+        with self.timed("training"), stage.progress.task(title, self.own.iters, "step") as task:
+            loss = train_epoch(
+                self.trainee,
+                self.optimizer,
+                stage.pixels,
+                batches,
+                memories,
+                self.augmentation,
+                torch.Generator(stage.engine.device).manual_seed(seed),
+                engine=stage.engine,
+                task=task,
+                check=stage.check,
+                ranks=stage.ranks,
+                watch=stage.watch,
+            )
+        self.schedule.step()
+        return loss
+
+    def state(self) -> dict[str, Any]:
+        """Give what a resumed run needs."""
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+        }
+
+    def save(self, name: str) -> None:
+        """Write the weights into the run folder, with the size of the images they were trained at."""
+        image = self.stage.settings.image
+        size = {"height": str(image.height), "width": str(image.width)}
+        save_weights(self.network, self.stage.run.path / f"{name}.safetensors", size)

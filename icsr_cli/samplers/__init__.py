@@ -1,0 +1,1 @@
+"""An epoch's labels -> which images go into which batch. One file per sampler, found by its name."""
