@@ -1,0 +1,108 @@
+"""A proxy for each cluster and camera: what one person looks like under one camera.
+
+Camera-aware proxies (Wang et al., AAAI 2021, arXiv 2012.10674): an image is pulled to its own proxy among
+those of its camera (intra), and to those of its cluster under other cameras against the nearest of other
+clusters (inter); the latter also in the form of ICE (Chen et al., ICCV 2021, arXiv 2103.16364). Unlike the
+authors' code the losses are means over images, so that their scale does not follow the draw of a batch.
+
+Needs cameras. A cluster that one camera alone sees has no inter loss. Belongs beside a memory of clusters.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from icsr_cli import choices
+from icsr_cli.memories.clusters import ClusterMemory, centroids_of
+from icsr_cli.types import NO_CLUSTER, Epoch
+
+#: A similarity that weighs nothing in a softmax; unlike an infinite one it has a gradient.
+_NOTHING = -1e4
+
+
+class Options(choices.Options):
+    """Weights of the two losses, the softmax, the update, and the positives of the inter loss.
+
+    ``positives``: the proxies of the image's cluster under ``others`` cameras, or its ``own`` proxy alone.
+    ``form``: each positive against the negatives (``ice``), or all in one softmax (``joint``, as CAP).
+    ``negatives``: the nearest proxies of other clusters that count. ``momentum``: share of the old proxy.
+    """
+
+    weight: float = Field(1.0, gt=0)
+    intra: float = Field(1.0, ge=0)
+    inter: float = Field(1.0, ge=0)
+    temperature: float = Field(0.07, gt=0)
+    momentum: float = Field(0.2, ge=0, lt=1)
+    positives: Literal["others", "own"] = "others"
+    form: Literal["ice", "joint"] = "ice"
+    negatives: int = Field(50, ge=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The camera of each image."""
+        return frozenset({"cameras"})
+
+
+class Memory:
+    """The proxies of an epoch: unit float32 (m, d), ``clusters`` and ``cameras`` int64 (m,)."""
+
+    def __init__(self, epoch: Epoch, options: Options) -> None:
+        self.options = options
+        self.cluster_of = torch.from_numpy(epoch.labels.labels)
+        self.camera_of = torch.from_numpy(epoch.cameras)
+        kept = self.cluster_of != NO_CLUSTER
+        pairs = torch.stack([self.cluster_of[kept], self.camera_of[kept]])
+        present, which = torch.unique(pairs, dim=1, return_inverse=True)
+        self.proxy_of = torch.full_like(self.cluster_of, NO_CLUSTER)
+        self.proxy_of[kept] = which
+        self.clusters, self.cameras = present.to(epoch.features.device)
+        self.proxies = ClusterMemory(
+            centroids_of(epoch.features, self.proxy_of), options.temperature, options.momentum
+        )
+
+    def loss(self, features: Tensor, images: Tensor) -> Tensor:
+        """Weighted intra and inter loss of float features (b, d); ``images`` int64 (b,), on the host."""
+        device, options = features.device, self.options
+        own, cluster, camera = (
+            of[images].to(device, non_blocking=True)
+            for of in (self.proxy_of, self.cluster_of, self.camera_of)
+        )
+        with torch.autocast(device.type, enabled=False):
+            unit = normalize(features.float(), dim=1)
+            similarity = unit @ self.proxies.centroids.T / options.temperature
+            elsewhere = self.cameras != camera[:, None]
+            intra = cross_entropy(similarity.masked_fill(elsewhere, _NOTHING), own)
+            same = self.clusters == cluster[:, None]
+            if options.positives == "others":
+                positive = same & elsewhere
+            else:
+                positive = torch.nn.functional.one_hot(own, len(self.clusters)).bool()
+            inter = _inter(similarity, positive, same, options)
+            return options.intra * intra + options.inter * inter
+
+    def update(self, features: Tensor, images: Tensor) -> None:
+        """Move the proxies of these images, sample by sample: P <- unit(m P + (1 - m) f)."""
+        self.proxies.update(features, self.proxy_of[images])
+
+
+def _inter(similarity: Tensor, positive: Tensor, same: Tensor, options: Options) -> Tensor:
+    """Give the mean over the images that have a positive, 0 where none has.
+
+    ``similarity`` float (b, m), over the temperature; ``positive`` and ``same`` (of the own cluster) bool.
+    """
+    others = similarity.masked_fill(same, _NOTHING)
+    nearest = others.topk(min(options.negatives, others.shape[1]), dim=1).values.logsumexp(dim=1)
+    against = nearest[:, None]
+    if options.form == "joint":
+        pulled = similarity.masked_fill(~positive, _NOTHING).logsumexp(dim=1, keepdim=True)
+        denominator = torch.logaddexp(pulled, against)
+    else:
+        denominator = torch.logaddexp(similarity, against)
+    count = positive.sum(dim=1)
+    of_image = ((denominator - similarity) * positive).sum(dim=1) / count.clamp(min=1)
+    return of_image.sum() / (count > 0).sum().clamp(min=1)
