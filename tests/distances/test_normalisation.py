@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.distances import CameraStatistics, normalise_cameras
@@ -33,6 +33,7 @@ def slowly(features, cameras, mode, shrink):
     return found
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6), mode=st.sampled_from(["centre", "full"]), shrink=st.sampled_from([0, 5, 25])
 )

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.refiners.single_camera import Options, refine
@@ -12,6 +12,7 @@ class Known:
         self.cameras = None if cameras is None else np.asarray(cameras)
 
 
+@settings(deadline=None)
 @given(seed=st.integers(0, 10**6), cameras=st.integers(2, 4))
 def test_against_a_loop_over_clusters(seed, cameras):
     rng = np.random.default_rng(seed)
