@@ -45,7 +45,7 @@ def reciprocal_sets(ranks: Any, half: int) -> tuple[Any, Any]:
 
 
 def expanded(ranks: Any, rows: Rows) -> Rows:
-    """Give for each image the mean of the rows of its nearest, ``ranks`` (n, k2) (equation 11).
+    """Give for each image the mean of the rows of its nearest, ``ranks`` (n, k2), -1 for none (equation 11).
 
     With k2 = 1 that is its own row, also where a copy of it comes first.
     """
@@ -63,6 +63,14 @@ def _joined(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
     return np.concatenate(([0], np.cumsum(counts))), *entries
 
 
+def mutual(ranks: Any) -> Any:
+    """Mark the neighbours that have the image among theirs: bool (n, k) for ``ranks`` (n, k), -1 for none."""
+    ranks = np.ascontiguousarray(ranks, dtype=np.int32)
+    marks = np.empty(ranks.shape, dtype=np.bool_)
+    in_threads(lambda low, high: _mark_reciprocal(ranks, marks, low, high), row_ranges(len(ranks)))
+    return marks
+
+
 @numba.njit(cache=True, nogil=True)
 def _mark_reciprocal(ranks: Any, marks: Any, low: int, high: int) -> None:
     """Set ``marks[i, c]`` to whether row i is among the neighbours of its c-th neighbour."""
@@ -71,7 +79,7 @@ def _mark_reciprocal(ranks: Any, marks: Any, low: int, high: int) -> None:
         for place in range(k):
             other = ranks[row, place]
             found = False
-            for back in range(k):
+            for back in range(k if other >= 0 else 0):
                 if ranks[other, back] == row:
                     found = True
                     break
@@ -145,9 +153,12 @@ def _average(ranks: Any, rows: Rows, low: int, high: int) -> Any:
     means = np.empty(128 * (high - low), dtype=np.float32)
     used = 0
     for row in range(low, high):
-        count = 0
+        count, averaged = 0, 0
         for place in range(k2):
             other = ranks[row, place]
+            if other < 0:
+                continue
+            averaged += 1
             for entry in range(starts[other], starts[other + 1]):
                 column = columns[entry]
                 if sums[column] == 0:
@@ -158,7 +169,7 @@ def _average(ranks: Any, rows: Rows, low: int, high: int) -> Any:
         ordered = np.sort(touched[:count])
         for place in range(count):
             found[used + place] = ordered[place]
-            means[used + place] = sums[ordered[place]] / np.float32(k2)
+            means[used + place] = sums[ordered[place]] / np.float32(averaged)
             sums[ordered[place]] = 0
         used += count
         counts[row - low] = count

@@ -111,9 +111,9 @@ def jaccard_similarity(
     if backend == "torch" or (backend == "auto" and is_tensor(vectors)):
         from icsr_cli.distances.jaccard_torch import overlaps_above
 
-        return _mirrored(n, list(overlaps_above(vectors, ranks, half, k2)))
+        return mirrored(n, list(overlaps_above(vectors, ranks, half, k2)))
     x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    return _mirrored(n, _overlaps(_weights(x, ranks, half, k2)))
+    return mirrored(n, overlaps(_weights(x, ranks, half, k2)))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -133,18 +133,23 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
 
 
 def _weights(x: Any, ranks: Any, half: int, k2: int) -> Rows:
-    from icsr_cli.distances import jaccard_kernels as kernels
     from icsr_cli.kreciprocal import expanded, reciprocal_sets
 
-    starts, members = reciprocal_sets(ranks, half)
+    return expanded(ranks[:, :k2], weighted(x, *reciprocal_sets(ranks, half)))
+
+
+def weighted(x: Any, starts: Any, members: Any) -> Rows:
+    """Give V of sets (starts int64 (n + 1,), members int32): a softmax over each (equation 7)."""
+    from icsr_cli.distances import jaccard_kernels as kernels
+
     weights = np.empty(members.size, dtype=np.float32)
     in_threads(
-        lambda low, high: kernels.softmax(x, starts, members, weights, low, high), row_ranges(len(ranks))
+        lambda low, high: kernels.softmax(x, starts, members, weights, low, high), row_ranges(len(starts) - 1)
     )
-    return expanded(ranks[:, :k2], (starts, members, weights))
+    return starts, members, weights
 
 
-def _overlaps(rows: Rows) -> list[Part]:
+def overlaps(rows: Rows) -> list[Part]:
     """Give the similarities above the diagonal."""
     from icsr_cli.kreciprocal import inverted, overlap
 
@@ -154,7 +159,7 @@ def _overlaps(rows: Rows) -> list[Part]:
     return [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
 
 
-def _mirrored(n: int, parts: list[Part]) -> sp.csr_array:
+def mirrored(n: int, parts: list[Part]) -> sp.csr_array:
     """Put the parts, which are emptied on the way, and their mirrors into one array."""
     from icsr_cli.distances import jaccard_kernels as kernels
 

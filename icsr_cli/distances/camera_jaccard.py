@@ -1,0 +1,133 @@
+"""Camera-aware Jaccard: neighbours under an image's own camera and under the others count apart.
+
+Source: CA-Jaccard (Chen et al., CVPR 2024, arXiv 2311.10605). Images of one camera are alike for reasons of
+the camera; among all neighbours they crowd the others out. Their code fills short lists with images of
+other cameras; here short lists stay short.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+
+from icsr_cli import choices
+from icsr_cli.checks import as_numpy, check_count, whole_numbers
+from icsr_cli.distances.features import check_features, unit_rows
+from icsr_cli.distances.jaccard import jaccard_similarity, mirrored, overlaps, weighted
+from icsr_cli.errors import InputError
+from icsr_cli.types import Evidence
+
+#: Similarities that are held at a time.
+_BLOCK = 1 << 25
+
+
+class Options(choices.Options):
+    """Neighbours under the own camera and under others, in the reciprocal sets and in the average.
+
+    ``own2`` counts the image itself. ``k1`` and ``k2`` are those of ``jaccard``, where there is one camera.
+    """
+
+    own: int = Field(5, ge=1)
+    cross: int = Field(20, ge=1)
+    own2: int = Field(2, ge=1)
+    cross2: int = Field(4, ge=0)
+    k1: int = Field(30, ge=1)
+    k2: int = Field(6, ge=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """The camera of each image."""
+        return frozenset({"cameras"})
+
+
+def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
+    """Give 1 - the camera-aware Jaccard distance, sparse (n, n)."""
+    if evidence.cameras is None:
+        raise InputError("The camera-aware distance needs the camera of each image.")
+    return camera_jaccard_similarity(evidence.features, evidence.cameras, **options.model_dump())
+
+
+def camera_jaccard_similarity(
+    features: Any,
+    cameras: Any,
+    own: int = 5,
+    cross: int = 20,
+    own2: int = 2,
+    cross2: int = 4,
+    *,
+    k1: int = 30,
+    k2: int = 6,
+) -> sp.csr_array:
+    """Give 1 - the camera-aware Jaccard distance of all pairs that share anything (arXiv 2311.10605).
+
+    1. I(i, k) holds i and the k nearest under its own camera, X(i, k) the k nearest under all others.
+    2. R(i) holds the j of I(i, own) that have i in theirs, and of X(i, cross) likewise.
+    3. V(i) is softmax(-|x_i - x_j|^2) over R(i); then its mean over the first own2 of I(i) and the first
+       cross2 of X(i).
+    4. With s = sum_j min(V(i)_j, V(l)_j), the similarity of i and l is s / (2 - s).
+
+    Args:
+        features: (n, d) numbers, numpy or torch; neighbours are searched where they are.
+        cameras: int (n,), from 0.
+        own: neighbours under the own camera, in the reciprocal sets.
+        cross: neighbours under the others.
+        own2: neighbours under the own camera whose V are averaged, the image itself counted.
+        cross2: such under the others.
+        k1: of ``jaccard_similarity``, which serves where there is one camera.
+        k2: of the same.
+
+    Returns:
+        float32 (n, n), symmetric, values in (0, 1], as ``jaccard_similarity``.
+
+    Raises:
+        InputError: what came is not as said above.
+    """
+    from icsr_cli.kreciprocal import expanded, mutual
+
+    vectors = unit_rows(check_features(features))
+    n = len(vectors)
+    of_image = whole_numbers("cameras", cameras, n, low=0)
+    if len(np.unique(of_image)) == 1:
+        return jaccard_similarity(vectors, k1, k2)
+    own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
+    cross2 = check_count("cross2", cross2, 0)
+    near, far = _by_camera(vectors, of_image, own + 1, cross)
+    members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in (near, far)], axis=1)
+    members.sort(axis=1)
+    kept = members < n
+    starts = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))
+    x = vectors if isinstance(vectors, np.ndarray) else as_numpy(vectors)
+    rows = weighted(x, starts, np.ascontiguousarray(members[kept], dtype=np.int32))
+    averaged = np.concatenate([near[:, :own2], far[:, :cross2]], axis=1)
+    return mirrored(n, overlaps(expanded(averaged, rows)))
+
+
+def _by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:
+    """Search the nearest under the own camera, self first, and under all others: int32 (n, own), (n, cross).
+
+    -1 where there are fewer. Both come from one product of each block of images with all.
+    """
+    import torch
+
+    order = np.argsort(cameras, kind="stable")
+    x = torch.as_tensor(vectors)[torch.from_numpy(order)]
+    n = len(x)
+    near, far = np.full((n, own), -1, dtype=np.int32), np.full((n, cross), -1, dtype=np.int32)
+    bounds = np.searchsorted(cameras[order], np.arange(int(cameras.max()) + 2)).tolist()
+    step = max(1, _BLOCK // n)
+    for low, high in pairwise(bounds):
+        for first in range(low, high, step):
+            rows = slice(first, min(first + step, high))
+            products = x[rows] @ x.T
+            inside = products[:, low:high]
+            inside.diagonal(first - low).fill_(torch.inf)  # copies of an image do not come before it
+            k = min(own, high - low)
+            near[order[rows], :k] = order[low + as_numpy(inside.topk(k, dim=1).indices)]
+            inside.fill_(-torch.inf)
+            k = min(cross, n - (high - low))
+            far[order[rows], :k] = order[as_numpy(products.topk(k, dim=1).indices)]
+    return near, far
