@@ -1,10 +1,11 @@
-"""What each part of the method is worth on the synthetic data.
+"""What each part of the methods is worth on the synthetic data.
 
-Every method trains the same network with the same settings (configs/synthetic.yaml) on the same worlds,
-and is measured on people that training never saw. A world is a seed: it draws other people; the cameras
-stay the same. Prints one line per method and world, then a table with mean and spread.
+Every method trains the same network with the settings of the synthetic data on the same worlds, for as
+many steps, and is measured on people that training never saw. A world is a seed: it draws other people; the
+cameras stay the same. Prints one line per method and world, then a table with the mean over the worlds, its standard
+error, and the mean difference to plain clustering, paired by world, with its own.
 
-    python benchmarks/methods.py --preset default,hard --seeds 1,2,3 --jobs 2 --out methods.json
+    python benchmarks/methods.py --preset default,hard,city --seeds 11,12,13 --jobs 2 --out methods.json
 """
 
 from __future__ import annotations
@@ -16,51 +17,69 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-#: Steps of both stages together: every method but `per-camera` trains for as many (within one epoch).
-GLOBAL_ONLY = {"global.epochs": 26, "global.optimizer.step_size": 18, "global.model.weights": "none"}
-FROM_SHARED = {"global.model.weights": "cam"}
-DISCARD, NONE = {"global.refinement.method": "discard"}, {"global.refinement.method": "none"}
-#: Five cameras: in all 1.5 times the steps of the shared network.
-PER_CAMERA = {"cam.network": "per-camera", "cam.iters": 12}
+#: A network per camera: five cameras take 1.5 times the steps of the shared one.
+PER_CAMERA = {"cam.network": "per-camera", "cam.iters": 12, "global.model.weights": "none"}
+ONE_STAGE = {"global.epochs": 26, "global.optimizer.step_size": 18}
+PARTS: dict[str, dict[str, Any]] = {
+    "normalise": {"global.normalise": "full"},
+    "camera-jaccard": {"global.distance": {"method": "camera-jaccard"}},
+    "single-camera": {"global.refiners": ["single-camera"]},
+    "proxies": {
+        "global.memory": [
+            {"method": "clusters", "weight": 0.5},
+            {"method": "camera-proxies", "temperature": 0.05, "momentum": 0.1},
+        ]
+    },
+}
+WITHOUT: dict[str, dict[str, Any]] = {
+    "normalise": {"global.normalise": "none"},
+    "camera-jaccard": {"global.distance": {"method": "jaccard", "k1": 20}},
+    "single-camera": {"global.refiners": []},
+    "proxies": {"global.memory": {"method": "clusters"}},
+}
+TRUTH = {"global.clusterer": {"method": "true-identities"}, "global.refiners": []}
 
 
 @dataclass(frozen=True)
 class Method:
-    """How one line of the table is made; ``cam`` is the cam stage it takes local labels from."""
+    """How one line of the table is made: settings of a method, and what is changed of them."""
 
     title: str
-    cam: str | None = None
-    options: tuple[tuple[str, Any], ...] = ()
-
-
-def _method(title: str, cam: str | None, *options: dict[str, Any]) -> Method:
-    return Method(title, cam, tuple(item for part in options for item in part.items()))
+    method: str = "cluster-contrast"
+    options: dict[str, Any] = field(default_factory=dict)
 
 
 METHODS = {
     "untrained": Method("Untrained network"),
     "histogram": Method("Colour histogram, normalised per camera"),
-    "plain": _method("Plain clustering", None, GLOBAL_ONLY, NONE),
-    "per-camera": _method("ICSR, a network per camera", "per-camera", GLOBAL_ONLY, DISCARD),
-    "shared-start": Method("Shared network, before the global stage", "shared"),
-    "shared-plain": _method("Shared start, plain clustering", "shared", FROM_SHARED, NONE),
-    "shared": _method("ICSR, shared network", "shared", FROM_SHARED, DISCARD),
-    "supervised": Method("Supervised (true identities)"),
+    "plain": Method("Plain clustering"),
+    "icsr-per-camera": Method("ICSR, a network per camera", "icsr", {**PER_CAMERA, **ONE_STAGE}),
+    "icsr-start": Method("ICSR's shared network, before the global stage", "icsr"),
+    "icsr-plain": Method("ICSR's shared start, nothing thrown out", "icsr", {"global.refiners": []}),
+    "icsr": Method("ICSR, shared network", "icsr"),
+    "centre": Method("plain + means taken off", options={"global.normalise": "centre"}),
+    **{name: Method(f"plain + {name}", options=changed) for name, changed in PARTS.items()},
+    "camera-aware": Method("camera-aware", "camera-aware"),
+    **{
+        f"without-{name}": Method(f"camera-aware without {name}", "camera-aware", changed)
+        for name, changed in WITHOUT.items()
+    },
+    "two-stages": Method(
+        "camera-aware from ICSR's shared start",
+        "camera-aware",
+        {"global.model.weights": "cam", "global.epochs": 14, "global.optimizer.step_size": 10},
+    ),
+    "supervised": Method("Supervised (true identities)", options=TRUTH),
+    "supervised-proxies": Method("Supervised, with camera proxies", options={**TRUTH, **PARTS["proxies"]}),
 }
-
-
-#: Methods of one group run in one process; those from one cam stage share it.
-GROUPS = (
-    ("shared-start", "shared-plain", "shared"),
-    ("untrained", "histogram", "plain", "supervised"),
-    ("per-camera",),
-)
+#: Methods that begin from, or take labels of, one cam stage; they run in one process.
+SHARED = ("icsr-start", "icsr-plain", "icsr", "two-stages")
 
 
 class Seconds(NamedTuple):
@@ -88,6 +107,7 @@ class World:
         self, folder: Path, preset: str, seed: int, assignments: Sequence[str], dials: Sequence[str]
     ) -> None:
         from icsr_cli import datasets
+        from icsr_cli.choices import load_plugin
         from icsr_cli.progress import SilentProgress
         from icsr_cli.recipes.preparation import prepare_synthetic
         from icsr_cli.recipes.training import Workplace
@@ -99,105 +119,77 @@ class World:
         self.dataset = datasets.load("synthetic", folder / "data")
         self.workplace = Workplace(folder / "data", None, SilentProgress())
         self.cam_runs: dict[str, tuple[Any, Seconds]] = {}
+        truth = folder / "true_identities.npy"
+        np.save(truth, np.unique(self.dataset.train.identities, return_inverse=True)[1])
+        plugin = folder / "true_identities.py"
+        plugin.write_text(SUPERVISED.format(path=str(truth)), encoding="utf-8")
+        load_plugin(plugin)
 
-    def settings(self, options: dict[str, Any]) -> Any:
-        """Resolve the settings of the synthetic data, with ``options`` and what the command line set."""
-        from icsr_cli import config
+    def wish(self, method: Method, name: str) -> Any:
+        """Say what is wanted of a run."""
+        from icsr_cli.recipes.opening import Wish
 
-        return config.load(
-            "synthetic",
-            family="synthetic",
-            options={"seed": self.seed, **options},
+        options = {"seed": self.seed, **method.options}
+        return Wish(
+            self.folder / "runs",
+            method.method,
+            options=options,
             assignments=self.assignments,
+            name=name,
+            local=self.cam_runs[name][0].path if name in self.cam_runs else None,
         )
 
-    def cam(self, network: str) -> tuple[Any, Seconds]:
-        """Give the run of the cam stage, and the time it took."""
-        from icsr_cli.recipes.training import run_cam_stage
-        from icsr_cli.runs import create
+    def settings(self, method: Method) -> Any:
+        """Resolve the settings of a method on the synthetic data."""
+        from icsr_cli.progress import SilentProgress
+        from icsr_cli.recipes.opening import resolve
 
-        if network not in self.cam_runs:
+        return resolve(self.dataset, self.wish(method, ""), SilentProgress())
+
+    def cam(self, key: str) -> tuple[Any, Seconds]:
+        """Give the run of the cam stage of a method, and the time it took."""
+        from icsr_cli.recipes import opening
+        from icsr_cli.recipes.training import run_cam_stage
+
+        name = "icsr-per-camera" if key == "icsr-per-camera" else "icsr"
+        if name not in self.cam_runs:
             started = Seconds.now()
-            run = create(self.folder / "runs", "synthetic", "cam", name=network)
-            run_cam_stage(
-                self.dataset,
-                self.settings(PER_CAMERA if network == "per-camera" else {}),
-                run,
-                self.workplace,
-            )
-            self.cam_runs[network] = run, Seconds.now() - started
-        return self.cam_runs[network]
+            wish = self.wish(METHODS[name], name)
+            run, settings = opening.start(self.dataset, "cam", wish, self.workplace.progress)
+            run_cam_stage(self.dataset, settings, run, self.workplace)
+            self.cam_runs[name] = run, Seconds.now() - started
+        return self.cam_runs[name]
 
     def score(self, network: Any) -> dict[str, float]:
         """Measure retrieval on the test people."""
-        from icsr_cli.recipes.evaluation import evaluate
-        from icsr_cli.recipes.steps import choose_engine
+        from icsr_cli.recipes.training import measure
 
-        settings = self.settings({})
-        found = evaluate(
-            network,
-            self.dataset,
-            settings.image,
-            settings.evaluation,
-            folder=self.folder / "data",
-            engine=choose_engine(None, settings.precision),
-            progress=self.workplace.progress,
-        ).plain
+        found = measure(network, self.dataset, self.settings(METHODS["plain"]), self.workplace).plain
         return {"mAP": found.mAP, "rank_1": found.rank(1)}
+
+
+#: The truth as a clusterer: the supervised bound runs through the same loop as everything else.
+SUPERVISED = '''"""True identities as clusters."""
+import numpy as np
+
+from icsr_cli import choices
+
+
+class Options(choices.Options):
+    """Nothing to choose."""
+
+
+def cluster(evidence, options):
+    return np.load({path!r})
+'''
 
 
 def untrained(world: World) -> Any:
     """Give the network as it is drawn."""
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
 
-    return build_network(world.settings({}).cam.model, seed_of(world.seed, 1, 0), choose_engine(None, "fp32"))
-
-
-def supervised(world: World) -> Any:
-    """Train the same network with a memory of the true identities, for as many steps."""
-    import torch
-    from icsr_cli.images.sampler import identity_batches
-
-    from icsr_cli.features import extract
-    from icsr_cli.progress import SilentTask
-    from icsr_cli.recipes import steps
-    from icsr_cli.recipes.evaluation import load_pixels
-
-    settings = world.settings(GLOBAL_ONLY)
-    own, split = settings.global_, world.dataset.train
-    engine = steps.choose_engine(None, settings.precision)
-    pixels = load_pixels(
-        world.dataset, split, "train", settings.image, world.folder / "data", engine, world.workplace.progress
-    )
-    labels = np.unique(split.identities, return_inverse=True)[1].astype(np.int64)
-    network = steps.build_network(own.model, steps.seed_of(world.seed, 2), engine)
-    optimizer, schedule = steps.build_optimizer(network, own.optimizer)
-    for epoch in range(own.epochs):
-        generator = np.random.default_rng([world.seed, epoch])
-        rows = identity_batches(
-            labels,
-            split.cameras,
-            batch_size=own.batch_size,
-            num_instances=own.num_instances,
-            iters=own.iters,
-            generator=generator,
-        )
-        memory = own.memory
-        features = extract(network, pixels, device=engine.device)
-        steps.train_epoch(
-            network,
-            optimizer,
-            pixels,
-            [[steps.Part(0, batch, labels[batch])] for batch in rows],
-            [steps.build_memory(features, labels, memory.temperature, memory.momentum, memory.hard)],
-            steps.build_augmentation(settings, own.augmentation),
-            torch.Generator(engine.device).manual_seed(epoch),
-            engine=engine,
-            task=SilentTask(),
-            check=lambda: None,
-        )
-        schedule.step()
-    return network
+    model = world.settings(METHODS["plain"]).global_.model
+    return build_network(model, seed_of(world.seed, 1, 0), choose_engine(None, "fp32"))
 
 
 def histogram(world: World) -> dict[str, float]:
@@ -207,7 +199,7 @@ def histogram(world: World) -> dict[str, float]:
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.synthesis.difficulty import colour_features
 
-    settings, engine = world.settings({}), choose_engine("cpu", "fp32")
+    settings, engine = world.settings(METHODS["plain"]), choose_engine("cpu", "fp32")
     splits = [world.dataset.splits[name] for name in ("query", "gallery")]
     pixels = [
         load_pixels(
@@ -235,25 +227,27 @@ def histogram(world: World) -> dict[str, float]:
     return {"mAP": found.mAP, "rank_1": found.rank(1)}
 
 
-def trained(world: World, key: str, method: Method) -> tuple[Any, dict[str, Any]]:
+def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
     """Run the stages of a method; gives the network and what is to be said of its labels."""
+    from dataclasses import replace
+
     from icsr_cli.models import open_model
+    from icsr_cli.recipes import opening
     from icsr_cli.recipes.training import run_global_stage
-    from icsr_cli.runs import create
 
     figures: dict[str, Any] = {}
-    local = None
-    options = dict(method.options)
-    if method.cam is not None:
-        cam, seconds = world.cam(method.cam)
-        local, figures["cam_seconds"] = cam.labels / "local.csv", seconds.wall
-        figures["local_nmi"] = cam.metrics()[-1]["nmi"]
-        if options.get("global.model.weights") == "cam":
-            options["global.model.weights"] = str(cam.path / "last.safetensors")
-        if not options:
+    wish = world.wish(METHODS[key], key)
+    if key in SHARED or key == "icsr-per-camera":
+        cam, seconds = world.cam(key)
+        figures |= {"cam_seconds": seconds.wall, "local_nmi": cam.metrics()[-1]["nmi"]}
+        wish = replace(wish, local=cam.path)
+        if key == "icsr-start":
             return open_model(cam.path / "last.safetensors"), figures
-    run = create(world.folder / "runs", "synthetic", "global", name=key)
-    network = run_global_stage(world.dataset, world.settings(options), run, world.workplace, local=local)
+    run, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)
+    local = run.info()["local"]
+    network = run_global_stage(
+        world.dataset, settings, run, world.workplace, local=Path(local) if local else None
+    )
     last = run.metrics()[-1]
     figures |= {"clusters": last["clusters"], "nmi": last["quality"]["refined"]["nmi"]}
     return network, figures
@@ -266,28 +260,20 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
 
     torch.set_num_threads(threads)
     lines = []
+    special: dict[str, Callable[[World], Any]] = {"untrained": untrained}
     with tempfile.TemporaryDirectory(dir=parent or None) as name:
         world = World(Path(name), preset, seed, assignments, dials)
         for key in keys.split(","):
-            method = METHODS[key]
-            started = Seconds.now()
-            before = dict.fromkeys(world.cam_runs)
+            started, before = Seconds.now(), set(world.cam_runs)
             figures: dict[str, Any] = {}
             if key == "histogram":
                 scores = histogram(world)
             else:
-                special: dict[str, Callable[[World], Any]] = {
-                    "untrained": untrained,
-                    "supervised": supervised,
-                }
-                if key in special:
-                    network = special[key](world)
-                else:
-                    network, figures = trained(world, key, method)
+                network, figures = (special[key](world), {}) if key in special else trained(world, key)
                 scores = world.score(network)
             seconds = Seconds.now() - started
-            if method.cam in before:  # trained for an earlier method: its time counts here too
-                seconds = seconds + world.cam(method.cam)[1]
+            if key in SHARED and "icsr" in before:  # trained for an earlier method: its time counts here too
+                seconds = seconds + world.cam_runs["icsr"][1]
             times = {"seconds": seconds.wall, "cpu_seconds": seconds.cpu}
             line = {"preset": preset, "seed": seed, "method": key, **scores, **figures, **times}
             print(json.dumps(line), flush=True)
@@ -296,38 +282,44 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Give the mean over the worlds, their spread, each world, and the time, as Markdown."""
+    """Give the mean over the worlds, its standard error, the difference to plain clustering, the time."""
     seeds = sorted({line["seed"] for line in lines})
-    head = ["method", "mAP, mean", "spread", *(f"world {seed}" for seed in seeds)]
-    head += ["Rank-1", "label NMI", "seconds", "CPU seconds"]
+    head = ["method", "mAP, mean", "less plain", *(f"world {seed}" for seed in seeds)]
+    head += ["Rank-1", "label NMI", "CPU seconds"]
     rows = ["| " + " | ".join(head) + " |", "| --- |" + " ---: |" * (len(head) - 1)]
+    by_method = {key: {line["seed"]: line for line in lines if line["method"] == key} for key in METHODS}
     for key, method in METHODS.items():
-        own = {line["seed"]: line for line in lines if line["method"] == key}
+        own = by_method[key]
         if not own:
             continue
-        values = [100 * own[seed]["mAP"] for seed in seeds if seed in own]
-        names = ("rank_1", "seconds", "cpu_seconds")
-        mean = {name: np.mean([line[name] for line in own.values()]) for name in names}
+        shared = [seed for seed in own if seed in by_method["plain"]]
+        less = [100 * (own[seed]["mAP"] - by_method["plain"][seed]["mAP"]) for seed in shared]
         nmi = [line["nmi"] for line in own.values() if "nmi" in line]
         cells = [
             method.title,
-            f"{np.mean(values):.1f}",
-            f"{max(values) - min(values):.1f}",
+            with_error([100 * line["mAP"] for line in own.values()]),
+            with_error(less) if less and key != "plain" else "-",
             *(f"{100 * own[seed]['mAP']:.1f}" if seed in own else "-" for seed in seeds),
-            f"{100 * mean['rank_1']:.1f}",
+            f"{100 * np.mean([line['rank_1'] for line in own.values()]):.1f}",
             f"{np.mean(nmi):.3f}" if nmi else "-",
-            f"{mean['seconds']:.0f}",
-            f"{mean['cpu_seconds']:.0f}",
+            f"{np.mean([line['cpu_seconds'] for line in own.values()]):.0f}",
         ]
         rows.append("| " + " | ".join(cells) + " |")
     return "\n".join(rows)
+
+
+def with_error(values: Sequence[float]) -> str:
+    """Give the mean, and its standard error where there are several values."""
+    if len(values) == 1:
+        return f"{values[0]:.1f}"
+    return f"{np.mean(values):.1f} ± {np.std(values, ddof=1) / np.sqrt(len(values)):.1f}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--preset", default="default", help="one or more of default, hard, easy")
+    parser.add_argument("--preset", default="default", help="one or more of the presets, e.g. default,hard")
     parser.add_argument("--seeds", default="1,2,3", help="worlds")
     parser.add_argument("--methods", default=",".join(METHODS), help="which lines of the table")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
@@ -338,7 +330,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the lines as JSON")
     options = parser.parse_args()
     wanted = options.methods.split(",")
-    groups = [",".join(key for key in group if key in wanted) for group in GROUPS]
+    unknown = [key for key in wanted if key not in METHODS]
+    if unknown:
+        parser.error(f"no method {', '.join(unknown)}; there are {', '.join(METHODS)}")
+    shared = ",".join(key for key in wanted if key in SHARED)
+    groups = [shared, *(key for key in wanted if key not in SHARED)]
     jobs = [
         (preset, int(seed), keys, tuple(options.set), tuple(options.dial), options.threads, options.folder)
         for preset in options.preset.split(",")

@@ -85,7 +85,7 @@ class World:
 
     @classmethod
     def preset(cls, name: str, **dials: Any) -> World:
-        """Give a named world (``default``, ``hard``, ``easy``, ``market1501``), some dials changed.
+        """Give a named world (of ``PRESETS``: ``default``, ``hard``, ``city``, ...), some dials changed.
 
         Raises :class:`InputError` on an unknown name or dial.
         """
@@ -123,18 +123,32 @@ class World:
         return json.dumps({"pixel_version": PIXEL_VERSION, "world": asdict(self)}, indent=2) + "\n"
 
 
+_HARD: Final[dict[str, Any]] = {
+    "background": 1.2,
+    "camera_shift": 1.8,
+    "blur": 1.0,
+    "noise": 1.0,
+    "resolution": 1.0,
+    "crop_jitter": 1.5,
+    "view_spread": 0.35,
+}
+_CITY: Final[dict[str, Any]] = {
+    **_HARD,
+    "train_identities": 300,
+    "test_identities": 200,
+    "cameras": 8,
+    "cameras_per_person": (2, 5),
+    "view_spread": 0.6,
+    "second_pass": 0.3,
+    "occlusion": 0.15,
+    "garment_similarity": 1.0,
+    "background": 1.5,
+}
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
-    "hard": {
-        "background": 1.2,
-        "camera_shift": 1.8,
-        "blur": 1.0,
-        "noise": 1.0,
-        "resolution": 1.0,
-        "crop_jitter": 1.5,
-        "view_spread": 0.35,
-    },
+    "hard": _HARD,
+    "city": _CITY,
     "easy": {
         "background": 0.3,
         "camera_shift": 0.5,
