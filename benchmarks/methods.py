@@ -2,8 +2,8 @@
 
 Every method trains the same network with the settings of the synthetic data on the same worlds, for as
 many steps, and is measured on people that training never saw. A world is a seed: it draws other people; the
-cameras stay the same. Prints one line per method and world, then a table with the mean over the worlds, its standard
-error, and the mean difference to plain clustering, paired by world, with its own.
+cameras stay the same. Prints one line per method and world, then a table with the mean over the worlds, its
+standard error, and the mean difference to plain clustering, paired by world, with its own.
 
     python benchmarks/methods.py --preset default,hard,city --seeds 11,12,13 --jobs 2 --out methods.json
 """

@@ -75,6 +75,15 @@ def train(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    download: Annotated[
+        bool,
+        typer.Option(
+            "--download",
+            envvar="ICSR_DOWNLOAD",
+            help="Fetch ImageNet weights that are not here yet.",
+            rich_help_panel=METHOD,
+        ),
+    ] = False,
     network: Annotated[
         Literal["per-camera", "shared"] | None,
         typer.Option(
@@ -205,6 +214,8 @@ def train(
 
     given = dict(locals())
     _check_stage(stage, run, resume, given)
+    if download:
+        os.environ["ICSR_DOWNLOAD"] = "1"
     place = _take_place(device, gpus, data_root, quiet, as_json)
     if tensorboard:
         _require_tensorboard()

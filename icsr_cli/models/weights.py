@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import re
 import warnings
@@ -26,18 +28,31 @@ _HEAD = ("gap.", "feat.", "feat_bn.")
 # How torch.load names what it refuses to call or to build.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|unrecognized function|build for type) (\S+)")
 _STAGE = re.compile(r"^layer(\d)\.")
+#: The environment's word that weights may be downloaded.
+DOWNLOAD = "ICSR_DOWNLOAD"
 
 
 def fetch(address: str, arch: str) -> Path:
-    """Give the file of ImageNet weights in torch hub's folder; download and check it where it is missing.
+    """Give the file of ImageNet weights in torch hub's folder; fetch and check it where that was asked for.
+
+    It was, where the environment says ``ICSR_DOWNLOAD=1``.
 
     Raises:
-        ModelError: it cannot be fetched, or its SHA-256 is not the one in its name.
+        ModelError: it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
     """
     name = Path(urlparse(address).path).name
     file = Path(torch.hub.get_dir()) / "checkpoints" / name
     if file.exists():
         return file
+    ways = (
+        f"Download {address} and put it there, or name it with --init FILE, or start from random weights "
+        "with --init none."
+    )
+    if os.environ.get(DOWNLOAD) != "1":
+        raise ModelError(
+            f"ImageNet weights of {arch}: {name} is not in {file.parent}, and nothing is downloaded without "
+            f"being asked for. Add --download, once. {ways}"
+        )
     digest = name.rpartition("-")[2].partition(".")[0]
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -49,8 +64,7 @@ def fetch(address: str, arch: str) -> Path:
     ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
         raise ModelError(
             f"ImageNet weights of {arch}: {name} is not in {file.parent} and could not be fetched ({error}). "
-            f"Download {address} and put it there, or name it with --weights FILE, "
-            "or start from random weights with --weights none."
+            f"{ways}"
         ) from error
     return file
 
@@ -80,7 +94,23 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
             f"{path}: no state dict in it: {_some(strange)} are not tensors. "
             "Give a file that holds the parameters, alone or under 'state_dict'."
         )
-    return {_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
+    state = {_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
+    for name, value in state.items():
+        _check_values(path, name, value)
+    return state
+
+
+def _check_values(path: Path, name: str, value: Tensor) -> None:
+    """Refuse what no training leaves behind."""
+    fault = None
+    if value.is_complex() or value.dtype == torch.bool:
+        fault = f"is of type {value.dtype}"
+    elif value.is_floating_point() and not bool(value.isfinite().all()):
+        fault = "holds NaN or infinite numbers"
+    elif value.dim() > 1 and value.numel() and not name.startswith(_CLASSIFIERS) and not bool(value.any()):
+        fault = "is all zero"
+    if fault:
+        raise ModelError(f"{path}: the tensor {name} {fault}: the file is damaged, or of a broken training.")
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -204,12 +234,21 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         with whole_file(path) as temporary:
-            temporary.write_bytes(save(tensors, metadata=header))
+            temporary.write_bytes(_in_order(save(tensors, metadata=header)))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "
             "Check that the folder exists and has room."
         ) from error
+
+
+def _in_order(blob: bytes) -> bytes:
+    """Sort the header of a safetensors file, which comes in any order: equal networks give equal bytes."""
+    length = int.from_bytes(blob[:8], "little")
+    header = json.loads(blob[8 : 8 + length])
+    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + blob[8 + length :]
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

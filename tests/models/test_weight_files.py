@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from icsr_cli.errors import ModelError
@@ -251,7 +252,6 @@ def test_files_that_are_no_state_dict(tmp_path: Path) -> None:
 
 
 def test_header_that_says_nonsense(tmp_path: Path) -> None:
-    from safetensors.torch import save_file
 
     state = build("resnet_small").state_dict()
     path = tmp_path / "m.safetensors"
@@ -270,11 +270,42 @@ def test_header_that_says_nonsense(tmp_path: Path) -> None:
     assert open_model(path).spec == ModelSpec("resnet_small")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda value: value.fill_(torch.nan), "holds NaN or infinite numbers"),
+        (lambda value: value.fill_(-torch.inf), "holds NaN or infinite numbers"),
+        (torch.zeros_like, "is all zero"),
+        (lambda value: value.to(torch.complex64), "is of type torch.complex64"),
+        (lambda value: value > 0, "is of type torch.bool"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+def test_weights_that_no_training_leaves(tmp_path: Path, change: Any, words: str, suffix: str) -> None:
+    state = build("resnet_small").state_dict()
+    state["base.0.weight"] = change(state["base.0.weight"])
+    path = tmp_path / f"model{suffix}"
+    save_file(state, path) if suffix == ".safetensors" else torch.save(state, path)
+    with pytest.raises(ModelError, match=rf"tensor base\.0\.weight {words}"):
+        open_model(path)
+
+
+def test_equal_networks_give_equal_bytes(tmp_path: Path) -> None:
+    header = {"width": "8", "height": "16", "b": "2", "a": "1", "name": "käse"}
+    for name, given in (("one", header), ("other", dict(reversed(header.items())))):
+        save_weights(build("resnet_small", seed=3), tmp_path / f"{name}.safetensors", given)
+    one, other = ((tmp_path / f"{name}.safetensors").read_bytes() for name in ("one", "other"))
+    assert one == other
+    assert read_metadata(tmp_path / "one.safetensors").items() >= header.items()
+    assert same(open_model(tmp_path / "one.safetensors"), build("resnet_small", seed=3))
+
+
 class TestImageNet:
     @pytest.fixture(autouse=True)
     def hub(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(torch.hub, "_hub_dir", None)
         monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setenv("ICSR_DOWNLOAD", "1")
         return tmp_path / "hub" / "checkpoints"
 
     def test_file_in_torch_hubs_folder(self, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +346,7 @@ class TestImageNet:
         with pytest.raises(ModelError) as hit:
             build(arch, weights="imagenet")
         message = str(hit.value)
-        for part in (name, address + name, str(hub), "no network", "--weights none"):
+        for part in (name, address + name, str(hub), "no network", "--init none"):
             assert part in message
         assert asked == [(address + name, str(hub / name), name[-12:-4])]
 
@@ -340,6 +371,15 @@ class TestImageNet:
         monkeypatch.setitem(_families()[1], "resnet_small", served.as_uri())
         assert same(build("resnet_small", weights="imagenet"), source)
         assert (hub / served.name).exists()
+
+    def test_nothing_is_downloaded_without_being_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def download(*_: Any, **__: Any) -> None:
+            raise AssertionError("nobody asked")
+
+        monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+        monkeypatch.delenv("ICSR_DOWNLOAD")
+        with pytest.raises(ModelError, match="Add --download, once"):
+            build("resnet50", weights="imagenet")
 
     def test_no_such_weights(self) -> None:
         with pytest.raises(ModelError, match="no ImageNet weights of resnet_small, only of resnet101"):
