@@ -52,9 +52,9 @@ def report(
     import numpy as np
 
     from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.files import write_text
     from icsr_cli.reports.run_page import run_page
     from icsr_cli.runs import newest, open_run
-    from icsr_cli.runs.files import write_text
 
     progress = make_progress(quiet, as_json)
     folder = open_run(run) if run is not None else newest(runs_root, dataset, file="settings.yaml")
@@ -210,9 +210,9 @@ def write_label_page(
 
     An overview; one cluster, camera or state; or what moved since the labels ``before``.
     """
+    from icsr_cli.files import write_text
     from icsr_cli.reports import label_page as pages
     from icsr_cli.reports.truth import one_number_per_cluster
-    from icsr_cli.runs.files import write_text
 
     labels = one_number_per_cluster(table)
     run = f"{folder.dataset}, {folder.stage} run {folder.path.name}" if folder is not None else ""

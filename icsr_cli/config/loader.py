@@ -12,13 +12,13 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from icsr_cli.choices import chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import UsageError
+from icsr_cli.plain_yaml import parse_yaml
 
 Tree = dict[str, Any]
 Note = Callable[[str], None]
@@ -130,12 +130,12 @@ def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] |
 def read_yaml(path: Path) -> Tree:
     """Read a mapping from a YAML file; UsageError names the file where it is none."""
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
             f"There is no settings file {path}. Copy one that comes with icsr: {_method_folder()}."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError) as error:
         raise UsageError(f"The settings file {path} cannot be read as YAML: {error}") from None
     if tree is None:
         return {}
@@ -172,9 +172,9 @@ def _parse_assignment(assignment: str) -> tuple[str, Any]:
             f"--set takes key=value, for instance --set cam.optimizer.lr=0.001; got {assignment!r}."
         )
     try:
-        return key.strip(), yaml.safe_load(text)
-    except yaml.YAMLError:
-        return key.strip(), text
+        return key.strip(), parse_yaml(text)
+    except ValueError as error:
+        raise UsageError(f"--set {assignment} cannot be read: {error}.") from None
 
 
 def _branch(key: str, value: Any) -> Tree:

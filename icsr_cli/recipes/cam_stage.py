@@ -121,7 +121,7 @@ def _join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
 def _train_network(stage: Stage, found: Sequence[CameraLabels], *, name: str, seed_word: int) -> None:
     """Train one network on the cameras of ``found``: one camera as published, or all of them."""
     own, run = stage.settings.cam, stage.run
-    state = run.load_state(name)
+    state = run.load_state(name, "labels")
     if state is not None and state["epoch"] >= own.epochs:
         _restore_labels(found, state)
         stage.progress.note(f"{_title(name)} is finished already.")

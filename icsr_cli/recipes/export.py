@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from icsr_cli import __version__
 from icsr_cli.errors import MissingExtraError, ModelError
 from icsr_cli.features import extract
+from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import MEAN, STD, normalise
 from icsr_cli.models import Network, save_weights
 from icsr_cli.recipes.model_card import Origin, model_card
-from icsr_cli.runs.files import whole_file, write_text
 
 #: What the exported network takes: ``normalised`` float32 (n, 3, h, w), or ``pixels`` uint8 (n, h, w, 3).
 Input = Literal["normalised", "pixels"]

@@ -20,11 +20,11 @@ import numpy as np
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError
 from icsr_cli.features import extract
+from icsr_cli.files import write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs.files import write_with
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import FloatArray
 

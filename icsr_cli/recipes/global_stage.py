@@ -34,7 +34,7 @@ def train_global_stage(stage: Stage) -> Network:
         Interrupted: on SIGINT or SIGTERM; every finished epoch is saved.
     """
     own, run = stage.settings.global_, stage.run
-    state = run.load_state("global")
+    state = run.load_state("global", "best", *Trainer.STATE)
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE), state)
     first, best = (1, -np.inf) if state is None else (state["epoch"] + 1, state["best"])
     previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels

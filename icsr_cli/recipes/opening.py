@@ -109,7 +109,8 @@ def resume(
         own = settings.global_.model_copy(update={"model": began.global_.model})
         settings = settings.model_copy(update={"global_": own, "image": began.image})
     check_same_settings(folder, settings)
-    folder.update_info(**wish.facts)
+    if wish.facts:
+        folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
     return folder, settings
 

@@ -6,12 +6,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from icsr_cli.config.schema import Settings, StageSettings
+from icsr_cli.errors import RunError
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
 from icsr_cli.progress import Progress, Watch, unwatched
@@ -53,6 +54,9 @@ class Trainer:
         state: what ``state`` gave when the run was interrupted; the weights it began from may be gone by now.
     """
 
+    #: The parts of a state.
+    STATE: ClassVar = ("network", "optimizer", "schedule")
+
     def __init__(self, stage: Stage, own: StageSettings, seed: int, state: dict[str, Any] | None) -> None:
         self.stage, self.own = stage, own
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
@@ -60,9 +64,7 @@ class Trainer:
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:
-            self.network.load_state_dict(state["network"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.schedule.load_state_dict(state["schedule"])
+            self._restore(state)
         self.trainee = self._trainee()
         image, change = stage.settings.image, own.augmentation
         self.augmentation = Augmentation(
@@ -74,6 +76,18 @@ class Trainer:
             erase=change.erase,
         )
         self.seconds: dict[str, float] = {}
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        """Put back what ``state`` gave."""
+        try:
+            for part in self.STATE:
+                getattr(self, part).load_state_dict(state[part])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            reason = str(error).partition("\n")[0]
+            raise RunError(
+                f"A checkpoint in {self.stage.run.path} is of another network or optimiser ({reason}). "
+                "Remove it to start anew."
+            ) from None
 
     def _trainee(self) -> nn.Module:
         """Give the form that is trained: spread over the ranks, compiled if that was chosen; same weights."""
@@ -133,11 +147,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Give what a resumed run needs."""
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
-        }
+        return {part: getattr(self, part).state_dict() for part in self.STATE}
 
     def save(self, name: str) -> None:
         """Write the weights into the run folder, with the size of the images they were trained at."""

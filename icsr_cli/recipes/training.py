@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
+from icsr_cli.runs.lock import training_lock
 from icsr_cli.types import Dataset, IntArray
 
 
@@ -109,37 +110,39 @@ def _opened(
     """
     ranks = workplace.ranks
     engine = choose_engine(workplace.device, settings.precision)
-    if ranks.leads:
-        run.write_settings(settings.dump())
-        computes = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
-        run.write_environment(describe() | computes)
-        run.update_info(status="running")
-    progress: Progress = LoggedProgress(run, workplace.progress)
-    if not ranks.leads and together:
-        progress = SilentProgress()  # it would say everything once more
-    try:
-        with interruptible() as interruption:
-            shared = together and ranks.size > 1
-            check = SharedInterruption(interruption).check if shared else interruption.check
-            pixels = load_pixels(
-                dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
-            )
-            yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks)
-    except (Interrupted, KeyboardInterrupt) as error:
-        if not ranks.leads:
-            raise SystemExit(getattr(error, "exit_code", 130)) from None
-        run.update_info(status="interrupted")
-        raise
-    except TrainingError as error:
-        if together and not ranks.leads:  # all ranks have come to the same, and one says it
-            raise SystemExit(error.exit_code) from None
-        _note_failure(run, error)
-        raise
-    except (IcsrError, RuntimeError, OSError, MemoryError) as error:
-        _note_failure(run, error)
-        raise
-    if ranks.leads:
-        run.finish()
+    with ExitStack() as held:
+        ranks.from_leader(lambda: held.enter_context(training_lock(run.path)))
+        if ranks.leads:
+            run.write_settings(settings.dump())
+            computes = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
+            run.write_environment(describe() | computes)
+            run.update_info(status="running")
+        progress: Progress = LoggedProgress(run, workplace.progress)
+        if not ranks.leads and together:
+            progress = SilentProgress()  # it would say everything once more
+        try:
+            with interruptible() as interruption:
+                shared = together and ranks.size > 1
+                check = SharedInterruption(interruption).check if shared else interruption.check
+                pixels = load_pixels(
+                    dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
+                )
+                yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks)
+        except (Interrupted, KeyboardInterrupt) as error:
+            if not ranks.leads:
+                raise SystemExit(getattr(error, "exit_code", 130)) from None
+            run.update_info(status="interrupted")
+            raise
+        except TrainingError as error:
+            if together and not ranks.leads:  # all ranks have come to the same, and one says it
+                raise SystemExit(error.exit_code) from None
+            _note_failure(run, error)
+            raise
+        except (IcsrError, RuntimeError, OSError, MemoryError) as error:
+            _note_failure(run, error)
+            raise
+        if ranks.leads:
+            run.finish()
 
 
 def _note_failure(run: RunFolder, error: Exception) -> None:

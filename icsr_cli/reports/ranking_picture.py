@@ -10,8 +10,8 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.files import write_with
 from icsr_cli.images.decode import decode
-from icsr_cli.runs.files import write_with
 
 #: What the suffix of the picture may be, and Pillow's name of the format.
 FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}

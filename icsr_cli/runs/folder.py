@@ -17,7 +17,10 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import os
+import pickle
+import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,12 +30,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, UsageError
+from icsr_cli.files import write_json, write_text, write_with
+from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
-from icsr_cli.runs.files import write_json, write_text, write_with
 from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
+#: Without a handler of somebody's it writes to standard error.
+_LOG = logging.getLogger("icsr")
 
 
 @dataclass(frozen=True)
@@ -61,8 +67,21 @@ class RunFolder:
         return self.labels / f"epoch_{epoch:03d}.csv"
 
     def info(self) -> dict[str, Any]:
-        """Read ``run.json``."""
-        return dict(_read_json(self.path / "run.json"))
+        """Read ``run.json``.
+
+        Raises:
+            RunError: it is missing, damaged, or does not say stage and data set.
+        """
+        path = self.path / "run.json"
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read: {error}") from None
+        if not isinstance(found, dict) or found.get("stage") not in STAGES:
+            raise RunError(f"{path} does not say of which stage the run is: it is damaged.")
+        if not isinstance(found.get("dataset"), str):
+            raise RunError(f"{path} does not say of which data set the run is: it is damaged.")
+        return found
 
     def update_info(self, **values: Any) -> None:
         """Set fields of ``run.json``."""
@@ -71,12 +90,10 @@ class RunFolder:
 
     def settings(self) -> dict[str, Any]:
         """Read the settings of the run as plain values."""
-        import yaml
-
         path = self.path / "settings.yaml"
         try:
-            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError, yaml.YAMLError) as error:
+            return dict(parse_yaml(path.read_text(encoding="utf-8")))
+        except (OSError, TypeError, ValueError) as error:
             raise RunError(f"The settings of the run {self.path} cannot be read: {error}") from None
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
@@ -94,11 +111,19 @@ class RunFolder:
         self.update_info(status="finished", ended=_now())
 
     def metrics(self) -> list[dict[str, Any]]:
-        """Read what each finished epoch gave, in order."""
+        """Read what each finished epoch gave, in order. A last line that is cut off is left out, with a word.
+
+        Raises:
+            RunError: another line is damaged.
+        """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+        lines = path.read_bytes().split(b"\n")
+        cut = lines.pop()
+        if cut:
+            _LOG.warning("The last line of %s is cut off and left out.", path)
+        return [_figures(path, number, line) for number, line in enumerate(lines, 1)]
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace the metrics. The file is small; written anew it never holds half a line."""
@@ -134,11 +159,11 @@ class RunFolder:
         path = self.path / "checkpoints" / f"{name}.pt"
         write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
-    def load_state(self, name: str) -> dict[str, Any] | None:
+    def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.
 
         Raises:
-            RunError: where the file is damaged.
+            RunError: where the file is damaged, or lacks one of ``parts``.
         """
         import torch
 
@@ -146,11 +171,21 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            return dict(torch.load(path, map_location="cpu", weights_only=True))
+            state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
+            # Never what torch advises where it refuses to run what lies in a file.
+            unsafe = isinstance(error, pickle.UnpicklingError)
+            why = "it is damaged, or holds more than numbers" if unsafe else str(error).partition("\n")[0]
             raise RunError(
-                f"The checkpoint {path} cannot be read ({error}). Remove it to start anew."
+                f"The checkpoint {path} cannot be read ({why}). Remove it to start anew."
             ) from None
+        missing = [part for part in ("epoch", *parts) if not isinstance(state, dict) or part not in state]
+        if missing or not isinstance(state["epoch"], int):
+            raise RunError(
+                f"The checkpoint {path} is none of this stage ({', '.join(missing) or 'epoch'} missing). "
+                "Remove it to start anew."
+            )
+        return dict(state)
 
 
 def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> RunFolder:
@@ -160,6 +195,9 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         RunError: where a run of that name is there already.
     """
     parent = root / dataset / stage
+    if name is not None:
+        check_name(name)
+        _clear_unused(parent / name)
     parent.mkdir(parents=True, exist_ok=True)
     base = name or time.strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):
@@ -180,6 +218,30 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
     raise RunError(f"Too many runs were started in {parent} within one second.")
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain name of one folder.
+
+    Raises:
+        UsageError: it leads elsewhere, is hidden, too long, or cannot be shown.
+    """
+    plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
+    if not plain or name.startswith(".") or len(name) > 200:
+        raise UsageError(
+            f"--name {name!r} must be a plain name: no path, no leading dot, no control character."
+        )
+
+
+def _clear_unused(path: Path) -> None:
+    """Remove the folder of a run that ended before its first epoch: there is nothing in it to go on with."""
+    if not (path / "run.json").is_file():
+        return
+    kept = (path / "metrics.jsonl", path / "checkpoints", path / "labels")
+    run = RunFolder(path)
+    if any(place.exists() for place in kept) or run.info().get("status") not in ("failed", "interrupted"):
+        return
+    shutil.rmtree(path)
+
+
 def open_run(path: Path) -> RunFolder:
     """Open a run folder by its path (a file inside it serves too).
 
@@ -195,10 +257,15 @@ def open_run(path: Path) -> RunFolder:
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:
-    """Give the runs under ``root``, oldest first."""
-    pattern = f"{dataset or '*'}/{stage or '*'}/*/run.json"
-    found = [RunFolder(path.parent) for path in root.glob(pattern)]
-    return sorted(found, key=lambda run: (str(run.info().get("started", "")), run.path.name))
+    """Give the runs under ``root``, oldest first. A damaged ``run.json`` is left out, with a word."""
+    found = []
+    for path in root.glob(f"{dataset or '*'}/{stage or '*'}/*/run.json"):
+        run = RunFolder(path.parent)
+        try:
+            found.append((str(run.info().get("started", "")), run.path.name, run))
+        except RunError as error:
+            _LOG.warning("%s The run is left out.", error)
+    return [run for *_, run in sorted(found, key=lambda one: one[:2])]
 
 
 def newest(
@@ -258,8 +325,11 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _read_json(path: Path) -> Any:
+def _figures(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}") from None
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("epoch"), int):
+        raise RunError(f"Line {number} of {path} is damaged. Remove that line: the rest is intact.")
+    return found

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
-from icsr_cli.runs.files import write_with
+from icsr_cli.files import write_with
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, UsageError
+from icsr_cli.files import whole_file, write_text
 from icsr_cli.progress import SilentProgress
 from icsr_cli.runs import (
     LoggedProgress,
@@ -23,7 +24,6 @@ from icsr_cli.runs import (
     tabulate,
     write_labels,
 )
-from icsr_cli.runs.files import whole_file, write_text
 from icsr_cli.types import ImageRecord, Labels, Split
 
 
@@ -218,3 +218,83 @@ def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
         align_local(table, other, tmp_path)
     with pytest.raises(RunError, match="another camera"):
         align_local(table, split_of(8, cameras=3), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"stage": "cam"}', '{"stage": 3, "dataset": "d"}', "\xff", "[" * 9999]
+)
+def test_one_damaged_run_does_not_hide_the_others(
+    tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole, broken = create(tmp_path, "d", "cam", name="a"), create(tmp_path, "d", "cam", name="b")
+    (broken.path / "run.json").write_bytes(text.encode("latin-1"))
+    assert newest(tmp_path, "d", "cam").path == whole.path
+    assert "run.json" in caplog.text
+    with pytest.raises(RunError, match=r"run\.json"):
+        open_run(broken.path).info()
+
+
+def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = create(tmp_path, "d", "global")
+    for epoch in (1, 2):
+        run.record({"epoch": epoch, "loss": 0.5})
+    path = run.path / "metrics.jsonl"
+    path.write_bytes(path.read_bytes()[:-7])
+    assert run.metrics() == [{"epoch": 1, "loss": 0.5}]
+    assert "cut off" in caplog.text
+    run.forget(lambda line: False)
+    run.record({"epoch": 2, "loss": 0.25})
+    assert [line["epoch"] for line in run.metrics()] == [1, 2]
+
+
+@pytest.mark.parametrize("line", [b"{", b"[1]", b'{"loss": 1}', b"\xff\xfe", b""])
+def test_any_other_damage_of_the_metrics_is_named(tmp_path: Path, line: bytes) -> None:
+    run = create(tmp_path, "d", "global")
+    (run.path / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
+    with pytest.raises(RunError, match=r"Line 2 of .*metrics\.jsonl is damaged"):
+        run.metrics()
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "/tmp/x", "a/b", ".hidden", "..", "a\\b", "a\x1b[2Jb", "", "x" * 300]
+)
+def test_a_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UsageError, match="plain name"):
+        create(tmp_path / "runs", "d", "cam", name=name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_failed_before_its_first_epoch_does_not_block_its_name(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "cam", name="mine")
+    with pytest.raises(RunError, match="--resume"):
+        create(tmp_path, "d", "cam", name="mine")  # it is running
+    run.update_info(status="failed", reason="no memory")
+    again = create(tmp_path, "d", "cam", name="mine")
+    assert again.info()["status"] == "running"
+    again.record({"part": "shared", "epoch": 1})
+    again.update_info(status="failed")
+    with pytest.raises(RunError, match="--resume"):
+        create(tmp_path, "d", "cam", name="mine")
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
+def test_a_damaged_checkpoint_is_said(tmp_path: Path, content: bytes) -> None:
+    run = create(tmp_path, "d", "global")
+    run.save_state("global", {"epoch": 1, "best": 0.5})
+    assert run.load_state("global", "best") == {"epoch": 1, "best": 0.5}
+    with pytest.raises(RunError, match="none of this stage"):
+        run.load_state("global", "network")
+    path = run.path / "checkpoints" / "global.pt"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match=r"global\.pt cannot be read"):
+        run.load_state("global")
+
+
+def test_what_could_run_is_refused_without_a_hint_how_to_run_it(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    path = run.path / "checkpoints" / "global.pt"
+    path.parent.mkdir()
+    torch.save({"epoch": subprocess.Popen}, path)
+    with pytest.raises(RunError, match="holds more than numbers") as caught:
+        run.load_state("global")
+    assert "weights_only" not in str(caught.value)

@@ -1,0 +1,54 @@
+"""YAML as it is used for settings: plain values, small, without tricks."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import yaml
+
+#: Deeper than any settings, and far from what a parser that calls itself can bear.
+_DEEPEST: Final = 40
+_LONGEST_FILE: Final = 1 << 20
+_LONGEST_NUMBER: Final = 100
+
+
+class _Loader(yaml.SafeLoader):
+    """A key that stands twice is a fault: one of its values would be forgotten."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        seen: list[Any] = []
+        for key, (place, _) in zip(keys, node.value, strict=True):
+            if key in seen:
+                raise ValueError(f"the key {key!r} stands twice, again in line {place.start_mark.line + 1}")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Give the plain values of one YAML document.
+
+    Raises:
+        ValueError: it is no YAML, or more than settings need: too long, nested too deeply, with aliases, with
+            numbers of many digits, with a key that stands twice. The message is one line.
+    """
+    if len(text) > _LONGEST_FILE:
+        raise ValueError(f"it is longer than {_LONGEST_FILE:,} characters")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            line = event.start_mark.line + 1 if event.start_mark else 0
+            if depth > _DEEPEST:
+                raise ValueError(f"line {line} is nested more than {_DEEPEST} deep")
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError(f"line {line} has an alias (*{event.anchor}); write out what it stands for")
+            if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST_NUMBER:
+                digits = event.value.replace("_", "").lstrip("+-")
+                if digits[:1].isdigit() and all(
+                    character in "0123456789abcdefxo.:" for character in digits.lower()
+                ):
+                    raise ValueError(f"line {line} has a number of {len(digits)} digits")
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())) from None
