@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.config.schema import Settings
     from icsr_cli.recipes.evaluation import CameraRankings, Evaluation
+    from icsr_cli.runs import RunFolder
+    from icsr_cli.types import Dataset
 
 
 def evaluate(
@@ -19,25 +25,32 @@ def evaluate(
         Path | None,
         typer.Argument(help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out."),
     ] = None,
-    dataset: DatasetName = None,
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", help="Data set; that of the run if left out.")
+    ] = None,
     resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Takes the network of CHECKPOINT, or of the newest run (the default too)."
-        ),
-    ] = False,
+        Path | None,
+        typer.Option("--resume", metavar="FILE", help="CHECKPOINT, as the published code names it."),
+    ] = None,
     arch: Annotated[
         str | None,
-        typer.Option("-a", "--arch", help="Network of the weights; read from the file if left out."),
+        typer.Option("-a", "--arch", help="Network of weights that do not say it."),
     ] = None,
     height: Annotated[int | None, typer.Option("--height", help="Height of the images, in pixels.")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")] = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with k-reciprocal re-ranking.")] = False,
+    camera_rerank: Annotated[
+        bool, typer.Option("--camera-rerank", help="Also re-ranked by camera-aware neighbours.")
+    ] = False,
+    debias: Annotated[
+        Literal["none", "centre", "full"],
+        typer.Option("--debias", help="Take each camera's mean (and spread) off the test features."),
+    ] = "none",
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,
-    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option("--precision")] = "auto",
     device: Device = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -46,19 +59,29 @@ def evaluate(
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
-    """Rank the gallery for every query: mAP, Rank-1/5/10, mINP by the Market-1501 protocol."""
+    """Rank the gallery for every query: mAP, Rank-1/5/10, mINP by the Market-1501 protocol.
+
+    A run is measured on its own data set, at its own size, by its own settings; what is found is kept in its
+    evaluation.json.
+    """
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.cli.options import open_dataset, resolve_settings
+    from icsr_cli.cli.options import open_dataset
+    from icsr_cli.recipes.evaluation import BY_CAMERA, RERANKED, open_network, run_of, weights_file
     from icsr_cli.recipes.evaluation import evaluate as evaluate_network
-    from icsr_cli.recipes.evaluation import open_network
     from icsr_cli.recipes.steps import choose_engine
 
     progress = make_progress(quiet, as_json)
-    data = open_dataset(dataset, data_root, progress)
-    options = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
-    settings = resolve_settings(data, config, options, assignments)
+    if checkpoint is not None and resume is not None:
+        raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
+    path = weights_file(checkpoint or resume, runs_root, dataset)
+    run = run_of(path)
+    data = open_dataset(dataset or (run.dataset if run else None), data_root, progress)
+    if run is not None and run.dataset != data.name:
+        progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
-    path, network, size = open_network(checkpoint, runs_root, data.name, arch, engine)
+    path, network, size = open_network(path, runs_root, data.name, arch, engine)
+    given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
+    settings = _settings(data, run, config, {k: v for k, v in given.items() if v is not None}, assignments)
     image = settings.image
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
@@ -71,20 +94,84 @@ def evaluate(
         folder=data_root,
         engine=engine,
         progress=progress,
-        reranking=rerank,
+        ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
+        debias=debias,
         per_camera=per_camera,
     )
+    if run is not None:
+        _record(run, path, data, found, debias)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
-        print_json({"dataset": data.name, "network": str(path), **found.as_dict(), **by_camera})
+        facts = {"dataset": data.name, "network": str(path), "debias": debias}
+        marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
+        print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
-    show(found)
-    for title, rankings in (
-        ("features", found.plain_by_camera),
-        ("with re-ranking", found.reranked_by_camera),
-    ):
-        if rankings is not None:
-            _show_cameras(title, rankings, data.camera_names)
+    show(found, "Retrieval (%)" if debias == "none" else f"Retrieval (%), test features debiased ({debias})")
+    _show_thresholds(found)
+    for way, rankings in found.by_camera.items():
+        _show_cameras(_NAMES[way], rankings, data.camera_names)
+
+
+def _settings(
+    data: Dataset,
+    run: RunFolder | None,
+    config: Path | None,
+    options: dict[str, Any],
+    assignments: list[str] | None,
+) -> Settings:
+    """Give the settings of the run, or of the data set, and what the command line says beside them."""
+    from icsr_cli.cli.options import resolve_settings
+    from icsr_cli.config import load_run
+
+    own = None if run is None else run.path / "settings.yaml"
+    if config is not None or own is None or not own.is_file():
+        return resolve_settings(data, config, options, assignments)
+    return load_run(own, sections=("image", "evaluation"), options=options, assignments=assignments or ())
+
+
+def _record(run: RunFolder, weights: Path, data: Dataset, found: Evaluation, debias: str) -> None:
+    """Keep what was measured in the run's folder."""
+    from icsr_cli import __version__
+    from icsr_cli.runs.evaluation import record_evaluations
+
+    common = {
+        "dataset": data.name,
+        "weights": weights.name,
+        "protocol": "cross-camera",
+        "debias": None if debias == "none" else debias,
+        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "version": __version__,
+        "gallery": len(data.splits["gallery"]),
+    }
+    ways = {"plain": None, "reranked": "k-reciprocal", "camera": "camera"}
+    marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
+    record_evaluations(
+        run.path,
+        [
+            {**common, "rerank": ways[way], **figures, **(marks if way == "plain" else {})}
+            for way, figures in found.as_dict().items()
+        ],
+    )
+
+
+def _show_thresholds(found: Evaluation) -> None:
+    from icsr_cli.cli.console import print_table
+
+    if found.thresholds:
+        print_table(
+            "Thresholds: the same person, if the distance is at most",
+            ["at", "distance", "true matches found (%)", "false matches (%)", "F1"],
+            [
+                [
+                    m.name,
+                    f"{m.distance:.3f}",
+                    f"{100 * m.true_rate:.1f}",
+                    f"{100 * m.false_rate:.2f}",
+                    f"{m.f1:.2f}",
+                ]
+                for m in found.thresholds
+            ],
+        )
 
 
 def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
@@ -92,8 +179,7 @@ def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
     from icsr_cli.cli.console import print_table
 
     figures = found.as_dict()
-    names = {"plain": "features", "reranked": "with re-ranking"}
-    rows = [[names[key], *percentages(values)] for key, values in figures.items()]
+    rows = [[_NAMES[key], *percentages(values)] for key, values in figures.items()]
     print_table(
         title,
         ["", *PERCENTAGES.values(), "queries"],
@@ -135,6 +221,7 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
             )
 
 
+_NAMES = {"plain": "features", "reranked": "with re-ranking", "camera": "camera-aware re-ranking"}
 PERCENTAGES = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "rank_10": "Rank-10", "mINP": "mINP"}
 
 

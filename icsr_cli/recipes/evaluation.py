@@ -12,49 +12,55 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import EvaluationSettings, ImageSettings
-from icsr_cli.errors import DatasetError, RunError
+from icsr_cli.distances import camera_jaccard_similarity, normalise_cameras
+from icsr_cli.distances.normalisation import Normalisation
+from icsr_cli.errors import DatasetError, ModelError, RunError
 from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import (
     Ranking,
+    Threshold,
     rank,
     rank_by_camera,
     rank_distances,
     rank_distances_by_camera,
     rerank,
+    thresholds,
 )
 from icsr_cli.models import Network, build, open_model, read_metadata
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import find_runs, newest, open_run
-from icsr_cli.types import Dataset, IntArray, Split
+from icsr_cli.runs import RunFolder, find_runs, newest, open_run
+from icsr_cli.types import Dataset, FloatArray, IntArray, Split
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
+#: How the gallery is ranked: by the features, and re-ranked.
+PLAIN, RERANKED, BY_CAMERA = "plain", "reranked", "camera"
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Retrieval figures without and, if asked for, with re-ranking.
+    """Retrieval figures by way of ranking: ``plain``, and as asked for ``reranked`` and ``camera``.
 
-    ``plain_by_camera`` and ``reranked_by_camera`` hold, if asked for, the figures of each pair
-    (query camera, gallery camera) in which a query has a match.
+    ``by_camera`` holds, if asked for, those of each pair (query camera, gallery camera) in which a query has
+    a match. ``thresholds`` tell the same person from another by the distance of plain features.
     """
 
-    plain: Ranking
-    reranked: Ranking | None
-    plain_by_camera: CameraRankings | None = None
-    reranked_by_camera: CameraRankings | None = None
+    rankings: dict[str, Ranking]
+    by_camera: dict[str, CameraRankings]
+    thresholds: list[Threshold]
+
+    @property
+    def plain(self) -> Ranking:
+        """Ranked by the features alone."""
+        return self.rankings[PLAIN]
 
     def as_dict(self) -> dict[str, Any]:
         """Give the figures over all cameras, for JSON."""
-        figures: dict[str, Any] = {"plain": _summary(self.plain)}
-        if self.reranked is not None:
-            figures["reranked"] = _summary(self.reranked)
-        return figures
+        return {name: _summary(ranking) for name, ranking in self.rankings.items()}
 
     def cameras_as_dict(self, camera_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """Give the figures of each pair of cameras, for JSON; empty where they were not asked for."""
-        parts = {"plain": self.plain_by_camera, "reranked": self.reranked_by_camera}
         return {
             name: [
                 {
@@ -64,8 +70,7 @@ class Evaluation:
                 }
                 for (query, gallery), ranking in rankings.items()
             ]
-            for name, rankings in parts.items()
-            if rankings is not None
+            for name, rankings in self.by_camera.items()
         }
 
 
@@ -145,10 +150,15 @@ def evaluate(
     folder: Path,
     engine: Engine,
     progress: Progress,
-    reranking: bool = False,
+    ways: Iterable[str] = (),
+    debias: Normalisation = "none",
     per_camera: bool = False,
 ) -> Evaluation:
     """Rank the gallery for every query, by the protocol of Market-1501.
+
+    ``ways``: also re-ranked by k-reciprocal neighbours (``reranked``, arXiv 1701.08398), by camera-aware ones
+    (``camera``, 2311.10605). ``debias``: what is taken off the features of each camera, queries and gallery
+    together (2502.10195): a look at all unlabelled test images.
 
     Raises:
         DatasetError: where the data set has no query or gallery images.
@@ -162,15 +172,32 @@ def evaluate(
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     embedder = Embedder(network, dataset, image, settings, folder, engine, progress)
     features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
-    found = (features["query"], features["gallery"])
+    cameras = np.concatenate([query.cameras, gallery.cameras])
+    both = normalise_cameras(torch.cat([features["query"], features["gallery"]]), cameras, debias)
+    found = both[: len(query)], both[len(query) :]
     truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
-    plain = rank(*found, *truth)
-    by_camera = rank_by_camera(*found, *truth) if per_camera else None
-    if not reranking:
-        return Evaluation(plain, None, by_camera)
-    distances = rerank(*found, settings.k1, settings.k2, settings.lambda_value)
-    reranked_by_camera = rank_distances_by_camera(distances, *truth) if per_camera else None
-    return Evaluation(plain, rank_distances(distances, *truth), by_camera, reranked_by_camera)
+    rankings = {PLAIN: rank(*found, *truth)}
+    by_camera = {PLAIN: rank_by_camera(*found, *truth)} if per_camera else {}
+    for way in ways:
+        if way == RERANKED:
+            distances = rerank(*found, settings.k1, settings.k2, settings.lambda_value)
+        else:
+            distances = _camera_distances(both, cameras, len(query), settings.lambda_value)
+        rankings[way] = rank_distances(distances, *truth)
+        if per_camera:
+            by_camera[way] = rank_distances_by_camera(distances, *truth)
+    return Evaluation(rankings, by_camera, thresholds(*found, *truth))
+
+
+def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share: float) -> FloatArray:
+    """Give camera-aware Jaccard distances float32 (q, g), mixed with ``share`` of the squared distance."""
+    similarity = camera_jaccard_similarity(features, cameras)[:n_queries, n_queries:]
+    unit = features / features.norm(dim=1, keepdim=True)
+    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).cpu().numpy()
+    # As in k-reciprocal re-ranking: each query's distances over its largest.
+    original /= original.max(axis=1, keepdims=True)
+    mixed: FloatArray = (1 - share) * (1 - similarity.toarray()) + share * original
+    return mixed.astype(np.float32)
 
 
 def open_network(
@@ -185,10 +212,12 @@ def open_network(
         RunError: where there is no such run.
         ModelError: where the weights cannot be used; the message says why.
     """
-    path = _weights_file(checkpoint, runs_root, dataset)
-    network = open_model(path) if arch is None else build(arch, weights=path)
-    network = network.to(engine.device).eval()
+    path = weights_file(checkpoint, runs_root, dataset)
     header = read_metadata(path)
+    if arch is not None and header.get("arch", arch) != arch:
+        raise ModelError(f"{path} holds a {header['arch']}, not a {arch}. Leave -a out.")
+    network = build(arch, weights=path) if arch is not None and "arch" not in header else open_model(path)
+    network = network.to(engine.device).eval()
     size = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
     return path, network, size
 
@@ -207,7 +236,20 @@ def image_size(
     return height or default[0], width or default[1]
 
 
-def _weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
+def run_of(path: Path) -> RunFolder | None:
+    """Give the run that a file or folder lies in, if it does."""
+    try:
+        return open_run(path)
+    except RunError:
+        return None
+
+
+def weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
+    """Give the file that is meant: itself, that of a run, or of the newest run of ``dataset`` (or of any).
+
+    Raises:
+        RunError: there is no such run, or it has no network of all cameras.
+    """
     if checkpoint is not None and not checkpoint.is_dir():
         return checkpoint
     if checkpoint is not None:

@@ -92,15 +92,49 @@ def test_eval_takes_the_newest_run_a_run_or_a_file(
     run = Path(str(trained["global"]["run"]))
     answers = [
         icsr("eval", *which, "-d", "tiny", "--json", *places)
-        for which in ([], ["--resume"], ["--resume", run], [run / "last.safetensors", "--resume"])
+        for which in ([], [run], ["--resume", run], [run / "last.safetensors"])
     ]
     assert [answer.exit_code for answer in answers] == [0] * 4
     figures = [json.loads(answer.stdout)["plain"] for answer in answers]
     assert figures[0] == figures[1] == figures[2]
     assert figures[0] == figures[3]  # the last epoch is the best one by default
-    table = icsr("eval", "-d", "tiny", "--rerank", *places)
+    table = icsr("eval", run, "--rerank", "--camera-rerank", *places)
     assert "Rank-1" in table.stdout
-    assert "re-ranking" in table.stdout
+    assert "camera-aware re-ranking" in table.stdout
+    assert "0.1 % false" in table.stdout
+    assert "Data set: tiny," in table.stderr  # the run's own, without -d
+    debiased = icsr("eval", run, "--debias", "full", *places)
+    assert "debiased (full)" in debiased.stdout
+    kept = json.loads((run / "evaluation.json").read_text())["evaluations"]
+    assert {(one["weights"], one["rerank"], one["debias"]) for one in kept} == {
+        ("last.safetensors", None, None),
+        ("best.safetensors", None, None),
+        ("best.safetensors", "k-reciprocal", None),
+        ("best.safetensors", "camera", None),
+        ("best.safetensors", None, "full"),
+    }
+    assert len(kept) == 5
+    assert kept[0]["mAP"] == figures[0]["mAP"]
+
+
+def test_eval_of_a_run_stays_with_the_run(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    """Its data set, size and stripes, though another data set was prepared since."""
+    run = Path(str(trained["global"]["run"]))
+    before = json.loads(icsr("eval", run, "--json", *places).stdout)
+    root = tmp_path / "data"
+    shutil.copytree(places[1], root)
+    render = ["--identities", 4, "--cameras", 2, "--size", "32x16", "--name", "other", "--data-root", root]
+    assert icsr("prepare", "synthetic", *render).exit_code == 0
+    elsewhere = ["--data-root", root, *places[2:]]
+    assert json.loads(icsr("eval", run, "--json", *elsewhere).stdout)["plain"] == before["plain"]
+    named = icsr("eval", run, "-a", "resnet_small", "--json", *elsewhere)
+    assert json.loads(named.stdout)["plain"] == before["plain"]
+    assert icsr("eval", run, "-a", "resnet50", *elsewhere).exit_code == 1
+    other = icsr("eval", run, "-d", "other", *elsewhere)
+    assert other.exit_code == 0, other.output
+    assert "trained on another data set, tiny" in other.stderr
 
 
 def test_eval_opens_published_checkpoints(
@@ -323,7 +357,7 @@ def test_market_1501_with_the_published_settings_made_small(tiny_root: Path, tmp
     assert cam.exit_code == 0, cam.output
     own = icsr("train", "global", *small, "--set", "global.clusterer.n_clusters=6")
     assert own.exit_code == 0, own.output
-    result = icsr("eval", "-d", "market1501", "--resume", "--json", *places)
+    result = icsr("eval", "-d", "market1501", "--json", *places)
     assert result.exit_code == 0, result.output
     queries = len(list((rendered / "query").iterdir()))
     figures = json.loads(result.stdout)["plain"]

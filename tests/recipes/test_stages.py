@@ -293,10 +293,10 @@ def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: to
         folder=tiny_root,
         engine=ENGINE,
         progress=SilentProgress(),
-        reranking=True,
+        ways=["reranked", "camera"],
     )
     figures = found.as_dict()
-    assert set(figures) == {"plain", "reranked"}
+    assert set(figures) == {"plain", "reranked", "camera"}
     assert 0 < figures["plain"]["mAP"] < 1
     assert figures["plain"]["rank_1"] <= figures["plain"]["rank_5"] <= figures["plain"]["rank_10"]
 

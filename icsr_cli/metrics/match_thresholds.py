@@ -1,0 +1,101 @@
+"""Which distance tells the same person from another: a threshold for those who must decide.
+
+Pairs are those of the protocol: an image of the query's person under its own camera, and gallery images of no
+known person's identity, do not count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.checks import as_numpy
+from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
+
+#: Euclidean distances of unit vectors lie from 0 to 2; a threshold is exact to one of so many steps.
+_STEPS: Final = 1 << 15
+_BLOCK: Final = 1 << 24
+FALSE_RATES: Final = (0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A distance, and the shares of true and of false pairs that are not farther apart."""
+
+    name: str
+    distance: float
+    true_rate: float
+    false_rate: float
+    f1: float
+
+
+def thresholds(
+    query: Any,
+    gallery: Any,
+    query_ids: IntArray,
+    gallery_ids: IntArray,
+    query_cameras: IntArray,
+    gallery_cameras: IntArray,
+) -> list[Threshold]:
+    """Find the distances of 1 and 0.1 percent false matches, and that of the best F1.
+
+    Args:
+        query: unit float (q, d), numpy or torch.
+        gallery: unit float (g, d).
+        query_ids: int (q,), as the others from the data set.
+        gallery_ids: int (g,).
+        query_cameras: int (q,).
+        gallery_cameras: int (g,).
+
+    Returns:
+        Thresholds on the Euclidean distance of unit vectors; none where no pair is true, or none false.
+    """
+    true, false = _histograms(
+        as_numpy(query), as_numpy(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras
+    )
+    if not true.sum() or not false.sum():
+        return []
+    found_true, found_false = np.cumsum(true), np.cumsum(false)
+    true_rate, false_rate = found_true / found_true[-1], found_false / found_false[-1]
+    f1 = 2 * found_true / np.maximum(found_true + found_false + found_true[-1], 1)
+    places = {
+        f"{100 * rate:g} % false": int(np.searchsorted(false_rate, rate, side="right")) - 1
+        for rate in FALSE_RATES
+    }
+    places["best F1"] = int(f1.argmax())
+    return [
+        Threshold(
+            name,
+            (place + 1) * 2 / _STEPS,
+            float(true_rate[place]) if place >= 0 else 0.0,
+            float(false_rate[place]) if place >= 0 else 0.0,
+            float(f1[place]) if place >= 0 else 0.0,
+        )
+        for name, place in places.items()
+    ]
+
+
+def _histograms(
+    query: npt.NDArray[np.float32],
+    gallery: npt.NDArray[np.float32],
+    query_ids: IntArray,
+    gallery_ids: IntArray,
+    query_cameras: IntArray,
+    gallery_cameras: IntArray,
+) -> npt.NDArray[np.int64]:
+    """Count true and false pairs by their distance: int64 (2, steps)."""
+    counts = np.zeros((2, _STEPS), dtype=np.int64)
+    step = max(1, _BLOCK // len(gallery))
+    known = gallery_ids != UNKNOWN_IDENTITY
+    for first in range(0, len(query), step):
+        rows = slice(first, first + step)
+        squared = np.maximum(2 - 2 * (query[rows] @ gallery.T), 0)
+        place = np.minimum((np.sqrt(squared) * (_STEPS / 2)).astype(np.int64), _STEPS - 1)
+        same = query_ids[rows, None] == gallery_ids
+        own = query_cameras[rows, None] == gallery_cameras
+        for kind, mask in enumerate((same & ~own & known, ~same & known)):
+            counts[kind] += np.bincount(place[mask], minlength=_STEPS)
+    return counts

@@ -1,0 +1,42 @@
+"""What a run's networks were measured at: ``evaluation.json``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from icsr_cli.errors import RunError
+from icsr_cli.files import write_json
+
+#: An entry with the same values here takes the place of an older one.
+_KEY = ("dataset", "weights", "protocol", "rerank", "debias")
+
+
+def read_evaluations(run: Path) -> list[dict[str, Any]]:
+    """Read the evaluations of a run folder, oldest first; none where nobody has measured.
+
+    Each holds data set, protocol (``cross-camera``: the query's own camera does not count),
+    ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1), queries, thresholds,
+    the file of weights, date and version.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    path = run / "evaluation.json"
+    if not path.is_file():
+        return []
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        if not all(isinstance(entry, dict) and isinstance(entry.get("mAP"), float) for entry in found):
+            raise TypeError("an entry without mAP")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
+    return list(found)
+
+
+def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:
+    """Add evaluations to those of a run folder."""
+    new = [tuple(entry.get(key) for key in _KEY) for entry in entries]
+    kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
+    write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})
