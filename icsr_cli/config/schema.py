@@ -98,6 +98,7 @@ class AugmentationSettings(Section):
 class StageSettings(Section):
     """What both stages share.
 
+    ``bn_group``: BatchNorm in training over contiguous groups of so many images; 0: over the batch.
     ``normalise``: what is taken off each camera's features before they are compared (arXiv 2502.10195). A
     ``memory`` is one choice, or several whose losses are added by their weights.
     """
@@ -122,6 +123,13 @@ class StageSettings(Section):
         if self.batch_size % self.num_instances:
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of num_instances {self.num_instances}"
+            )
+        # A group of a whole batch or more is the batch.
+        fits = self.bn_group % self.num_instances == 0 and self.batch_size % max(1, self.bn_group) == 0
+        if 0 < self.bn_group < self.batch_size and not fits:
+            raise ValueError(
+                f"bn_group {self.bn_group} must be a multiple of num_instances {self.num_instances} and "
+                f"divide batch_size {self.batch_size}; 0 is the whole batch"
             )
         return self
 

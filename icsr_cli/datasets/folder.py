@@ -19,7 +19,7 @@ from icsr_cli.types import UNKNOWN_IDENTITY, ImageRecord
 
 FIELDS = ("camera", "id", "split", "name")
 #: Both stages train one network, so that the second can begin from the first.
-SETTINGS: Final[dict[str, Any]] = {"global": {"model": {"arch": "resnet50"}}}
+SETTINGS: Final[dict[str, Any]] = {"method": "camera-aware", "global": {"model": {"arch": "resnet50"}}}
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
 _UNKNOWN = frozenset({"", "-1", "?", "none", "nan"})
 

@@ -13,9 +13,12 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
 
 SPLITS = ("train", "query", "gallery")
-#: The authors' script asks for 1,200 clusters on every data set (arXiv 2304.12634).
+#: The authors' script asks for 1,200 clusters on every data set (arXiv 2304.12634); each of its four GPUs
+#: normalised its 16 of 64 images.
 PUBLISHED: Final = {
-    "methods": {"icsr": {"global": {"clusterer": {"method": "average-linkage", "n_clusters": 1200}}}}
+    "cam": {"bn_group": 16},
+    "global": {"bn_group": 16},
+    "methods": {"icsr": {"global": {"clusterer": {"method": "average-linkage", "n_clusters": 1200}}}},
 }
 
 

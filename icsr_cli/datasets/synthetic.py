@@ -13,6 +13,7 @@ _STAGE: Final[dict[str, Any]] = {
 
 #: A small network from random weights: minutes on two CPU cores.
 SETTINGS: Final[dict[str, Any]] = {
+    "method": "camera-aware",
     "image": {"height": 64, "width": 32},
     "cam": {**_STAGE, "network": "shared", "epochs": 12, "optimizer": {"lr": 1e-3, "step_size": 9}},
     "global": {**_STAGE, "epochs": 26, "optimizer": {"lr": 1e-3, "step_size": 18}},

@@ -15,6 +15,7 @@ from icsr_cli.config.schema import Settings, StageSettings
 from icsr_cli.errors import RunError
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
+from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, train_epoch
@@ -92,6 +93,8 @@ class Trainer:
     def _trainee(self) -> nn.Module:
         """Give the form that is trained: spread over the ranks, compiled if that was chosen; same weights."""
         settings = self.stage.settings
+        if self.own.bn_group:
+            group_batch_norm(self.network, self.own.bn_group)
         spread = self.stage.ranks.wrap(self.network, sync_bn=settings.sync_bn)
         return cast("nn.Module", torch.compile(spread)) if settings.compile else spread
 

@@ -17,8 +17,8 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     """Read the evaluations of a run folder, oldest first; none where nobody has measured.
 
     Each holds data set, protocol (``cross-camera``: the query's own camera does not count),
-    ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1), queries, thresholds,
-    the file of weights, date and version.
+    ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1), queries,
+    thresholds, the file of weights, date and version.
 
     Raises:
         RunError: the file is damaged.

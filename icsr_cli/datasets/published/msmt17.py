@@ -122,5 +122,5 @@ BENCHMARK = Benchmark(
             cameras=_CAMERAS,
         ),
     ),
-    settings={**PUBLISHED, "global": {"iters": 400}},
+    settings={**PUBLISHED, "global": {"iters": 400, "bn_group": 16}},
 )
