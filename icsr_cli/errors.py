@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 
+def reason(error: BaseException) -> str:
+    """Give what a library says of a fault in one short line that can be shown."""
+    line = str(error).strip().partition("\n")[0]
+    shown = "".join(character if character.isprintable() else "?" for character in line)
+    return (shown if len(shown) <= 200 else f"{shown[:200]}...") or type(error).__name__
+
+
 class IcsrError(Exception):
     """Base of every error that the user can mend; the command line shows it without a traceback.
 

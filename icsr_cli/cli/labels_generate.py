@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 import zipfile
-import zlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
-from icsr_cli.errors import InputError, UsageError
+from icsr_cli.errors import InputError, UsageError, reason
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import GlobalSettings
@@ -166,8 +165,8 @@ def _read(path: Path, names: dict[str, str]) -> Given:
         with np.load(path, allow_pickle=False) as archive:
             present = list(archive)
             arrays = {key: archive[key] for key in names.values() if key in present}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from error
     for name, key in names.items():
         if key not in present and (name == "features" or key != name):
             raise InputError(

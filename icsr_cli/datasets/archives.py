@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import lzma
 import os
@@ -13,12 +14,16 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
-from icsr_cli.errors import DatasetError
+from icsr_cli.errors import DatasetError, reason
 from icsr_cli.progress import Progress, SilentProgress
 
 _COPY = 1 << 20
+#: The last record of a zip, with the longest comment.
+_LONGEST_END = 22 + (1 << 16)
+#: What an archive may hold: so many times its size, and so many bytes.
+_MOST_EXPANSION, _SLACK = 100, 100_000_000
 _MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -66,8 +71,7 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
         temporary.rename(target)
     except _DAMAGE as error:
         raise DatasetError(
-            f"{archive} is truncated or damaged ({error or type(error).__name__}). Download it again; "
-            "nothing was kept of it."
+            f"{archive} is truncated or damaged ({reason(error)}). Download it again; nothing was kept of it."
         ) from error
     except OSError as error:
         raise DatasetError(
@@ -90,6 +94,7 @@ def _kind(path: Path) -> str | None:
 
 def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
     with zipfile.ZipFile(archive) as opened:
+        _check_count(archive, len(opened.infolist()))
         members = [member for member in opened.infolist() if not _skipped(member.filename)]
         check = _Names(archive)
         paths = [check(member.filename) for member in members]
@@ -99,7 +104,9 @@ def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
                 raise _refusal(archive, member.filename, "it is a link or a device")
             if member.flag_bits & 0x1:
                 raise _refusal(archive, member.filename, "it is encrypted: unpack it yourself")
-        _check_room(archive, folder, sum(member.file_size for member in members))
+        total = sum(member.file_size for member in members)
+        _check_size(archive, total)
+        _check_room(archive, folder, total)
         with progress.task(f"unpack {archive.name}", len(members), "files") as task:
             for member, path in zip(members, paths, strict=True):
                 if member.is_dir():
@@ -108,6 +115,16 @@ def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
                     with opened.open(member) as content:
                         _write(content, folder / path, member.file_size)
                 task.advance()
+
+
+def _check_count(archive: Path, found: int) -> None:
+    """Hold the members against their number in the last record: the list itself has no checksum."""
+    with archive.open("rb") as file:
+        file.seek(max(0, archive.stat().st_size - _LONGEST_END))
+        end = file.read()
+    said = int.from_bytes(end[end.rindex(b"PK\x05\x06") + 10 :][:2], "little")
+    if said not in (found, 0xFFFF):  # beyond that a zip64 record counts
+        raise zipfile.BadZipFile(f"{found} members instead of {said}")
 
 
 class _StrictTarInfo(tarfile.TarInfo):
@@ -131,10 +148,11 @@ def _unpack_tar(archive: Path, folder: Path, progress: Progress) -> None:
     check = _Names(archive)
     with (
         archive.open("rb") as raw,
-        tarfile.open(fileobj=raw, mode="r:*", tarinfo=_StrictTarInfo) as opened,
+        _decompressed(raw) as stream,
+        tarfile.open(fileobj=stream, mode="r:", tarinfo=_StrictTarInfo) as opened,
         progress.task(f"unpack {archive.name}", archive.stat().st_size, "B") as task,
     ):
-        position = 0
+        position, total = 0, 0
         for member in opened:
             if _skipped(member.name):
                 continue
@@ -144,12 +162,26 @@ def _unpack_tar(archive: Path, folder: Path, progress: Progress) -> None:
             elif member.isreg():
                 content = opened.extractfile(member)
                 assert content is not None
+                total += member.size
+                _check_size(archive, total)
                 _check_room(archive, folder, member.size)
                 _write(content, folder / path, member.size)
             else:
                 raise _refusal(archive, member.name, "it is a link or a device")
             task.advance(raw.tell() - position)
             position = raw.tell()
+        for _ in _pieces(stream):  # to its end, where the checksum is
+            pass
+
+
+def _decompressed(raw: IO[bytes]) -> Any:
+    """Give what is inside a compressed stream; its checksum is looked at where it ends."""
+    start = raw.read(8)
+    raw.seek(0)
+    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+        if start.startswith(magic):
+            return opened(raw, "rb")
+    return raw
 
 
 def _skipped(name: str) -> bool:
@@ -182,6 +214,16 @@ def _refusal(archive: Path, name: str, why: str) -> DatasetError:
         f"{archive} is refused for its member {name!r}: {why}. A data set is folders and image files; "
         "nothing was unpacked. Get the archive from its authors."
     )
+
+
+def _check_size(archive: Path, total: int) -> None:
+    """Refuse an archive that holds far more than pictures could: a bomb."""
+    if total > _SLACK + _MOST_EXPANSION * archive.stat().st_size:
+        raise DatasetError(
+            f"{archive} holds more than {_MOST_EXPANSION} times its size: pictures do not shrink like that. "
+            "Nothing was kept of it. If it is what it should be, unpack it with its own program and give the "
+            "folder to --source."
+        )
 
 
 def _check_room(archive: Path, folder: Path, size: int) -> None:

@@ -1,8 +1,8 @@
 """Features of a folder of crops, kept beside it: only images that are new or changed are embedded again.
 
 A cache is one safetensors file: ``features`` float32 (n, d), and in its header ``files``, a JSON list of
-(path, size and time of last change) in the same order. Its name is a checksum of all that features depend on
-besides the images: weights, architecture, image size, precision.
+(path, size and time of last change) in the same order, and ``checksum``, the SHA-256 of both. Its name is a
+checksum of all that features depend on besides the images: weights, architecture, image size, precision.
 """
 
 from __future__ import annotations
@@ -197,11 +197,18 @@ def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:
         with safe_open(path, framework="np") as file:
             files = [(str(name), str(stamp)) for name, stamp in json.loads(file.metadata()["files"])]
             features = file.get_tensor("features")
+            whole = file.metadata()["checksum"] == _checksum(file.metadata()["files"], features)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return {}
-    if features.shape != (len(files), dim) or features.dtype != np.float32:
+    if not whole or features.shape != (len(files), dim) or features.dtype != np.float32:
         return {}
     return dict(zip(files, features, strict=True))
+
+
+def _checksum(names: str, features: FloatArray) -> str:
+    digest = hashlib.sha256(names.encode("utf-8", "surrogateescape"))
+    digest.update(features.tobytes())
+    return digest.hexdigest()
 
 
 def _write_cache(
@@ -209,7 +216,8 @@ def _write_cache(
 ) -> None:
     from safetensors.numpy import save_file
 
-    header = {"files": json.dumps(files)}
+    names = json.dumps(files)
+    header = {"files": names, "checksum": _checksum(names, features)}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_with(path, lambda temporary: save_file({"features": features}, temporary, metadata=header))

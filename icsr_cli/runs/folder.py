@@ -30,7 +30,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from icsr_cli.errors import RunError, UsageError
+from icsr_cli.errors import RunError, UsageError, reason
 from icsr_cli.files import write_json, write_text, write_with
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
@@ -175,7 +175,7 @@ class RunFolder:
         except Exception as error:  # torch raises many kinds for a damaged file
             # Never what torch advises where it refuses to run what lies in a file.
             unsafe = isinstance(error, pickle.UnpicklingError)
-            why = "it is damaged, or holds more than numbers" if unsafe else str(error).partition("\n")[0]
+            why = "it is damaged, or holds more than numbers" if unsafe else reason(error)
             raise RunError(
                 f"The checkpoint {path} cannot be read ({why}). Remove it to start anew."
             ) from None

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, reason
 from icsr_cli.files import write_with
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
@@ -113,7 +113,7 @@ def read_labels(path: Path) -> LabelTable:
             columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
         )
     except (ValueError, OverflowError) as error:
-        raise RunError(f"{path} holds something that is not a whole number: {error}.") from None
+        raise RunError(f"{path} holds something that is not a whole number: {reason(error)}.") from None
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise RunError(f"There are no labels at {path}.") from None
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise RunError(f"{path} cannot be read as an .npz of labels: {error}.") from None
+        raise RunError(f"{path} cannot be read as an .npz of labels: {reason(error)}.") from None
     shapes = {array.shape for array in columns.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
         raise RunError(f"{path} holds columns of different lengths; expected one value for each image.")
