@@ -126,7 +126,9 @@ def _settings(
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
         return resolve_settings(data, config, options, assignments)
-    return load_run(own, sections=("image", "evaluation"), options=options, assignments=assignments or ())
+    # Methods that other sections name need not be here; but where something is set, the whole must fit.
+    sections = None if assignments else ("image", "evaluation")
+    return load_run(own, sections=sections, options=options, assignments=assignments or ())
 
 
 def _record(run: RunFolder, weights: Path, data: Dataset, found: Evaluation, debias: str) -> None:

@@ -165,10 +165,8 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
 
     rows = []
     for line in metrics:
-        row = {
-            key: line[key]
-            for key in ("epoch", "loss", "clusters", "kept", "discarded", "noise", "silhouette")
-        }
+        hidden = ("nodes", "camera_nmi")  # with them the table would not fit 80 columns
+        row = {key: value for key, value in line.items() if not isinstance(value, dict) and key not in hidden}
         judged = line.get("quality", {})
         row |= {f"NMI {name}": judged[name]["nmi"] for name in ("global", "refined") if name in judged}
         rows.append(row)

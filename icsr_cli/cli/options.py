@@ -25,11 +25,11 @@ DataRoot = Annotated[
 RunsRoot = Annotated[Path, typer.Option("--runs", envvar="ICSR_RUNS", help="Folder of the runs.")]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", help="Settings file (YAML); the data set's own if left out."),
+    typer.Option("--config", envvar="ICSR_CONFIG", help="Settings file (YAML), whole or partial."),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. --set cam.optimizer.lr=0.001."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
 Device = Annotated[
     str | None,

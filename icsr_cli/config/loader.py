@@ -190,6 +190,8 @@ def _merge(tree: Tree, layer: Tree) -> None:
     """
     for key, value in layer.items():
         below = tree.get(key)
+        if isinstance(value, dict) and isinstance(below, str):  # a choice by its name alone
+            below = tree[key] = {"method": below}
         if isinstance(value, dict) and isinstance(below, list) and "method" not in value:
             tree[key] = _merge_into_list(key, below, value)
             continue

@@ -9,9 +9,8 @@ from typing import Final
 import numpy as np
 
 from icsr_cli.reports import label_changes as changes
-from icsr_cli.reports.galleries import STATES, Gallery, Shown, counted, grouped, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, counted, grouped, mark_and_word, shown, spread
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange, LabelChanges
-from icsr_cli.reports.label_report import require_states
 from icsr_cli.reports.page import Table, percent, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.runs import LabelTable
@@ -50,10 +49,8 @@ def change_page(
 ) -> str:
     """Show what moved: figures, states, and the ``count`` earlier and later clusters that changed most.
 
-    Raises RunError when the tables have no image in common, or hold a state that nobody knows.
+    Raises RunError when the tables have no image in common.
     """
-    for labels in (before, after):
-        require_states(labels)
     scattered = changes.most_scattered(before, after, count)
     gathered = changes.most_gathered(before, after, count)
     lists = [(_scattered(epochs), scattered), (_gathered(epochs), gathered)]
@@ -126,10 +123,10 @@ def _share(name: str, part: int, whole: int) -> str:
 
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
     """Count images by state: a row for each earlier one, a column for each later one that there is."""
-    old = [state for state in STATES if any(state == pair[0] for pair in counts)]
-    new = [state for state in STATES if any(state == pair[1] for pair in counts)]
-    columns = [epochs.before, *(f"{STATES[state][1]} in {epochs.after}" for state in new)]
-    return table(columns, [[STATES[one][1], *(counts.get((one, two), 0) for two in new)] for one in old])
+    old, new = (sorted({pair[side] for pair in counts}) for side in (0, 1))
+    columns = [epochs.before, *(f"{mark_and_word(state)[1]} in {epochs.after}" for state in new)]
+    rows = [[mark_and_word(one)[1], *(counts.get((one, two), 0) for two in new)] for one in old]
+    return table(columns, rows)
 
 
 def _cluster_table(way: _Direction, rows: Sequence[ClusterMoves]) -> Table:
@@ -180,6 +177,6 @@ def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
 
 
 def _shown(image: ImageChange, pictures: Pictures | None) -> Shown:
-    before, after = (STATES[state][1] for state in (image.state_before, image.state_after))
+    before, after = (mark_and_word(state)[1] for state in (image.state_before, image.state_after))
     said = after if before == after else f"{before} → {after}"
     return shown(image.path, pictures, image.state_after, f"cam {image.camera}", said, image.identity)

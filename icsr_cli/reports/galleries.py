@@ -15,7 +15,7 @@ from icsr_cli.reports.pictures import Pictures, Thumbnail
 Row = TypeVar("Row")
 
 #: How a state is written and marked: colour alone is not enough.
-STATES: Final = {
+_STATES: Final = {
     "kept": ("", "kept"),
     "node": ("★", "info node"),
     "discarded": ("✕", "thrown out"),
@@ -23,9 +23,14 @@ STATES: Final = {
 }
 
 
+def mark_and_word(state: str) -> tuple[str, str]:
+    """Give the mark and the words of a state; one that is unknown speaks for itself."""
+    return _STATES.get(state, ("✕", state.replace("-", " ")))
+
+
 @dataclass(frozen=True)
 class Shown:
-    """One image of a gallery; ``state`` is one of ``STATES``, ``lines`` its caption."""
+    """One image of a gallery; ``state`` is a method's word, ``lines`` its caption."""
 
     path: str
     picture: Thumbnail | None
@@ -51,7 +56,7 @@ def shown(
     """Give an image its picture, mark and caption: camera, what is ``said`` of it, identity if known."""
     lines = (camera, said, *([] if identity is None else [f"id {identity}"]))
     picture = pictures.get(path) if pictures is not None else None
-    return Shown(path, picture, state, STATES[state][0], lines)
+    return Shown(path, picture, state, mark_and_word(state)[0], lines)
 
 
 def grouped(

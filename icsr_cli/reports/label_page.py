@@ -12,7 +12,7 @@ from markupsafe import Markup
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
-from icsr_cli.reports.galleries import STATES, Gallery, Shown, counted, grouped, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, counted, grouped, mark_and_word, shown, spread
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
 from icsr_cli.reports.page import Table, percent, render, table_of, write
 from icsr_cli.reports.pictures import Pictures
@@ -210,7 +210,7 @@ def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
         yield from images
         return
     states = np.array([image.state for image in images])
-    first = np.flatnonzero(np.isin(states, ("node", "discarded")))[:limit]
+    first = np.flatnonzero(~np.isin(states, ("kept", "noise")))[:limit]
     rest = np.setdiff1d(np.arange(len(images)), first)
     spaced = spread(rest, limit - len(first))
     for place in np.sort(np.concatenate([first, spaced])).tolist():
@@ -219,5 +219,5 @@ def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
 
 def _shown(row: ImageRow, pictures: Pictures | None) -> Shown:
     local = "" if row.local_cluster == NO_CLUSTER else f", local {row.local_cluster}"
-    said = STATES[row.state][1]
+    said = mark_and_word(row.state)[1]
     return shown(row.path, pictures, row.state, f"cam {row.camera}{local}", said, row.identity)

@@ -6,7 +6,7 @@ Every record has fields that go into JSON as they are (``dataclasses.asdict``).
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,6 @@ from icsr_cli.errors import RunError
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
-
-#: What became of an image: trained on; thrown out by the refinement; in no cluster; an information node.
-STATES: Final = ("kept", "discarded", "noise", "node")
 
 
 @dataclass(frozen=True)
@@ -101,32 +98,27 @@ class ImageRow:
 
 
 def overview(table: LabelTable) -> Overview:
-    """Count clusters and images of ``table``, before and after the refinement.
-
-    Raises RunError for a state that is none of ``STATES``.
-    """
-    require_states(table)
+    """Count clusters and images of ``table``, before and after the refinement."""
+    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
     return Overview(
         images=len(table),
         clusters=_distinct(table.clusters),
         clusters_after_refinement=_distinct(table.labels),
-        kept=_count(table, "kept", "node"),
-        discarded=_count(table, "discarded"),
-        noise=_count(table, "noise"),
+        kept=len(table) - lost - noise,
+        discarded=lost,
+        noise=noise,
         nodes=_count(table, "node"),
         sizes=_sizes(table.clusters),
         sizes_after_refinement=_sizes(table.labels),
     )
 
 
-def require_states(table: LabelTable) -> None:
-    """Raise RunError for a state that is none of ``STATES``."""
-    unknown = np.setdiff1d(table.states, STATES)
-    if len(unknown):
-        raise RunError(
-            f"the labels hold the state {str(unknown[0])!r}; expected one of {', '.join(STATES)}. "
-            "Mend the label file."
-        )
+def thrown_out(table: LabelTable) -> BoolArray:
+    """Mark the images that were in a cluster and that a refiner took out of it."""
+    lost = (table.labels == NO_CLUSTER) | (
+        table.states == "discarded"
+    )  # split gives them a cluster of their own
+    return np.asarray((table.clusters != NO_CLUSTER) & lost)
 
 
 def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
@@ -182,7 +174,7 @@ def camera_images(table: LabelTable, camera: int) -> tuple[ImageRow, ...]:
 
 def discarded_images(table: LabelTable) -> tuple[ImageRow, ...]:
     """Give the images that the refinement threw out, by cluster and camera."""
-    return _images(table, table.states == "discarded", (table.cameras, table.clusters))
+    return _images(table, thrown_out(table), (table.cameras, table.clusters))
 
 
 def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
@@ -230,12 +222,13 @@ def _sizes(labels: IntArray) -> Sizes:
 
 
 def _camera_row(table: LabelTable) -> CameraRow:
+    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
     return CameraRow(
         camera=int(table.cameras[0]),
         images=len(table),
-        kept=_count(table, "kept", "node"),
-        discarded=_count(table, "discarded"),
-        noise=_count(table, "noise"),
+        kept=len(table) - lost - noise,
+        discarded=lost,
+        noise=noise,
         nodes=_count(table, "node"),
         clusters=_distinct(table.clusters),
         local_clusters=_distinct(table.local_clusters),
@@ -289,7 +282,7 @@ class _ClusterFigures:
         self._table, self._inside = table, inside
         self.clusters, self._of_image = np.unique(table.clusters[inside], return_inverse=True)
         self.images = self._total(np.ones(len(inside), dtype=bool))
-        self.discarded = self._total(table.states[inside] == "discarded")
+        self.discarded = self._total(thrown_out(table)[inside])
         self.cameras = self._kinds(table.cameras[inside])[0]
         local = local_codes(table)[inside]
         self.local_clusters = self._kinds(local, local != NO_CLUSTER)[0]

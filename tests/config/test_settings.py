@@ -135,6 +135,16 @@ def test_one_key_of_one_in_a_list() -> None:
     assert same == settings
 
 
+def test_keys_of_a_choice_that_was_given_by_name() -> None:
+    settings: Any = config.load(
+        "own",
+        options={"global.refiners": ["split"]},
+        assignments=["global.refiners.k=9", "cam.sampler=identity"],
+    )
+    assert settings.global_.refiners[0].dump()["k"] == 9
+    assert settings.global_.refiners[0].method == "split"
+
+
 def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text(

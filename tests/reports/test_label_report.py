@@ -216,7 +216,6 @@ def test_report_goes_into_json():
         (lambda: cluster_images(TABLE, 12), "no cluster 12 in these labels: numbers run from 0 to 1"),
         (lambda: cluster_row(TABLE, -1), "no cluster -1"),
         (lambda: camera_images(TABLE, 3), "no camera 3 in these labels: numbers run from 0 to 2"),
-        (lambda: overview(replace(TABLE, states=np.array(["gone"] * 7))), "the state 'gone'"),
         (lambda: cluster_row(table_of([(0, -1, -1, "noise", -1)]), 0), "there is none"),
     ],
 )

@@ -258,7 +258,8 @@ def test_pages_of_one_cluster_one_camera_and_thrown_out_images(source: LabelSour
 
 def test_no_thrown_out_images_is_said(source: LabelSource) -> None:
     labels = labels_of()
-    kept = replace(labels, states=np.where(labels.clusters < 0, "noise", "kept"))
+    states = np.where(labels.clusters < 0, "noise", "kept")
+    kept = replace(labels, states=states, labels=labels.clusters)
     assert "No images" in Page(discarded_page(source, kept, None)).text
 
 
@@ -329,8 +330,8 @@ def test_changes_without_pictures_or_clusters() -> None:
     page = Page(change_page(EPOCHS, labels, empty, None))
     page.check()
     assert "went to no cluster" in page.text
-    with pytest.raises(RunError, match="the state 'lost'"):
-        change_page(EPOCHS, labels, replace(labels, states=np.full(len(labels), "lost")), None)
+    words = replace(labels, states=np.full(len(labels), "a-word-of-tomorrow"))
+    assert "a word of tomorrow in epoch 3" in Page(change_page(EPOCHS, labels, words, None)).text
     with pytest.raises(RunError, match="no image in common"):
         change_page(EPOCHS, labels, replace(labels, paths=("x",) * len(labels)), None)
 

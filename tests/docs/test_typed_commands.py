@@ -1,0 +1,104 @@
+"""The commands of README and docs, typed as they stand, in order, on small data."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from icsr_cli.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+_STAGE = {
+    "model": {"arch": "resnet_small", "stripes": 1, "weights": "none"},
+    "epochs": 1,
+    "iters": 2,
+    "batch_size": 16,
+    "bn_group": 0,
+}
+#: What makes a run small, as a settings file beside the commands, which stay as they are.
+SMALL: dict[str, Any] = {
+    "image": {"height": 32, "width": 16},
+    "cam": _STAGE,
+    "global": {**_STAGE, "clusterer": {"method": "dbscan", "eps": 0.7, "min_samples": 2}},
+}
+
+
+def section(page: str, title: str) -> str:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.M | re.S)
+    assert found, f"{page} has no section {title!r}"
+    return found[1]
+
+
+def commands(text: str) -> list[str]:
+    """The lines of the blocks without a language, comments taken off."""
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    lines = [
+        line.split("  #")[0].strip() for kind, block in blocks if not kind for line in block.splitlines()
+    ]
+    assert lines
+    return lines
+
+
+def type_in(lines: list[str]) -> None:
+    for line in lines:
+        words = shlex.split(line)
+        assert words[0] == "icsr", line
+        result = CliRunner().invoke(app, words[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    (tmp_path / "small.yaml").write_text(json.dumps(SMALL))
+    monkeypatch.setenv("ICSR_CONFIG", str(tmp_path / "small.yaml"))
+    return tmp_path
+
+
+@pytest.fixture
+def rendered(tiny_root: Path) -> Path:
+    return next((tiny_root / "tiny").glob("rendered-*"))
+
+
+def test_your_own_crops(home: Path, rendered: Path) -> None:
+    """Crops by camera, without identities."""
+    for number, file in enumerate(sorted((rendered / "bounding_box_train").iterdir())):
+        camera = home / "crops" / re.search(r"_(c\d+)s", file.name)[1]  # type: ignore[index]
+        camera.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, camera / f"{number:03}.jpg")
+    shutil.copy(next(camera.iterdir()), home / "query.jpg")
+    type_in(commands(section("README.md", "Your own crops")))
+    assert (home / "labels.html").is_file()
+    assert (home / "shop.onnx").is_file()
+    assert (home / "ranking.png").is_file()
+
+
+def test_market_1501(home: Path, rendered: Path) -> None:
+    """Three words are smaller than on the page: the network, and the steps of each epoch."""
+    shutil.make_archive("Market-1501-v15.09.15", "zip", rendered)
+    lines = commands(section("README.md", "Market-1501"))
+    for given, less in (("--iters 100", "--iters 1"), ("--iters 200", "--iters 1"), ("-b 64", "-b 8")):
+        lines = [line.replace(given, less) for line in lines]
+    type_in([re.sub(r"-a \S+", "-a resnet_small", line) for line in lines])
+
+
+def test_write_your_own(home: Path, tiny_root: Path) -> None:
+    """Each method of the page, as it stands there."""
+    shutil.copytree(tiny_root, home / "data")
+    page = (ROOT / "docs" / "write_your_own.md").read_text(encoding="utf-8")
+    files = re.findall(r"^`(\w+\.py)`:.*?^```python\n(.*?)^```", page, re.M | re.S)
+    assert len(files) == 3
+    for name, content in files:
+        (home / name).write_text(content, encoding="utf-8")
+    type_in(commands(page))
+    [labels] = sorted(home.glob("runs/tiny/global/*/labels/epoch_001.csv"))[:1]
+    assert labels.read_text().splitlines()[0].endswith("cohesion,cluster_size")
