@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test install clean
+.PHONY: demo test test-portable install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icsr demo
@@ -15,6 +15,13 @@ test: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+
+# What computes, as older processors would.
+PORTABLE := tests/recipes tests/distances tests/clusterers tests/metrics tests/models tests/memories tests/test_features.py
+test-portable: $(VENV)/.installed
+	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n auto $(PORTABLE)
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n auto $(PORTABLE)
+	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto $(PORTABLE)
 
 install: $(VENV)/.installed
 

@@ -225,7 +225,8 @@ def test_nothing_prepared_names_the_command(tmp_path: Path) -> None:
 
 
 def test_no_cam_run_names_the_command(tiny_root: Path, tmp_path: Path) -> None:
-    result = icsr("train", "global", "-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path)
+    where = ["--data-root", tiny_root, "--runs", tmp_path]
+    result = icsr("train", "global", "-d", "tiny", "--method", "icsr", *where)
     assert result.exit_code == 1
     assert "icsr train cam -d tiny" in result.stderr
     assert not list(tmp_path.rglob("run.json"))
