@@ -6,8 +6,8 @@
 
 Both sides train the same network on the same rendered images with the same settings (those of the preset's
 settings file), each in a process of its own with the same number of threads: features of every image,
-labels, so many steps of training, what is saved. ICSR's side is `train_global_stage` as it is, timed by
-wrapping the functions it calls. The plain side is written for the purpose: files decoded by PIL and
+labels, so many steps of training, what is saved. ICSR's side is `train_global_stage` as it is, which tells
+a clock of its parts. The plain side is written for the purpose: files decoded by PIL and
 augmented by torchvision in the worker processes of a DataLoader, for training and for extraction; fp32,
 channels first; Adam as it comes; the memory updated sample by sample within the backward pass; labels by
 the dense chain of `benchmarks/labels.py`. The floor is the arithmetic: the operations of the network in all
@@ -23,7 +23,6 @@ wrote down.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import platform
 import resource
@@ -44,8 +43,10 @@ from torch import nn
 
 from icsr_cli import config, datasets
 from icsr_cli.progress import SilentProgress
-from icsr_cli.recipes import global_stage, steps
+from icsr_cli.recipes import steps
 from icsr_cli.recipes.evaluation import load_pixels
+from icsr_cli.recipes.global_stage import train_global_stage
+from icsr_cli.recipes.trainer import Stage
 from icsr_cli.threads import usable_cpus
 
 #: Blocks in the order of the table; data handling is what is called pixels.
@@ -91,17 +92,6 @@ class Clock:
         self.seconds[part] += whole - self._inner.pop()
         if self._inner:
             self._inner[-1] += whole
-
-    def wrap(self, owner: Any, name: str, part: str) -> None:
-        """Time every call of ``owner.name``."""
-        function = getattr(owner, name)
-
-        @functools.wraps(function)
-        def timed(*arguments: Any, **options: Any) -> Any:
-            with self(part):
-                return function(*arguments, **options)
-
-        setattr(owner, name, timed)
 
 
 class Epochs:
@@ -166,7 +156,7 @@ def open_data(options: argparse.Namespace, folder: Path) -> tuple[Any, Any, np.n
         **{f"{stage}.model.weights": "none" for stage in ("cam", "global")},
     }
     given = {key: value for key, value in changed.items() if value is not None}
-    settings = config.load(name, family=name, options=given, assignments=options.set)
+    settings = config.load(name, family=name, method="icsr", options=given, assignments=options.set)
     rows = np.arange(len(data.train))
     if options.images and options.images < len(rows):
         rows = np.sort(np.random.default_rng(0).permutation(len(rows))[: options.images])
@@ -201,70 +191,29 @@ class Watcher(SilentProgress):
         self.epochs.ended()
 
 
-def wrap_everything(clock: Clock) -> None:
-    """Put timers around what `train_global_stage` calls."""
-    from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
-
-    from icsr_cli import features
-    from icsr_cli.images.augment import Augmentation
-    from icsr_cli.memory import ClusterMemory
-    from icsr_cli.models import Network
-
-    for owner, name, part in (
-        (steps, "gather", "pixels, training"),
-        (Augmentation, "draw", "pixels, training"),
-        (Augmentation, "apply", "pixels, training"),
-        (global_stage, "identity_batches", "pixels, training"),
-        (ClusterMemory, "loss", "loss"),
-        (ClusterMemory, "update", "memory update"),
-        (torch.Tensor, "backward", "backward"),
-        (features, "_take", "pixels, extraction"),
-        (features, "_normalise", "pixels, extraction"),
-        (global_stage, "extract_together", "network, extraction"),
-        (steps, "extract", "network, extraction"),
-        (global_stage, "label_images", "labels"),
-    ):
-        clock.wrap(owner, name, part)
-    forward = Network.forward
-
-    def timed(network: Network, images: torch.Tensor) -> torch.Tensor:
-        with clock("forward") if network.training else nullcontext():
-            return forward(network, images)
-
-    Network.forward = timed  # type: ignore[method-assign]
-    opened: list[Any] = []
-
-    def before(*_: Any) -> None:
-        opened.append(clock("optimiser"))
-        opened[-1].__enter__()
-
-    register_optimizer_step_pre_hook(before)
-    register_optimizer_step_post_hook(lambda *_: opened.pop().__exit__(None, None, None))
-
-
 def icsr_side(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     from icsr_cli.runs import create
 
     data, settings, rows = open_data(options, folder)
     engine = steps.choose_engine(options.device, settings.precision)
     clock = Clock(engine.device)
-    wrap_everything(clock)
     pixels = load_pixels(data, data.train, "train", settings.image, folder / "data", engine, SilentProgress())
     split = data.train.select(rows)
     if len(rows) < len(data.train):
         pixels = pixels[torch.from_numpy(rows).to(pixels.device)]
     epochs = Epochs(clock, options.measure)
     with tempfile.TemporaryDirectory() as runs:
-        stage = global_stage.GlobalStage(
+        stage = Stage(
             split,
             pixels,
-            local_labels(split),
             lengthen(settings, options.measure + 2),
             create(Path(runs), "synthetic", "global"),
             engine,
             Watcher(epochs),
+            local=local_labels(split),
+            watch=clock,
         )
-        global_stage.train_global_stage(stage)
+        train_global_stage(stage)
         last = stage.run.metrics()[-1]
     return {
         **epochs.result(),
@@ -427,20 +376,18 @@ class Plain:
         from sklearn.cluster import DBSCAN
         from sklearn.metrics import silhouette_score
 
-        own, method = self.own, self.own.clustering
+        own, method = self.own, self.own.clusterer
         ranks, squared = dense_knn(features, own.distance.k1)
         distances = dense_jaccard(features, ranks, own.distance.k1, own.distance.k2)
         if method.method == "dbscan":
-            model = DBSCAN(
-                **{"eps": 0.5, "min_samples": 4, **method.options}, metric="precomputed", n_jobs=-1
-            )
+            model = DBSCAN(**method.model_dump(), metric="precomputed", n_jobs=-1)
             found = model.fit_predict(distances)
         else:
-            found = dense_linkage(distances, method.options["n_clusters"])
+            found = dense_linkage(distances, method.n_clusters)
         np.fill_diagonal(distances, 0)
         kept = found >= 0
         silhouette_score(distances[np.ix_(kept, kept)], found[kept], metric="precomputed")
-        near = own.refinement.k
+        near = own.refiners[0].k
         scores = dense_scores(ranks[:, :near], squared[:, :near] / 2)
         refined = found.copy()
         refined[kept] = dense_refine(found[kept], self.local[kept], self.split.cameras[kept], scores[kept])
@@ -448,7 +395,7 @@ class Plain:
 
     def train(self, features: torch.Tensor, labels: np.ndarray) -> None:
         """Take the epoch's steps; a memory of the clusters' means is made first."""
-        from icsr_cli.images.sampler import identity_batches
+        from icsr_cli.samplers.identity import identity_batches
 
         own = self.own
         means = [features[torch.from_numpy(labels == c)].mean(0) for c in range(labels.max() + 1)]
@@ -469,7 +416,7 @@ class Plain:
 
     def step(self, images: torch.Tensor, targets: torch.Tensor, centroids: torch.Tensor) -> float:
         """Take one step and give its loss."""
-        clock, memory = self.clock, self.own.memory
+        clock, memory = self.clock, self.own.memory[0]
         with clock("forward"):
             features = self.network(images)
         with clock("loss"):
@@ -559,7 +506,7 @@ def figures_of(side: dict[str, Any], shared: dict[str, Any]) -> dict[str, float]
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     prepare(options, folder)
     _, settings, _ = open_data(options, folder)
-    if settings.global_.clustering.method not in PLAIN_CLUSTERERS and not options.icsr_only:
+    if settings.global_.clusterer.method not in PLAIN_CLUSTERERS and not options.icsr_only:
         sys.exit(f"the plain side has {' and '.join(PLAIN_CLUSTERERS)}; take one of them, or --icsr-only")
     found: dict[str, Any] = {
         "arch": settings.global_.model.arch,

@@ -1,3 +1,3 @@
 """Unsupervised person re-identification with camera labels (ICSR, arXiv 2304.12634)."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

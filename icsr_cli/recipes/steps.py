@@ -223,7 +223,7 @@ def _step(
     shares = ranks.shares(len(rows))
     own = shares[ranks.rank]
     with engine.autocast():
-        with watch("pixels"):
+        with watch("pixels, training"):
             # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
             dice = augmentation.draw(len(rows), generator)[own]
             images = augmentation.apply(gather(pixels, rows[own], engine), dice)
