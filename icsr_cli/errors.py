@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 
+def printable(text: str) -> str:
+    """Give a text as it may be shown: what would move the cursor, or cannot be written, is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape", "surrogatepass").decode()
+        for one in text
+    )
+
+
 def reason(error: BaseException) -> str:
     """Give what a library says of a fault in one short line that can be shown."""
-    line = str(error).strip().partition("\n")[0]
-    shown = "".join(character if character.isprintable() else "?" for character in line)
+    shown = printable(str(error).strip().partition("\n")[0])
     return (shown if len(shown) <= 200 else f"{shown[:200]}...") or type(error).__name__
 
 

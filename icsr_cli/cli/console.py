@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
+from icsr_cli.errors import printable
 from icsr_cli.progress import Figure, Progress, SilentProgress, Task
 
 if TYPE_CHECKING:
@@ -63,14 +64,24 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
-    sys.stdout.write(json.dumps(_plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    plain = _plain(value)
+    text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
+        text = json.dumps(plain, indent=2, allow_nan=False)  # a name that is not UTF-8
+    sys.stdout.write(text + "\n")
 
 
 def output() -> Console:
     """Give the console of standard output. A pipe gets room for whole rows, not 80 columns."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+    class Clean(Console):
+        """Escapes what a text could do to the terminal."""
+
+        def print(self, *objects: Any, **options: Any) -> None:
+            super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
+
+    return Clean(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
 def heading(text: str) -> None:
@@ -82,7 +93,9 @@ def message(text: str, *, style: str = "") -> None:
     """Print a line on standard error."""
     from rich.console import Console
 
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(text, style=style, markup=False)
+    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(
+        printable(text), style=style, markup=False
+    )
 
 
 def format_figures(figures: Mapping[str, Figure]) -> str:
@@ -97,7 +110,7 @@ def _text(value: object) -> str:
         if value != value:
             return "-"
         return f"{value:.3g}" if abs(value) < 0.1 else f"{value:.2f}"
-    return f"{value:,}" if isinstance(value, int) else str(value)
+    return f"{value:,}" if isinstance(value, int) else printable(str(value))
 
 
 def _is_number(text: str) -> bool:
@@ -177,7 +190,7 @@ class BarProgress:
 
     def note(self, message: str) -> None:
         """Print a plain line above the bars."""
-        self._console.print(message, markup=False, soft_wrap=True)
+        self._console.print(printable(message), markup=False, soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Print a yellow line above the bars."""

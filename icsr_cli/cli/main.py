@@ -76,11 +76,19 @@ def _lacks_memory(error: BaseException) -> bool:
 def _memory_message(error: BaseException) -> str:
     where = "the GPU is out of memory" if "CUDA" in f"{type(error).__name__} {error}" else "out of memory"
     reason = str(error).strip().partition("\n")[0]
-    return (
-        f"Error: {where}{f' ({reason})' if reason else ''}. Take a smaller batch (-b), half the precision on "
-        "a GPU (--precision bf16), or, where features are extracted, --set evaluation.batch_size=64: that "
-        "one may change with --resume, too. `icsr doctor` shows what is free."
+    command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    ways = {
+        "labels": "Take fewer neighbours (--k1), or an index (--approximate ivf).",
+        "prepare": "Prepare smaller images (--size).",
+        "search": "Search a folder at a time, or on the CPU (--device cpu).",
+        "eval": "Take a smaller batch (-b).",
+    }
+    way = ways.get(
+        command,
+        "Take a smaller batch (-b), half the precision on a GPU (--precision bf16), or, where features are "
+        "extracted, --set evaluation.batch_size=64: that one may change with --resume, too.",
     )
+    return f"Error: {where}{f' ({reason})' if reason else ''}. {way} `icsr doctor` shows what is free."
 
 
 app = typer.Typer(

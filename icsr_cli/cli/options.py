@@ -86,5 +86,7 @@ def parse_numbers(text: str | None, option: str) -> list[int] | None:
         first, dash, last = part.strip().partition("-")
         if not first.isdigit() or (dash and not last.isdigit()):
             raise UsageError(f"{option} takes numbers such as 0,1,2 or 0-3; got {text!r}.")
+        if len(first) > 6 or len(last) > 6 or (dash and int(last) < int(first)):
+            raise UsageError(f"{option} takes rising numbers such as 0,1,2 or 0-3; got {text!r}.")
         numbers.extend(range(int(first), int(last if dash else first) + 1))
     return numbers

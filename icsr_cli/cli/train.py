@@ -349,6 +349,7 @@ def _take_place(
     """
     from icsr_cli.cli.console import QuietProgress, make_progress
     from icsr_cli.recipes.distributed import join, launch
+    from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.recipes.training import Workplace
 
     devices = _devices(device, gpus)
@@ -356,6 +357,7 @@ def _take_place(
         _require_gpus(devices)
         raise typer.Exit(launch(len(devices), sys.argv[1:]))
     ranks, own = join(devices)
+    choose_engine(own, "fp32")  # a device that is not there is found out before anything is made
     progress = make_progress(quiet, as_json) if ranks.leads else QuietProgress()
     return Workplace(data_root, own, progress, ranks)
 

@@ -13,6 +13,8 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
 
 SPLITS = ("train", "query", "gallery")
+#: Longer numbers do not fit 64 bits.
+MOST_DIGITS = 18
 #: The authors' script asks for 1,200 clusters on every data set (arXiv 2304.12634); each of its four GPUs
 #: normalised its 16 of 64 images.
 PUBLISHED: Final = {
@@ -181,7 +183,7 @@ class FolderLayout:
             camera_names=tuple(names[index] for index in sorted(names)),
             ignored=ignored,
             unread=tuple(unread),
-            notes=same_stems(raw),
+            notes=(*same_stems(raw), *_same_people(raw)),
         )
 
     def _read_folder(
@@ -193,7 +195,7 @@ class FolderLayout:
         junk = 0
         for name in names:
             match = regex.fullmatch(name.rpartition(".")[0])
-            if match is None:
+            if match is None or max(map(len, match.groups())) > MOST_DIGITS:
                 unread.append(Unread(split, f"{folder}/{name}", "the name does not fit"))
                 continue
             identity, camera = int(match["identity"]), int(match["camera"])
@@ -210,6 +212,14 @@ class FolderLayout:
                 f"Expected:\n{self.describe()}"
             )
         return rows, junk
+
+
+def _same_people(raw: Mapping[str, list[tuple[str, int, int]]]) -> tuple[str, ...]:
+    """Note identities that are both trained on and looked for: what is measured then is no test."""
+    train, query = ({identity for _, identity, _ in raw[split]} for split in ("train", "query"))
+    if not (both := train & query):
+        return ()
+    return (f"{len(both)} identities are in train and in query, such as {min(both)}: the test is none.",)
 
 
 def _number(cameras: object) -> dict[int, int]:

@@ -11,7 +11,7 @@ from icsr_cli.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
 #: Folders that no data set keeps images in.
-_IGNORED_FOLDERS = frozenset({"__MACOSX", "pixels"})
+_IGNORED_FOLDERS = frozenset({"__MACOSX"})
 
 
 def is_image_name(name: str) -> bool:
@@ -37,11 +37,19 @@ def _walk(folder: str, prefix: str, recursive: bool, seen: set[tuple[int, int]])
     except OSError as error:
         raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
     for entry in entries:
-        if entry.is_dir():
+        if _is_folder(entry):
             if recursive and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith("."):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, seen)
-        elif is_image_name(entry.name) and (entry.is_file() or entry.is_symlink()):
+        elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
             yield prefix + entry.name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one; a link to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
@@ -76,7 +84,7 @@ def subfolders(folder: Path) -> list[Path]:
             return [
                 folder / entry.name
                 for entry in entries
-                if entry.is_dir() and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
+                if _is_folder(entry) and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
             ]
     except OSError:
         return []

@@ -69,12 +69,8 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
     """
     chosen = sorted(set(stage.split.cameras.tolist())) if cameras is None else sorted(set(cameras))
     found = [_unlabelled(stage.split, camera) for camera in chosen]
-    for labels in found:
-        if len(labels.rows) < FEWEST_IMAGES and stage.ranks.leads:
-            stage.progress.warn(
-                f"Camera {labels.camera} has {len(labels.rows)} image(s), too few to cluster: they get no "
-                "local label, and the refinement leaves them alone."
-            )
+    if stage.ranks.leads:
+        _warn_of_small(stage, [labels for labels in found if len(labels.rows) < FEWEST_IMAGES])
     trainable = [labels for labels in found if len(labels.rows) >= FEWEST_IMAGES]
     if not trainable:
         raise TrainingError(f"No camera has {FEWEST_IMAGES} images or more: there is nothing to train on.")
@@ -86,6 +82,17 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
     if stage.ranks.leads:
         write_labels(stage.run.labels / "local.csv", table)
     return table
+
+
+def _warn_of_small(stage: Stage, small: Sequence[CameraLabels]) -> None:
+    """Say once which cameras have too few images."""
+    if not small:
+        return
+    named = ", ".join(f"Camera {one.camera} has {len(one.rows)} image(s)" for one in small[:5])
+    more = f" and {len(small) - 5:,} more cameras have few" if len(small) > 5 else ""
+    stage.progress.warn(
+        f"{named}{more}, too few to cluster: they get no local label, and the refinement leaves them alone."
+    )
 
 
 def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:

@@ -97,6 +97,8 @@ def choose_engine(device: str | None, precision: str) -> Engine:
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(name)
+        if chosen.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         gpus = torch.cuda.device_count()

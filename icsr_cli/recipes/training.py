@@ -23,7 +23,7 @@ from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
-from icsr_cli.types import Dataset, IntArray
+from icsr_cli.types import Dataset
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,8 @@ def run_global_stage(
     watch: Watch = unwatched,
 ) -> Network:
     """Train the global stage into ``run``, with the label table ``local`` if any, and give the network."""
-    labels = None if local is None else read_local(local, dataset)
+    table = None if local is None else read_labels(local)
+    labels = None if table is None or local is None else align_local(table, dataset.train, local)
 
     def score(network: Network) -> float:
         return measure(network, dataset, settings, workplace).plain.mAP
@@ -78,6 +79,11 @@ def run_global_stage(
     with _opened(dataset, settings, run, workplace, together=True) as stage:
         if labels is not None and (labels < 0).any():
             stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
+        unknown = set() if table is None else {*table.paths} - {one.path for one in dataset.train.records}
+        if unknown:
+            stage.progress.warn(
+                f"{len(unknown):,} images of {local} are no training images, such as {min(unknown)}."
+            )
         return train_global_stage(replace(stage, local=labels, score=score, watch=watch))
 
 
@@ -93,11 +99,6 @@ def measure(network: Network, dataset: Dataset, settings: Settings, workplace: W
         engine=engine,
         progress=workplace.progress,
     )
-
-
-def read_local(path: Path, dataset: Dataset) -> IntArray:
-    """Read local labels in the order of the training images."""
-    return align_local(read_labels(path), dataset.train, path)
 
 
 @contextmanager

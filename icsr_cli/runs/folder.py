@@ -30,7 +30,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from icsr_cli.errors import RunError, UsageError, reason
+from icsr_cli.errors import RunError, UsageError, printable, reason
 from icsr_cli.files import write_json, write_text, write_with
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
@@ -316,7 +316,7 @@ class LoggedProgress:
         # One write of one line to a file opened for appending: other processes may log beside us.
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, f"{_now()} {text}\n".encode())
+            os.write(descriptor, f"{_now()} {printable(text)}\n".encode())
         finally:
             os.close(descriptor)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from icsr_cli.datasets.layout import (
+    MOST_DIGITS,
     PUBLISHED,
     SPLITS,
     Benchmark,
@@ -73,14 +74,14 @@ class ListLayout:
 
 def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> list[ImageRecord]:
     rows = []
-    text = path.read_bytes().decode("utf-8", "surrogateescape")
+    text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             continue
         name, _, identity = line.strip().rpartition(" ")
         match = _NAME.fullmatch(name.rpartition("/")[2])
         where = f"{path.name}:{number}: {line.strip()}"
-        if match is None or not identity.isdecimal():
+        if match is None or not identity.isdecimal() or len(identity) > MOST_DIGITS:
             unread.append(Unread(split, where, "the line does not fit"))
         elif int(match["camera"]) not in _CAMERAS:
             unread.append(Unread(split, where, f"there is no camera {int(match['camera'])}"))

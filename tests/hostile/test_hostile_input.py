@@ -1,0 +1,128 @@
+"""Odd names, numbers, links and devices: one message, or it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from icsr_cli import datasets
+from icsr_cli.cli.console import print_json
+from icsr_cli.cli.main import app
+from icsr_cli.datasets.scan import find_folder, image_files
+from icsr_cli.errors import printable
+
+EVIL = "a\x1b]0;title\x07\x1b[2Jb.jpg"
+
+
+@pytest.fixture
+def crops(tmp_path: Path, tiny_root: Path) -> Path:
+    """Two cameras, one of them in a folder named as our own store is."""
+    source = sorted(next((tiny_root / "tiny").glob("rendered-*/bounding_box_train")).iterdir())
+    for number, file in enumerate(source[:12]):
+        folder = tmp_path / "crops" / ("pixels" if number % 2 else "door")
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, folder / f"{number}.jpg")
+    return tmp_path / "crops"
+
+
+def prepare(crops: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = ["prepare", "folder", "shop", "--source", str(crops), "--pattern", "{camera}/{name}.jpg"]
+    where = ["--data-root", str(crops.parent / "data"), "--size", "32x16", *options]
+    return subprocess.run(
+        [sys.executable, "-m", "icsr_cli", *command, *where], capture_output=True, text=True, check=False
+    )
+
+
+def test_links_to_themselves_and_a_camera_named_pixels(crops: Path) -> None:
+    (crops / "ring").symlink_to("ring")
+    (crops / "door" / "ring.jpg").symlink_to("ring.jpg")
+    assert len(image_files(crops, recursive=True)) == 13
+    assert find_folder(crops, lambda folder: folder.name == "pixels") == crops / "pixels"
+    done = prepare(crops)
+    assert done.returncode in (0, 1), done.stderr
+    assert "Traceback" not in done.stderr
+    if done.returncode == 0:
+        assert len(datasets.load("shop", crops.parent / "data").camera_names) == 2
+
+
+def test_control_characters_do_not_reach_the_terminal(crops: Path) -> None:
+    (crops / "door" / EVIL).write_bytes(b"no picture")
+    done = prepare(crops)
+    assert "\x1b" not in done.stdout + done.stderr
+    assert "\x07" not in done.stdout + done.stderr
+    assert printable(EVIL) == r"a\x1b]0;title\x07\x1b[2Jb.jpg"
+    assert printable("käse\n\udcff") == "käse\n\\udcff"
+
+
+def test_json_of_a_name_that_is_not_utf_8(capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    print_json({"name": name, "escape": EVIL})
+    text = capsys.readouterr().out
+    assert json.loads(text.encode()) == {"name": name, "escape": EVIL}
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "cam", "--cameras", "2-0"], "rising numbers"),
+        (["train", "cam", "--cameras", "0-99999999999"], "rising numbers"),
+        (["train", "cam", "--device", "meta"], "holds no numbers"),
+        (["train", "cam", "--name", "../../x"], "plain name"),
+        (["train", "cam", "--name", "/tmp/x"], "plain name"),
+        (["train", "cam", "--set", "seed=" + "9" * 5000], "number of 5000 digits"),
+        (["train", "cam", "--set", "seed=" + "[" * 3000], "nested more than"),
+    ],
+)
+def test_wrong_words_are_usage_errors(tiny_root: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    places = ["-d", "tiny", "--data-root", str(tiny_root), "--runs", str(tmp_path / "runs")]
+    result = CliRunner().invoke(app, [*words, *places])
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.split())
+    assert not (tmp_path / "runs").exists()
+
+
+def test_numbers_beyond_64_bits_and_people_on_both_sides(tmp_path: Path, tiny_root: Path) -> None:
+    rendered = next((tiny_root / "tiny").glob("rendered-*"))
+    home = shutil.copytree(rendered, tmp_path / "Market-1501-v15.09.15")
+    some = sorted((home / "bounding_box_train").iterdir())
+    person = some[0].name.partition("_")[0]
+    some[0].rename(some[0].with_name(f"{'9' * 25}_c1s1_000001_01.jpg"))
+    shutil.copy(some[1], home / "query" / f"{person}_c1s1_000009_09.jpg")
+    reading = datasets.benchmark("market1501").read(home)
+    assert [one.reason for one in reading.unread] == ["the name does not fit"]
+    assert any("in train and in query" in note for note in reading.notes)
+    assert np.array([record.identity for record in reading.splits["train"]], dtype=np.int64).max() < 2**40
+    report = CliRunner().invoke(
+        app,
+        [
+            "prepare",
+            "market1501",
+            "--source",
+            str(home),
+            "--data-root",
+            str(tmp_path / "data"),
+            "--size",
+            "32x16",
+        ],
+    )
+    assert "Traceback" not in report.output
+
+
+def test_a_closed_output_is_no_fault() -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m icsr_cli methods icsr | true",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
