@@ -373,8 +373,8 @@ def test_a_camera_of_one_image(tmp_path: Path) -> None:
     cam = icsr("train", "cam", *options)
     assert cam.exit_code == 0, cam.output
     assert "Camera 1 has 1 image(s), too few to cluster" in cam.stderr
-    few = ["--set", "global.clustering={method: average-linkage, options: {n_clusters: 8}}"]
-    own = icsr("train", "global", *options, *few)
+    few = ["--set", "global.clusterer={method: average-linkage, n_clusters: 8}"]
+    own = icsr("train", "global", "--method", "icsr", *options, *few)
     assert own.exit_code == 0, own.output
     assert "1 training images have no local label" in own.stderr
     alone = icsr("train", "cam", *options, "--cameras", "1")

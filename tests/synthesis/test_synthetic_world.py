@@ -63,7 +63,7 @@ def test_all_faults_come_at_once():
 
 
 def test_unknown_preset_and_dial():
-    with pytest.raises(InputError, match="default, hard, easy"):
+    with pytest.raises(InputError, match="default, hard, city, easy"):
         World.preset("nightmare")
     with pytest.raises(InputError, match="'fog'"):
         World.preset("default", fog=1)
