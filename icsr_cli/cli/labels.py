@@ -165,10 +165,11 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
 
     rows = []
     for line in metrics:
-        hidden = ("nodes", "camera_nmi")  # with them the table would not fit 80 columns
+        hidden = ("nodes", "camera_nmi", "kept")  # with them the table would not fit 80 columns
         row = {key: value for key, value in line.items() if not isinstance(value, dict) and key not in hidden}
         judged = line.get("quality", {})
-        row |= {f"NMI {name}": judged[name]["nmi"] for name in ("global", "refined") if name in judged}
+        titles = {"global": "NMI", "refined": "NMI refined"}
+        row |= {title: judged[name]["nmi"] for name, title in titles.items() if name in judged}
         rows.append(row)
     print_table("Epochs", _titles(rows[0]), [list(row.values()) for row in rows])
 

@@ -91,6 +91,12 @@ def test_market_1501(home: Path, rendered: Path) -> None:
     type_in([re.sub(r"-a \S+", "-a resnet_small", line) for line in lines])
 
 
+def test_camera_aware(home: Path, tiny_root: Path) -> None:
+    """Each part, switched on alone as the page says."""
+    shutil.copytree(tiny_root, home / "data")
+    type_in(commands((ROOT / "docs" / "camera_aware.md").read_text(encoding="utf-8")))
+
+
 def test_write_your_own(home: Path, tiny_root: Path) -> None:
     """Each method of the page, as it stands there."""
     shutil.copytree(tiny_root, home / "data")
