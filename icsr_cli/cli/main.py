@@ -10,7 +10,19 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
-from icsr_cli.cli import demo, doctor, evaluate, export, labels, methods, prepare, report, search, train
+from icsr_cli.cli import (
+    demo,
+    doctor,
+    embed,
+    evaluate,
+    export,
+    labels,
+    methods,
+    prepare,
+    report,
+    search,
+    train,
+)
 from icsr_cli.errors import IcsrError
 
 
@@ -129,6 +141,7 @@ app.add_typer(labels.app, name="labels")
 app.command("eval", epilog="Example: icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar")(
     evaluate.evaluate
 )
+app.command("embed")(embed.embed)
 app.command("search", epilog="Example: icsr search person.jpg --gallery crops/")(search.search)
 app.command("report", epilog="Example: icsr report runs/market1501/global/20260101-120000 --out page.html")(
     report.report

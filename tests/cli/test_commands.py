@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -55,6 +56,7 @@ def test_help_needs_no_heavy_library() -> None:
 @pytest.mark.parametrize(
     "command",
     ["", "prepare", "prepare market1501", "train", "train cam", "train global", "labels", "labels inspect",
+     "embed", "methods",
      "labels generate", "eval", "demo", "search", "export", "doctor", "report"],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:
@@ -115,6 +117,30 @@ def test_eval_takes_the_newest_run_a_run_or_a_file(
     }
     assert len(kept) == 5
     assert kept[0]["mAP"] == figures[0]["mAP"]
+
+
+def test_features_go_to_the_label_engine(
+    trained: dict[str, dict[str, object]], places: list[str], tiny_root: Path, tmp_path: Path
+) -> None:
+    run, out = trained["global"]["run"], tmp_path / "features.npz"
+    result = icsr("embed", "tiny", "--network", run, "--out", out, "--json", *places)
+    assert result.exit_code == 0, result.output
+    found = np.load(out)
+    assert (
+        found["features"].shape[0] == len(found["paths"]) == len(found["cameras"]) == len(found["ids"]) == 48
+    )
+    np.testing.assert_allclose(np.linalg.norm(found["features"], axis=1), 1, atol=1e-5)
+    assert json.loads(str(found["about"]))["arch"] == "resnet_small"
+    labels = tmp_path / "labels.csv"
+    assert icsr("labels", "generate", out, "-m", "camera-aware", "--out", labels, "--json").exit_code == 0
+    shown = icsr("labels", "inspect", labels)
+    assert shown.exit_code == 0, shown.output
+    folder = next((tiny_root / "tiny").glob("rendered-*/query"))
+    fields = ["--pattern", "{id}_c{camera}s*.*", "--debias", "full"]
+    again = icsr("embed", folder, "--network", run, "--out", out, *fields, *places)
+    assert again.exit_code == 0, again.output
+    assert set(np.load(out)) == {"features", "about", "paths", "cameras", "ids"}
+    assert icsr("embed", folder, "--network", run, "--out", out, "--debias", "full", *places).exit_code == 2
 
 
 def test_eval_of_a_run_stays_with_the_run(
