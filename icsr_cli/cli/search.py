@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,6 +27,15 @@ def search(
         typer.Option("--network", "-n", help="Weights or a run; the newest run if left out."),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
+    max_distance: Annotated[
+        float | None,
+        typer.Option(
+            "--max-distance",
+            min=0,
+            max=2,
+            help="Show no answer farther than this; icsr eval prints thresholds.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -81,6 +91,8 @@ def search(
         across_cameras=across_cameras,
         keep=cache,
     )
+    if max_distance is not None:
+        found = _within(found, max_distance)
     _warn(found, across_cameras, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
     if picture is not None:
@@ -89,6 +101,17 @@ def search(
         print_json({"network": path, "picture": picture, **found.as_dict()})
     else:
         _show(found, picture)
+
+
+def _within(found: SearchResult, farthest: float) -> SearchResult:
+    """Leave out the answers that are farther."""
+    return replace(
+        found,
+        queries=tuple(
+            replace(one, matches=tuple(match for match in one.matches if match.distance <= farthest))
+            for one in found.queries
+        ),
+    )
 
 
 def _warn(found: SearchResult, across_cameras: bool, warn: Callable[[str], None]) -> None:
@@ -126,6 +149,9 @@ def _show(found: SearchResult, picture: Path | None) -> None:
             "identity": any(match.identity is not None for match in answers.matches),
         }
         extra = [name for name, shown in optional.items() if shown]
+        if not answers.matches:
+            output().print(f"{_title(answers)}: no match", markup=False)
+            continue
         print_table(
             _title(answers),
             ["rank", "image", *extra, "distance"],

@@ -71,6 +71,19 @@ def test_search_prints_a_table_and_saves_a_picture(
         assert one.height < two.height
 
 
+def test_answers_that_are_too_far_are_no_match(
+    runs: Path, gallery: Path, query: Path, tmp_path: Path
+) -> None:
+    options = ["-g", gallery, "--runs", runs, "--json"]
+    whole = json.loads(icsr("search", query, *options).stdout)["queries"][0]["matches"]
+    far = whole[2]["distance"]
+    found = json.loads(icsr("search", query, *options, "--max-distance", far).stdout)["queries"][0]["matches"]
+    assert found == [match for match in whole if match["distance"] <= far]
+    none = icsr("search", query, *options[:-1], "--max-distance", 0, "--out", tmp_path / "ranking.png")
+    assert none.exit_code == 0, none.output
+    assert "no match" in none.stdout or whole[0]["distance"] == 0
+
+
 def test_search_as_json(
     runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
