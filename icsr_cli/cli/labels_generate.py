@@ -223,7 +223,8 @@ def _cluster_cameras(features: Any, cameras: IntArray, own: Any, device: str | N
     local = np.full(len(features), -1, dtype=np.int64)
     for camera in np.unique(cameras):
         rows = np.flatnonzero(cameras == camera)
-        local[rows] = label(gather(features[rows], own, device=device), own).labels
+        one = np.zeros(len(rows), dtype=np.int64)
+        local[rows] = label(gather(features[rows], own, cameras=one, device=device), own).labels
     return local
 
 

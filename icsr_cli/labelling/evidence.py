@@ -12,6 +12,7 @@ from icsr_cli.choices import Options
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.distances import knn
 from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
+from icsr_cli.errors import InputError
 from icsr_cli.types import IntArray, Neighbours
 
 
@@ -50,8 +51,10 @@ class KnownEvidence:
     @cached_property
     def features(self) -> Any:
         """Features as they are compared: normalised per camera where that was chosen."""
-        if self.normalise == "none" or self.cameras is None:
+        if self.normalise == "none":
             return self.given
+        if self.cameras is None:
+            raise InputError(f"normalise = {self.normalise} needs the camera of each image.")
         return normalise_cameras(self.given, self.cameras, self.normalise)
 
     @cached_property

@@ -195,7 +195,8 @@ def _label_together(stage: Stage, parts: Sequence[Tensor]) -> list[Labels]:
     """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
     mine = {}
     for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
-        mine[camera] = label(gather(parts[camera], stage.settings.cam), stage.settings.cam)
+        one = np.zeros(len(parts[camera]), dtype=np.int64)
+        mine[camera] = label(gather(parts[camera], stage.settings.cam, cameras=one), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
     found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}

@@ -157,6 +157,12 @@ def change(**changes):
         (change(features=np.zeros((180, 3))), [], InputError, "zero vectors"),
         (change(features=np.zeros(180)), [], InputError, r"features must have shape \(n, d\)"),
         (lambda a: {"features": a["features"]}, ["--local", "cluster"], UsageError, "needs the camera"),
+        (
+            lambda a: {"features": a["features"]},
+            ["-m", "camera-aware"],
+            InputError,
+            "needs the camera of each",
+        ),
         (lambda a: {"ids": a["ids"]}, [], InputError, "has no array 'features'; it has ids"),
         (
             lambda a: {"features": a["features"], "local_labels": a["ids"]},
