@@ -266,7 +266,7 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     of_stage |= {"network": "network"} if stage == "cam" else {"normalise": "normalise"}
     named = {f"{stage}.{key}": given[option] for key, option in of_stage.items()}
     named |= {f"image.{key}": given[key] for key in ("height", "width")}
-    named |= {key: given[key] for key in ("method", "precision", "sync_bn", "select", "eval_every")}
+    named |= {key: given[key] for key in ("precision", "sync_bn", "select", "eval_every")}
     named["compile"] = given["compile_"]
     if stage == "global":
         named["global.clusterer"] = given["clusterer"] and {"method": given["clusterer"]}
@@ -274,7 +274,7 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
         named["global.refiners"] = refiners
     elif given["init"] == "cam":
         named["cam.model.weights"] = None  # what the global stage begins from, where both are trained
-    return {key: value for key, value in named.items() if value is not None and key != "method"}
+    return {key: value for key, value in named.items() if value is not None}
 
 
 def _stages(data: Dataset, wish: Wish, place: Workplace) -> tuple[str, ...]:

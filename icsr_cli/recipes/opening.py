@@ -153,6 +153,12 @@ def _global_inputs(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
     own = settings.global_
+    looks = settings.eval_every > 0 or settings.select == "test-map"
+    if looks and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
+        raise UsageError(
+            f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
+            "--eval-every and --select test-map out."
+        )
     needed = any("local" in refiner.needs for refiner in own.refiners)
     from_cam = own.model.weights == "cam"
     facts: dict[str, Any] = {"local": None}

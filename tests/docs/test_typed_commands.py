@@ -77,6 +77,10 @@ def test_your_own_crops(home: Path, rendered: Path) -> None:
         shutil.copy(file, camera / f"{number:03}.jpg")
     shutil.copy(next(camera.iterdir()), home / "query.jpg")
     type_in(commands(section("README.md", "Your own crops")))
+    blind = CliRunner().invoke(app, ["train", "global", "-d", "shop", "--eval-every", "1", "--name", "blind"])
+    assert blind.exit_code == 2
+    assert "no query and gallery images" in blind.stderr
+    assert not (home / "runs" / "shop" / "global" / "blind").exists()
     assert (home / "labels.html").is_file()
     assert (home / "shop.onnx").is_file()
     assert (home / "ranking.png").is_file()
