@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import errno
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -37,14 +41,35 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (IcsrError, KeyboardInterrupt, OSError, MemoryError, RuntimeError) as error:
+        except (IcsrError, KeyboardInterrupt, OSError, MemoryError, RuntimeError, ImportError) as error:
             text, code = _explain(error)
             if text is None or ctx.obj["debug"]:
                 raise
-            from icsr_cli.cli.console import message
-
-            message(text, style="red" if code != 130 else "yellow")
+            with _undisturbed():
+                _say(text, "red" if code != 130 else "yellow")
             raise typer.Exit(code) from None
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let the last words be said to their end, whatever keys are pressed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _say(text: str, style: str) -> None:
+    try:
+        from icsr_cli.cli.console import message
+
+        message(text, style=style)
+    except (MemoryError, ImportError):
+        sys.stderr.write(f"{text}\n")
 
 
 def _explain(error: BaseException) -> tuple[str | None, int]:
@@ -71,7 +96,14 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
 
 
 #: How memory that cannot be had is said by torch (on a CPU, on a GPU) and by the libraries below it.
-_MEMORY_WORDS = ("can't allocate memory", "out of memory", "not enough memory", "ALLOC_FAILED")
+_MEMORY_WORDS = (
+    "can't allocate memory",
+    "out of memory",
+    "not enough memory",
+    "ALLOC_FAILED",
+    "failed to map segment",
+    "Cannot allocate memory",
+)
 _FULL = {
     errno.ENOSPC: "the disk is full",
     errno.EDQUOT: "the quota of the disk is used up",
@@ -82,13 +114,17 @@ _FULL = {
 def _lacks_memory(error: BaseException) -> bool:
     if type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in _MEMORY_WORDS)
+    return isinstance(error, RuntimeError | ImportError) and any(
+        words in str(error) for words in _MEMORY_WORDS
+    )
 
 
 def _memory_message(error: BaseException) -> str:
     where = "the GPU is out of memory" if "CUDA" in f"{type(error).__name__} {error}" else "out of memory"
     reason = str(error).strip().partition("\n")[0]
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+    if isinstance(error, ImportError) or command == "doctor":
+        return "Error: out of memory before a library was loaded. Give the process more (ulimit -v)."
     ways = {
         "labels": "Take fewer neighbours (--k1), or an index (--approximate ivf).",
         "prepare": "Prepare smaller images (--size).",
@@ -154,4 +190,10 @@ app.command("doctor")(doctor.doctor)
 
 def run() -> None:
     """Run the command line; the entry point of the executable."""
-    app()
+    try:
+        app()
+    except (KeyboardInterrupt, MemoryError) as error:  # before or after the command itself
+        _say(*_explain(error)[:1], "")  # type: ignore[arg-type]
+        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt

@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from icsr_cli.cli.options import DataRoot, Json, Quiet
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
+from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ Size = Annotated[
     typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128."),
 ]
 AllowBad = Annotated[bool, typer.Option("--allow-bad", help="Go on with more than 1 % unreadable images.")]
+Expansion = Annotated[
+    int, typer.Option("--expansion", min=1, help="How many times its size an archive may hold.")
+]
 Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--workers", min=1, help="Processes that read images; all CPUs if left out."),
@@ -92,6 +96,7 @@ def _add_published(name: str) -> None:
         size: Size = None,
         allow_bad: AllowBad = False,
         workers: Workers = None,
+        expansion: Expansion = EXPANSION,
         verify: Verify = False,
         as_json: Json = False,
         quiet: Quiet = False,
@@ -110,6 +115,7 @@ def _add_published(name: str) -> None:
             size=_size(size),
             allow_bad=allow_bad,
             workers=workers,
+            expansion=expansion,
             progress=make_progress(quiet, as_json),
         )
         show_report(report, as_json, quiet)
@@ -202,6 +208,7 @@ def folder(
     data_root: DataRoot = Path("data"),
     allow_bad: AllowBad = False,
     workers: Workers = None,
+    expansion: Expansion = EXPANSION,
     verify: Verify = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -227,6 +234,7 @@ def folder(
         size=_size(size) or (256, 128),
         allow_bad=allow_bad,
         workers=workers,
+        expansion=expansion,
         progress=make_progress(quiet, as_json),
     )
     show_report(report, as_json, quiet)

@@ -22,8 +22,9 @@ from icsr_cli.progress import Progress, SilentProgress
 _COPY = 1 << 20
 #: The last record of a zip, with the longest comment.
 _LONGEST_END = 22 + (1 << 16)
-#: What an archive may hold: so many times its size, and so many bytes.
-_MOST_EXPANSION, _SLACK = 100, 100_000_000
+#: What an archive may hold: so many times its size, and so many bytes more.
+EXPANSION = 100
+_SLACK = 100_000_000
 _MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -49,11 +50,14 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (path.suffix.lower() in {".zip", ".tar", ".tgz"} or _kind(path) is not None)
 
 
-def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> Path:
+def unpack(
+    archive: Path, target: Path, *, expansion: int = EXPANSION, progress: Progress | None = None
+) -> Path:
     """Unpack a zip, tar, tar.gz, tar.bz2 or tar.xz into the new folder ``target``, and give it.
 
-    Members that lead out of the folder (``..``, absolute), links, devices, and names that come twice are
-    refused. It is unpacked into a folder beside and renamed at the end: on any fault nothing is left.
+    Members that lead out of the folder (``..``, absolute), links, devices, names that come twice, and what
+    holds more than ``expansion`` times its size and 100 MB (a bomb) are refused. It is unpacked into a folder
+    beside and renamed at the end: on any fault nothing is left.
     Raises DatasetError.
     """
     kind = _kind(archive)
@@ -66,7 +70,8 @@ def unpack(archive: Path, target: Path, *, progress: Progress | None = None) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
-        (_unpack_zip if kind == "zip" else _unpack_tar)(archive, temporary, progress or SilentProgress())
+        opened = _unpack_zip if kind == "zip" else _unpack_tar
+        opened(archive, temporary, expansion, progress or SilentProgress())
         temporary.chmod(0o755)
         temporary.rename(target)
     except _DAMAGE as error:
@@ -92,7 +97,7 @@ def _kind(path: Path) -> str | None:
     return "tar" if start[257:262] == b"ustar" else None
 
 
-def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
+def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
     with zipfile.ZipFile(archive) as opened:
         _check_count(archive, len(opened.infolist()))
         members = [member for member in opened.infolist() if not _skipped(member.filename)]
@@ -105,7 +110,7 @@ def _unpack_zip(archive: Path, folder: Path, progress: Progress) -> None:
             if member.flag_bits & 0x1:
                 raise _refusal(archive, member.filename, "it is encrypted: unpack it yourself")
         total = sum(member.file_size for member in members)
-        _check_size(archive, total)
+        _check_size(archive, total, expansion)
         _check_room(archive, folder, total)
         with progress.task(f"unpack {archive.name}", len(members), "files") as task:
             for member, path in zip(members, paths, strict=True):
@@ -144,7 +149,7 @@ def _strictly(read: Callable[[tarfile.TarFile], _StrictTarInfo], archive: tarfil
         raise tarfile.ReadError(f"no header at byte {archive.offset}: {error}") from error
 
 
-def _unpack_tar(archive: Path, folder: Path, progress: Progress) -> None:
+def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
     check = _Names(archive)
     with (
         archive.open("rb") as raw,
@@ -163,7 +168,7 @@ def _unpack_tar(archive: Path, folder: Path, progress: Progress) -> None:
                 content = opened.extractfile(member)
                 assert content is not None
                 total += member.size
-                _check_size(archive, total)
+                _check_size(archive, total, expansion)
                 _check_room(archive, folder, member.size)
                 _write(content, folder / path, member.size)
             else:
@@ -216,13 +221,12 @@ def _refusal(archive: Path, name: str, why: str) -> DatasetError:
     )
 
 
-def _check_size(archive: Path, total: int) -> None:
+def _check_size(archive: Path, total: int, expansion: int) -> None:
     """Refuse an archive that holds far more than pictures could: a bomb."""
-    if total > _SLACK + _MOST_EXPANSION * archive.stat().st_size:
+    if total > _SLACK + expansion * archive.stat().st_size:
         raise DatasetError(
-            f"{archive} holds more than {_MOST_EXPANSION} times its size: pictures do not shrink like that. "
-            "Nothing was kept of it. If it is what it should be, unpack it with its own program and give the "
-            "folder to --source."
+            f"{archive} holds more than {expansion} times its size: pictures do not shrink like that. "
+            "Nothing was kept of it. If it is what it should be, allow it more with --expansion N."
         )
 
 

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,9 @@ FIELDS = ("camera", "id", "split", "name")
 SETTINGS: Final[dict[str, Any]] = {"method": "camera-aware", "global": {"model": {"arch": "resnet50"}}}
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
 _UNKNOWN = frozenset({"", "-1", "?", "none", "nan"})
+#: Bytes of a name that is not UTF-8, as private characters, which RE2 takes.
+_PRIVATE = {0xDC00 + byte: 0xF700 + byte for byte in range(128, 256)}
+_PUBLIC = {private: public for public, private in _PRIVATE.items()}
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,36 @@ class Row:
     split: str | None = None
 
 
-def compile_pattern(pattern: str) -> re.Pattern[str]:
-    """Turn a pattern into a regular expression for POSIX paths relative to the source.
+class Pattern(NamedTuple):
+    """How paths read: a regular expression of RE2, and the field of each of its groups."""
+
+    regex: Any
+    fields: tuple[str, ...]
+
+    def read(self, path: str) -> dict[str, str] | None:
+        """Give the fields of a POSIX path, in time linear in its length; None where it does not fit."""
+        plain = path if path.isprintable() else path.translate(_PRIVATE)
+        match = self.regex.fullmatch(plain)
+        found: dict[str, str] = {}
+        for name, value in zip(self.fields, match.groups() if match else (), strict=bool(match)):
+            if found.setdefault(name, value) != value:
+                return None
+        if not match:
+            return None
+        return found if plain == path else {name: value.translate(_PUBLIC) for name, value in found.items()}
+
+
+def compile_pattern(pattern: str) -> Pattern:
+    """Turn a pattern into what reads POSIX paths relative to the source.
 
     ``{camera}`` (needed), ``{id}``, ``{split}`` and ``{name}`` each stand for a part of one folder's or
-    file's name, ``*`` too, ``?`` for one character, ``**`` for any folders. Upper and lower case of the
-    suffix are the same. A field that comes twice has to read the same twice. Raises UsageError.
+    file's name, the shortest that fits, ``*`` too, ``?`` for one character, ``**`` for any folders. Upper and
+    lower case of the suffix are the same. A field that comes twice has to read the same twice. Raises
+    UsageError.
     """
-    regex, seen = "", set()
+    import re2  # linear: however many stars, a name is read at once
+
+    regex, fields = "", []
     stem, dot, suffix = pattern.rpartition(".")
     fixed_suffix = dot + suffix if dot and f".{suffix.lower()}" in IMAGE_SUFFIXES else ""
     for match in _TOKEN.finditer(stem if fixed_suffix else pattern):
@@ -52,30 +77,37 @@ def compile_pattern(pattern: str) -> re.Pattern[str]:
                     f"--pattern {pattern!r} has the field {{{name}}}; there are "
                     f"{', '.join(f'{{{field}}}' for field in FIELDS)}."
                 )
-            regex += f"(?P={name})" if name in seen else f"(?P<{name}>[^/]+?)"
-            seen.add(name)
+            regex += "([^/]+?)"
+            fields.append(name)
         elif token.startswith("**"):
             regex += "(?:[^/]+/)*" if token.endswith("/") else ".*"
         else:
             regex += {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
-    if "camera" not in seen:
+    if "camera" not in fields:
         raise UsageError(
             f"--pattern {pattern!r} has no {{camera}}: training needs to know which camera took each image. "
             "Examples: '{camera}/{name}.jpg', '{id}_c{camera}_*.jpg'."
         )
-    return re.compile(regex + (f"(?i:{re.escape(fixed_suffix)})" if fixed_suffix else ""), re.DOTALL)
+    options = re2.Options()
+    options.dot_nl, options.log_errors = True, False
+    try:
+        compiled = re2.compile(
+            regex + (f"(?i:{re.escape(fixed_suffix)})" if fixed_suffix else ""), options=options
+        )
+    except (re2.error, UnicodeEncodeError):
+        raise UsageError(f"--pattern is too long or no text: {pattern[:100]!r}...") from None
+    return Pattern(compiled, tuple(fields))
 
 
 def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
     """Give a row for every image file under ``source`` whose path fits, and the files that do not fit."""
-    regex = compile_pattern(pattern)
+    names = compile_pattern(pattern)
     rows, unread = [], []
     for path in image_files(source, recursive=True):
-        match = regex.fullmatch(path)
-        if match is None:
+        found = names.read(path)
+        if found is None:
             unread.append(Unread("", path, "the path does not fit the pattern"))
             continue
-        found = match.groupdict()
         rows.append(Row(path, found["camera"], _known(found.get("id")), found.get("split")))
     return rows, unread
 

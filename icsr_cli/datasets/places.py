@@ -58,7 +58,9 @@ def _archive(folder: Path, place: str) -> Path | None:
     return next((path for end in _ARCHIVES if (path := folder / f"{place}{end}").is_file()), None)
 
 
-def read(source: Path, folder: Path, reader: Callable[[Path], Reading], progress: Progress) -> Reading:
+def read(
+    source: Path, folder: Path, reader: Callable[[Path], Reading], expansion: int, progress: Progress
+) -> Reading:
     """Read ``source``: a folder, or an archive, which is unpacked below ``folder`` first.
 
     An archive that was unpacked before and has not changed is not unpacked again; one that turns out not to
@@ -72,7 +74,7 @@ def read(source: Path, folder: Path, reader: Callable[[Path], Reading], progress
     target = folder / f"unpacked-{archives.stamp(source)}"
     if target.is_dir():
         return reader(target)
-    archives.unpack(source, target, progress=progress)
+    archives.unpack(source, target, expansion=expansion, progress=progress)
     try:
         return reader(target)
     except IcsrError:

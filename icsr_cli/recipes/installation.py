@@ -89,7 +89,11 @@ def _look_at_library(name: str, bounds: str, extra: str | None) -> Library:
         if name.startswith("faiss-"):
             importlib.import_module("torch")  # the other way round their CUDA libraries collide
         importlib.import_module(_MODULES.get(name, name))
+    except MemoryError:  # the next ones would fail too, or hang
+        raise
     except Exception as error:  # a broken library raises anything
+        if "failed to map segment" in str(error):  # so says the loader where memory is short
+            raise MemoryError from None
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         return Library(name, version, bounds, extra, "warning" if extra else "bad", f"{reason}. {install}")
     return Library(name, version, bounds, extra, "ok")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from icsr_cli import datasets
 from icsr_cli.datasets import folder as own_crops
 from icsr_cli.datasets import index, places
+from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
@@ -90,11 +91,13 @@ def prepare(
     size: tuple[int, int] | None = None,
     allow_bad: bool = False,
     workers: int | None = None,
+    expansion: int = EXPANSION,
     progress: Progress | None = None,
 ) -> PreparationReport:
     """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
 
-    ``size`` (height, width) is the size at which the pixels are kept; the published one if left out.
+    ``size`` (height, width) is the size at which the pixels are kept; the published one if left out. An
+    archive may hold ``expansion`` times its size.
     Raises DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full.
     """
     benchmark = datasets.benchmark(name)
@@ -112,7 +115,7 @@ def prepare(
     )
     source = source or places.published(benchmark, data_root)
     with places.alone(plan.folder):
-        reading = places.read(source, plan.folder, benchmark.read, plan.progress)
+        reading = places.read(source, plan.folder, benchmark.read, expansion, plan.progress)
         return _finish(plan, reading, {"source": str(source)})
 
 
@@ -191,9 +194,10 @@ def prepare_folder(
     size: tuple[int, int] = (256, 128),
     allow_bad: bool = False,
     workers: int | None = None,
+    expansion: int = EXPANSION,
     progress: Progress | None = None,
 ) -> PreparationReport:
-    """Prepare own crops (a folder or an archive of them).
+    """Prepare own crops (a folder or an archive of them, which may hold ``expansion`` times its size).
 
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
@@ -203,7 +207,7 @@ def prepare_folder(
         if source is None:
             reading = crops.read(None)
         else:
-            reading = places.read(source, plan.folder, crops.read, plan.progress)
+            reading = places.read(source, plan.folder, crops.read, expansion, plan.progress)
         return _finish(plan, reading, {"source": str(source or ""), **_plain(crops)})
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from icsr_cli.datasets.folder import compile_pattern
+from icsr_cli.datasets.folder import Pattern, compile_pattern
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.gallery import Embedder, Gallery, Unreadable, embed_files, open_gallery
@@ -99,8 +98,8 @@ def search(
             "--across-cameras needs to know the camera of each image: add --pattern, for instance "
             "--pattern '{camera}_{name}.jpg'."
         )
-    regex = None if pattern is None else compile_pattern(pattern)
-    named = [_query_names(path, regex) for path in queries]
+    reader = None if pattern is None else compile_pattern(pattern)
+    named = [_query_names(path, reader) for path in queries]
     if across_cameras and (unfit := [p for p, n in zip(queries, named, strict=True) if n.camera is None]):
         raise UsageError(
             f"The name of the query {unfit[0]} does not fit the pattern {pattern!r}, so its camera is "
@@ -108,7 +107,7 @@ def search(
         )
     features = _embed_queries(queries, embedder, progress)
     found = open_gallery(gallery, embedder, progress, keep=keep)
-    names = [_names(regex, path) for path in found.paths]
+    names = [_names(reader, path) for path in found.paths]
     allowed = [
         _allowed(found, names, query, name, across_cameras)
         for query, name in zip(queries, named, strict=True)
@@ -120,7 +119,7 @@ def search(
         found.unreadable,
         found.reused,
         found.cache,
-        sum(name.camera is None for name in names) if regex else 0,
+        sum(name.camera is None for name in names) if reader else 0,
         tuple(
             QueryAnswers(
                 query,
@@ -148,20 +147,19 @@ def _embed_queries(queries: Sequence[Path], embedder: Embedder, progress: Progre
     return features
 
 
-def _names(regex: re.Pattern[str] | None, path: str) -> Names:
-    match = regex.fullmatch(path) if regex else None
-    if match is None:
+def _names(reader: Pattern | None, path: str) -> Names:
+    found = reader.read(path) if reader else None
+    if found is None:
         return Names()
-    found = match.groupdict()
     identity = found.get("id")
     return Names(found["camera"], None if identity in _NOBODY else identity)
 
 
-def _query_names(path: Path, regex: re.Pattern[str] | None) -> Names:
+def _query_names(path: Path, reader: Pattern | None) -> Names:
     """Read a query's names from as many of its last folders as the pattern needs."""
     parts = PurePosixPath(path.absolute().as_posix()).parts
     for count in range(1, len(parts)):
-        found = _names(regex, "/".join(parts[-count:]))
+        found = _names(reader, "/".join(parts[-count:]))
         if found.camera is not None:
             return found
     return Names()

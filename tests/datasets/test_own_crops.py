@@ -32,11 +32,12 @@ from icsr_cli.errors import DatasetError, UsageError
         ("cam?_{camera}.jpg", "camX_1.jpg", {"camera": "1"}),
         ("(a+b)_{camera}.jpg", "(a+b)_1.jpg", {"camera": "1"}),
         ("(a+b)_{camera}.jpg", "aab_1.jpg", None),
+        ("*_{camera}.jpg", "front_door_7.jpg", {"camera": "7"}),
+        ("{camera}/{name}.jpg", "caf\udce9/\n.jpg", {"camera": "caf\udce9", "name": "\n"}),
     ],
 )
 def test_patterns(pattern, path, found):
-    match = compile_pattern(pattern).fullmatch(path)
-    assert (match.groupdict() if match else None) == found
+    assert compile_pattern(pattern).read(path) == found
 
 
 @pytest.mark.parametrize(
@@ -55,8 +56,16 @@ def test_bad_patterns(pattern, message):
 @settings(max_examples=50, deadline=None)
 @given(st.text("ab_c{.*+[(\\", max_size=12))
 def test_no_pattern_crashes(text):
-    regex = compile_pattern("{camera}/" + text.replace("{", ""))
-    assert regex.fullmatch("only a camera") is None
+    names = compile_pattern("{camera}/" + text.replace("{", ""))
+    assert names.read("only a camera") is None
+
+
+def test_many_stars_are_read_at_once():
+    names = compile_pattern("{camera}" + "*a" * 60 + "**/" * 20 + "*b.jpg")
+    assert names.read("a" * 250 + ".jpg") is None
+    assert names.read("a" * 250 + "b.jpg") is not None
+    with pytest.raises(UsageError, match="too long"):
+        compile_pattern("{camera}" + "*a" * 1_000_000)
 
 
 def test_a_folder_is_read_with_what_does_not_fit(tmp_path, image_bytes):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,41 @@ def test_numbers_beyond_64_bits_and_people_on_both_sides(tmp_path: Path, tiny_ro
         ],
     )
     assert "Traceback" not in report.output
+
+
+@pytest.mark.parametrize("words", ["doctor", "train -d nothing", "search x --gallery y"])
+@pytest.mark.parametrize("kilobytes", [400_000, 1_500_000])
+def test_a_limit_of_memory_is_said(words: str, kilobytes: int) -> None:
+    done = subprocess.run(
+        f"ulimit -v {kilobytes}; exec {sys.executable} -m icsr_cli {words}",
+        shell=True,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "out of memory before a library was loaded" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.05, 0.5])
+def test_impatience_leaves_one_message(tiny_root: Path, tmp_path: Path, pause: float) -> None:
+    words = ["train", "cam", "-d", "tiny", "--data-root", str(tiny_root), "--runs", str(tmp_path)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "icsr_cli", *words, "--weights", "none", "--epochs", "50", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    process.stderr.readline()  # it is at work
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
 
 
 def test_a_closed_output_is_no_fault() -> None:
