@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from icsr_cli import __version__
 from icsr_cli.cli import (
+    compare,
     demo,
     doctor,
     embed,
@@ -182,6 +183,7 @@ app.command("search", epilog="Example: icsr search person.jpg --gallery crops/")
 app.command("report", epilog="Example: icsr report runs/market1501/global/20260101-120000 --out page.html")(
     report.report
 )
+app.command("compare", epilog="Example: icsr compare runs/market1501/global/*")(compare.compare)
 app.command("export", epilog="Example: icsr export runs/market1501/global/RUN --out person.onnx")(
     export.export
 )

@@ -14,7 +14,6 @@ from typer.core import TyperGroup
 
 from icsr_cli.cli.options import DataRoot, Json, Quiet
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
-from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def _add_published(name: str) -> None:
         size: Size = None,
         allow_bad: AllowBad = False,
         workers: Workers = None,
-        expansion: Expansion = EXPANSION,
+        expansion: Expansion = 100,
         verify: Verify = False,
         as_json: Json = False,
         quiet: Quiet = False,
@@ -208,7 +207,7 @@ def folder(
     data_root: DataRoot = Path("data"),
     allow_bad: AllowBad = False,
     workers: Workers = None,
-    expansion: Expansion = EXPANSION,
+    expansion: Expansion = 100,
     verify: Verify = False,
     as_json: Json = False,
     quiet: Quiet = False,

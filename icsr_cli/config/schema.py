@@ -192,6 +192,7 @@ class Settings(Section):
     global_: GlobalSettings = Field(GlobalSettings(), alias="global")
     evaluation: EvaluationSettings = EvaluationSettings()
 
-    def dump(self) -> dict[str, Any]:
-        """Give plain dictionaries, with the keys of the YAML files."""
-        return self.model_dump(by_alias=True, mode="json")
+    def dump(self, stage: str | None = None) -> dict[str, Any]:
+        """Give plain dictionaries, with the keys of the YAML files; of one stage without the other's."""
+        unused = {"cam": {"global_"}, "global": {"cam"}}.get(stage or "")
+        return self.model_dump(by_alias=True, mode="json", exclude=unused)

@@ -56,7 +56,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts |= found
     folder = create(wish.runs_root, data.name, stage, name=wish.name)
     folder.update_info(**facts)
-    folder.write_settings(settings.dump())  # last: a run that has its settings can be gone on with
+    folder.write_settings(
+        settings.dump(folder.stage)
+    )  # last: a run that has its settings can be gone on with
     progress.note(f"Run: {folder.path}")
     return folder, settings
 

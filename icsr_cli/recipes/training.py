@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
@@ -20,7 +19,7 @@ from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.recipes.trainer import Stage
-from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
+from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, flat, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
 from icsr_cli.types import Dataset
@@ -114,7 +113,7 @@ def _opened(
     with ExitStack() as held:
         ranks.from_leader(lambda: held.enter_context(training_lock(run.path)))
         if ranks.leads:
-            run.write_settings(settings.dump())
+            run.write_settings(settings.dump(run.stage))
             computes = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
             run.write_environment(describe() | computes)
             run.update_info(status="running")
@@ -165,7 +164,8 @@ def check_same_settings(run: RunFolder, asked: Settings) -> None:
         UsageError: listing each difference.
     """
     # Through the schema: a setting that is younger than the run has its default there.
-    before, now = dict(_flat(load_run(run.path / "settings.yaml").dump())), dict(_flat(asked.dump()))
+    began = load_run(run.path / "settings.yaml")
+    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
     different = [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
         for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
@@ -177,11 +177,3 @@ def check_same_settings(run: RunFolder, asked: Settings) -> None:
             + "\n".join(different)
             + "\nLeave these options out, or start a new run without --resume."
         )
-
-
-def _flat(tree: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

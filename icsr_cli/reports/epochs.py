@@ -84,17 +84,17 @@ def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
     timed: Mapping[str, float] = next((epoch["seconds"] for epoch in epochs if epoch.get("seconds")), {})
     lost = [_line("thrown out", shares, "discarded"), _line("noise", shares, "noise")]
     return [
-        *_chart("Loss", [_line("loss", epochs, "loss")]),
-        *_chart("Clusters", [_line("clusters", epochs, "clusters")]),
-        *_chart("Images left out", lost, percent=True, from_zero=True),
-        *_chart("Silhouette", [_line("silhouette", epochs, "silhouette")]),
+        *chart("Loss", [_line("loss", epochs, "loss")]),
+        *chart("Clusters", [_line("clusters", epochs, "clusters")]),
+        *chart("Images left out", lost, percent=True, from_zero=True),
+        *chart("Silhouette", [_line("silhouette", epochs, "silhouette")]),
         *(
-            chart
+            drawn
             for measure, title in QUALITY.items()
-            for chart in _chart(title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
+            for drawn in chart(title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
         ),
-        *_chart("mAP on the test set", [_line("mAP", epochs, "test_mAP")], percent=True),
-        *_chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
+        *chart("mAP on the test set", [_line("mAP", epochs, "test_mAP")], percent=True),
+        *chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
     ]
 
 
@@ -112,17 +112,17 @@ def _cam_curves(epochs: Sequence[Epoch]) -> list[Markup]:
             _line(f"camera {camera}", cameras[camera], "cameras", str(camera), *keys)
             for camera in sorted(cameras)
         ]
-        return _chart(f"{title} per camera", lines)
+        return chart(f"{title} per camera", lines)
 
     return [
-        *_chart("Loss", [_line(network_name(part), own, "loss") for part, own in networks.items()]),
+        *chart("Loss", [_line(network_name(part), own, "loss") for part, own in networks.items()]),
         *per_camera("Clusters", "clusters"),
         *per_camera("Silhouette", "silhouette"),
-        *(chart for key, title in QUALITY.items() for chart in per_camera(title, "quality", key)),
+        *(drawn for key, title in QUALITY.items() for drawn in per_camera(title, "quality", key)),
     ]
 
 
-def _chart(
+def chart(
     title: str, lines: Sequence[Line], *, percent: bool = False, from_zero: bool = False
 ) -> list[Markup]:
     """Draw the lines that have a value; no chart without any."""
@@ -131,10 +131,11 @@ def _chart(
 
 
 def _line(name: str, epochs: Sequence[Epoch], *keys: str) -> Line:
-    return Line(name, [int(epoch["epoch"]) for epoch in epochs], [_value(epoch, keys) for epoch in epochs])
+    return Line(name, [int(epoch["epoch"]) for epoch in epochs], [value_of(epoch, keys) for epoch in epochs])
 
 
-def _value(epoch: Epoch, keys: Sequence[str]) -> float | None:
+def value_of(epoch: Epoch, keys: Sequence[str]) -> float | None:
+    """Give the number that lies under ``keys``, one below the other; None where there is none."""
     found: Any = epoch
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None

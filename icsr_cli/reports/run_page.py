@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import colorsys
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +19,7 @@ from icsr_cli.reports.label_report import overview
 from icsr_cli.reports.page import Table, duration, percent, render, table, write
 from icsr_cli.reports.pictures import Thumbnail
 from icsr_cli.reports.truth import judged, quality_table
-from icsr_cli.runs import LabelTable, RunFolder
+from icsr_cli.runs import LabelTable, RunFolder, flat, said
 from icsr_cli.types import NO_CLUSTER, IntArray
 
 KINDS: Final = {
@@ -111,9 +110,9 @@ def run_page(run: RunFolder, view: RunView) -> str:
         map=view.map,
         absent=view.absent,
         seconds=seconds_table(epochs),
-        elapsed=_elapsed(info),
+        elapsed=run.elapsed(),
         settings=_settings_groups(settings),
-        environment=table(("", ""), list(_flat(environment))) if environment else None,
+        environment=table(("", ""), _rows(environment)) if environment else None,
     )
 
 
@@ -126,7 +125,7 @@ def _environment(run: RunFolder) -> dict[str, Any]:
 
 
 def _facts(run: RunFolder, info: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
-    elapsed = _elapsed(info)
+    elapsed = run.elapsed()
     facts = {
         "Run": str(run.path),
         "Data set": run.dataset,
@@ -153,19 +152,7 @@ def _warning(
 
 
 def _moment(stamp: object) -> str:
-    return str(stamp or "").replace("T", " ")
-
-
-def _elapsed(info: Mapping[str, Any]) -> float | None:
-    """Seconds from the start of the run to its end; None where it has not ended."""
-    try:
-        started, ended = (datetime.strptime(str(info[key]), "%Y-%m-%dT%H:%M:%S%z") for key in _MOMENTS)
-    except (KeyError, ValueError):
-        return None
-    return (ended - started).total_seconds()
-
-
-_MOMENTS: Final = ("started", "ended")
+    return str(stamp or "").replace("T", " ")[:19]
 
 
 def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
@@ -243,14 +230,8 @@ def _settings_groups(settings: Mapping[str, Any]) -> list[tuple[str, Table]]:
     single = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
     groups = [("general", single)] if single else []
     groups += [(key, dict(value)) for key, value in settings.items() if isinstance(value, Mapping)]
-    return [(name, table(("setting", "value"), list(_flat(group)))) for name, group in groups]
+    return [(name, table(("setting", "value"), _rows(group))) for name, group in groups]
 
 
-def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            yield f"{prefix}{key}", " ".join(str(item) for item in value) or "none"
-        else:
-            yield f"{prefix}{key}", "none" if value is None else str(value)
+def _rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(key, said(value)) for key, value in flat(tree)]

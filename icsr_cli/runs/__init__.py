@@ -2,17 +2,21 @@
 
 from icsr_cli.runs.folder import LoggedProgress, RunFolder, create, find_runs, newest, open_run
 from icsr_cli.runs.labels import LabelTable, align_local, read_labels, tabulate, write_labels
+from icsr_cli.runs.settings import by_method, flat, said
 
 __all__ = [
     "LabelTable",
     "LoggedProgress",
     "RunFolder",
     "align_local",
+    "by_method",
     "create",
     "find_runs",
+    "flat",
     "newest",
     "open_run",
     "read_labels",
+    "said",
     "tabulate",
     "write_labels",
 ]

@@ -110,6 +110,15 @@ class RunFolder:
         """Mark the run as finished."""
         self.update_info(status="finished", ended=_now())
 
+    def elapsed(self) -> float | None:
+        """Give the seconds from the start of the run to its end by the clock; None where it has not ended."""
+        info = self.info()
+        try:
+            started, ended = (_moment(str(info[key])) for key in ("started", "ended"))
+        except (KeyError, ValueError):
+            return None
+        return (ended - started).total_seconds()
+
     def metrics(self) -> list[dict[str, Any]]:
         """Read what each finished epoch gave, in order. A last line that is cut off is left out, with a word.
 
@@ -319,6 +328,11 @@ class LoggedProgress:
             os.write(descriptor, f"{_now()} {printable(text)}\n".encode())
         finally:
             os.close(descriptor)
+
+
+def _moment(stamp: str) -> datetime:
+    second = "%Y-%m-%dT%H:%M:%S"
+    return datetime.strptime(stamp, f"{second}.%f%z" if "." in stamp else f"{second}%z")
 
 
 def _now() -> str:

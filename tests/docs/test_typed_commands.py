@@ -112,3 +112,76 @@ def test_write_your_own(home: Path, tiny_root: Path) -> None:
     type_in(commands(page))
     [labels] = sorted(home.glob("runs/tiny/global/*/labels/epoch_001.csv"))[:1]
     assert labels.read_text().splitlines()[0].endswith("cohesion,cluster_size")
+
+
+#: Fewer people than on the page, smaller networks and batches: the commands stay as they are otherwise.
+LESS = (
+    (r"^(icsr prepare synthetic.*)$", r"\1 --identities 4 --images 2 --size 32x16"),
+    (r" -a resnet\w+", " -a resnet_small"),
+    (r" --iters \d+", " --iters 1"),
+)
+
+
+@pytest.mark.parametrize("page", ["data", "clusterers", "labels", "settings", "runs", "search", "export"])
+def test_every_other_page(page: str, home: Path, rendered: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every command in a block of the page, in order; what the page takes for given is there."""
+    _make_what_is_taken_for_given(home, rendered, page)
+    monkeypatch.delenv("COLUMNS", raising=False)
+    lines = [
+        line for line in commands((ROOT / "docs" / f"{page}.md").read_text()) if line.startswith("icsr ")
+    ]
+    for pattern, less in LESS:
+        lines = [re.sub(pattern, less, line) for line in lines]
+    for line in lines:
+        line, _, out = line.partition(" > ")
+        words = [
+            word
+            for given in shlex.split(line)
+            for word in (
+                sorted(str(path) for path in Path().glob(given))
+                if "*" in given[1:] and "{" not in given
+                else [given]
+            )
+        ]
+        result = CliRunner().invoke(app, words[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+        if out:
+            Path(out).write_text(result.stdout)
+
+
+def _make_what_is_taken_for_given(home: Path, rendered: Path, page: str) -> None:
+    import numpy as np
+    import torch
+
+    from icsr_cli.models import build
+
+    shutil.make_archive("Market-1501-v15.09.15", "zip", rendered)
+    images = sorted((rendered / "bounding_box_train").iterdir())
+    layouts = {"search": ["c{c}_{n}.jpg"], "data": ["{c}/{n}.jpg", "{i}_c{c}_{n}.jpg"]}
+    listed = ["path,camera"]
+    for number, file in enumerate(images):
+        found = re.match(r"(\d+)_c(\d+)", file.name)
+        assert found
+        for layout in layouts.get(page, []):
+            name = layout.format(c=found[2], i=found[1], n=number)
+            for place in ("crops", "query") if page == "search" and number < 3 else ("crops",):
+                (home / place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, home / place / name)
+            listed.append(f"crops/{name},{found[2]}")
+    (home / "images.csv").write_text("\n".join(listed))
+    rng = np.random.default_rng(0)
+    np.savez(home / "features.npz", features=rng.normal(size=(60, 8)), cameras=np.arange(60) % 3)
+    shutil.copytree(ROOT / "tests" / "golden", home / "tests" / "golden")
+    shutil.copy(images[0], home / "person.jpg")
+    torch.save(
+        {"state_dict": build("resnet50", seed=1).state_dict()}, home / "model_best.pth.tar"
+    ) if page == "export" else None
+    if page in ("runs", "export", "settings", "search"):
+        type_in(
+            [
+                "icsr prepare market1501 --source Market-1501-v15.09.15.zip",
+                "icsr train cam -d market1501 --network shared",
+            ]
+        )
+    if page in ("export", "search"):
+        type_in(["icsr train global -d market1501 --name RUN"])

@@ -1,0 +1,179 @@
+"""``icsr compare``: runs side by side, on the terminal, as a table for a paper, or as a page."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icsr_cli.cli.options import RunsRoot
+from icsr_cli.errors import RunError
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.comparison import Comparison
+    from icsr_cli.runs import RunFolder
+
+
+class Format(str, Enum):
+    """How the comparison is printed."""
+
+    table = "table"
+    md = "md"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+def compare(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Runs; all like the newest if left out.")
+    ] = None,
+    style: Annotated[Format, typer.Option("--format", "-f", help="What is printed.")] = Format.table,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,
+    runs_root: RunsRoot = Path("runs"),
+) -> None:
+    """Hold runs side by side: settings that differ, retrieval, label quality, time.
+
+    Runs that differ in the seed alone become one row, with mean and standard deviation. Retrieval is what
+    icsr eval kept in each run.
+    """
+    from icsr_cli.recipes.comparison import compare as gather
+
+    found = gather(_open(runs, runs_root))
+    if html is not None:
+        from icsr_cli.files import write_text
+        from icsr_cli.reports.compare_page import compare_page
+
+        write_text(html, compare_page(found))
+    _FORMATS[style](found)
+
+
+def _open(paths: list[Path] | None, root: Path) -> list[RunFolder]:
+    from icsr_cli.runs import find_runs, newest, open_run
+
+    if paths:
+        return [open_run(path) for path in paths]
+    last = newest(root, file="metrics.jsonl")
+    alike = find_runs(root, last.dataset, last.stage)
+    found = [run for run in alike if (run.path / "metrics.jsonl").is_file()]
+    if len(found) == 1:
+        raise RunError(f"{last.path} is the only {last.stage} run of {last.dataset}: name others to compare.")
+    return found
+
+
+def _show(found: Comparison) -> None:
+    """Print it with a column for each run: names are long, and there are more figures than runs."""
+    from icsr_cli.cli.console import print_table
+    from icsr_cli.recipes.comparison import text_of, title
+
+    names = [row.name for row in found.rows]
+    if found.differing:
+        print_table(
+            "Settings that differ",
+            ["setting", *names],
+            [[key, *(row.settings.get(key, "-") for row in found.rows)] for key in found.differing],
+        )
+    figures = [[title(name), *(text_of(row, name) for row in found.rows)] for name in found.figures]
+    seeds = [["seeds", *(", ".join(map(str, row.seeds)) for row in found.rows)]]
+    print_table("What came of it", ["", *names], [*seeds, *figures])
+    if not any(name.startswith("mAP") for name in found.figures):
+        typer.echo("No retrieval: icsr eval RUN measures a run and keeps the figures in it.")
+
+
+def _cells(found: Comparison, between: str) -> tuple[list[str], list[list[str]]]:
+    """Give the heading and a line for each row, as a paper has them."""
+    from icsr_cli.recipes.comparison import text_of, title
+
+    columns = ["run", "seeds", *found.differing, *(title(name) for name in found.figures)]
+    lines = [
+        [
+            row.name,
+            str(len(row.runs)),
+            *(row.settings.get(key, "-") for key in found.differing),
+            *(text_of(row, name, between) for name in found.figures),
+        ]
+        for row in found.rows
+    ]
+    return columns, lines
+
+
+def _markdown(found: Comparison) -> None:
+    columns, lines = _cells(found, " ± ")
+    texts = 2 + len(found.differing)
+    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    for line in (columns, rule, *lines):
+        typer.echo("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
+
+
+def _latex(found: Comparison) -> None:
+    columns, lines = _cells(found, r" $\pm$ ")
+    texts = 2 + len(found.differing)
+    typer.echo("% needs \\usepackage{booktabs}")
+    typer.echo(rf"\begin{{tabular}}{{{'l' * texts}{'r' * (len(columns) - texts)}}}")
+    typer.echo(r"\toprule")
+    for place, line in enumerate((columns, *lines)):
+        typer.echo(" & ".join(_escaped(cell) for cell in line) + r" \\")
+        if place == 0:
+            typer.echo(r"\midrule")
+    typer.echo("\\bottomrule\n\\end{tabular}")
+
+
+def _escaped(text: str) -> str:
+    for sign in "&%#_":
+        text = text.replace(sign, rf"\{sign}")
+    return text
+
+
+def _csv(found: Comparison) -> None:
+    from icsr_cli.recipes.comparison import spread
+
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    heads = (head for name in found.figures for head in (name, f"{name} deviation"))
+    writer.writerow(["run", "seeds", *found.differing, *heads])
+    for row in found.rows:
+        values = (
+            value
+            for name in found.figures
+            for value in (spread(row.figures[name]) if name in row.figures else (None, None))
+        )
+        writer.writerow(
+            [row.name, len(row.runs), *(row.settings.get(key, "") for key in found.differing), *values]
+        )
+    typer.echo(out.getvalue(), nl=False)
+
+
+def _json(found: Comparison) -> None:
+    from icsr_cli.cli.console import print_json
+    from icsr_cli.recipes.comparison import spread
+
+    rows = []
+    for row in found.rows:
+        figures = {}
+        for name, values in row.figures.items():
+            middle, deviation = spread(values)
+            figures[name] = {"mean": middle, "deviation": deviation, "values": list(values)}
+        rows.append(
+            {
+                "name": row.name,
+                "runs": [str(run.path) for run in row.runs],
+                "seeds": list(row.seeds),
+                "settings": {key: row.settings.get(key) for key in found.differing},
+                "figures": figures,
+            }
+        )
+    print_json({"rows": rows})
+
+
+_FORMATS: dict[Format, Callable[[Comparison], None]] = {
+    Format.table: _show,
+    Format.md: _markdown,
+    Format.latex: _latex,
+    Format.csv: _csv,
+    Format.json: _json,
+}

@@ -1,0 +1,160 @@
+"""Runs side by side: what was set, and what came of it. Runs that differ in the seed alone are one row."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean, stdev
+from typing import Any, Final
+
+from icsr_cli.errors import UsageError
+from icsr_cli.runs import RunFolder, by_method
+from icsr_cli.runs.evaluation import read_evaluations
+
+#: Figures of retrieval, as evaluation.json has them; shares.
+_RETRIEVAL: Final = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
+#: Label quality of the last epoch: of what the network was trained on.
+_QUALITY: Final = {"nmi": "label NMI", "pairwise_f": "pairwise F"}
+_DIGITS: Final = {"label NMI": 3, "pairwise F": 3, "loss": 3}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One run, or several that differ in the seed alone.
+
+    ``settings``: dotted keys and what they say. ``figures``: by name, a value for each run that has it.
+    ``epochs``: the metrics of each run.
+    """
+
+    name: str
+    runs: tuple[RunFolder, ...]
+    seeds: tuple[int, ...]
+    settings: Mapping[str, str]
+    figures: Mapping[str, tuple[float, ...]]
+    epochs: tuple[list[dict[str, Any]], ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Rows in the order the runs were given; the settings they do not share; the figures any of them has."""
+
+    rows: tuple[Row, ...]
+    differing: tuple[str, ...]
+    figures: tuple[str, ...]
+
+
+def compare(runs: Sequence[RunFolder]) -> Comparison:
+    """Gather what is to be held side by side.
+
+    Raises:
+        UsageError: a run comes twice.
+        RunError: a run is damaged.
+    """
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise UsageError("A run was named twice: each counts once.")
+    groups: dict[str, list[tuple[RunFolder, int, dict[str, str]]]] = {}
+    for run in runs:
+        settings = {"stage": run.stage, **_used(run)}
+        seed = int(settings.pop("seed", "0"))
+        groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run, seed, settings))
+    rows = tuple(_row(members) for members in groups.values())
+    rows = _told_apart(rows)
+    keys = dict.fromkeys(key for row in rows for key in row.settings)
+    differing = tuple(
+        key for key in keys if len({row.settings[key] for row in rows if key in row.settings}) > 1
+    )
+    return Comparison(rows, differing, tuple(dict.fromkeys(name for row in rows for name in row.figures)))
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None]:
+    """Give the mean, and the standard deviation of the sample where several values are not all equal."""
+    return mean(values), stdev(values) if len(set(values)) > 1 else None
+
+
+def title(figure: str) -> str:
+    """Name a figure as it is written; shares are written in per cent."""
+    return f"{figure} %" if _is_share(figure) else figure
+
+
+def text_of(row: Row, figure: str, between: str = " ± ") -> str:
+    """Write a figure of a row: the mean, and the deviation where there is one; ``-`` where it has none."""
+    if figure not in row.figures:
+        return "-"
+    scale, digits = (100.0, 1) if _is_share(figure) else (1.0, _DIGITS.get(figure, 0))
+    middle, deviation = spread([scale * value for value in row.figures[figure]])
+    text = f"{middle:,.{digits}f}"
+    if deviation is not None:
+        text += f"{between}{deviation:,.{max(digits, 1)}f}"
+    known = len(row.figures[figure])
+    return text if known == len(row.runs) else f"{text} (of {known})"
+
+
+def _is_share(figure: str) -> bool:
+    return figure.partition(" (")[0] in _RETRIEVAL.values() or figure == "kept"
+
+
+def _used(run: RunFolder) -> dict[str, str]:
+    """Leave out the settings of a stage that the run is not of, which older runs list."""
+    other = {"cam": "global", "global": "cam"}[run.stage]
+    return dict(by_method({key: value for key, value in run.settings().items() if key != other}))
+
+
+def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
+    runs = tuple(run for run, _, _ in members)
+    epochs = tuple(run.metrics() for run in runs)
+    found = [_figures(run, lines) for run, lines in zip(runs, epochs, strict=True)]
+    names = dict.fromkeys(name for one in found for name in one)
+    figures = {name: tuple(one[name] for one in found if name in one) for name in names}
+    group = str(runs[0].info().get("group") or runs[0].path.name)
+    name = runs[0].path.name if len(runs) == 1 else group
+    return Row(name, runs, tuple(seed for _, seed, _ in members), members[0][2], figures, epochs)
+
+
+def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Give what a run came to; figures of shares from 0 to 1, seconds, counts."""
+    found: dict[str, float] = {}
+    for entry in read_evaluations(run.path):
+        of = _of(run, entry)
+        found |= {f"{title}{of}": float(entry[key]) for key, title in _RETRIEVAL.items() if key in entry}
+    if not epochs:
+        return found
+    last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network
+    judged = [line["quality"]["refined"] if "quality" in line else line for line in last]
+    for key, title in _QUALITY.items():
+        values = [float(one[key]) for one in judged if one.get(key) is not None]
+        if values:
+            found[title] = mean(values)
+    for key in ("clusters", "loss"):
+        values = [float(line[key]) for line in last if key in line]
+        if values:
+            found[key] = sum(values) if key == "clusters" else mean(values)
+    if "kept" in last[0]:
+        images = sum(last[0].get(key, 0) for key in ("kept", "discarded", "noise"))
+        found["kept"] = last[0]["kept"] / max(1, images)
+    found["epochs"] = float(last[0]["epoch"])
+    found["seconds"] = sum(float(part) for line in epochs for part in line.get("seconds", {}).values())
+    return {name: value for name, value in found.items() if math.isfinite(value)}
+
+
+def _of(run: RunFolder, entry: Mapping[str, Any]) -> str:
+    """Say of an evaluation what is not as usual: data set, weights, re-ranking, normalisation per camera."""
+    usual = {"dataset": run.dataset, "weights": "best.safetensors", "rerank": None, "debias": None}
+    odd = [str(entry[key]) for key, value in usual.items() if entry.get(key, value) != value]
+    return f" ({', '.join(odd)})" if odd else ""
+
+
+def _told_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Name rows that would read alike by data set and stage too."""
+    names = [row.name for row in rows]
+    return tuple(
+        row
+        if names.count(row.name) == 1
+        else Row(f"{row.runs[0].dataset}/{row.runs[0].stage}/{row.runs[0].path.name}", *_rest(row))
+        for row in rows
+    )
+
+
+def _rest(row: Row) -> tuple[Any, ...]:
+    return row.runs, row.seeds, row.settings, row.figures, row.epochs

@@ -1,0 +1,56 @@
+"""Runs side by side as one page: what differs, what came of it, curves together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import mean
+
+from icsr_cli.recipes.comparison import Comparison, Row, text_of, title
+from icsr_cli.reports.charts import Line
+from icsr_cli.reports.epochs import chart, value_of
+from icsr_cli.reports.page import render, table
+
+_CURVES = (
+    ("Loss", ("loss",), False),
+    ("Clusters", ("clusters",), False),
+    ("NMI of what is trained on", ("quality", "refined", "nmi"), False),
+    ("NMI of the local labels", ("nmi",), False),
+    ("Pairwise F of what is trained on", ("quality", "refined", "pairwise_f"), False),
+    ("mAP on the test set", ("test_mAP",), True),
+)
+
+
+def compare_page(found: Comparison) -> str:
+    """Give the whole page as HTML; curves of several seeds are their mean."""
+    names = [row.name for row in found.rows]
+    settings = [[key, *(row.settings.get(key, "-") for row in found.rows)] for key in found.differing]
+    figures = [[title(name), *(text_of(row, name) for row in found.rows)] for name in found.figures]
+    return render(
+        "compare.html",
+        title=f"{len(names)} runs side by side",
+        facts={row.name: _runs(row) for row in found.rows},
+        settings=table(("setting", *names), settings) if settings else None,
+        figures=table(("", *names), figures),
+        curves=[
+            drawn
+            for name, keys, shares in _CURVES
+            for drawn in chart(name, [_curve(row, keys) for row in found.rows], percent=shares)
+        ],
+    )
+
+
+def _runs(row: Row) -> str:
+    seeds = ", ".join(map(str, row.seeds))
+    folder = row.runs[0].path if len(row.runs) == 1 else row.runs[0].path.parent
+    return f"{folder}, seed{'s' if len(row.runs) > 1 else ''} {seeds}"
+
+
+def _curve(row: Row, keys: Sequence[str]) -> Line:
+    """Give the mean over the runs, and over the networks of a cam run, of each epoch."""
+    values: dict[int, list[float]] = {}
+    for lines in row.epochs:
+        for line in lines:
+            value = value_of(line, keys)
+            if value is not None:
+                values.setdefault(int(line["epoch"]), []).append(value)
+    return Line(row.name, list(values), [mean(found) for found in values.values()])

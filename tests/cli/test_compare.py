@@ -1,0 +1,107 @@
+"""``icsr compare``: seeds become one row, what differs is shown, every format says the same."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import statistics
+from pathlib import Path
+
+import pytest
+from html_pages import Page
+from typer.testing import CliRunner, Result
+
+from icsr_cli.cli.main import app
+from icsr_cli.runs import create
+from icsr_cli.runs.evaluation import record_evaluations
+
+MAPS = {"one": [0.7], "two": [0.8, 0.82, 0.9]}
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    """One run of one method, three seeds of another; what they were measured at."""
+    for group, values in MAPS.items():
+        for seed, value in enumerate(values):
+            run = create(tmp_path, "tiny", "global", name=f"{group}-seed{seed}")
+            clusterer = {"method": "dbscan", "eps": 0.5 if group == "one" else 0.6}
+            refiners = [] if group == "one" else [{"method": "discard", "share": None}]
+            own = {"clusterer": clusterer, "refiners": refiners, "model": {"arch": "a_b"}}
+            run.write_settings({"dataset": "tiny", "seed": seed, "cam": {"epochs": seed}, "global": own})
+            run.update_info(group=group)
+            judged = {"refined": {"nmi": value, "pairwise_f": 0.5}}
+            for epoch in (1, 2):
+                run.record(
+                    {"epoch": epoch, "loss": 2.0, "clusters": 9, "kept": 3, "noise": 1, "quality": judged}
+                    | {"seconds": {"training": 3.0}}
+                )
+            plain = {"dataset": "tiny", "weights": "best.safetensors", "rerank": None, "debias": None}
+            figures = {"mAP": value, "rank_1": value, "mINP": 0.1}
+            other = plain | {"dataset": "shop", "rerank": "camera"} | figures
+            record_evaluations(run.path, [plain | figures, *([other] if seed == 1 else [])])
+            run.finish()
+    return tmp_path
+
+
+def compare(runs: Path, *words: str) -> Result:
+    paths = sorted(str(path) for path in (runs / "tiny" / "global").iterdir())
+    result = CliRunner().invoke(app, ["compare", *paths, *words])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def test_seeds_become_mean_and_deviation(runs: Path) -> None:
+    found = json.loads(compare(runs, "--format", "json").stdout)["rows"]
+    assert [row["name"] for row in found] == ["one-seed0", "two"]
+    assert found[1]["seeds"] == [0, 1, 2]
+    assert found[1]["figures"]["mAP"] == {
+        "mean": pytest.approx(0.84),
+        "deviation": pytest.approx(statistics.stdev(MAPS["two"])),
+        "values": MAPS["two"],
+    }
+    assert found[0]["figures"]["mAP"]["deviation"] is None
+    assert found[0]["settings"] == {"global.clusterer.dbscan.eps": "0.5", "global.refiners": "none"}
+    assert found[1]["settings"] == {"global.clusterer.dbscan.eps": "0.6", "global.refiners": "discard"}
+    assert found[1]["figures"]["mAP (shop, camera)"]["values"] == [0.82]
+    assert found[1]["figures"]["seconds"]["values"] == [6.0] * 3
+
+
+def test_every_format_says_the_same(runs: Path) -> None:
+    table = compare(runs).stdout
+    assert "84.0 ± 5.3" in table
+    assert "82.0 (of 1)" in table
+    markdown = compare(runs, "-f", "md").stdout.splitlines()
+    assert len(markdown) == 4
+    assert len({line.count(" | ") for line in markdown}) == 1
+    assert "| 84.0 ± 5.3 |" in markdown[3]
+    latex = compare(runs, "-f", "latex").stdout
+    assert r"84.0 $\pm$ 5.3" in latex
+    assert r"min\_samples" not in latex  # what is equal is not listed
+    assert latex.count(r"\\") == 3
+    rows = list(csv.DictReader(io.StringIO(compare(runs, "-f", "csv").stdout)))
+    assert float(rows[1]["mAP"]) == pytest.approx(0.84)
+    assert rows[0]["mAP deviation"] == ""
+
+
+def test_the_page_stands_alone(runs: Path) -> None:
+    compare(runs, "--html", str(runs / "page.html"))
+    page = Page((runs / "page.html").read_text())
+    page.check()
+    assert {"figures", "settings", "curves"} <= set(page.ids)
+    assert "84.0 ± 5.3" in page.text
+
+
+def test_without_names_the_runs_like_the_newest(runs: Path) -> None:
+    result = CliRunner().invoke(app, ["compare", "--runs", str(runs), "-f", "json"])
+    assert [row["name"] for row in json.loads(result.stdout)["rows"]] == ["one-seed0", "two"]
+
+
+def test_what_cannot_be_compared(runs: Path) -> None:
+    path = str(runs / "tiny" / "global" / "one-seed0")
+    twice = CliRunner().invoke(app, ["compare", path, path])
+    assert twice.exit_code == 2
+    assert "named twice" in twice.stderr
+    nowhere = CliRunner().invoke(app, ["compare", str(runs)])
+    assert nowhere.exit_code == 1
+    assert "is no run folder" in nowhere.stderr
