@@ -15,7 +15,8 @@ from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
-    from icsr_cli.recipes.evaluation import CameraRankings, Evaluation
+    from icsr_cli.metrics import Threshold
+    from icsr_cli.recipes.evaluation import CameraRankings, Embedder, Evaluation
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -66,7 +67,7 @@ def evaluate(
     """
     from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.cli.options import open_dataset
-    from icsr_cli.recipes.evaluation import BY_CAMERA, RERANKED, open_network, run_of, weights_file
+    from icsr_cli.recipes.evaluation import BY_CAMERA, RERANKED, Embedder, open_network, run_of, weights_file
     from icsr_cli.recipes.evaluation import evaluate as evaluate_network
     from icsr_cli.recipes.steps import choose_engine
 
@@ -86,6 +87,10 @@ def evaluate(
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
+    if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
+        embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
+        _estimate(embedder, run, path, as_json)
+        return
     found = evaluate_network(
         network,
         data,
@@ -107,7 +112,7 @@ def evaluate(
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
     show(found, "Retrieval (%)" if debias == "none" else f"Retrieval (%), test features debiased ({debias})")
-    _show_thresholds(found)
+    _show_thresholds(found.thresholds)
     for way, rankings in found.by_camera.items():
         _show_cameras(_NAMES[way], rankings, data.camera_names)
 
@@ -156,12 +161,41 @@ def _record(run: RunFolder, weights: Path, data: Dataset, found: Evaluation, deb
     )
 
 
-def _show_thresholds(found: Evaluation) -> None:
+def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
+    """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
+    from icsr_cli.cli.console import output, print_json
+    from icsr_cli.recipes.evaluation import estimate_thresholds
+    from icsr_cli.runs import read_labels
+    from icsr_cli.runs.evaluation import record_evaluations
+
+    files = sorted(run.labels.glob("epoch_*.csv"))
+    if not files:
+        raise UsageError(
+            f"The data set {embedder.dataset.name!r} has no query and gallery images to measure on, and "
+            f"{run.path} no labels of a global stage to estimate thresholds from."
+        )
+    found = estimate_thresholds(embedder, read_labels(files[-1]))
+    facts = {"dataset": embedder.dataset.name, "weights": weights.name, "estimated": True}
+    marks = {"thresholds": [asdict(mark) for mark in found]}
+    record_evaluations(run.path, [{**facts, **marks, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}])
+    if as_json:
+        print_json({**facts, **marks})
+        return
+    output().print(
+        "No identities are known here, so nothing can be measured. These distances are estimates: pairs of "
+        f"one cluster ({files[-1].name}) under two cameras count as the same person."
+    )
+    _show_thresholds(found, "Estimated thresholds: the same person, if the distance is at most")
+
+
+def _show_thresholds(
+    marks: Sequence[Threshold], title: str = "Thresholds: the same person, if the distance is at most"
+) -> None:
     from icsr_cli.cli.console import print_table
 
-    if found.thresholds:
+    if marks:
         print_table(
-            "Thresholds: the same person, if the distance is at most",
+            title,
             ["at", "distance", "true matches found (%)", "false matches (%)", "F1"],
             [
                 [
@@ -171,7 +205,7 @@ def _show_thresholds(found: Evaluation) -> None:
                     f"{100 * m.false_rate:.2f}",
                     f"{m.f1:.2f}",
                 ]
-                for m in found.thresholds
+                for m in marks
             ],
         )
 

@@ -33,13 +33,16 @@ def export(
         typer.Option("--out", "-o", help="The file to write; ARCH_HEIGHTxWIDTH.FORMAT here if left out."),
     ] = None,
     takes: Annotated[
-        Literal["normalised", "pixels"],
+        Literal["normalised", "pixels", "crops"],
         typer.Option(
             "--input",
-            help="What the ONNX network takes: float32 n x 3 x h x w, normalised as its metadata say, or "
-            "uint8 n x h x w x 3, RGB as decoded.",
+            help="What the ONNX network takes: float32 n x 3 x h x w, normalised as its metadata say; "
+            "uint8 n x h x w x 3, RGB as decoded; or such crops of any size.",
         ),
     ] = "normalised",
+    resize: Annotated[
+        bool, typer.Option("--resize-in-graph", help="The same as --input crops: crops of any size.")
+    ] = False,
     dataset: Annotated[
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
@@ -63,8 +66,9 @@ def export(
     from icsr_cli.recipes.steps import choose_engine
 
     kind = _format(kind, out)
-    if kind == "safetensors" and takes == "pixels":
-        raise UsageError("--input pixels goes with --format onnx; safetensors holds weights alone.")
+    takes = "crops" if resize else takes
+    if kind == "safetensors" and takes != "normalised":
+        raise UsageError(f"--input {takes} goes with --format onnx; safetensors holds weights alone.")
     progress = make_progress(quiet, as_json)
     path, opened, trained_size = open_network(
         network, runs_root, dataset if network is None else None, None, choose_engine("cpu", "fp32")

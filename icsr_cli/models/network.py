@@ -7,7 +7,6 @@ from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from icsr_cli.errors import InputError
 from icsr_cli.models.backbones import Backbone
@@ -106,4 +105,7 @@ class Network(nn.Module):
         x = self.gap(self.base(x))
         if self.feat is not None:
             x = self.feat(x)
-        return normalize(self.feat_bn(x).float(), dim=1)
+        x = self.feat_bn(x).float()
+        # Spelled out: functional.normalize expands the length to the shape of x, which OpenCV cannot read.
+        unit: Tensor = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
+        return unit

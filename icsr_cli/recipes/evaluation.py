@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -30,7 +30,7 @@ from icsr_cli.metrics import (
 from icsr_cli.models import Network, build, open_model, read_metadata
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder, find_runs, newest, open_run
+from icsr_cli.runs import LabelTable, RunFolder, find_runs, newest, open_run
 from icsr_cli.types import Dataset, FloatArray, IntArray, Split
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
@@ -187,6 +187,26 @@ def evaluate(
         if per_camera:
             by_camera[way] = rank_distances_by_camera(distances, *truth)
     return Evaluation(rankings, by_camera, thresholds(*found, *truth))
+
+
+#: Images of a training set that thresholds are estimated from, spread evenly.
+_ESTIMATED_FROM: Final = 5000
+
+
+def estimate_thresholds(embedder: Embedder, labels: LabelTable) -> list[Threshold]:
+    """Estimate thresholds where nobody knows identities: pairs of one cluster under two cameras are true.
+
+    The clusters are those of the training images, so distances come out smaller than on people never seen.
+    """
+    split = embedder.dataset.train
+    of_image = dict(zip(labels.paths, labels.labels.tolist(), strict=True))
+    count = min(len(split), _ESTIMATED_FROM)
+    rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
+    clusters = np.array([of_image.get(split.records[row].path, -1) for row in rows.tolist()])
+    rows, clusters = rows[clusters >= 0], clusters[clusters >= 0]
+    features = embedder.embed(embedder.pixels("train"), "Train features", rows)
+    cameras = split.cameras[rows]
+    return thresholds(features, features, clusters, clusters, cameras, cameras)
 
 
 def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share: float) -> FloatArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 import logging
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
 from icsr_cli import __version__
 from icsr_cli.errors import MissingExtraError, ModelError
@@ -23,11 +25,12 @@ from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import MEAN, STD, normalise
 from icsr_cli.models import Network, save_weights
+from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.recipes.model_card import Origin, model_card
 
-#: What the exported network takes: ``normalised`` float32 (n, 3, h, w), or ``pixels`` uint8 (n, h, w, 3).
-Input = Literal["normalised", "pixels"]
-INPUTS: Final = ("normalised", "pixels")
+#: What the exported network takes: ``normalised`` float32 (n, 3, h, w), ``pixels`` uint8 (n, h, w, 3), or
+#: ``crops``, the same of any size, which are resized in the graph.
+Input = Literal["normalised", "pixels", "crops"]
 
 #: Old enough for the runtimes of trackers, and the exporter's own.
 OPSET: Final = 18
@@ -147,11 +150,15 @@ def onnx_metadata(
         "normalised": {"layout": "NCHW", "dtype": "float32", "normalisation": "(rgb / 255 - mean) / std"},
         "pixels": {"layout": "NHWC", "dtype": "uint8", "normalisation": "in the graph"},
     }
+    taken["crops"] = {**taken["pixels"], "resize": "in the graph"}
     return {**_common_metadata(network, size, origin), "input": kind, **taken[kind]}
 
 
 def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | None) -> dict[str, str]:
-    about = {} if origin is None else {"dataset": origin.dataset or "", "licence": origin.licence or ""}
+    about = {}
+    if origin is not None:
+        about = {"dataset": origin.dataset or "", "licence": origin.licence or ""}
+        about["thresholds"] = json.dumps(origin.thresholds) if origin.thresholds else ""
     return {
         "icsr_version": __version__,
         **network.spec.metadata(),
@@ -168,22 +175,57 @@ def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | N
 
 
 class _FromPixels(nn.Module):
-    """Uint8 (n, h, w, 3), RGB, to features: the normalisation is in the graph."""
+    """Uint8 (n, h, w, 3), RGB, to features: the normalisation is in the graph, and so is ``resize``, if any.
+
+    As Pillow does it: bicubic with antialiasing, to whole numbers from 0 to 255.
+    """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: nn.Module, resize: tuple[int, int] | None) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.resize = network, resize
         self.register_buffer("scale", 1 / (255 * torch.tensor(STD)))
         self.register_buffer("shift", -torch.tensor(MEAN) / torch.tensor(STD))
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise and embed."""
-        values = images.to(torch.float32) * self.scale + self.shift
+        values = images.to(torch.float32)
+        if self.resize:
+            planes = interpolate(values.permute(0, 3, 1, 2), self.resize, mode="bicubic", antialias=True)
+            values = planes.round().clamp(0, 255).permute(0, 2, 3, 1)
+        values = values * self.scale + self.shift
         features: Tensor = self.network(values.permute(0, 3, 1, 2))
         return features
+
+
+class _Affine(nn.Module):
+    """A batch normalisation in evaluation: float (n, c, h, w), scaled and shifted."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__()
+        assert norm.running_mean is not None
+        assert norm.running_var is not None
+        scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+        self.register_buffer("scale", scale.detach()[:, None, None])
+        self.register_buffer("shift", (norm.bias - scale * norm.running_mean).detach()[:, None, None])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Scale and shift."""
+        return x * self.scale + self.shift
+
+
+def _readable(network: Network) -> Network:
+    """Give a copy without what OpenCV 4 cannot read: a batch normalisation of some of the channels."""
+    copied = copy.deepcopy(network)
+    for module in copied.modules():
+        if isinstance(module, InstanceBatchNorm):
+            module.BN = _Affine(module.BN)  # type: ignore[assignment]
+    return copied
 
 
 def _translate(
@@ -191,15 +233,21 @@ def _translate(
 ) -> None:
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
-    module: nn.Module = _FromPixels(network).eval() if kind == "pixels" else network
+    module: nn.Module = _readable(network)
+    dynamic = {0: torch.export.Dim("n")}
+    if kind != "normalised":
+        module = _FromPixels(module, size if kind == "crops" else None).eval()
+    if kind == "crops":
+        example = torch.zeros((2, size[0] + 9, size[1] + 5, 3), dtype=torch.uint8)
+        dynamic |= {1: torch.export.Dim("height", min=2), 2: torch.export.Dim("width", min=2)}
     try:
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (example if kind == "pixels" else normalise(example).contiguous(),),
+                (normalise(example).contiguous() if kind == "normalised" else example,),
                 input_names=["images"],
                 output_names=["features"],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
+                dynamic_shapes=(dynamic,),
                 opset_version=OPSET,
                 dynamo=True,
                 optimize=True,
@@ -249,7 +297,7 @@ def _compare(
     least = 1.0
     for pixels in batches:
         expected = extract(network, pixels).numpy()
-        given = pixels if kind == "pixels" else _by_the_book(pixels)
+        given = _by_the_book(pixels) if kind == "normalised" else pixels
         found = run(given)
         if found.shape != expected.shape:
             raise ModelError(f"The ONNX file gives features {found.shape}, expected {expected.shape}.")

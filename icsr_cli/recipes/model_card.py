@@ -11,6 +11,7 @@ from icsr_cli.errors import IcsrError
 from icsr_cli.images.augment import MEAN, STD
 from icsr_cli.models import Network
 from icsr_cli.runs import RunFolder
+from icsr_cli.runs.evaluation import read_evaluations
 
 _OWN = {
     "synthetic": "Rendered pedestrians: no real person is on the training images.",
@@ -22,7 +23,8 @@ _OWN = {
 class Origin:
     """What is known of a network's training; everything may be unknown.
 
-    ``licence`` and ``citation`` are the data set's. ``figures`` are those of the last epoch.
+    ``licence`` and ``citation`` are the data set's. ``figures`` are those of the last epoch. ``thresholds``
+    are distances up to which two images show the same person, as ``icsr eval`` found them.
     """
 
     weights: Path
@@ -35,6 +37,7 @@ class Origin:
     ended: str | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
+    thresholds: dict[str, Any] = field(default_factory=dict)
 
 
 def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origin:
@@ -65,7 +68,25 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
         run.info().get("ended"),
         settings,
         _last_figures(run, weights.stem),
+        _thresholds(run, weights),
     )
+
+
+def _thresholds(run: RunFolder, weights: Path) -> dict[str, Any]:
+    """Give the newest thresholds of these weights; measured ones before those estimated from clusters."""
+    found = [
+        entry
+        for entry in read_evaluations(run.path)
+        if entry.get("thresholds") and entry.get("weights") == weights.name and not entry.get("debias")
+    ]
+    if not found:
+        return {}
+    best = sorted(found, key=lambda entry: not entry.get("estimated", False))[-1]
+    return {
+        "dataset": best.get("dataset"),
+        "estimated": bool(best.get("estimated", False)),
+        "distances": {mark["name"]: round(mark["distance"], 4) for mark in best["thresholds"]},
+    }
 
 
 def _last_figures(run: RunFolder, part: str) -> dict[str, Any]:
@@ -107,6 +128,7 @@ def model_card(network: Network, size: tuple[int, int], path: Path, origin: Orig
         ),
         f'```python\nfrom icsr_cli.models import open_model\nnetwork = open_model("{path.name}").eval()\n```',
         *_training(origin),
+        *_marks(origin),
         "## Licence of the data",
         _licence(origin),
         "## Privacy and limits",
@@ -143,6 +165,18 @@ def _training(origin: Origin) -> list[str]:
         text = yaml.safe_dump(_relevant(origin), sort_keys=False, allow_unicode=True)
         parts += ["### Settings", f"```yaml\n{text}```"]
     return parts
+
+
+def _marks(origin: Origin) -> list[str]:
+    if not origin.thresholds:
+        return []
+    how = "estimated from the clusters of its training" if origin.thresholds["estimated"] else "measured"
+    return [
+        "## Thresholds",
+        f"Two images show the same person if the Euclidean distance of their features is at most this, {how} "
+        f"on {origin.thresholds['dataset']}:",
+        _table(origin.thresholds["distances"]),
+    ]
 
 
 def _relevant(origin: Origin) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from icsr_cli.errors import RunError
 from icsr_cli.files import write_json
 
 #: An entry with the same values here takes the place of an older one.
-_KEY = ("dataset", "weights", "protocol", "rerank", "debias")
+_KEY = ("dataset", "weights", "protocol", "rerank", "debias", "estimated")
 
 
 def read_evaluations(run: Path) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
 
     Each holds data set, protocol (``cross-camera``: the query's own camera does not count),
     ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1), queries,
-    thresholds, the file of weights, date and version.
+    thresholds, the file of weights, date and version. One with ``estimated`` has thresholds alone.
 
     Raises:
         RunError: the file is damaged.
@@ -28,11 +28,15 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
         return []
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
-        if not all(isinstance(entry, dict) and isinstance(entry.get("mAP"), float) for entry in found):
+        if not all(isinstance(entry, dict) and _says_something(entry) for entry in found):
             raise TypeError("an entry without mAP")
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
     return list(found)
+
+
+def _says_something(entry: dict[str, Any]) -> bool:
+    return isinstance(entry.get("mAP"), float) or entry.get("estimated") is True
 
 
 def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:

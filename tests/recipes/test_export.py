@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from icsr_cli.errors import MissingExtraError, ModelError
 from icsr_cli.features import extract
@@ -21,9 +22,9 @@ from icsr_cli.runs import create
 SIZE = (32, 16)
 
 
-def make(**options: int | str) -> Network:
+def make(arch: str = "resnet_small", **options: int | str) -> Network:
     """Give a small network whose normalisations have seen something."""
-    network = build("resnet_small", seed=1, **options)  # type: ignore[arg-type]
+    network = build(arch, seed=1, **options)  # type: ignore[arg-type]
     generator = torch.Generator().manual_seed(2)
     for layer in network.modules():
         if isinstance(layer, torch.nn.BatchNorm1d | torch.nn.BatchNorm2d):
@@ -38,7 +39,7 @@ def crops(count: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("options", "kind"),
-    [({}, "normalised"), ({"num_features": 24, "stripes": 2, "pooling": "avg"}, "pixels")],
+    [({}, "normalised"), ({"num_features": 24, "stripes": 2, "pooling": "avg"}, "pixels"), ({}, "crops")],
 )
 def test_the_file_does_what_the_network_does(
     options: dict[str, int | str], kind: module.Input, tmp_path: Path, capfd: pytest.CaptureFixture[str]
@@ -56,7 +57,7 @@ def test_the_file_does_what_the_network_does(
     session = runtime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (taken,), (given,) = session.get_inputs(), session.get_outputs()
     assert (taken.name, given.name) == ("images", "features")
-    shape = [3, *SIZE] if kind == "normalised" else [*SIZE, 3]
+    shape = {"normalised": [3, *SIZE], "pixels": [*SIZE, 3], "crops": ["height", "width", 3]}[kind]
     assert taken.shape == ["n", *shape]
     assert taken.type == ("tensor(float)" if kind == "normalised" else "tensor(uint8)")
     metadata = session.get_modelmeta().custom_metadata_map
@@ -69,6 +70,49 @@ def test_the_file_does_what_the_network_does(
         mean, std = (np.float32(json.loads(metadata[name])) for name in ("mean", "std"))
         images = ((images / np.float32(255) - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arch", "options"),
+    [
+        ("resnet_small", {}),
+        ("resnet_small", {"num_features": 24, "stripes": 2, "pooling": "avg"}),
+        ("resnet_small", {"stripes": 4, "pooling": "max"}),
+        pytest.param("resnet_ibn50a", {}, marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.parametrize("kind", ["normalised", "pixels"])
+def test_opencv_reads_it(
+    arch: str, options: dict[str, int | str], kind: module.Input, tmp_path: Path
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    pytest.importorskip("onnxruntime")
+    network = make(arch, **options)
+    export_onnx(network, SIZE, tmp_path / "net.onnx", kind=kind)
+    for count in (1, 3):
+        images = crops(count)
+        expected = extract(network, images).numpy()
+        given = images if kind == "pixels" else module._by_the_book(images)
+        reader = cv2.dnn.readNetFromONNX(str(tmp_path / "net.onnx"))
+        reader.setInput(given, "images")
+        # An instance normalisation of images this small is over two places, and swells what was rounded.
+        close = 5e-5 if arch == "resnet_ibn50a" else 1e-5
+        np.testing.assert_allclose(reader.forward(), expected, atol=close)
+
+
+def test_crops_of_any_size_are_resized_in_the_graph(tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    network = make()
+    export_onnx(network, SIZE, tmp_path / "net.onnx", kind="crops")
+    session = runtime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    for height, width in ((200, 90), (33, 15), (20, 9)):
+        small = Image.fromarray(rng.integers(0, 256, (7, 4, 3), dtype=np.uint8))
+        crop = np.asarray(small.resize((width, height), Image.Resampling.BILINEAR))
+        as_trained = np.asarray(Image.fromarray(crop).resize(SIZE[::-1], Image.Resampling.BICUBIC))
+        expected = extract(network, as_trained[None]).numpy()[0]
+        found = session.run(None, {"images": crop[None]})[0][0]
+        assert found @ expected > 0.9999
 
 
 @pytest.mark.slow
