@@ -164,7 +164,7 @@ def _about_size(machine: Machine) -> list[Finding]:
                 "Unset NUMBA_NUM_THREADS (or raise it).",
             )
         )
-    if machine.memory is not None and machine.memory < _SMALL_MEMORY:
+    if machine.memory < _SMALL_MEMORY:
         found.append(
             Finding(
                 "warning",

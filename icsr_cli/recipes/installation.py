@@ -1,17 +1,16 @@
 """Which libraries are installed, and whether they can be imported.
 
-Only the standard library is imported here: a missing or broken library is what has to be told.
+Nothing heavy is imported before it is looked at: a missing or broken library is what has to be told.
 """
 
 from __future__ import annotations
 
 import importlib
-import platform
-import re
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Final, Literal
+
+from packaging.requirements import Requirement
 
 #: ``bad``: needed, and missing or broken. ``optional``: not installed, and not needed for the main job.
 State = Literal["ok", "warning", "optional", "bad"]
@@ -23,13 +22,10 @@ _MODULES: Final = {
     "faiss-cpu": "faiss",
     "pillow": "PIL",
     "pyyaml": "yaml",
+    "google-re2": "re2",
 }
-_REQUIREMENT = re.compile(
-    r"^(?P<name>[A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*(?P<bounds>[^;]*)(?:;(?P<marker>.*))?$"
-)
-_EXTRA = re.compile(r"extra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
 #: Extras of those who work on icsr itself.
-_OWN_EXTRAS: Final = frozenset({"dev"})
+_OWN_EXTRAS: Final = ["dev"]
 
 
 @dataclass(frozen=True)
@@ -52,28 +48,21 @@ def libraries() -> tuple[Library, ...]:
         advice = "Install it: pip install icsr, or pip install -e . in its source folder."
         return (Library("icsr", None, "", None, "bad", advice),)
     found = [Library("icsr", metadata.version("icsr"), "", None, "ok")]
-    for requirement in requirements:
-        match = _REQUIREMENT.match(requirement)
-        if match is None or match["name"] == "icsr":
-            continue
-        marker = match["marker"] or ""
-        extra = _EXTRA.search(marker)
-        if (extra and extra["extra"] in _OWN_EXTRAS) or not _applies(marker):
-            continue
-        bounds = match["bounds"].replace("(", "").replace(")", "").strip()
-        found.append(_look_at_library(match["name"], bounds, extra["extra"] if extra else None))
+    extras = metadata.metadata("icsr").get_all("Provides-Extra") or []
+    for requirement in map(Requirement, requirements):
+        wanted_by = [extra for extra in ("", *extras) if _applies(requirement, extra)]
+        if requirement.name != "icsr" and wanted_by and wanted_by != _OWN_EXTRAS:
+            found.append(_look_at_library(requirement, wanted_by[0] or None))
     return tuple(found)
 
 
-def _applies(marker: str) -> bool:
-    """Tell whether a requirement is one of this platform: the only markers icsr has besides extras."""
-    linux = sys.platform == "linux" and platform.machine() == "x86_64"
-    if "sys_platform" not in marker:
-        return True
-    return linux if "==" in marker.partition("extra")[0] else not linux
+def _applies(requirement: Requirement, extra: str) -> bool:
+    """Tell whether a requirement is one of this platform and Python, with an extra or ("") without."""
+    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
-def _look_at_library(name: str, bounds: str, extra: str | None) -> Library:
+def _look_at_library(requirement: Requirement, extra: str | None) -> Library:
+    name, bounds = requirement.name, str(requirement.specifier)
     install = f"pip install 'icsr[{extra}]'" if extra else f"pip install '{name}{bounds}'"
     version = version_of(name)
     if name.startswith("faiss-") and version is None:
@@ -83,7 +72,7 @@ def _look_at_library(name: str, bounds: str, extra: str | None) -> Library:
             name, version, bounds = other, version_of(other), ""
     if version is None:
         return Library(name, None, bounds, extra, "optional" if extra else "bad", install)
-    if not _is_at_least(version, bounds):
+    if bounds and not requirement.specifier.contains(version, prereleases=True):
         return Library(name, version, bounds, extra, "warning" if extra else "bad", f"{install} --upgrade")
     try:
         if name.startswith("faiss-"):
@@ -105,14 +94,3 @@ def version_of(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _is_at_least(version: str, bounds: str) -> bool:
-    """Compare the numbers of a version with a bound such as ``>=1.2``; other bounds are not looked at."""
-    match = re.search(r">=\s*([0-9.]+)", bounds)
-    return match is None or _numbers(version) >= _numbers(match[1])
-
-
-def _numbers(version: str) -> list[int]:
-    found = re.match(r"[0-9.]+", version)
-    return [int(part) for part in found[0].strip(".").split(".")] if found else []

@@ -1,4 +1,4 @@
-"""What the machine is: processor, memory, GPUs, room on the disk. Needs the standard library alone."""
+"""What the machine is: processor, memory, GPUs, room on the disk. Imports nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from icsr_cli.recipes.installation import State
 from icsr_cli.threads import usable_cpus
@@ -47,8 +49,8 @@ class Machine:
     platform: str
     processor: str
     cpus: int
-    memory: int | None
-    memory_free: int | None
+    memory: int
+    memory_free: int
     gpus: tuple[Gpu, ...]
     driver: str | None
     cuda: str | None
@@ -135,15 +137,14 @@ def _usable_cpus() -> int:
     return cpus
 
 
-def memory_bytes() -> tuple[int | None, int | None]:
-    """Give the memory, and what of it is free, in bytes; a container's limit counts. None if unknown."""
-    fields = dict(re.findall(r"^(\w+):\s+(\d+) kB", _read("/proc/meminfo"), re.MULTILINE))
-    total, free = (int(fields[key]) * 1024 if key in fields else None for key in ("MemTotal", "MemAvailable"))
+def memory_bytes() -> tuple[int, int]:
+    """Give the memory, and what of it is free, in bytes; a container's limit counts."""
+    memory = psutil.virtual_memory()
+    total, free = memory.total, memory.available
     limit, used = _read("/sys/fs/cgroup/memory.max"), _read("/sys/fs/cgroup/memory.current")
-    if limit.isdigit() and (total is None or int(limit) < total):
+    if limit.isdigit() and int(limit) < total:
         total = int(limit)
-        left = max(0, total - int(used)) if used.isdigit() else None
-        free = left if free is None else free if left is None else min(free, left)
+        free = min(free, max(0, total - int(used))) if used.isdigit() else free
     return total, free
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from packaging.markers import default_environment
 
 from icsr_cli.recipes import diagnosis, installation, machine
 from icsr_cli.recipes.diagnosis import Weights, diagnose, findings
@@ -51,6 +52,8 @@ def requirements(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise OSError(f"lib{name}.so: cannot open shared object file")
             return SimpleNamespace()
 
+        extras = SimpleNamespace(get_all=lambda _: ["onnx", "infomap", "dev"])
+        monkeypatch.setattr(installation.metadata, "metadata", lambda _: extras)
         monkeypatch.setattr(installation.metadata, "requires", lambda _: wanted)
         monkeypatch.setattr(installation.metadata, "version", version)
         monkeypatch.setattr(installation.importlib, "import_module", load)
@@ -106,8 +109,8 @@ def test_faiss_is_looked_for_as_this_platform_has_it(
         "faiss-gpu>=1.14.3; sys_platform == 'linux' and platform_machine == 'x86_64'",
         "faiss-cpu>=1.10; sys_platform != 'linux' or platform_machine != 'x86_64'",
     ]
-    monkeypatch.setattr(installation.sys, "platform", platform)
-    monkeypatch.setattr(installation.platform, "machine", lambda: "x86_64")
+    here = {"sys_platform": platform, "platform_machine": "x86_64"}
+    monkeypatch.setattr("packaging.markers.default_environment", lambda: default_environment() | here)
     requirements(lines, {"icsr": "1", wanted: "1.15"})
     assert states(libraries()) == {"icsr": "ok", wanted: "ok"}
     other = {"faiss-gpu": "faiss-cpu", "faiss-cpu": "faiss-gpu"}[wanted]
@@ -201,14 +204,14 @@ def test_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_container_s_limits_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {"/proc/meminfo": "MemTotal:  64000000 kB\nMemFree: 1 kB\nMemAvailable:  32000000 kB"}
+    files: dict[str, str] = {}
+    whole = SimpleNamespace(total=64_000_000_000, available=32_000_000_000)
     monkeypatch.setattr(machine, "_read", lambda path: files.get(path, ""))
-    assert memory_bytes() == (64_000_000 * 1024, 32_000_000 * 1024)
+    monkeypatch.setattr(machine.psutil, "virtual_memory", lambda: whole)
+    assert memory_bytes() == (64_000_000_000, 32_000_000_000)
     files |= {"/sys/fs/cgroup/memory.max": "8000000000", "/sys/fs/cgroup/memory.current": "3000000000"}
     assert memory_bytes() == (8_000_000_000, 5_000_000_000)
     files["/sys/fs/cgroup/memory.max"] = "max"
-    assert memory_bytes()[0] == 64_000_000 * 1024
+    assert memory_bytes() == (64_000_000_000, 32_000_000_000)
     files["/sys/fs/cgroup/cpu.max"] = "100000 100000"
     assert machine._usable_cpus() == 1
-    files.clear()
-    assert memory_bytes() == (None, None)
