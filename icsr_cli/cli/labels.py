@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,14 +24,20 @@ app.command()(generate)
 @app.command(epilog="Example: icsr labels inspect --epoch 3 --cluster 12")
 def inspect(
     run: Annotated[
-        Path | None, typer.Argument(help="A run, or a label file; the newest global run if left out.")
+        Path | None,
+        typer.Argument(
+            help="A run or a label file; the newest finished or running run with labels if left out."
+        ),
     ] = None,
     dataset: Annotated[
         str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
     ] = None,
     epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
     cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
-    camera: Annotated[int | None, typer.Option("--camera", help="Show one camera's images (from 0).")] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option("--camera", help="Show one camera's images, by its name (else number, from 0)."),
+    ] = None,
     discarded: Annotated[
         bool, typer.Option("--discarded", help="Show the images that the refinement threw out.")
     ] = False,
@@ -54,6 +60,9 @@ def inspect(
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
+    if folder is not None:
+        table = replace(table, camera_names=folder.camera_names)
+    number = None if camera is None else _camera(table, camera)
     before = None if compare is None else _label_file(folder, path, compare)
     if html is not None:
         from icsr_cli.cli.console import make_progress, print_json
@@ -69,7 +78,7 @@ def inspect(
             progress=make_progress(quiet=False, as_json=as_json),
             count=count,
             cluster=cluster,
-            camera=camera,
+            camera=number,
             discarded=discarded,
             before=before,
         )
@@ -78,12 +87,23 @@ def inspect(
         _show_changes(before, table, path, as_json)
     elif cluster is not None:
         _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))
-    elif camera is not None:
-        _show_images(path, report.camera_images(table, camera), as_json)
+    elif number is not None:
+        _show_images(path, report.camera_images(table, number), as_json)
     elif discarded:
         _show_images(path, report.discarded_images(table), as_json)
     else:
         _show_overview(folder, path, table, count, as_json)
+
+
+def _camera(table: LabelTable, given: str) -> int:
+    """Give the number of a camera by its name, or by itself."""
+    if given in table.camera_names:
+        return table.camera_names.index(given)
+    if given.isdecimal() and len(given) < 10:
+        return int(given)
+    raise UsageError(
+        f"There is no camera {given!r}; there are {', '.join(table.camera_names) or 'numbers, from 0'}."
+    )
 
 
 def _find(
@@ -100,7 +120,8 @@ def _find(
         folder = open_run(run)
     else:
         labelled = [one for one in find_runs(runs_root, dataset) if _files(one)]
-        folder = labelled[-1] if labelled else newest(runs_root, dataset, "cam", file="labels/local.csv")
+        sound = [one for one in labelled if one.info().get("status") in ("finished", "running")] or labelled
+        folder = sound[-1] if sound else newest(runs_root, dataset, "cam", file="labels/local.csv")
     files = _files(folder)
     if not files:
         status = folder.info().get("status")
@@ -138,6 +159,8 @@ def _show_overview(
     if as_json:
         print_json({"labels": str(path), "epochs": metrics, **found})
         return
+    if folder is not None:
+        heading(f"Run: {folder.path} ({folder.info().get('status')})")
     heading(f"{path}: {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
     if metrics:
         _show_epochs(metrics)

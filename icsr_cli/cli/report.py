@@ -155,17 +155,18 @@ def _retrieve(
     from icsr_cli.reports.run_page import Answer, RankedQuery
 
     found = retrieve(embedder, per_kind=per_kind, generator=generator)
+    names = embedder.dataset.camera_names
     query, gallery = (embedder.dataset.splits[name].records for name in ("query", "gallery"))
     shown = tuple(
         RankedQuery(
             kind=one.kind,
             path=query[one.query].path,
-            camera=query[one.query].camera,
+            camera=names[query[one.query].camera],
             average_precision=one.average_precision,
             first_match=one.first_match,
             picture=thumbnail(one.pixels[0]),
             answers=tuple(
-                Answer(place + 1, gallery[row].camera, bool(right), thumbnail(one.pixels[place + 1]))
+                Answer(place + 1, names[gallery[row].camera], bool(right), thumbnail(one.pixels[place + 1]))
                 for place, (row, right) in enumerate(zip(one.answers.tolist(), one.right, strict=True))
             ),
         )
@@ -188,7 +189,8 @@ def _map(embedder: Embedder, labels: LabelTable | None, generator: np.random.Gen
     if labels is not None:
         by_path = dict(zip(labels.paths, labels.labels.tolist(), strict=True))
         clusters = np.array([by_path.get(train.records[row].path, -1) for row in found.rows.tolist()])
-    return MapView(found.points, train.cameras[found.rows], clusters, len(train))
+    cameras = np.array(embedder.dataset.camera_names)[train.cameras[found.rows]]
+    return MapView(found.points, cameras, clusters, len(train))
 
 
 def write_label_page(

@@ -21,7 +21,7 @@ from icsr_cli.metrics import judge
 from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
-from icsr_cli.runs import LabelTable, tabulate, write_labels
+from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
 from icsr_cli.types import NO_CLUSTER, Epoch, IntArray, Labels, Split
 
 STAGE = 1
@@ -88,7 +88,11 @@ def _warn_of_small(stage: Stage, small: Sequence[CameraLabels]) -> None:
     """Say once which cameras have too few images."""
     if not small:
         return
-    named = ", ".join(f"Camera {one.camera} has {len(one.rows)} image(s)" for one in small[:5])
+    names = stage.run.camera_names
+    named = ", ".join(
+        f"Camera {names[one.camera] if names else one.camera} has {len(one.rows)} image(s)"
+        for one in small[:5]
+    )
     more = f" and {len(small) - 5:,} more cameras have few" if len(small) > 5 else ""
     stage.progress.warn(
         f"{named}{more}, too few to cluster: they get no local label, and the refinement leaves them alone."
@@ -131,7 +135,7 @@ def _train_network(stage: Stage, found: Sequence[CameraLabels], *, name: str, se
     state = run.load_state(name, "labels")
     if state is not None and state["epoch"] >= own.epochs:
         _restore_labels(found, state)
-        stage.progress.note(f"{_title(name)} is finished already.")
+        stage.progress.note(f"{_title(stage.run, name)} is finished already.")
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     first = 1
@@ -153,7 +157,7 @@ def _train_network(stage: Stage, found: Sequence[CameraLabels], *, name: str, se
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "silhouette", "nmi") if key in figures
         }
-        stage.progress.report(f"{_title(name)} epoch {epoch}/{own.epochs}", shown)
+        stage.progress.report(f"{_title(stage.run, name)} epoch {epoch}/{own.epochs}", shown)
 
 
 def _label_states(found: Sequence[CameraLabels]) -> dict[str, Any]:
@@ -165,8 +169,11 @@ def _restore_labels(found: Sequence[CameraLabels], state: dict[str, Any]) -> Non
         labels.restore(state["labels"][str(labels.camera)])
 
 
-def _title(name: str) -> str:
-    return "Shared network" if name == "shared" else f"Camera {name.removeprefix('camera_')}"
+def _title(run: RunFolder, name: str) -> str:
+    if name == "shared":
+        return "Shared network"
+    number = name.removeprefix("camera_")
+    return f"Camera {run.camera_names[int(number)] if run.camera_names else number}"
 
 
 def _epoch(
@@ -175,7 +182,7 @@ def _epoch(
     """Label each camera's images by the network's features, then train on the clusters."""
     seed_word, number = place
     seed = seed_of(stage.settings.seed, STAGE, seed_word, number)
-    features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(name))
+    features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(stage.run, name))
     with trainer.timed("labels"):
         parts = torch.split(features, [len(labels.rows) for labels in found])
         current = _label_together(stage, parts)
@@ -187,7 +194,7 @@ def _epoch(
         ]
         memories = [build_memory(epoch, stage.settings.cam.memory) for epoch in epochs]
     batches = _batches(stage.settings.cam, found, epochs, np.random.default_rng(seed))
-    loss = trainer.train(batches, memories, seed, f"{_title(name)} epoch {number}")
+    loss = trainer.train(batches, memories, seed, f"{_title(stage.run, name)} epoch {number}")
     return {"loss": loss, **_figures(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 

@@ -42,17 +42,20 @@ _COLUMNS: Final = {
 }
 
 
-def curves(epochs: Sequence[Epoch], stage: str) -> list[Markup]:
-    """Draw every curve that the epochs of a run of ``stage`` (``cam`` or ``global``) give."""
-    return _cam_curves(epochs) if stage == "cam" else _global_curves(epochs)
+def curves(epochs: Sequence[Epoch], stage: str, names: Sequence[str] = ()) -> list[Markup]:
+    """Draw every curve that the epochs of a run of ``stage`` (``cam`` or ``global``) give.
+
+    ``names``: of the cameras, where they are known.
+    """
+    return _cam_curves(epochs, names) if stage == "cam" else _global_curves(epochs)
 
 
-def epoch_table(epochs: Sequence[Epoch]) -> Table:
+def epoch_table(epochs: Sequence[Epoch], names: Sequence[str] = ()) -> Table:
     """Give the same numbers as a table."""
     rows = []
     for epoch in epochs:
         row = dict(epoch)
-        row["part"] = network_name(row["part"]) if "part" in row else None
+        row["part"] = network_name(row["part"], names) if "part" in row else None
         for name, judged in epoch.get("quality", {}).items():
             row |= {f"{measure} {name}": judged[measure] for measure in ("nmi", "pairwise_f")}
         rows.append(row)
@@ -74,9 +77,11 @@ def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
     return table(("part", "seconds", "seconds per epoch", "share"), rows)
 
 
-def network_name(part: str) -> str:
-    """Name the network of a line of a cam run: ``shared``, or ``camera 3``."""
-    return part.replace("_", " ")
+def network_name(part: str, names: Sequence[str] = ()) -> str:
+    """Name the network of a line of a cam run: ``shared``, or ``camera 3``, or by the camera's own name."""
+    number = part.removeprefix("camera_")
+    named = number.isdigit() and int(number) < len(names)
+    return f"camera {names[int(number)]}" if named else part.replace("_", " ")
 
 
 def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
@@ -98,7 +103,7 @@ def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
     ]
 
 
-def _cam_curves(epochs: Sequence[Epoch]) -> list[Markup]:
+def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
     """Draw one line per network for the loss, and one per camera for its labels."""
     networks: dict[str, list[Epoch]] = {}
     cameras: dict[int, list[Epoch]] = {}
@@ -109,13 +114,13 @@ def _cam_curves(epochs: Sequence[Epoch]) -> list[Markup]:
 
     def per_camera(title: str, *keys: str) -> list[Markup]:
         lines = [
-            _line(f"camera {camera}", cameras[camera], "cameras", str(camera), *keys)
+            _line(network_name(f"camera_{camera}", names), cameras[camera], "cameras", str(camera), *keys)
             for camera in sorted(cameras)
         ]
         return chart(f"{title} per camera", lines)
 
     return [
-        *chart("Loss", [_line(network_name(part), own, "loss") for part, own in networks.items()]),
+        *chart("Loss", [_line(network_name(part, names), own, "loss") for part, own in networks.items()]),
         *per_camera("Clusters", "clusters"),
         *per_camera("Silhouette", "silhouette"),
         *(drawn for key, title in QUALITY.items() for drawn in per_camera(title, "quality", key)),

@@ -23,7 +23,7 @@ class ImageChange:
     """One image in both epochs; -1 is no cluster."""
 
     path: str
-    camera: int
+    camera: str
     identity: int | None
     cluster_before: int
     cluster_after: int
@@ -177,7 +177,7 @@ def _image_changes(
     return tuple(
         ImageChange(
             path=before.paths[row],
-            camera=int(before.cameras[row]),
+            camera=after.camera_name(int(before.cameras[row])),
             identity=int(before.identities[row]) if before.identities[row] != UNKNOWN_IDENTITY else None,
             cluster_before=int(before.clusters[row]),
             cluster_after=int(after.clusters[later]),

@@ -77,8 +77,8 @@ def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | 
         facts={"Labels": source.file, "Cameras": write(len(cameras))},
         notes=source.notes,
         tiles=_tiles(labels),
-        curves=curves(source.epochs, source.stage),
-        epochs=epoch_table(source.epochs) if source.epochs else None,
+        curves=curves(source.epochs, source.stage, labels.camera_names),
+        epochs=epoch_table(source.epochs, labels.camera_names) if source.epochs else None,
         sizes=_size_chart(labels),
         cameras=table_of(cameras, _CAMERA_COLUMNS),
         quality=quality_table(labels),
@@ -98,8 +98,9 @@ def cluster_page(source: LabelSource, labels: LabelTable, pictures: Pictures | N
 def camera_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, camera: int) -> str:
     """Show one camera's images by cluster. Raises RunError when there is no such camera."""
     images = report.camera_images(labels, camera)
-    gallery = _gallery("camera", f"Camera {camera}", (), images, pictures, _by_cluster, PAGE_PICTURES)
-    return _gallery_page(source, f"Camera {camera} of {source.name}", [gallery])
+    title = f"Camera {labels.camera_name(camera)}"
+    gallery = _gallery("camera", title, (), images, pictures, _by_cluster, PAGE_PICTURES)
+    return _gallery_page(source, f"{title} of {source.name}", [gallery])
 
 
 def discarded_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None) -> str:

@@ -5,7 +5,7 @@ Every record has fields that go into JSON as they are (``dataclasses.asdict``).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -48,7 +48,7 @@ class Overview:
 class CameraRow:
     """One camera: its images by state, and the clusters and local clusters they are in."""
 
-    camera: int
+    camera: str
     images: int
     kept: int
     discarded: int
@@ -89,7 +89,7 @@ class ImageRow:
     """One image and what became of it; ``cohesion`` None where it is alone or not known."""
 
     path: str
-    camera: int
+    camera: str
     cluster: int
     local_cluster: int
     state: str
@@ -193,7 +193,8 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
 def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTable:
     """Give the table of the images at ``rows`` (a mask, or positions in order)."""
     positions = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-    return LabelTable(
+    return replace(
+        table,
         paths=tuple(table.paths[position] for position in positions.tolist()),
         cameras=table.cameras[positions],
         identities=table.identities[positions],
@@ -224,7 +225,7 @@ def _sizes(labels: IntArray) -> Sizes:
 def _camera_row(table: LabelTable) -> CameraRow:
     lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
     return CameraRow(
-        camera=int(table.cameras[0]),
+        camera=table.camera_name(int(table.cameras[0])),
         images=len(table),
         kept=len(table) - lost - noise,
         discarded=lost,
@@ -252,7 +253,7 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
     return tuple(
         ImageRow(
             path=table.paths[row],
-            camera=int(table.cameras[row]),
+            camera=table.camera_name(int(table.cameras[row])),
             cluster=int(table.clusters[row]),
             local_cluster=int(table.local_clusters[row]),
             state=str(table.states[row]),

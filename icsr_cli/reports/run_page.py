@@ -40,7 +40,7 @@ class Answer:
     """One gallery image at its place in a ranking."""
 
     rank: int
-    camera: int
+    camera: str
     right: bool
     picture: Thumbnail
 
@@ -51,7 +51,7 @@ class RankedQuery:
 
     kind: str
     path: str
-    camera: int
+    camera: str
     average_precision: float
     first_match: int
     picture: Thumbnail
@@ -60,13 +60,13 @@ class RankedQuery:
 
 @dataclass(frozen=True)
 class MapView:
-    """Images on a plane: ``points`` float (m, 2), ``cameras`` int64 (m,), ``of`` images in all.
+    """Images on a plane: ``points`` float (m, 2), ``cameras`` their names (m,), ``of`` images in all.
 
     ``clusters`` int64 (m,): the labels of the last epoch, -1 for none; None where there are no labels.
     """
 
     points: npt.NDArray[np.floating]
-    cameras: IntArray
+    cameras: npt.NDArray[np.str_]
     clusters: IntArray | None
     of: int
 
@@ -100,8 +100,8 @@ def run_page(run: RunFolder, view: RunView) -> str:
         facts=_facts(run, info, environment),
         warning=_warning(info, epochs, settings, run.stage),
         tiles=_tiles(epochs, view),
-        curves=curves(epochs, run.stage),
-        epochs=epoch_table(epochs) if epochs else None,
+        curves=curves(epochs, run.stage, run.camera_names),
+        epochs=epoch_table(epochs, run.camera_names) if epochs else None,
         quality=quality_table(view.labels),
         retrieval=_retrieval_table(view.ranking),
         cmc=_cmc_chart(view.ranking),

@@ -58,6 +58,12 @@ class RunFolder:
         return str(self.info()["dataset"])
 
     @property
+    def camera_names(self) -> tuple[str, ...]:
+        """What the cameras are called; none in a run that does not say it."""
+        names = self.info().get("camera_names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    @property
     def labels(self) -> Path:
         """The folder of the label tables."""
         return self.path / "labels"

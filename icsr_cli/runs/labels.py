@@ -29,7 +29,10 @@ COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "s
 
 @dataclass(frozen=True)
 class LabelTable:
-    """One row per image; every array is (n,). ``columns``: float32 or int64, NaN where there is nothing."""
+    """One row per image; every array is (n,). ``columns``: float32 or int64, NaN where there is nothing.
+
+    ``camera_names``: what the cameras are called, where that is known; it is not in the file.
+    """
 
     paths: tuple[str, ...]
     cameras: IntArray
@@ -39,6 +42,11 @@ class LabelTable:
     labels: IntArray
     states: npt.NDArray[np.str_]
     columns: Mapping[str, Any] = field(default_factory=dict)
+    camera_names: tuple[str, ...] = ()
+
+    def camera_name(self, camera: int) -> str:
+        """Give the name of a camera; its number, from 0, where it has none."""
+        return self.camera_names[camera] if 0 <= camera < len(self.camera_names) else str(camera)
 
     def __len__(self) -> int:
         return len(self.paths)

@@ -197,7 +197,13 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         assert result.exit_code == 0, result.output
         assert "epoch_00" in result.stdout
     assert all(image["cohesion"] is not None for image in json.loads(one.stdout)["images"])
-    assert "cohesion" in icsr("labels", "inspect", "--runs", places[3]).stdout
+    shown = icsr("labels", "inspect", "--runs", places[3]).stdout
+    assert "cohesion" in shown
+    assert "(finished)" in shown
+    names = json.loads((Path(str(trained["cam"]["run"])) / "run.json").read_text())["camera_names"]
+    assert [row["camera"] for row in found["cameras"]] == names
+    named = json.loads(icsr("labels", "inspect", "--camera", names[1], "--json", "--runs", places[3]).stdout)
+    assert {image["camera"] for image in named["images"]} == {names[1]}
     local = icsr("labels", "inspect", trained["cam"]["run"])
     assert local.exit_code == 0
     assert "local.csv" in local.stdout
@@ -209,6 +215,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
     [
         ("labels inspect --epoch 9", 1, "has no labels of epoch 9"),
         ("labels inspect --cluster 999", 1, "999"),
+        ("labels inspect --camera hall", 2, "There is no camera 'hall'"),
         ("labels inspect --cluster 1 --camera 2", 2, "Give one of"),
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),

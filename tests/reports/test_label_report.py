@@ -93,7 +93,7 @@ def test_an_epoch_of_noise_alone():
 def test_cameras():
     first, second, third = camera_rows(TABLE)
     assert asdict(first) == {
-        "camera": 0,
+        "camera": "0",
         "images": 4,
         "kept": 3,
         "discarded": 1,
@@ -104,7 +104,7 @@ def test_cameras():
         "identities": 2,
     }
     assert (second.images, second.kept, second.nodes) == (2, 2, 0)
-    assert (third.camera, third.noise, third.clusters, third.local_clusters) == (2, 1, 0, 0)
+    assert (third.camera, third.noise, third.clusters, third.local_clusters) == ("2", 1, 0, 0)
 
 
 def test_quality_of_each_kind_of_label():
@@ -134,10 +134,10 @@ def test_one_cluster():
     assert (row.identities, row.purity) == (2, 0.75)
     images = cluster_images(TABLE, 0)
     assert [(image.path, image.camera, image.local_cluster, image.state) for image in images] == [
-        ("a", 0, 0, "node"),
-        ("b", 0, 0, "kept"),
-        ("c", 0, 1, "discarded"),
-        ("d", 1, 5, "kept"),
+        ("a", "0", 0, "node"),
+        ("b", "0", 0, "kept"),
+        ("c", "0", 1, "discarded"),
+        ("d", "1", 5, "kept"),
     ]
 
 
@@ -362,3 +362,9 @@ def test_states_before_and_after():
 def test_labels_that_cannot_be_compared(before, after, share, message):
     with pytest.raises(RunError, match=message):
         compare_labels(before, after, share)
+
+
+def test_cameras_have_their_names_where_they_are_known() -> None:
+    named = replace(TABLE, camera_names=("door", "hall", "exit"))
+    assert [row.camera for row in camera_rows(named)] == ["door", "hall", "exit"]
+    assert [image.camera for image in cluster_images(named, 0)] == ["door", "door", "door", "hall"]
