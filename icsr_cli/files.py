@@ -10,6 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from icsr_cli.errors import reason
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -39,8 +44,55 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one JSON document whole or not at all."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    """Write one JSON document whole or not at all; ASCII, as names of files need not be UTF-8."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read one JSON document.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, no JSON, or nested deeper than any file of ours.
+    """
+    try:
+        return json.loads(path.read_bytes().decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def map_array(path: Path) -> npt.NDArray[Any]:
+    """Map the array of an ``.npy`` file into memory.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is no array of numbers, or damaged.
+    """
+    try:
+        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError:
+        raise
+    except Exception as error:  # numpy raises many kinds for a damaged header
+        raise ValueError(f"{path} cannot be read as an .npy: {reason(error)}") from None
+    return array
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of an ``.npz``, to their checksums.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no ``.npz`` of plain arrays, or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            for member in archive.zip.infolist():  # a name whose two copies differ is refused
+                archive.zip.open(member).close()
+            return {name: archive[name] for name in archive.files}
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
+        raise ValueError(reason(error)) from None
 
 
 def write_with(path: Path, write: Callable[[Path], object]) -> None:

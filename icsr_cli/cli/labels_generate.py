@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
-from icsr_cli.errors import InputError, UsageError, reason
+from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import GlobalSettings
@@ -155,6 +155,8 @@ def _renamed(keys: list[str] | None) -> dict[str, str]:
 def _read(path: Path, names: dict[str, str]) -> Given:
     import numpy as np
 
+    from icsr_cli.files import read_arrays
+
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
     if not zipfile.is_zipfile(path):
@@ -162,15 +164,13 @@ def _read(path: Path, names: dict[str, str]) -> Given:
             f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
         )
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            present = list(archive)
-            arrays = {key: archive[key] for key in names.values() if key in present}
-    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from error
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
     for name, key in names.items():
-        if key not in present and (name == "features" or key != name):
+        if key not in arrays and (name == "features" or key != name):
             raise InputError(
-                f"{path} has no array {key!r}; it has {', '.join(present) or 'none'}. "
+                f"{path} has no array {key!r}; it has {', '.join(arrays) or 'none'}. "
                 f"Say which holds the {name} by --key {name}=NAME."
             )
     table = arrays[names["features"]]

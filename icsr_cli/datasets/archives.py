@@ -8,6 +8,7 @@ import lzma
 import os
 import shutil
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -34,6 +35,9 @@ _MAGIC = {
     b"Rar!": "rar",
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
+#: Headers whose content is read at once: long names, and tables of pax.
+_IN_MEMORY = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
+              tarfile.SOLARIS_XHDTYPE)  # fmt: skip
 _DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -42,6 +46,9 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     NotImplementedError,
+    ValueError,
+    OverflowError,
+    struct.error,
 )
 
 
@@ -133,7 +140,17 @@ def _check_count(archive: Path, found: int) -> None:
 
 
 class _StrictTarInfo(tarfile.TarInfo):
-    """A header reader that takes a missing or broken header for damage, not for the end of the archive."""
+    """A header reader that takes a missing or broken header for damage, not for the end of the archive.
+
+    A size below 0 would lead backwards, and a name or a table of more than a megabyte into memory.
+    """
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _StrictTarInfo:
+        found = super().frombuf(buf, encoding, errors)
+        if found.size < 0 or (found.type in _IN_MEMORY and found.size > _COPY):
+            raise tarfile.InvalidHeaderError(f"a size of {found.size}")  # type: ignore[attr-defined]
+        return found
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> _StrictTarInfo:
@@ -159,6 +176,8 @@ def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress)
     ):
         position, total = 0, 0
         for member in opened:
+            if member.size < 0 or opened.offset < member.offset_data:
+                raise tarfile.ReadError(f"a size of {member.size}")
             if _skipped(member.name):
                 continue
             path = check(member.name)

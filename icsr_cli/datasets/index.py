@@ -10,16 +10,16 @@ import csv
 import hashlib
 import io
 import json
-import os
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from icsr_cli.errors import DatasetError
+from icsr_cli.files import read_json, whole_file
 from icsr_cli.types import Dataset, ImageRecord, Split
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of its own
 _HEADER = ["split", "path", "camera", "identity"]
 
 
@@ -34,7 +34,8 @@ def write(
 
     ``bad`` are the images that were left out (split, path, reason); ``details`` is what the reader wants to
     be found again: the pattern of own crops, the dials of a rendered world.
-    The JSON holds the checksum of the CSV: of a crash between the two, the reader knows.
+    The JSON holds the checksums of the CSV and of itself: of damage, and of a crash between the two, the
+    reader knows.
     """
     folder = data_root / dataset.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,10 +53,10 @@ def write(
         "details": dict(details or {}),
         "index_sha256": hashlib.sha256(table).hexdigest(),
     }
-    text = json.dumps(head, indent=1).encode()
-    staged = [_stage(folder / "index.csv", table), _stage(folder / "index.json", text)]
-    for temporary, final in staged:
-        temporary.replace(final)
+    text = json.dumps({**head, "sha256": _checksum(head)}, indent=1)
+    with whole_file(folder / "index.json") as first, whole_file(folder / "index.csv") as second:
+        first.write_text(text, encoding="utf-8")
+        second.write_bytes(table)
     return folder / "index.json"
 
 
@@ -73,7 +74,7 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
     """Read index.json of ``name``. Raises DatasetError with the command to run where there is none."""
     path = data_root / name / "index.json"
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except FileNotFoundError:
         there = names(data_root)
         known = f" Prepared are: {', '.join(there)}." if there else ""
@@ -83,8 +84,14 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DatasetError(f"Cannot read {path}: {error}. Run again: {_command(name)}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DatasetError(f"{path} is of another version. Run again: {_command(name)}")
+        raise DatasetError(f"{path} is damaged, or of another version. Run again: {_command(name)}")
+    if found.pop("sha256", None) != _checksum(found):
+        raise DatasetError(f"{path} is damaged: its checksum does not fit. Run again: {_command(name)}")
     return found
+
+
+def _checksum(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def load(name: str, data_root: Path) -> Dataset:
@@ -147,19 +154,6 @@ def _command(name: str) -> str:
 def _stored_root(root: Path, data_root: Path) -> str:
     root, data_root = root.resolve(), data_root.resolve()
     return root.relative_to(data_root).as_posix() if root.is_relative_to(data_root) else str(root)
-
-
-def _stage(path: Path, content: bytes) -> tuple[Path, Path]:
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary, path
 
 
 def _table(dataset: Dataset) -> bytes:

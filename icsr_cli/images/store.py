@@ -22,6 +22,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.files import map_array, read_json, write_json
 from icsr_cli.images.blocks import Job, Result, work
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.threads import usable_cpus
@@ -151,10 +152,10 @@ def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[st
     for header_path in sorted(folder.glob("*.json")):
         array_path = header_path.with_suffix(".npy")
         try:
-            header = json.loads(header_path.read_text(encoding="utf-8"))
-            array = np.load(array_path, mmap_mode="r")
+            header = read_json(header_path)
+            array = map_array(array_path)
             wrong = _wrong_blocks(array, header["crc32"], array_path.stem, progress or SilentProgress())
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             faults.append(f"{array_path}: {error}")
         else:
             if not wrong:
@@ -213,7 +214,7 @@ class _Build:
     def existing(self) -> tuple[Pixels, tuple[BadImage, ...]] | None:
         """Open the finished store if it is whole and belongs to the split, or to its readable part."""
         try:
-            header = json.loads(self.header.read_text(encoding="utf-8"))
+            header = read_json(self.header)
             bad = tuple(BadImage(*item) for item in header["bad"])
             if header["fingerprint"] == self.fingerprint:
                 bad = ()
@@ -221,7 +222,7 @@ class _Build:
                 return None
             if self.final.stat().st_size != header["bytes"]:
                 return None
-            array = np.load(self.final, mmap_mode="r")
+            array = map_array(self.final)
         except (OSError, ValueError, KeyError, TypeError):
             return None
         fits = array.shape == (len(self.split) - len(bad), *self.shape[1:]) and array.dtype == np.uint8
@@ -253,7 +254,7 @@ class _Build:
             first, *lines = self.log.read_text(encoding="utf-8").splitlines()
             if json.loads(first) != {"fingerprint": self.fingerprint}:
                 return {}
-            array = np.load(self.partial, mmap_mode="r")
+            array = map_array(self.partial)
         except (OSError, ValueError):
             return {}
         if array.shape != self.shape or array.dtype != np.uint8:
@@ -309,9 +310,9 @@ class _Build:
             "crc32": checksums,
             "bad": [[item.row, item.path, item.reason] for item in bad],
         }
-        _write_whole(self.header, json.dumps(header))
+        write_json(self.header, header)
         self.log.unlink(missing_ok=True)
-        return Pixels(np.load(self.final, mmap_mode="r"), self.final), bad
+        return Pixels(map_array(self.final), self.final), bad
 
 
 def _stamp(path: str) -> str:
@@ -320,12 +321,6 @@ def _stamp(path: str) -> str:
     except OSError:
         return "missing"
     return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _write_whole(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
 
 
 def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import colorsys
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from icsr_cli.files import read_json
 from icsr_cli.metrics import Ranking
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
@@ -119,7 +119,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
 def _environment(run: RunFolder) -> dict[str, Any]:
     """Read what the run was made with; it adds to the page, so a damaged file is none."""
     try:
-        return dict(json.loads((run.path / "environment.json").read_text(encoding="utf-8")))
+        return dict(read_json(run.path / "environment.json"))
     except (OSError, ValueError, TypeError):
         return {}
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from icsr_cli.errors import RunError
-from icsr_cli.files import write_json
+from icsr_cli.files import read_json, write_json
 
 #: An entry with the same values here takes the place of an older one.
 _KEY = ("dataset", "weights", "protocol", "rerank", "debias", "estimated")
@@ -27,10 +26,10 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["evaluations"]
+        found = read_json(path)["evaluations"]
         if not all(isinstance(entry, dict) and _says_something(entry) for entry in found):
             raise TypeError("an entry without mAP")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
     return list(found)
 

@@ -31,7 +31,7 @@ from typing import Any
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import write_json, write_text, write_with
+from icsr_cli.files import read_json, write_json, write_text, write_with
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.tensorboard import write_events
@@ -80,8 +80,8 @@ class RunFolder:
         """
         path = self.path / "run.json"
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            found = read_json(path)
+        except (OSError, ValueError) as error:
             raise RunError(f"{path} cannot be read: {error}") from None
         if not isinstance(found, dict) or found.get("stage") not in STAGES:
             raise RunError(f"{path} does not say of which stage the run is: it is damaged.")

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError, reason
-from icsr_cli.files import write_with
+from icsr_cli.files import read_arrays, write_with
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
@@ -127,12 +127,11 @@ def read_labels(path: Path) -> LabelTable:
 def _read_arrays(path: Path) -> dict[str, Any]:
     """Give the columns of an ``.npz``, all of one length."""
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            columns = {name: archive[name] for name in archive.files}
+        columns = read_arrays(path)
     except FileNotFoundError:
         raise RunError(f"There are no labels at {path}.") from None
-    except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise RunError(f"{path} cannot be read as an .npz of labels: {reason(error)}.") from None
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read as an .npz of labels: {error}.") from None
     shapes = {array.shape for array in columns.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
         raise RunError(f"{path} holds columns of different lengths; expected one value for each image.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icsr_cli.errors import RunError
+from icsr_cli.files import read_json
 
 
 @contextmanager
@@ -44,7 +45,7 @@ def training_lock(folder: Path) -> Iterator[None]:
 
 def _name(holder: Path) -> str:
     try:
-        who = json.loads(holder.read_text(encoding="utf-8"))
+        who = read_json(holder)
         return f"process {who['process']} on {who['host']}, since {who['since']}"
     except (OSError, ValueError, KeyError, TypeError):
         return "another process"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from icsr_cli.errors import InputError
+from icsr_cli.files import read_json
 
 #: Raised whenever the same dials no longer give the same pixels.
 PIXEL_VERSION: Final = 1
@@ -107,7 +108,7 @@ class World:
         Raises :class:`InputError` where it is missing, damaged or of another pixel version.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             version, dials = content["pixel_version"], content["world"]
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is not the description of a synthetic world: {error}") from error

@@ -208,3 +208,49 @@ def test_good_tars_are_unpacked_whole(mode, tmp_path):
     assert files == {"d/ü x.jpg", "e/f/1.jpg"}
     assert (target / "e/f/1.jpg").read_bytes() == b"x" * 1000
     assert [path.name for path in target.parent.iterdir()] == ["target"]
+
+
+def header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header as tar writes it, with a size that tar would not write."""
+    info = tarfile.TarInfo(name)
+    info.type = kind
+    content = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    content[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    content[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(content))[0]
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+@pytest.mark.parametrize("size", [-1, -512, -(2**40)])
+def test_a_tar_with_a_negative_size(kind, size, tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("1.jpg", size, kind) + b"x" * 512 + header("2.jpg", 0) + bytes(10_240))
+    refused(path, "truncated or damaged")
+
+
+@pytest.mark.parametrize("size", [-1, -512, -1024, -(2**40)])
+@pytest.mark.parametrize("name", ["1.jpg", "__MACOSX/1.jpg"])
+def test_a_table_of_pax_that_leads_backwards(name, size, tmp_path):
+    path = tmp_path / "a.tar"
+    info = tarfile.TarInfo(name)
+    info.pax_headers = {"size": str(size)}
+    path.write_bytes(info.tobuf(tarfile.PAX_FORMAT) + bytes(10_240))
+    refused(path, "truncated or damaged")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+def test_a_name_of_gigabytes_is_not_read_into_memory(kind, tmp_path):
+    path = tmp_path / "a.tar"
+    path.write_bytes(header("1.jpg", 2**33, kind) + bytes(10_240))
+    refused(path, "truncated or damaged")
+
+
+def test_a_long_name_is_read(tmp_path):
+    name = "a" * 200 + "/" + "b" * 200 + ".jpg"
+    for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+        path = tmp_path / f"{form}.tar"
+        with tarfile.open(path, "w", format=form) as archive:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            archive.addfile(info, io.BytesIO(b"abc"))
+        assert (unpack(path, tmp_path / f"t{form}") / name).read_bytes() == b"abc"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 
 import numpy as np
@@ -98,6 +99,8 @@ def test_damage_is_said(tmp_path):
         ("{", "Cannot read"),
         ('{"format": 99}', "another version"),
         ("[]", "another version"),
+        ("[" * 100_000, "nested too deeply"),
+        (head.replace("door", "hall"), "its checksum does not fit"),
     ]:
         written.write_text(text)
         with pytest.raises(DatasetError, match=fault):
@@ -122,7 +125,7 @@ def test_a_failed_write_keeps_the_old_index(tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(index.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         index.write(tmp_path, make(tmp_path, splits={"train": (ImageRecord("z.jpg", 0),)}))
     assert datasets.load("shop", tmp_path) == before
