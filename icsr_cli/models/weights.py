@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -19,7 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from icsr_cli.errors import ModelError
-from icsr_cli.files import whole_file
+from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.network import Network
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
@@ -28,6 +29,8 @@ _HEAD = ("gap.", "feat.", "feat_bn.")
 # How torch.load names what it refuses to call or to build.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|unrecognized function|build for type) (\S+)")
 _STAGE = re.compile(r"^layer(\d)\.")
+#: The key of the checksum among the metadata of our safetensors files.
+_CHECKSUM = "sha256"
 #: The environment's word that weights may be downloaded.
 DOWNLOAD = "ICSR_DOWNLOAD"
 
@@ -114,12 +117,10 @@ def _check_values(path: Path, name: str, value: Tensor) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        tensors: dict[str, Tensor] = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
-        ) from error
+    said = read_metadata(path).get(_CHECKSUM)
+    if said is not None and said != _checksum(*_divide(path.read_bytes())):
+        raise ModelError(f"{path}: damaged, its checksum does not fit. Copy or download it again.")
+    tensors: dict[str, Tensor] = load_file(path)
     return tensors
 
 
@@ -133,6 +134,7 @@ def _read_torch(path: Path) -> Any:
         *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
     ]
     try:
+        check_zip(path)
         with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -234,7 +236,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         with whole_file(path) as temporary:
-            temporary.write_bytes(_in_order(save(tensors, metadata=header)))
+            temporary.write_bytes(_sealed(save(tensors, metadata=header)))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "
@@ -242,13 +244,34 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         ) from error
 
 
-def _in_order(blob: bytes) -> bytes:
-    """Sort the header of a safetensors file, which comes in any order: equal networks give equal bytes."""
-    length = int.from_bytes(blob[:8], "little")
-    header = json.loads(blob[8 : 8 + length])
-    text = json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+def _sealed(blob: bytes) -> bytes:
+    """Sort the header of a safetensors file, which comes in any order, and put a checksum into it.
+
+    Equal networks give equal bytes.
+    """
+    header, data = _divide(blob)
+    header.setdefault("__metadata__", {})[_CHECKSUM] = _checksum(header, data)
+    text = _header_text(header)
     text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + blob[8 + length :]
+    return len(text).to_bytes(8, "little") + text + data
+
+
+def _divide(blob: bytes) -> tuple[dict[str, Any], memoryview]:
+    """Give the header and the numbers of a safetensors file."""
+    length = int.from_bytes(blob[:8], "little")
+    return json.loads(blob[8 : 8 + length]), memoryview(blob)[8 + length :]
+
+
+def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
+    """Give the SHA-256 of a header, but for the checksum in it, and of the numbers."""
+    about = {name: value for name, value in header.get("__metadata__", {}).items() if name != _CHECKSUM}
+    digest = hashlib.sha256(_header_text({**header, "__metadata__": about}))
+    digest.update(data)
+    return digest.hexdigest()
+
+
+def _header_text(header: Mapping[str, Any]) -> bytes:
+    return json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _inside(model: nn.Module) -> nn.Module | None:

@@ -31,7 +31,7 @@ from typing import Any
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import read_json, write_json, write_text, write_with
+from icsr_cli.files import check_zip, read_json, write_json, write_text, write_with
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.tensorboard import write_events
@@ -186,6 +186,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
+            check_zip(path)
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             # Never what torch advises where it refuses to run what lies in a file.

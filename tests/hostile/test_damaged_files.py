@@ -102,7 +102,7 @@ def weights(suffix: str) -> Case:
         save_weights(small, path) if suffix == ".safetensors" else torch.save(small.state_dict(), path)
         return path
 
-    return make, lambda path: load_weights(path) and None
+    return make, lambda path: {name: value.tolist() for name, value in load_weights(path).items()}
 
 
 def run_file(name: str) -> Case:
@@ -118,8 +118,8 @@ def run_file(name: str) -> Case:
 
     def read(path: Path) -> Any:
         run = open_run(path)
-        run.info(), run.settings(), run.metrics(), run.load_state("global"), read_evaluations(run.path)
-        _environment(run)
+        run.info(), run.settings(), run.metrics(), read_evaluations(run.path), _environment(run)
+        return run.load_state("global")
 
     return make, read
 
@@ -222,7 +222,7 @@ CASES: dict[str, Case] = {
 }
 #: Their checksums tell: what is read is what was written.
 CHECKED = ("tar.gz", "tar.xz", "tar.bz2", "zip", "index.json", "index.csv", "pixels.npy", "pixels.json",
-           "features.npz")  # fmt: skip
+           "features.npz", "weights.safetensors", "weights.pth", "checkpoint")  # fmt: skip
 
 #: Without checksum and much structure; or what is damaged is left out, or made anew.
 FORGIVEN = ("tar", "labels.csv", "crop.jpg", "environment.json", "pixels.npy", "pixels.json", "search cache")
