@@ -133,12 +133,22 @@ def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
 def unknown_key(key: str, section: type[BaseModel], above: str = "") -> str:
     """Say that a section has no such key, and which comes nearest."""
     known = [field.alias or name for name, field in section.model_fields.items()]
-    near = get_close_matches(key, known, n=1, cutoff=0.4)
+    near = [*_below(key, section), *get_close_matches(key, known, n=1, cutoff=0.4)]
     return (
         f"no such setting; did you mean {above}{near[0]}?"
         if near
         else f"no such setting; known: {', '.join(known)}"
     )
+
+
+def _below(key: str, section: type[BaseModel]) -> list[str]:
+    """Give the settings called ``key`` one section further down, the last first: global before cam."""
+    parts = [(field.alias or name, field.annotation) for name, field in section.model_fields.items()]
+    return [
+        f"{name}.{key}"
+        for name, kind in reversed(parts)
+        if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields
+    ]
 
 
 def available(room: str) -> tuple[str, ...]:

@@ -89,11 +89,15 @@ def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
         with np.load(path, allow_pickle=False) as archive:
             for member in archive.zip.infolist():  # a name whose two copies differ is refused
                 archive.zip.open(member).close()
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError:
         raise
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise ValueError(reason(error)) from None
+    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+    if strange:
+        raise ValueError(f"{strange[0]} is no array")
+    return arrays
 
 
 def check_zip(path: Path) -> None:

@@ -174,7 +174,9 @@ def _read(path: Path, names: dict[str, str]) -> Given:
                 f"Say which holds the {name} by --key {name}=NAME."
             )
     table = arrays[names["features"]]
-    n = len(table) if table.ndim else 0
+    if table.ndim != 2:
+        raise InputError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {table.shape}.")
+    n = len(table)
     columns = {name: _column(name, arrays.get(names[name]), n) for name in ("cameras", "local_labels", "ids")}
     if columns["local_labels"] is not None and columns["cameras"] is None:
         raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")

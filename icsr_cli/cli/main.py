@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import signal
 import sys
 import threading
@@ -190,8 +191,20 @@ app.command("export", epilog="Example: icsr export runs/market1501/global/RUN --
 app.command("doctor")(doctor.doctor)
 
 
+def _open_standard_files() -> None:
+    """Give a process that was started with a closed input, output or error the empty one.
+
+    Else the next file that is opened takes the number, and what is printed goes into it.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+            setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
 def run() -> None:
     """Run the command line; the entry point of the executable."""
+    _open_standard_files()
     try:
         app()
     except (KeyboardInterrupt, MemoryError) as error:  # before or after the command itself

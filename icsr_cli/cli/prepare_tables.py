@@ -105,7 +105,7 @@ def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
         progress.warn(f"unreadable, left out: {item.path}: {item.reason}")
     for difference in report.differences:
         progress.warn(f"Not the published counts. {difference}")
-    progress.note(f"Next: icsr train cam -d {report.name}")
+    progress.note(f"Next: icsr train -d {report.name}")
 
 
 def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:

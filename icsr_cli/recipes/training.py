@@ -22,7 +22,7 @@ from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, flat, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
-from icsr_cli.types import Dataset
+from icsr_cli.types import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,21 @@ def run_global_stage(
     with _opened(dataset, settings, run, workplace, together=True) as stage:
         if labels is not None and (labels < 0).any():
             stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
-        unknown = set() if table is None else {*table.paths} - {one.path for one in dataset.train.records}
-        if unknown:
-            stage.progress.warn(
-                f"{len(unknown):,} images of {local} are no training images, such as {min(unknown)}."
-            )
+        if table is not None:
+            _warn_of_others(stage.progress, local, {*table.paths}, dataset.train)
         return train_global_stage(replace(stage, local=labels, score=score, watch=watch))
+
+
+def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str], split: Split) -> None:
+    """Say where a label file and the training images are not of the same images."""
+    trained = {record.path for record in split.records}
+    if unknown := labelled - trained:
+        progress.warn(f"{len(unknown):,} images of {source} are no training images, such as {min(unknown)}.")
+    if missing := trained - labelled:
+        progress.warn(
+            f"{source} lacks {len(missing):,} of the {len(trained):,} training images, such as "
+            f"{min(missing)}: they have no local label."
+        )
 
 
 def measure(network: Network, dataset: Dataset, settings: Settings, workplace: Workplace) -> Evaluation:

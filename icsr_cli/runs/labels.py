@@ -24,6 +24,8 @@ from icsr_cli.errors import RunError, reason
 from icsr_cli.files import read_arrays, write_with
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
+#: The states of images with a label.
+KEPT = ("kept", "node")
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
 
 
@@ -110,7 +112,7 @@ def read_labels(path: Path) -> LabelTable:
         raise RunError(f"{path} lacks the column(s) {', '.join(missing)}; expected: {', '.join(COLUMNS)}.")
     try:
         numbers = {name: _integers(columns[name]) for name in COLUMNS[1:-1]}
-        return LabelTable(
+        table = LabelTable(
             paths=tuple(map(str, columns["path"])),
             cameras=numbers["camera"],
             identities=numbers["identity"],
@@ -122,6 +124,20 @@ def read_labels(path: Path) -> LabelTable:
         )
     except (ValueError, OverflowError) as error:
         raise RunError(f"{path} holds something that is not a whole number: {reason(error)}.") from None
+    _check_states(table, path)
+    return table
+
+
+def _check_states(table: LabelTable, path: Path) -> None:
+    """Refuse a state that its label contradicts; refiners have their own for what they leave out."""
+    kept = np.isin(table.states, KEPT)
+    odd = np.flatnonzero(kept != (table.labels >= 0))
+    if len(odd):
+        row = int(odd[0])
+        raise RunError(
+            f"{path} says that {table.paths[row]!r} has the label {table.labels[row]} and the state "
+            f"{str(table.states[row])!r}, as for {len(odd):,} images: who has a label is {' or '.join(KEPT)}."
+        )
 
 
 def _read_arrays(path: Path) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -156,6 +157,7 @@ def change(**changes):
         (change(local_labels=np.zeros(9, int)), [], InputError, r"local_labels .* got shape \(9,\)"),
         (change(features=np.zeros((180, 3))), [], InputError, "zero vectors"),
         (change(features=np.zeros(180)), [], InputError, r"features must have shape \(n, d\)"),
+        (change(features=np.float32(1)), [], InputError, r"features must have shape \(n, d\)"),
         (lambda a: {"features": a["features"]}, ["--local", "cluster"], UsageError, "needs the camera"),
         (
             lambda a: {"features": a["features"]},
@@ -176,6 +178,15 @@ def test_bad_input(tmp_path, arrays, alter, options, error, message):
     with pytest.raises(error, match=message):
         run(tmp_path, alter(arrays), *options)
     assert [path.name for path in tmp_path.iterdir()] == ["features.npz"]
+
+
+def test_a_member_that_is_no_array(tmp_path):
+    path = tmp_path / "features.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("features.npy", b"hello")
+    result = CliRunner().invoke(app, [str(path)])
+    assert isinstance(result.exception, InputError)
+    assert "features is no array" in str(result.exception)
 
 
 def test_not_an_archive(tmp_path):

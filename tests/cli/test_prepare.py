@@ -113,7 +113,7 @@ def test_published_finds_it_by_itself_and_says_what_differs(icsr, tmp_path):
     assert "12,936" in result.stdout
     text = " ".join(result.stderr.split())
     assert "Not the published counts. train: 1 images of 1 identities; published are 12,936 of 751" in text
-    assert "Next: icsr train cam -d market1501" in text
+    assert "Next: icsr train -d market1501" in text
     assert "Traceback" not in result.output
 
 

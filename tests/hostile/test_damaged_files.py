@@ -83,7 +83,7 @@ def labels(name: str) -> Case:
         table = LabelTable(
             tuple(f"c{i % 3}/{i:04}.jpg" for i in range(n)),
             *numbers,
-            np.array(["kept", "noise"])[numbers[0] % 2],
+            np.where(numbers[4] >= 0, "kept", "noise"),
             {"cohesion": rng.random(n).astype(np.float32)},
         )
         write_labels(folder / name, table)

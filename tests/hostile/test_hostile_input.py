@@ -154,12 +154,14 @@ def test_impatience_leaves_one_message(tiny_root: Path, tmp_path: Path, pause: f
     assert "Traceback" not in said
 
 
-def test_a_closed_output_is_no_fault() -> None:
+@pytest.mark.parametrize("ending", ["| true", ">&-", ">&- 2>&- <&-"])
+def test_a_closed_output_is_no_fault(ending: str) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m icsr_cli methods icsr | true",
+        f"{sys.executable} -m icsr_cli methods icsr {ending}",
         shell=True,
         capture_output=True,
         text=True,
         check=False,
     )
     assert "Traceback" not in done.stderr
+    assert done.returncode == 0

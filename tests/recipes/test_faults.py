@@ -377,5 +377,10 @@ def test_a_camera_of_one_image(tmp_path: Path) -> None:
     own = icsr("train", "global", "--method", "icsr", *options, *few)
     assert own.exit_code == 0, own.output
     assert "1 training images have no local label" in own.stderr
+    [labels] = (tmp_path / "runs" / "mine" / "cam").glob("*/labels/local.csv")
+    lines = labels.read_text().splitlines(keepends=True)
+    (tmp_path / "short.csv").write_text("".join(lines[:40]))
+    short = icsr("train", "global", "--method", "icsr", *options, *few, "--local", tmp_path / "short.csv")
+    assert "short.csv lacks 22 of the 61 training images, such as" in " ".join(short.stderr.split())
     alone = icsr("train", "cam", *options, "--cameras", "1")
     assert_said(alone, "nothing to train on")

@@ -191,6 +191,14 @@ def test_labels_come_back_as_they_went(tmp_path: Path, name: str) -> None:
             "path,camera,identity,cluster,local_cluster,label,state,cohesion\na,0,,0,0,0,kept,b\n",
             "string to float: .b",
         ),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,0,odd\n",
+            "label 0 and the state 'odd'",
+        ),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,,kept\n",
+            "label -1 and the state",
+        ),
     ],
 )
 def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
