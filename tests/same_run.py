@@ -45,5 +45,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
             assert_same_values(load_file(run / name), load_file(whole / name), str(name))
         elif name.suffix == ".pt":
             states = [torch.load(folder / name, weights_only=True) for folder in (run, whole)]
+            marks = [state.pop("run") for state in states]  # when each began
+            assert marks[0] != marks[1]
             assert_same_values(*states, str(name))
     assert json.loads((run / "run.json").read_text())["status"] == "finished"

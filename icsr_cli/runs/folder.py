@@ -170,7 +170,7 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save(dict(state), buffer)
+        torch.save({**state, "run": self._mark()}, buffer)
         path = self.path / "checkpoints" / f"{name}.pt"
         write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
 
@@ -178,7 +178,7 @@ class RunFolder:
         """Read a state back, on the CPU; None where there is none.
 
         Raises:
-            RunError: where the file is damaged, or lacks one of ``parts``.
+            RunError: where the file is damaged, lacks one of ``parts``, or is of another run.
         """
         import torch
 
@@ -201,7 +201,15 @@ class RunFolder:
                 f"The checkpoint {path} is none of this stage ({', '.join(missing) or 'epoch'} missing). "
                 "Remove it to start anew."
             )
+        if state.pop("run", self._mark()) != self._mark():  # none in those of version 0.1
+            raise RunError(
+                f"The checkpoint {path} is of another run. Put this run's own there, or remove it."
+            )
         return dict(state)
+
+    def _mark(self) -> str:
+        """Tell this run from others, wherever its folder is moved to: its stage and the moment it began."""
+        return f"{self.stage} {self.info().get('started')}"
 
 
 def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> RunFolder:

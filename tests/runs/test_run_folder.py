@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -135,6 +136,18 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 2.5)]
     assert events.Scalars("quality/refined/nmi")[0].value == 0.5
+
+
+def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
+    first, second = create(tmp_path, "d", "global", name="a"), create(tmp_path, "d", "global", name="b")
+    first.save_state("global", {"epoch": 3})
+    assert first.load_state("global") == {"epoch": 3}
+    shutil.copytree(first.path, tmp_path / "moved")
+    assert open_run(tmp_path / "moved").load_state("global") == {"epoch": 3}
+    (second.path / "checkpoints").mkdir(exist_ok=True)
+    shutil.copy(first.path / "checkpoints" / "global.pt", second.path / "checkpoints")
+    with pytest.raises(RunError, match="is of another run"):
+        second.load_state("global")
 
 
 def test_damaged_run_json_is_said(tmp_path: Path) -> None:
