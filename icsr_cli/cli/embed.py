@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.types import IntArray
+    from icsr_cli.types import FloatArray, IntArray
+
+    Save = Callable[[Path, FloatArray, Mapping[str, Any], str], None]
 
 
 def embed(
     images: Annotated[
         str, typer.Argument(metavar="FOLDER|DATASET", help="A folder of images, or a prepared data set.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: an .npz file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
     network: Annotated[
         Path | None, typer.Option("--network", "-n", help="Weights or a run; the newest run if left out.")
     ] = None,
@@ -42,7 +45,8 @@ def embed(
 ) -> None:
     """Write features, paths, cameras and identities (where known), the network's hash and preprocessing.
 
-    The file is what icsr labels generate takes: features float32 (n, d) of unit length, paths, cameras, ids.
+    The .npz is what icsr labels generate takes: features float32 (n, d) of unit length, paths, cameras, ids.
+    The .parquet holds the same, a row for each image, for data bases of vectors.
 
     Example: icsr embed crops --pattern '{camera}/{name}.jpg' --out features.npz
     """
@@ -55,8 +59,9 @@ def embed(
     from icsr_cli.recipes.gallery import Embedder, embed_files
     from icsr_cli.recipes.steps import choose_engine
 
-    if out.suffix != ".npz":
-        raise UsageError(f"--out must end in .npz, got {out}.")
+    if out.suffix not in (".npz", ".parquet"):
+        raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
+    save = _save_npz if out.suffix == ".npz" else _parquet_writer()
     progress = make_progress(quiet, as_json)
     root, paths, cameras, ids = _images(images, split, pattern, data_root)
     if debias != "none" and cameras is None:
@@ -83,22 +88,41 @@ def embed(
         "arch": opened.arch,
         "height": size[0],
         "width": size[1],
-        "resize": "area",
+        "resize": "bicubic with antialiasing",
         "normalisation": "imagenet",
         "debias": debias,
     }
     if cameras is not None:
         features = normalise_cameras(features, cameras[kept], debias)
 
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
-            np.savez(stream, features=features, about=np.array(json.dumps(about)), **columns)
-
-    write_with(out, save)
+    write_with(out, lambda temporary: save(temporary, features, columns, json.dumps(about)))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
+
+
+def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
+    import numpy as np
+
+    with path.open("wb") as stream:
+        np.savez(stream, features=features, about=np.array(about), **columns)
+
+
+def _parquet_writer() -> Save:
+    """Give what writes a table; said before anything is computed where its library is missing."""
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "A .parquet file") from None
+
+    def save(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+        table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, "features": rows})
+        parquet.write_table(table.replace_schema_metadata({"icsr": about}), path)
+
+    return save
 
 
 def _images(

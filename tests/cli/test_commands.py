@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pyarrow import parquet
 from safetensors.torch import load_file
 from tiny_world import TINY
 from typer.testing import CliRunner, Result
@@ -141,6 +142,15 @@ def test_features_go_to_the_label_engine(
     assert again.exit_code == 0, again.output
     assert set(np.load(out)) == {"features", "about", "paths", "cameras", "ids"}
     assert icsr("embed", folder, "--network", run, "--out", out, "--debias", "full", *places).exit_code == 2
+    table = tmp_path / "features.parquet"
+    written = icsr("embed", folder, "--network", run, "--out", table, *fields, *places)
+    assert written.exit_code == 0, written.output
+    rows = parquet.read_table(table)
+    assert rows.column("paths").to_pylist() == np.load(out)["paths"].tolist()
+    np.testing.assert_array_equal(
+        np.array(rows.column("features").to_pylist(), np.float32), np.load(out)["features"]
+    )
+    assert json.loads(rows.schema.metadata[b"icsr"])["debias"] == "full"
 
 
 def test_eval_of_a_run_stays_with_the_run(
