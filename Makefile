@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-portable install clean
+.PHONY: demo test test-portable docs install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icsr demo
@@ -22,6 +22,10 @@ test-portable: $(VENV)/.installed
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n auto $(PORTABLE)
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n auto $(PORTABLE)
 	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto $(PORTABLE)
+
+# The pages as a site in site/; a dead link is an error.
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build --strict
 
 install: $(VENV)/.installed
 

@@ -1,0 +1,89 @@
+"""The pages without a dead link, the script of the Python page, the wheel in an environment of its own."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+import icsr_cli
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*words: object, folder: Path) -> str:
+    done = subprocess.run(
+        [str(word) for word in words], cwd=folder, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_pages_make_a_site_without_a_dead_link(tmp_path: Path) -> None:
+    run(sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path, folder=ROOT)
+    assert (tmp_path / "index.html").is_file()
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_links_of_the_pages_beside(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", text):
+        assert link.startswith("https://") or (ROOT / link).exists(), link
+
+
+def test_the_python_page_names_what_there_is() -> None:
+    import importlib
+
+    rows = re.findall(r"^\| [^|]+ \| (.+) \|$", (ROOT / "docs" / "python.md").read_text(), re.M)
+    names = [name for row in rows for name in re.findall(r"`((?:[a-z_]+\.)+[a-z_]+)\(?[^`]*`", row)]
+    assert len(names) > 10
+    for name in names:
+        module, _, last = name.rpartition(".")
+        assert hasattr(importlib.import_module(f"icsr_cli.{module}"), last), name
+
+
+def test_the_example(tiny_root: Path, tmp_path: Path) -> None:
+    for file in next((tiny_root / "tiny").glob("rendered-*/bounding_box_train")).iterdir():
+        camera = tmp_path / "crops" / re.search(r"_(c\d+)s", file.name)[1]  # type: ignore[index]
+        camera.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, camera)
+    small = ["--epochs", 1, "--iters", 2, "--size", 32, 16]
+    said = run(sys.executable, ROOT / "examples" / "own_crops.py", "crops", *small, folder=tmp_path)
+    assert "Nearest to c1/" in said
+    assert "Plain clustering of these features" in said
+
+
+def test_the_wheel_works_elsewhere(tmp_path: Path) -> None:
+    """Built from the sources, put into an environment of its own, with the libraries of this one."""
+    source = tmp_path / "source"
+    source.mkdir()
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    shutil.copytree(ROOT / "icsr_cli", source / "icsr_cli", ignore=shutil.ignore_patterns("__pycache__"))
+    run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, folder=source)
+    [wheel] = tmp_path.glob("icsr-*.whl")
+    venv.create(tmp_path / "fresh", with_pip=False)
+    [python] = (tmp_path / "fresh").glob("bin/python")
+    site = Path(
+        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip()
+    )
+    shutil.unpack_archive(wheel, site, "zip")
+    (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # after its own
+    icsr = [python, "-m", "icsr_cli"]
+    where = run(python, "-c", "import icsr_cli; print(icsr_cli.__file__)", folder=tmp_path)
+    assert where.startswith(str(site))
+    assert run(*icsr, "--version", folder=tmp_path) == f"icsr {icsr_cli.__version__}\n"
+    assert "camera-aware" in run(*icsr, "methods", folder=tmp_path)
+    assert "discard" in run(*icsr, "methods", "icsr", folder=tmp_path)
+    world = ["--identities", 6, "--images", 3, "--size", "32x16"]
+    run(*icsr, "prepare", "synthetic", *world, "-q", folder=tmp_path)
+    tiny = ["--init", "none", "-a", "resnet_small", "--epochs", 1, "--iters", 1, "-b", 8, "-q"]
+    run(*icsr, "train", "global", *tiny, "--method", "cluster-contrast", folder=tmp_path)
+    run(*icsr, "report", "--out", "page.html", "-q", folder=tmp_path)
+    assert "<svg" in (tmp_path / "page.html").read_text()
