@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import RunsRoot
 from icsr_cli.errors import RunError
 
@@ -31,7 +32,10 @@ class Format(str, Enum):
 
 def compare(
     runs: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN]...", help="Runs; all like the newest if left out.")
+        list[Path] | None,
+        typer.Argument(
+            metavar="[RUN]...", help="Runs; all like the newest if left out.", autocompletion=complete.runs
+        ),
     ] = None,
     style: Annotated[Format, typer.Option("--format", "-f", help="What is printed.")] = Format.table,
     html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,

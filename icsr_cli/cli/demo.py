@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import Assignments, DataRoot, Device, Json, Quiet, RunsRoot
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def demo(
     ] = 100,
     methods: Annotated[
         list[str] | None,
-        typer.Option("--method", "-m", help="Only this method; may be repeated. All three if left out."),
+        typer.Option(
+            "--method",
+            "-m",
+            help="Only this method; may be repeated. All three if left out.",
+            autocompletion=complete.methods,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the people and of training.")] = 1,
     device: Device = None,

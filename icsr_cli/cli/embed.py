@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
 
@@ -20,11 +21,22 @@ if TYPE_CHECKING:
 
 def embed(
     images: Annotated[
-        str, typer.Argument(metavar="FOLDER|DATASET", help="A folder of images, or a prepared data set.")
+        str,
+        typer.Argument(
+            metavar="FOLDER|DATASET",
+            help="A folder of images, or a prepared data set.",
+            autocompletion=complete.datasets,
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
     network: Annotated[
-        Path | None, typer.Option("--network", "-n", help="Weights or a run; the newest run if left out.")
+        Path | None,
+        typer.Option(
+            "--network",
+            "-n",
+            help="Weights or a run; the newest run if left out.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     split: Annotated[
         Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")

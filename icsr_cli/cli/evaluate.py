@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Quiet, RunsRoot
 from icsr_cli.errors import UsageError
 
@@ -24,10 +25,16 @@ if TYPE_CHECKING:
 def evaluate(
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out."),
+        typer.Argument(
+            help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", help="Data set; that of the run if left out.")
+        str | None,
+        typer.Option(
+            "-d", "--dataset", help="Data set; that of the run if left out.", autocompletion=complete.datasets
+        ),
     ] = None,
     resume: Annotated[
         Path | None,
@@ -35,7 +42,9 @@ def evaluate(
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option("-a", "--arch", help="Network of weights that do not say it."),
+        typer.Option(
+            "-a", "--arch", help="Network of weights that do not say it.", autocompletion=complete.networks
+        ),
     ] = None,
     height: Annotated[int | None, typer.Option("--height", help="Height of the images, in pixels.")] = None,
     width: Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")] = None,

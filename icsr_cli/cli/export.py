@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Json, Quiet, RunsRoot
 from icsr_cli.errors import IcsrError, UsageError
 
@@ -22,7 +23,11 @@ _CHECKED_CROPS = 32
 def export(
     network: Annotated[
         Path | None,
-        typer.Argument(metavar="RUN|FILE", help="A run or weights; the newest run if left out."),
+        typer.Argument(
+            metavar="RUN|FILE",
+            help="A run or weights; the newest run if left out.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icsr_cli.cli import complete
+from icsr_cli.cli.help import Commands
 from icsr_cli.cli.labels_generate import generate
 from icsr_cli.cli.options import DataRoot, Json, RunsRoot
 from icsr_cli.errors import RunError, UsageError
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from icsr_cli.reports.label_report import ClusterRow, ImageRow
     from icsr_cli.runs import LabelTable, RunFolder
 
-app = typer.Typer(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
+app = Commands(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
 app.command()(generate)
 
 
@@ -26,7 +28,8 @@ def inspect(
     run: Annotated[
         Path | None,
         typer.Argument(
-            help="A run or a label file; the newest finished or running run with labels if left out."
+            help="A run or a label file; the newest finished or running run with labels if left out.",
+            autocompletion=complete.runs,
         ),
     ] = None,
     dataset: Annotated[

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
 from icsr_cli.errors import InputError, UsageError
 
@@ -38,7 +39,13 @@ def generate(
         ),
     ],
     method: Annotated[
-        str, typer.Option("--method", "-m", help="Whose settings to begin from: `icsr methods`.")
+        str,
+        typer.Option(
+            "--method",
+            "-m",
+            help="Whose settings to begin from: `icsr methods`.",
+            autocompletion=complete.methods,
+        ),
     ] = "icsr",
     clusterer: Annotated[
         str | None,

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ from icsr_cli.cli import (
     search,
     train,
 )
+from icsr_cli.cli.help import Commands
 from icsr_cli.errors import IcsrError
 
 
@@ -141,12 +142,10 @@ def _memory_message(error: BaseException) -> str:
     return f"Error: {where}{f' ({reason})' if reason else ''}. {way} `icsr doctor` shows what is free."
 
 
-app = typer.Typer(
+app = Commands(
     name="icsr",
     cls=_Commands,
     no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Unsupervised person re-identification with camera labels (ICSR, arXiv 2304.12634).",
     epilog="Start with: icsr demo",
@@ -169,26 +168,39 @@ def _root(
     """Hold the options that go before a command."""
 
 
-app.command("demo")(demo.demo)
-app.add_typer(prepare.app, name="prepare")
-app.command("train", epilog="Example: icsr train cam -d market1501 -a resnet50 -b 64 --iters 100")(
-    train.train
-)
-app.command("methods")(methods.methods)
-app.add_typer(labels.app, name="labels")
-app.command("eval", epilog="Example: icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar")(
-    evaluate.evaluate
-)
-app.command("embed")(embed.embed)
-app.command("search", epilog="Example: icsr search person.jpg --gallery crops/")(search.search)
-app.command("report", epilog="Example: icsr report runs/market1501/global/20260101-120000 --out page.html")(
-    report.report
-)
-app.command("compare", epilog="Example: icsr compare runs/market1501/global/*")(compare.compare)
-app.command("export", epilog="Example: icsr export runs/market1501/global/RUN --out person.onnx")(
-    export.export
-)
-app.command("doctor")(doctor.doctor)
+#: In the order of the work; groups of commands come last.
+_COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {
+    "demo": (demo.demo, "The main job, whole, on rendered people.", ""),
+    "train": (train.train, "Train on a data set.", "icsr train -d market1501 -a resnet50 -b 64 --iters 100"),
+    "methods": (methods.methods, "List the methods, or print one's settings.", ""),
+    "eval": (
+        evaluate.evaluate,
+        "Measure retrieval: mAP, Rank-k, thresholds.",
+        "icsr eval -d market1501 --resume logs/market1501/model_best.pth.tar",
+    ),
+    "embed": (embed.embed, "Write features for other tools.", ""),
+    "search": (
+        search.search,
+        "Find a person in a folder of crops.",
+        "icsr search person.jpg --gallery crops/",
+    ),
+    "report": (
+        report.report,
+        "Write one HTML page about a run.",
+        "icsr report runs/market1501/global/20260101-120000 --out page.html",
+    ),
+    "compare": (compare.compare, "Hold runs side by side.", "icsr compare runs/market1501/global/*"),
+    "export": (
+        export.export,
+        "Write a network for other programs.",
+        "icsr export runs/market1501/global/RUN --out person.onnx",
+    ),
+    "doctor": (doctor.doctor, "What is installed, and what will be slow.", ""),
+}
+for _name, (_function, _short, _example) in _COMMANDS.items():
+    app.command(_name, short_help=_short, epilog=f"Example: {_example}" if _example else None)(_function)
+app.add_typer(prepare.app, name="prepare", short_help="Prepare a data set: check, index, decode.")
+app.add_typer(labels.app, name="labels", short_help="Look at pseudo labels, or make them.")
 
 
 def _open_standard_files() -> None:

@@ -6,12 +6,16 @@ from typing import Annotated
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import Assignments, Config, Json
 
 
 def methods(
     name: Annotated[
-        str | None, typer.Argument(help="Print its settings, whole, as a file to copy and change.")
+        str | None,
+        typer.Argument(
+            help="Print its settings, whole, as a file to copy and change.", autocompletion=complete.methods
+        ),
     ] = None,
     dataset: Annotated[
         str, typer.Option("-d", "--dataset", help="For a published data set, synthetic, or own crops.")

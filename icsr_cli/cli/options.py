@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,32 +16,66 @@ if TYPE_CHECKING:
     from icsr_cli.progress import Progress
     from icsr_cli.types import Dataset
 
+#: Groups of options in the help.
+DATA, METHOD, RUN, MACHINE, OUTPUT = "Data", "Method", "Run", "Machine", "Output"
+
 DatasetName = Annotated[
     str | None,
-    typer.Option("-d", "--dataset", help="Data set; the one prepared last if left out."),
+    typer.Option(
+        "-d",
+        "--dataset",
+        help="Data set; the one prepared last if left out.",
+        rich_help_panel=DATA,
+        autocompletion=complete.datasets,
+    ),
 ]
 DataRoot = Annotated[
-    Path, typer.Option("--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.")
+    Path,
+    typer.Option(
+        "--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.", rich_help_panel=DATA
+    ),
 ]
-RunsRoot = Annotated[Path, typer.Option("--runs", envvar="ICSR_RUNS", help="Folder of the runs.")]
+RunsRoot = Annotated[
+    Path, typer.Option("--runs", envvar="ICSR_RUNS", help="Folder of the runs.", rich_help_panel=RUN)
+]
 Config = Annotated[
     Path | None,
-    typer.Option("--config", envvar="ICSR_CONFIG", help="Settings file (YAML), whole or partial."),
+    typer.Option(
+        "--config", envvar="ICSR_CONFIG", help="Settings file (YAML), whole or partial.", rich_help_panel=RUN
+    ),
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Set any setting, e.g. cam.optimizer.lr=0.001.",
+        rich_help_panel=RUN,
+    ),
 ]
 Device = Annotated[
     str | None,
-    typer.Option("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one."),
+    typer.Option(
+        "--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.", rich_help_panel=MACHINE
+    ),
 ]
 Plugin = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="Load a method of your own; it is run. May be repeated."),
+    typer.Option(
+        "--plugin",
+        metavar="FILE",
+        help="Load a method of your own; it is run. May be repeated.",
+        rich_help_panel=METHOD,
+    ),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only results and warnings.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else on standard output.")]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="No progress, only results and warnings.", rich_help_panel=OUTPUT),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="Print JSON and nothing else on standard output.", rich_help_panel=OUTPUT),
+]
 
 
 def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 from typer.core import TyperGroup
 
+from icsr_cli.cli.help import Commands
 from icsr_cli.cli.options import DataRoot, Json, Quiet
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
 from icsr_cli.errors import InputError, UsageError
@@ -52,7 +53,7 @@ class _Prepare(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
-app = typer.Typer(
+app = Commands(
     cls=_Prepare,
     invoke_without_command=True,
     help="Prepare a data set: unpack or render it, check it, index it, decode its images once.",
@@ -178,9 +179,10 @@ def synthetic(
 
 
 @app.command(
-    epilog="Examples: icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'   "
-    "icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'   "
-    "icsr prepare folder shop --csv images.csv",
+    epilog="\b\nExamples:\n"
+    "  icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'\n"
+    "  icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'\n"
+    "  icsr prepare folder shop --csv images.csv",
 )
 def folder(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],

@@ -17,7 +17,7 @@ def show_list(data_root: Path, as_json: bool) -> None:
     """Show what is prepared and what could be."""
     from dataclasses import asdict
 
-    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.cli.console import heading, output, print_json, print_table
     from icsr_cli.datasets.overview import overview
 
     found = overview(data_root)
@@ -27,29 +27,26 @@ def show_list(data_root: Path, as_json: bool) -> None:
     rows = [
         (
             item.name,
-            item.prepared[:10] if item.prepared else "no",
+            item.prepared[:10],
             *(item.splits.get(split, {}).get("images", "") or "" for split in ("train", "query", "gallery")),
-            item.cameras or "",
-            " / ".join(f"{count:,}" for count in item.expected.values()) or "",
+            item.cameras,
             _bytes(item.image_bytes),
             _bytes(item.pixel_bytes),
-            item.about,
         )
         for item in found
+        if item.prepared
     ]
-    columns = (
-        "data set",
-        "prepared",
-        "train",
-        "query",
-        "gallery",
-        "cameras",
-        "published",
-        "images",
-        "pixels",
-        "where",
-    )
-    print_table(f"Data sets under {data_root}", columns, rows)
+    columns = ("data set", "prepared", "train", "query", "gallery", "cameras", "images", "pixels")
+    if rows:
+        print_table(f"Data sets under {data_root}", columns, rows)
+    for item in found:
+        if item.prepared and item.about:
+            output().print(f"{item.name}: {item.about}", soft_wrap=True)
+    heading("Not prepared")
+    for item in found:
+        if not item.prepared:
+            counts = " / ".join(f"{count:,}" for count in item.expected.values())
+            output().print(f"- {item.name}: {counts + ' images. ' if counts else ''}{item.about}")
 
 
 def _bytes(count: int) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, InputError, ModelError, RunError, UsageError
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
 
 
 def report(
-    run: Annotated[Path | None, typer.Argument(help="A run; the newest one if left out.")] = None,
+    run: Annotated[
+        Path | None, typer.Argument(help="A run; the newest one if left out.", autocompletion=complete.runs)
+    ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", help="The page to write; report.html in the run if left out.")
     ] = None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import Device, Json, Quiet, RunsRoot
 
 if TYPE_CHECKING:
@@ -24,7 +25,12 @@ def search(
     ],
     network: Annotated[
         Path | None,
-        typer.Option("--network", "-n", help="Weights or a run; the newest run if left out."),
+        typer.Option(
+            "--network",
+            "-n",
+            help="Weights or a run; the newest run if left out.",
+            autocompletion=complete.runs,
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
     max_distance: Annotated[

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from icsr_cli.cli import complete
 from icsr_cli.cli.options import (
     Assignments,
     Config,
@@ -49,7 +50,9 @@ def train(
     ] = None,
     run: Annotated[
         Path | None,
-        typer.Argument(help="With --resume: the run to go on with; the newest if left out."),
+        typer.Argument(
+            help="With --resume: the run to go on with; the newest if left out.", autocompletion=complete.runs
+        ),
     ] = None,
     dataset: DatasetName = None,
     method: Annotated[
@@ -58,12 +61,19 @@ def train(
             "--method",
             "-m",
             help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
+            autocompletion=complete.methods,
             rich_help_panel=METHOD,
         ),
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option("-a", "--arch", help="Network, e.g. resnet50, resnet_ibn50a.", rich_help_panel=METHOD),
+        typer.Option(
+            "-a",
+            "--arch",
+            help="Network, e.g. resnet50, resnet_ibn50a.",
+            rich_help_panel=METHOD,
+            autocompletion=complete.networks,
+        ),
     ] = None,
     init: Annotated[
         str | None,

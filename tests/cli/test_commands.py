@@ -20,6 +20,7 @@ from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
+from icsr_cli.runs import create
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
 
@@ -64,6 +65,36 @@ def test_every_command_has_help(command: str) -> None:
     result = icsr(*command.split(), "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
+    assert max(map(len, result.output.splitlines())) <= 80
+
+
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("train -d ti", ["tiny"]),
+        ("train --method c", ["camera-aware", "cluster-contrast"]),
+        ("train -a resnet_s", ["resnet_small"]),
+        ("labels inspect RUNS/tiny/gl", ["RUNS/tiny/global/a"]),
+        ("compare RUNS/tiny/cam", ["RUNS/tiny/cam/a"]),
+        ("embed t", ["tiny"]),
+    ],
+)
+def test_the_shell_completes(
+    line: str, offered: list[str], tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = tmp_path / "runs"
+    for stage in ("cam", "global"):
+        create(runs, "tiny", stage, name="a")
+    monkeypatch.setenv("ICSR_DATA", str(tiny_root))
+    monkeypatch.setenv("ICSR_RUNS", str(runs))
+    words = f"icsr {line}".replace("RUNS", str(runs))
+    asked = {
+        "_ICSR_COMPLETE": "complete_bash",
+        "COMP_WORDS": words,
+        "COMP_CWORD": str(len(words.split()) - 1),
+    }
+    found = CliRunner().invoke(app, [], prog_name="icsr", env=asked)
+    assert found.stdout.split() == [word.replace("RUNS", str(runs)) for word in offered]
 
 
 def test_version() -> None:
