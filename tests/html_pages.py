@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from html.parser import HTMLParser
 
 from PIL import Image
 
-_VOID = {"meta", "link", "img", "br"}
+_VOID = {"meta", "link", "img", "br", "input"}
 _SVG = {"path", "circle", "rect"}
 
 
@@ -25,6 +26,7 @@ class Page(HTMLParser):
         self.tags: list[str] = []
         self._open: list[str] = []
         self._text: list[str] = []
+        self.script = self.policy = ""
         self.feed(html)
         self.close()
         assert self._open == [], self._open
@@ -43,12 +45,19 @@ class Page(HTMLParser):
         for reference in self.references:
             assert reference.startswith(("data:", "#")), reference
             assert not reference.startswith("#") or reference[1:] in self.ids, reference
-        assert "script" not in self.tags
+        assert self.tags.count("script") == 1
+        digest = base64.b64encode(hashlib.sha256(self.script.encode()).digest()).decode()
+        assert (
+            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+            in (self.policy)
+        ), "the policy allows the page's own script alone"
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         if tag not in _VOID:
             self._open.append(tag)
+        if ("http-equiv", "Content-Security-Policy") in attributes:
+            self.policy = dict(attributes)["content"] or ""
         for name, value in attributes:
             assert not name.startswith("on"), name
             if name == "id":
@@ -74,5 +83,8 @@ class Page(HTMLParser):
         if self._open and self._open[-1] == "style":
             assert "url(" not in data
             assert "@import" not in data
+            return
+        if self._open and self._open[-1] == "script":
+            self.script += data
             return
         self._text.append(data)

@@ -48,6 +48,9 @@ def inspect(
         int | None, typer.Option("--compare", metavar="EPOCH", help="Show what moved since that epoch.")
     ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="Rows of the tables of clusters.")] = 5,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="With --html: pictures of each cluster, of all cameras.")
+    ] = 24,
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, with the pictures.")
     ] = None,
@@ -80,6 +83,7 @@ def inspect(
             data_root=data_root,
             progress=make_progress(quiet=False, as_json=as_json),
             count=count,
+            images=images,
             cluster=cluster,
             camera=number,
             discarded=discarded,

@@ -101,8 +101,9 @@ def _collect(
         return RunView(None, (), None, labels, absent)
     ranking: Ranking | None = None
     queries: tuple[RankedQuery, ...] = ()
+    pairs: dict[tuple[str, str], Ranking] = {}
     try:
-        ranking, queries = _retrieve(embedder, rankings, generator)
+        ranking, queries, pairs = _retrieve(embedder, rankings, generator)
         if not queries:
             absent["rankings"] = "No rankings were asked for (--rankings 0)."
     except (DatasetError, InputError) as error:
@@ -115,7 +116,7 @@ def _collect(
             absent["map"] = few if draw_map else "No map was asked for (--no-map)."
     except DatasetError as error:
         absent["map"] = str(error)
-    return RunView(ranking, queries, view, labels, absent)
+    return RunView(ranking, queries, view, labels, absent, pairs)
 
 
 def _newest_labels(folder: RunFolder) -> LabelTable | None:
@@ -152,7 +153,7 @@ def _open_embedder(
 
 def _retrieve(
     embedder: Embedder, per_kind: int, generator: np.random.Generator
-) -> tuple[Ranking, tuple[RankedQuery, ...]]:
+) -> tuple[Ranking, tuple[RankedQuery, ...], dict[tuple[str, str], Ranking]]:
     from icsr_cli.recipes.report_data import retrieve
     from icsr_cli.reports.pictures import thumbnail
     from icsr_cli.reports.run_page import Answer, RankedQuery
@@ -175,7 +176,8 @@ def _retrieve(
         )
         for one in found.queries
     )
-    return found.ranking, shown
+    pairs = {(names[one], names[two]): found.by_camera[one, two] for one, two in sorted(found.by_camera)}
+    return found.ranking, shown, pairs
 
 
 def _map(embedder: Embedder, labels: LabelTable | None, generator: np.random.Generator) -> MapView | None:
@@ -206,6 +208,7 @@ def write_label_page(
     data_root: Path,
     progress: Progress,
     count: int,
+    images: int,
     cluster: int | None,
     camera: int | None,
     discarded: bool,
@@ -240,7 +243,7 @@ def write_label_page(
     elif discarded:
         page = pages.discarded_page(source, labels, pictures)
     else:
-        page = pages.overview_page(source, labels, pictures, count)
+        page = pages.overview_page(source, labels, pictures, count, images)
     write_text(out, page)
 
 

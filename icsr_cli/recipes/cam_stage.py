@@ -18,6 +18,7 @@ from icsr_cli.config.schema import CamSettings
 from icsr_cli.errors import TrainingError
 from icsr_cli.labelling import gather, label
 from icsr_cli.metrics import judge
+from icsr_cli.progress import Task
 from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
@@ -75,7 +76,8 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
     if not trainable:
         raise TrainingError(f"No camera has {FEWEST_IMAGES} images or more: there is nothing to train on.")
     if stage.settings.cam.network == "shared":
-        _train_network(stage, trainable, name="shared", seed_word=0)
+        with _whole_run(stage, 1) as whole:
+            _train_network(stage, trainable, whole, name="shared", seed_word=0)
     else:
         _train_cameras(stage, trainable)
     table = _join(stage.split, found)
@@ -105,11 +107,17 @@ def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
         len(labels.rows) + 3 * stage.settings.cam.iters * stage.settings.cam.batch_size for labels in found
     ]
     mine = [found[job] for job in stage.ranks.take_largest_first(cost)]
-    for labels in mine:
-        alone = replace(stage, ranks=ALONE)
-        _train_network(alone, [labels], name=f"camera_{labels.camera}", seed_word=labels.camera + 1)
+    with _whole_run(stage, len(mine)) as whole:
+        for labels in mine:
+            alone, name = replace(stage, ranks=ALONE), f"camera_{labels.camera}"
+            _train_network(alone, [labels], whole, name=name, seed_word=labels.camera + 1)
     for states in stage.ranks.collect(_label_states(mine)):
         _restore_labels([labels for labels in found if str(labels.camera) in states], {"labels": states})
+
+
+def _whole_run(stage: Stage, networks: int) -> Task:
+    """Open the bar that tells the time left of all networks."""
+    return stage.progress.task("Whole run", networks * stage.settings.cam.epochs, "epochs")
 
 
 def _unlabelled(split: Split, camera: int) -> CameraLabels:
@@ -129,23 +137,28 @@ def _join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
     return tabulate(split, Labels.of(clusters), local=local)
 
 
-def _train_network(stage: Stage, found: Sequence[CameraLabels], *, name: str, seed_word: int) -> None:
+def _train_network(
+    stage: Stage, found: Sequence[CameraLabels], whole: Task, *, name: str, seed_word: int
+) -> None:
     """Train one network on the cameras of ``found``: one camera as published, or all of them."""
     own, run = stage.settings.cam, stage.run
     state = run.load_state(name, "labels")
     if state is not None and state["epoch"] >= own.epochs:
         _restore_labels(found, state)
         stage.progress.note(f"{_title(stage.run, name)} is finished already.")
+        whole.advance(own.epochs)
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     first = 1
     if state is not None:
         _restore_labels(found, state)
         first = state["epoch"] + 1
+        whole.advance(state["epoch"])
     if stage.ranks.leads:
         run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
     for epoch in range(first, own.epochs + 1):
         figures = _epoch(stage, trainer, found, name, (seed_word, epoch))
+        whole.advance()
         if not stage.ranks.leads:
             continue
         run.record({"part": name, "epoch": epoch, **figures})

@@ -40,18 +40,20 @@ def train_global_stage(stage: Stage) -> Network:
     previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
     if stage.ranks.leads:
         run.forget(lambda line: line["epoch"] >= first)
-    for epoch in range(first, own.epochs + 1):
-        figures, previous = _epoch(stage, trainer, epoch, previous)
-        if not stage.ranks.leads:
-            continue
-        value = _selection(stage, trainer.network, figures, epoch)
-        run.record({"epoch": epoch, **figures})
-        if value > best:
-            best = value
-            trainer.save("best")
-        trainer.save("last")
-        run.save_state("global", {"epoch": epoch, "best": best, **trainer.state()})
-        stage.progress.report(f"Epoch {epoch}/{own.epochs}", _shown(figures))
+    with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:
+        for epoch in range(first, own.epochs + 1):
+            figures, previous = _epoch(stage, trainer, epoch, previous)
+            whole.advance()
+            if not stage.ranks.leads:
+                continue
+            value = _selection(stage, trainer.network, figures, epoch)
+            run.record({"epoch": epoch, **figures})
+            if value > best:
+                best = value
+                trainer.save("best")
+            trainer.save("last")
+            run.save_state("global", {"epoch": epoch, "best": best, **trainer.state()})
+            stage.progress.report(f"Epoch {epoch}/{own.epochs}", _shown(figures))
     return trainer.network
 
 

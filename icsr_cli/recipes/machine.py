@@ -14,6 +14,7 @@ from typing import Final
 import psutil
 
 from icsr_cli.recipes.installation import State
+from icsr_cli.runs.environment import processor
 from icsr_cli.threads import usable_cpus
 
 #: Pixels of MSMT17 at 256 x 128 are 12 GB; its archive and what is unpacked come on top.
@@ -71,7 +72,7 @@ def look_at_machine(*, torch_works: bool = True) -> Machine:
     return Machine(
         python=platform.python_version(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor(),
         cpus=_usable_cpus(),
         memory=total,
         memory_free=free,
@@ -117,15 +118,6 @@ def _driver() -> str | None:
         return None
     match = re.search(r"Kernel Module\D*([0-9][0-9.]+)", text)
     return match[1] if match else "unknown"
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        text = ""
-    match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else platform.processor() or platform.machine()
 
 
 def _usable_cpus() -> int:

@@ -49,7 +49,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     """
     settings = resolve(data, wish, progress, (stage,))
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
-    facts["camera_names"] = list(data.camera_names)
+    facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
     if stage == "cam":
         facts["cameras"] = wish.cameras
     else:

@@ -14,9 +14,9 @@ from torch import Tensor
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import DatasetError
 from icsr_cli.images.store import open_pixels
-from icsr_cli.metrics import Ranking, rank
+from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import Embedder, open_network
+from icsr_cli.recipes.evaluation import CameraRankings, Embedder, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder
 from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray, Split
@@ -52,6 +52,7 @@ class Retrieval:
 
     ranking: Ranking
     queries: tuple[RankedQuery, ...]
+    by_camera: CameraRankings
 
 
 @dataclass(frozen=True)
@@ -119,28 +120,47 @@ def retrieve(
         query.cameras,
         gallery.cameras,
     )
-    chosen = choose_queries(ranking.average_precision, per_kind, generator)
+    by_camera = rank_by_camera(
+        features["query"],
+        features["gallery"],
+        query.identities,
+        gallery.identities,
+        query.cameras,
+        gallery.cameras,
+    )
+    chosen = choose_queries(ranking.average_precision, query.identities, per_kind, generator)
     shown = [_ranked(kind, row, ranking, features, (query, gallery), pixels, answers) for kind, row in chosen]
-    return Retrieval(ranking, tuple(shown))
+    return Retrieval(ranking, tuple(shown), by_camera)
 
 
 def choose_queries(
-    average_precision: npt.NDArray[np.float64], per_kind: int, generator: np.random.Generator
+    average_precision: npt.NDArray[np.float64],
+    identities: IntArray,
+    per_kind: int,
+    generator: np.random.Generator,
 ) -> list[tuple[str, int]]:
     """Choose (kind, row): ``per_kind`` best, worst and random queries, none twice.
 
-    ``average_precision`` float64 (q,), NaN for queries that have no match: these are not chosen. Ties go
-    to the earlier query. Where there are too few for all, the worst are the first to be shown.
+    ``average_precision`` float64 (q,), NaN for queries that have no match: these are not chosen. Of each
+    kind, people (``identities`` (q,)) come once each as far as there are enough. Ties go to the earlier
+    query. Where there are too few for all, the worst are the first to be shown.
     """
     judged = np.flatnonzero(np.isfinite(average_precision))
     order = judged[np.argsort(average_precision[judged], kind="stable")]
-    worst = order[:per_kind]
-    left = order[len(worst) :]
-    best = left[np.argsort(-average_precision[left], kind="stable")][:per_kind]
+    worst = _of_many(order, identities)[:per_kind]
+    left = order[~np.isin(order, worst)]
+    best = _of_many(left[np.argsort(-average_precision[left], kind="stable")], identities)[:per_kind]
     rest = np.setdiff1d(judged, np.concatenate([worst, best]))
-    random = np.sort(generator.permutation(rest)[:per_kind])
+    random = np.sort(_of_many(generator.permutation(rest), identities)[:per_kind])
     kinds = (("best", best), ("worst", worst), ("random", random))
     return [(kind, row) for kind, rows in kinds for row in rows.tolist()]
+
+
+def _of_many(rows: IntArray, identities: IntArray) -> IntArray:
+    """Put the first row of each person before the others; else the order stays."""
+    first = np.zeros(len(rows), dtype=bool)
+    first[np.unique(identities[rows], return_index=True)[1]] = True
+    return np.concatenate([rows[first], rows[~first]])
 
 
 def _ranked(

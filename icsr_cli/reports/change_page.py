@@ -149,7 +149,9 @@ def _gallery(way: _Direction, moves: ClusterMoves, pictures: Pictures | None) ->
     parts = [f"{write(number)} {way.columns[name]}" for name, number in counts.items() if number]
     chosen = _most_telling(moves)
     groups = grouped(
-        chosen, lambda image: _heading(way, moves, way.part(image)), lambda image: _shown(image, pictures)
+        chosen,
+        lambda image: _heading(way, moves, way.part(image)),
+        lambda image: _shown(image, pictures, moved=way.part(image) != moves.main),
     )
     return Gallery(
         f"{way.anchor}-{moves.cluster}",
@@ -176,7 +178,9 @@ def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
     return [moves.changes[place] for place in np.concatenate([stayed, moved]).tolist()]
 
 
-def _shown(image: ImageChange, pictures: Pictures | None) -> Shown:
+def _shown(image: ImageChange, pictures: Pictures | None, *, moved: bool) -> Shown:
     before, after = (mark_and_word(state)[1] for state in (image.state_before, image.state_after))
-    said = after if before == after else f"{before} → {after}"
-    return shown(image.path, pictures, image.state_after, f"cam {image.camera}", said, image.identity)
+    said = "" if image.state_before == image.state_after else f"{before} → {after}"
+    person = "" if image.identity is None else f"id {image.identity}"
+    lines = (f"cam {image.camera}", said, person)
+    return shown(image.path, pictures, image.state_after, lines, moved=moved)

@@ -30,13 +30,14 @@ def mark_and_word(state: str) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class Shown:
-    """One image of a gallery; ``state`` is a method's word, ``lines`` its caption."""
+    """One image of a gallery; ``state`` is a method's word, ``lines`` its caption, ``moved`` frames it."""
 
     path: str
     picture: Thumbnail | None
     state: str
     mark: str
     lines: tuple[str, ...]
+    moved: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,11 @@ class Gallery:
 
 
 def shown(
-    path: str, pictures: Pictures | None, state: str, camera: str, said: str, identity: int | None
+    path: str, pictures: Pictures | None, state: str, lines: Sequence[str], *, moved: bool = False
 ) -> Shown:
-    """Give an image its picture, mark and caption: camera, what is ``said`` of it, identity if known."""
-    lines = (camera, said, *([] if identity is None else [f"id {identity}"]))
+    """Give an image its picture, mark and caption; empty lines are left out."""
     picture = pictures.get(path) if pictures is not None else None
-    return Shown(path, picture, state, mark_and_word(state)[0], lines)
+    return Shown(path, picture, state, mark_and_word(state)[0], tuple(filter(None, lines)), moved)
 
 
 def grouped(
@@ -72,6 +72,30 @@ def spread(places: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
         return places
     chosen: npt.NDArray[np.intp] = places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]
     return chosen
+
+
+def sampled(kinds: Sequence[tuple[str, ...]], count: int) -> npt.NDArray[np.intp]:
+    """Choose ``count`` places so that every kind (camera and state, for instance) has its turn.
+
+    Kinds take turns, each giving its images evenly spaced; all where there are no more than ``count``.
+    """
+    places: dict[tuple[str, ...], list[int]] = {}
+    for place, kind in enumerate(kinds):
+        places.setdefault(kind, []).append(place)
+    shares = _shares([len(own) for own in places.values()], count)
+    chosen = [
+        spread(np.array(own), share) for own, share in zip(places.values(), shares, strict=True) if share
+    ]
+    return np.sort(np.concatenate(chosen)) if chosen else np.empty(0, dtype=np.intp)
+
+
+def _shares(sizes: Sequence[int], count: int) -> list[int]:
+    """Divide ``count`` among kinds of these sizes, as equally as they allow."""
+    shares, left = [0] * len(sizes), count
+    for done, place in enumerate(sorted(range(len(sizes)), key=lambda place: sizes[place])):
+        shares[place] = min(sizes[place], left // (len(sizes) - done))
+        left -= shares[place]
+    return shares
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -12,7 +12,7 @@ from markupsafe import Markup
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
-from icsr_cli.reports.galleries import Gallery, Shown, counted, grouped, mark_and_word, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, counted, grouped, mark_and_word, sampled, shown
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
 from icsr_cli.reports.page import Table, percent, render, table_of, write
 from icsr_cli.reports.pictures import Pictures
@@ -63,13 +63,19 @@ class LabelSource:
     notes: tuple[str, ...]
 
 
-def overview_page(source: LabelSource, labels: LabelTable, pictures: Pictures | None, count: int = 5) -> str:
-    """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list with their pictures."""
+def overview_page(
+    source: LabelSource,
+    labels: LabelTable,
+    pictures: Pictures | None,
+    count: int = 5,
+    images: int = CLUSTER_PICTURES,
+) -> str:
+    """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list, ``images`` of each."""
     # Within one camera nothing is mixed or thrown out.
     titles = list(_LISTS)[:1] if is_local(labels) else list(_LISTS)
     lists = {title: _LISTS[title](labels, count) for title in titles}
     rows = {row.cluster: row for chosen in lists.values() for row in chosen}
-    galleries = [_cluster_gallery(labels, row, pictures, CLUSTER_PICTURES) for row in rows.values()]
+    galleries = [_cluster_gallery(labels, row, pictures, images) for row in rows.values()]
     cameras = [asdict(row) for row in report.camera_rows(labels)]
     return render(
         "labels.html",
@@ -200,25 +206,28 @@ def _gallery(
     heading: Callable[[ImageRow], str],
     limit: int,
 ) -> Gallery:
-    chosen = list(_most_telling(images, limit))
-    groups = grouped(chosen, heading, lambda row: _shown(row, pictures))
+    places = sampled([(image.camera, image.state) for image in images], limit)
+    chosen = [images[place] for place in places.tolist()]
+    people = {image.identity for image in images}
+    divided = _divided(images, heading)
+
+    def show(row: ImageRow) -> Shown:
+        """Caption what the heading and the marks do not say already."""
+        lines = (
+            "" if heading is _by_camera else f"cam {row.camera}",
+            f"local {row.local_cluster}" if heading(row) in divided else "",
+            "" if row.state == "kept" else mark_and_word(row.state)[1],
+            "" if row.identity is None or len(people) == 1 else f"id {row.identity}",
+        )
+        return shown(row.path, pictures, row.state, lines)
+
+    groups = grouped(chosen, heading, show)
     return Gallery(anchor, title, facts, groups, len(images) - len(chosen))
 
 
-def _most_telling(images: Sequence[ImageRow], limit: int) -> Iterator[ImageRow]:
-    """Leave out kept images first, evenly: nodes and thrown-out images are what one looks for."""
-    if len(images) <= limit:
-        yield from images
-        return
-    states = np.array([image.state for image in images])
-    first = np.flatnonzero(~np.isin(states, ("kept", "noise")))[:limit]
-    rest = np.setdiff1d(np.arange(len(images)), first)
-    spaced = spread(rest, limit - len(first))
-    for place in np.sort(np.concatenate([first, spaced])).tolist():
-        yield images[place]
-
-
-def _shown(row: ImageRow, pictures: Pictures | None) -> Shown:
-    local = "" if row.local_cluster == NO_CLUSTER else f", local {row.local_cluster}"
-    said = mark_and_word(row.state)[1]
-    return shown(row.path, pictures, row.state, f"cam {row.camera}{local}", said, row.identity)
+def _divided(images: Sequence[ImageRow], heading: Callable[[ImageRow], str]) -> set[str]:
+    """Name the groups that hold more than one local cluster."""
+    found: dict[str, set[int]] = {}
+    for image in images:
+        found.setdefault(heading(image), set()).add(image.local_cluster)
+    return {name for name, local in found.items() if len(local) > 1}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -82,5 +84,10 @@ def _environment() -> Environment:
     )
     sheet = resources.files("icsr_cli.reports").joinpath("templates", "style.css")
     environment.globals["style"] = Markup(sheet.read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    script = resources.files("icsr_cli.reports").joinpath("templates", "page.js").read_text(encoding="utf-8")
+    environment.globals["script"] = Markup(script)  # noqa: S704 - our own file
+    # The page allows this script alone: whatever else gets into it is not run.
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    environment.globals["script_hash"] = f"sha256-{digest}"
     environment.filters.update(percent=percent, write=write, duration=duration)
     return environment

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from markupsafe import Markup
 
+from icsr_cli import config
+from icsr_cli.errors import IcsrError, RunError
 from icsr_cli.files import read_json
 from icsr_cli.metrics import Ranking
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
@@ -20,6 +22,7 @@ from icsr_cli.reports.page import Table, duration, percent, render, table, write
 from icsr_cli.reports.pictures import Thumbnail
 from icsr_cli.reports.truth import judged, quality_table
 from icsr_cli.runs import LabelTable, RunFolder, flat, said
+from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.types import NO_CLUSTER, IntArray
 
 KINDS: Final = {
@@ -27,6 +30,7 @@ KINDS: Final = {
     "worst": "Worst queries",
     "random": "Queries drawn at random",
 }
+_MEASURES: Final = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "mINP": "mINP"}
 _STATES: Final = {
     "running": "This run is still going, or was killed: the page shows the epochs that are finished.",
     "interrupted": "This run was interrupted: the page shows the epochs that are finished. "
@@ -84,6 +88,7 @@ class RunView:
     map: MapView | None
     labels: LabelTable | None
     absent: Mapping[str, str]
+    by_camera: Mapping[tuple[str, str], Ranking] = field(default_factory=dict)
 
 
 def run_page(run: RunFolder, view: RunView) -> str:
@@ -97,7 +102,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
     return render(
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
-        facts=_facts(run, info, environment),
+        facts=_facts(run, info, environment, settings),
         warning=_warning(info, epochs, settings, run.stage),
         tiles=_tiles(epochs, view),
         curves=curves(epochs, run.stage, run.camera_names),
@@ -111,7 +116,9 @@ def run_page(run: RunFolder, view: RunView) -> str:
         absent=view.absent,
         seconds=seconds_table(epochs),
         elapsed=run.elapsed(),
-        settings=_settings_groups(settings),
+        pairs=_pair_table(view.by_camera),
+        evaluations=_evaluation_table(run),
+        **_compared(run, info, settings),
         environment=table(("", ""), _rows(environment)) if environment else None,
     )
 
@@ -124,16 +131,23 @@ def _environment(run: RunFolder) -> dict[str, Any]:
         return {}
 
 
-def _facts(run: RunFolder, info: Mapping[str, Any], environment: Mapping[str, Any]) -> dict[str, str]:
+def _facts(
+    run: RunFolder, info: Mapping[str, Any], environment: Mapping[str, Any], settings: Mapping[str, Any]
+) -> dict[str, str]:
     elapsed = run.elapsed()
+    image, own = settings.get("image", {}), settings.get(run.stage, {})
     facts = {
         "Run": str(run.path),
         "Data set": run.dataset,
+        "Method": str(settings.get("method") or ""),
         "Stage": run.stage,
+        "Network": str(own.get("model", {}).get("arch", "")),
+        "Images": f"{image['height']} x {image['width']}" if {"height", "width"} <= image.keys() else "",
+        "Seed": str(settings.get("seed", "")),
         "State": str(info.get("status", "unknown")),
         "Started": _moment(info.get("started")),
         "Took": duration(elapsed) if elapsed is not None else "",
-        "Device": ", ".join(environment.get("gpus", ())) or str(environment.get("device", "")),
+        "Computed on": ", ".join(environment.get("gpus", ())) or str(environment.get("processor", "")),
         "Local labels": str(info.get("local") or ""),
     }
     return {name: value for name, value in facts.items() if value}
@@ -225,12 +239,68 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
     return groups
 
 
-def _settings_groups(settings: Mapping[str, Any]) -> list[tuple[str, Table]]:
-    """Give one table per part of the settings; single values come first."""
+def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the settings as tables, and which of them differ from the method's own for the data set."""
+    groups = _groups(settings)
+    own: dict[str, dict[str, Any]] = {}
+    method, layout = settings.get("method"), info.get("layout")
+    try:
+        base = config.load(run.dataset, method=method, family=layout) if isinstance(method, str) else None
+        own = _groups(base.dump(run.stage)) if base else {}
+    except IcsrError:  # a method that is gone, or of another version
+        base = None
+    changed = {
+        name: {
+            key for key, value in _rows(group) if base and dict(_rows(own.get(name, {}))).get(key) != value
+        }
+        for name, group in groups.items()
+    }
+    return {
+        "settings": [(name, table(("setting", "value"), _rows(group))) for name, group in groups.items()],
+        "changed": {name: keys - {"dataset"} for name, keys in changed.items()},
+        "compared": f"those of {method} for this data set" if base else "",
+    }
+
+
+def _groups(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Divide settings into their parts; single values come first."""
     single = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
-    groups = [("general", single)] if single else []
-    groups += [(key, dict(value)) for key, value in settings.items() if isinstance(value, Mapping)]
-    return [(name, table(("setting", "value"), _rows(group))) for name, group in groups]
+    parts = {key: dict(value) for key, value in settings.items() if isinstance(value, Mapping)}
+    return {"general": single, **parts} if single else parts
+
+
+def _pair_table(pairs: Mapping[tuple[str, str], Ranking]) -> Table | None:
+    """Give mAP by the query's camera (rows) and the gallery's (columns)."""
+    if not pairs:
+        return None
+    queries, found = (list(dict.fromkeys(pair[side] for pair in pairs)) for side in (0, 1))
+    galleries = [camera for camera in dict.fromkeys([*queries, *found]) if camera in found]
+    rows = [
+        [one, *(percent(pairs[one, two].mAP) if (one, two) in pairs else None for two in galleries)]
+        for one in queries
+    ]
+    return table(["query", *galleries], rows)
+
+
+def _evaluation_table(run: RunFolder) -> Table | None:
+    """Give what icsr eval measured, a row for each way of ranking."""
+    try:
+        found = [entry for entry in read_evaluations(run.path) if "mAP" in entry]
+    except RunError:
+        return None
+    rows = [
+        [
+            entry.get("dataset"),
+            entry.get("weights"),
+            entry.get("rerank") or "features",
+            entry.get("debias") or "-",
+            *(percent(entry[key]) if isinstance(entry.get(key), float) else None for key in _MEASURES),
+            str(entry.get("date", ""))[:10],
+        ]
+        for entry in found
+    ]
+    columns = ["data set", "weights", "ranked by", "debiased", *_MEASURES.values(), "on"]
+    return table(columns, rows) if rows else None
 
 
 def _rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -71,7 +71,7 @@ def test_rankings_are_those_of_the_protocol(embedder: Embedder) -> None:
 @settings(max_examples=100, deadline=None)
 def test_queries_are_chosen_once_and_in_order(values: list[float], count: int) -> None:
     precision = np.array(values, dtype=np.float64)
-    chosen = choose_queries(precision, count, np.random.default_rng(0))
+    chosen = choose_queries(precision, np.arange(len(precision)), count, np.random.default_rng(0))
     rows = [row for _, row in chosen]
     judged = int(np.isfinite(precision).sum())
     assert len(rows) == len(set(rows)) == min(judged, 3 * count)
@@ -85,9 +85,17 @@ def test_queries_are_chosen_once_and_in_order(values: list[float], count: int) -
     assert all(value >= max(of["worst"]) for value in of["random"] + of["best"])
 
 
+def test_queries_are_of_different_people_as_far_as_there_are() -> None:
+    precision = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
+    people = np.array([1, 1, 1, 2, 2, 3, 3, 3])
+    chosen = choose_queries(precision, people, 3, np.random.default_rng(0))
+    assert [row for kind, row in chosen if kind == "worst"] == [7, 4, 2]
+    assert [row for kind, row in chosen if kind == "best"] == [0, 3, 5]
+
+
 def test_random_queries_follow_the_seed() -> None:
     precision = np.linspace(0, 1, 100)
-    draws = [choose_queries(precision, 5, np.random.default_rng(seed)) for seed in (1, 1, 2)]
+    draws = [choose_queries(precision, np.arange(100), 5, np.random.default_rng(seed)) for seed in (1, 1, 2)]
     assert draws[0] == draws[1] != draws[2]
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,7 @@ from icsr_cli.metrics import rank
 from icsr_cli.reports.change_page import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
 from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, scatter, ticks
 from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
+from icsr_cli.reports.galleries import sampled
 from icsr_cli.reports.label_page import (
     LabelSource,
     camera_page,
@@ -228,16 +230,33 @@ def test_cohesion_is_shown_where_it_is_known(source: LabelSource) -> None:
     assert places == sorted(places)
 
 
-def test_a_large_cluster_leaves_out_kept_images_and_says_how_many(source: LabelSource) -> None:
+def test_a_large_cluster_shows_images_of_every_camera_and_state_and_says_how_many_are_not(
+    source: LabelSource,
+) -> None:
     labels = labels_of(400)
     page = Page(overview_page(source, labels, pictures_of(labels)))
     page.check()
     assert len(page.images) == 4 * 24
     size = int((labels.clusters == 1).sum())
     assert f"{size - 24} more images are not shown" in page.text
-    # The information node and as many thrown-out images as there is room for come before kept ones.
-    assert page.classes.count("node") == 4 + 1
-    assert page.classes.count("discarded") == 24 - 1 + 1
+    assert page.classes.count("node") == 4 + 1  # one in the key
+    for cluster in range(4):
+        own = labels.clusters == cluster
+        kinds = set(zip(labels.cameras[own].tolist(), labels.states[own].tolist(), strict=True))
+        gallery = Page(cluster_page(source, labels, None, cluster))
+        assert {state for _, state in kinds} <= set(gallery.classes)
+    few = Page(overview_page(source, labels, pictures_of(labels), images=6))
+    assert len(few.images) == 4 * 6
+
+
+def test_a_sample_gives_every_kind_its_turn() -> None:
+    kinds = [("a", "kept")] * 90 + [("a", "out")] * 5 + [("b", "kept")] * 40 + [("b", "node")]
+    chosen = sampled(kinds, 24)
+    counts = Counter(kinds[place] for place in chosen.tolist())
+    assert counts == {("a", "kept"): 9, ("a", "out"): 5, ("b", "kept"): 9, ("b", "node"): 1}
+    assert chosen.tolist() == sorted(set(chosen.tolist()))
+    assert len(sampled(kinds, 1000)) == len(kinds)
+    assert len(sampled([], 5)) == 0
 
 
 def test_pages_of_one_cluster_one_camera_and_thrown_out_images(source: LabelSource) -> None:

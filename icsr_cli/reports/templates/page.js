@@ -1,0 +1,50 @@
+// Tables are sorted by a click on a column; the field of a page with pictures shows those that fit a word.
+"use strict";
+const value = (row, column) => {
+  const text = row.cells[column].textContent.trim();
+  const number = Number(text.replace(/[,%]/g, ""));
+  return text !== "" && Number.isFinite(number) ? number : text;
+};
+for (const table of document.querySelectorAll("table")) {
+  table.querySelectorAll("thead th").forEach((head, column) => {
+    head.tabIndex = 0;
+    head.title = "sort";
+    const sort = () => {
+      const up = head.ariaSort === "descending";
+      table.querySelectorAll("th").forEach((other) => { other.ariaSort = null; });
+      head.ariaSort = up ? "ascending" : "descending";
+      const body = table.tBodies[0];
+      const rows = [...body.rows].sort((one, two) => {
+        const [a, b] = [value(one, column), value(two, column)];
+        const order = typeof a === typeof b ? (a < b ? -1 : a > b ? 1 : 0) : typeof a === "number" ? 1 : -1;
+        return up ? order : -order;
+      });
+      body.append(...rows);
+    };
+    head.addEventListener("click", sort);
+    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+  });
+}
+const field = document.querySelector("#filter");
+if (field) {
+  field.parentElement.hidden = false;
+  field.addEventListener("input", () => {
+    const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const gallery of document.querySelectorAll(".gallery")) {
+      let any = false;
+      for (const group of gallery.querySelectorAll(".groups > div")) {
+        let some = false;
+        for (const image of group.querySelectorAll(".image")) {
+          const said = [gallery.querySelector("h3"), group.querySelector("h4"), image];
+          const text = [...said.map((part) => part.textContent), image.dataset.state, image.querySelector("[title]")?.title ?? ""];
+          const fits = words.every((word) => text.join(" ").toLowerCase().includes(word));
+          image.hidden = !fits;
+          some ||= fits;
+        }
+        group.hidden = !some;
+        any ||= some;
+      }
+      gallery.hidden = !any;
+    }
+  });
+}
