@@ -83,6 +83,11 @@ class Dataset:
         """The images to train on."""
         return self.splits["train"]
 
+    @property
+    def n_cameras(self) -> int:
+        """Cameras that took an image of any split; a layout may have names for more."""
+        return len(set().union(*(np.unique(split.cameras).tolist() for split in self.splits.values())))
+
 
 @dataclass(frozen=True)
 class Neighbours:

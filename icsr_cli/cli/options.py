@@ -86,7 +86,7 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     dataset = datasets.load(chosen, data_root)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in dataset.splits.items())
     suffix = "" if name else " (prepared last)"
-    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {len(dataset.camera_names)} cameras")
+    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
 
 

@@ -45,7 +45,7 @@ def _prepared_overview(name: str, data_root: Path) -> Overview:
         name=name,
         prepared=head["prepared"],
         splits=head["splits"],
-        cameras=len(dataset.camera_names),
+        cameras=dataset.n_cameras,
         image_bytes=sum(_size(Path(path)) for path in files),
         pixel_bytes=sum(_size(path) for path in (data_root / name / "pixels").glob("*.npy*")),
         expected=_published_images(name),

@@ -195,6 +195,14 @@ def test_verify_says_what_is_at_fault(icsr, tmp_path):
     assert "is not prepared" in icsr("nothing", "--verify", code=1).stderr
 
 
+def test_a_set_without_some_of_its_cameras_has_one_number_of_cameras(icsr, tmp_path):
+    icsr("market1501", "--source", files(tmp_path / "source", *MARKET))
+    rows = json.loads(icsr("--list", "--json").stdout)
+    assert [row["cameras"] for row in rows if row["name"] == "market1501"] == [2]
+    words = ["train", "cam", "-d", "market1501", "--data-root", str(tmp_path / "data"), "--set", "x=1"]
+    assert "images, 2 cameras" in CliRunner().invoke(app, words).stderr
+
+
 def test_list(icsr, tmp_path):
     icsr("synthetic", *SMALL, "--quiet")
     told = {item["name"]: item for item in json.loads(icsr("--list", "--json").stdout)}
