@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    ctx: typer.Context,
     checkpoint: Annotated[
         Path | None,
         typer.Argument(
@@ -85,6 +86,9 @@ def evaluate(
         raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
     path = weights_file(checkpoint or resume, runs_root, dataset)
     run = run_of(path)
+    source = ctx.get_parameter_source("config")
+    if run is not None and source is not None and source.name == "ENVIRONMENT":
+        config = None  # a run has its own settings, whatever is to be trained next
     data = open_dataset(dataset or (run.dataset if run else None), data_root, progress)
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")

@@ -185,7 +185,10 @@ def test_features_go_to_the_label_engine(
 
 
 def test_eval_of_a_run_stays_with_the_run(
-    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+    trained: dict[str, dict[str, object]],
+    places: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its data set, size and stripes, though another data set was prepared since."""
     run = Path(str(trained["global"]["run"]))
@@ -199,6 +202,10 @@ def test_eval_of_a_run_stays_with_the_run(
     named = icsr("eval", run, "-a", "resnet_small", "--json", *elsewhere)
     assert json.loads(named.stdout)["plain"] == before["plain"]
     assert icsr("eval", run, "-a", "resnet50", *elsewhere).exit_code == 1
+    (tmp_path / "next.yaml").write_text("image: {height: 64, width: 48}")
+    monkeypatch.setenv("ICSR_CONFIG", str(tmp_path / "next.yaml"))  # of what is to be trained next
+    assert json.loads(icsr("eval", run, "--json", *elsewhere).stdout)["plain"] == before["plain"]
+    monkeypatch.delenv("ICSR_CONFIG")
     other = icsr("eval", run, "-d", "other", *elsewhere)
     assert other.exit_code == 0, other.output
     assert "trained on another data set, tiny" in other.stderr

@@ -48,6 +48,33 @@ def test_the_python_page_names_what_there_is() -> None:
         assert hasattr(importlib.import_module(f"icsr_cli.{module}"), last), name
 
 
+def test_the_code_of_the_synthetic_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    [code] = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "synthetic.md").read_text(), re.M | re.S)
+    small = "seed=3, train_identities=4, test_identities=3"
+    smaller = code.replace("seed=3, test_identities=50", small)
+    assert smaller != code
+    exec(smaller, found := {})
+    assert found["pixels"].shape[0] == len(found["names"])
+    assert len(list((tmp_path / "data" / "synthetic").rglob("*.jpg"))) == len(found["names"])
+
+
+def test_the_torchrun_line_of_the_page_of_several_gpus(tiny_root: Path, tmp_path: Path) -> None:
+    """Two processes instead of four, on the CPU, of a smaller data set; smaller by a settings file."""
+    page = (ROOT / "docs" / "distributed.md").read_text()
+    [line] = [line for line in page.splitlines() if line.startswith("torchrun --nproc-per-node 4")]
+    stage = "{model: {arch: resnet_small, weights: none}, epochs: 1, iters: 2, batch_size: 16, bn_group: 0}"
+    (tmp_path / "small.yaml").write_text(f"image: {{height: 32, width: 16}}\nglobal: {stage}\n")
+    words = line.replace("-per-node 4", "-per-node 2").replace("market1501", "tiny").split()
+    scripts = Path(sys.executable).parent
+    words = [str(scripts / word) if word in ("torchrun", "icsr") else word for word in words]
+    environment = {"ICSR_DATA": str(tiny_root), "ICSR_CONFIG": str(tmp_path / "small.yaml")}
+    method = ["--method", "cluster-contrast", "--device", "cpu"]
+    run("env", *(f"{key}={value}" for key, value in environment.items()), *words, *method, folder=tmp_path)
+    [metrics] = tmp_path.glob("runs/tiny/global/*/metrics.jsonl")
+    assert len(metrics.read_text().splitlines()) == 1
+
+
 def test_the_example(tiny_root: Path, tmp_path: Path) -> None:
     for file in next((tiny_root / "tiny").glob("rendered-*/bounding_box_train")).iterdir():
         camera = tmp_path / "crops" / re.search(r"_(c\d+)s", file.name)[1]  # type: ignore[index]
