@@ -1,0 +1,34 @@
+"""The benchmarks that end in seconds where they are given little, as their pages type them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize(
+    ("command", "prints"),
+    [
+        ("labels.py --n 300 --d 16", "300"),
+        ("labels.py --sizes 300 --d 16 --approximate hnsw", "300"),
+        ("retrieval.py --queries 40 --gallery 200 --dimensions 8 --repeat 1", "times"),
+        ("hostile.py --cases 48", "| tar.gz | 2 |"),
+    ],
+)
+def test_a_benchmark_runs(command: str, prints: str, tmp_path: Path) -> None:
+    file, *words = command.split()
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks" / file), *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert prints in done.stdout
