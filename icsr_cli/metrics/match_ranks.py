@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import IntArray
 
 # Comparisons that a GPU makes at a time.
@@ -21,16 +22,20 @@ def match_ranks(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> I
     ``distances`` (b, g) float, on any device; infinity is behind everything.
     """
     if distances.device.type == "cpu":
-        return _match_ranks_cpu(distances.numpy(), rows, columns)
+        ranks = np.empty(len(rows), dtype=np.int64)
+        table = distances.numpy()
+        in_threads(
+            lambda low, high: _match_ranks_cpu(table, rows, columns, ranks, low, high), row_ranges(len(rows))
+        )
+        return ranks
     return _match_ranks_torch(distances, rows, columns)
 
 
-@numba.njit(parallel=True, cache=True)
+@numba.njit(cache=True, nogil=True)
 def _match_ranks_cpu(
-    distances: npt.NDArray[Any], rows: IntArray, columns: IntArray
-) -> IntArray:  # pragma: no cover - compiled
-    ranks = np.empty(len(rows), dtype=np.int64)
-    for i in numba.prange(len(rows)):
+    distances: npt.NDArray[Any], rows: IntArray, columns: IntArray, ranks: IntArray, low: int, high: int
+) -> None:  # pragma: no cover - compiled
+    for i in range(low, high):
         row = distances[rows[i]]
         column = columns[i]
         own = row[column]
@@ -41,7 +46,6 @@ def _match_ranks_cpu(
         for other in range(column + 1, len(row)):
             rank += row[other] < own
         ranks[i] = rank
-    return ranks
 
 
 def _match_ranks_torch(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> IntArray:

@@ -28,7 +28,6 @@ import torch
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, integer_vector, same_width
 from icsr_cli.metrics.match_ranks import match_ranks
-from icsr_cli.metrics.threads import as_many_as_torch
 from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
 
 #: Rows first..last of the distance matrix, as a tensor that the caller may write into.
@@ -276,7 +275,6 @@ def _camera_pairs(
                 yield (int(query_camera), int(gallery_camera)), rows, columns
 
 
-@as_many_as_torch()
 def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: torch.device) -> Ranking:
     """Score block after block of queries; the gallery holds known identities only."""
     n_queries, n_gallery = len(names.query_ids), len(names.gallery_ids)

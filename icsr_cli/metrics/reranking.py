@@ -7,6 +7,7 @@ memory grows with n times the size of a k-reciprocal set; no n x n array exists.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any, Final
 
 import numba
@@ -17,7 +18,6 @@ import torch
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
-from icsr_cli.metrics.threads import as_many_as_torch
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray
 
@@ -79,7 +79,6 @@ def _check_settings(k1: int, k2: int, lambda_value: float) -> None:
         )
 
 
-@as_many_as_torch()
 def _nearest(
     features: torch.Tensor, n_queries: int, k: int
 ) -> tuple[npt.NDArray[np.int32], FloatArray, FloatArray]:
@@ -117,37 +116,60 @@ def _nearest(
     return nearest, farthest, kept
 
 
-@numba.njit(parallel=True, cache=True)
 def _keep_nearest(
     block: FloatArray, first: int, nearest: npt.NDArray[np.int32], nearest_distances: FloatArray
-) -> None:  # pragma: no cover - compiled
+) -> None:
     """Update the nearest of all images from ``first`` on, with distances of a few of these to all of them.
 
     Blocks come in rising order, so each image meets the others in rising order, and of two others at the
     same distance the first one stays in front.
     """
     n_rows, n_columns = block.shape
-    for row in numba.prange(n_rows):
+    facts = (block, first, nearest, nearest_distances)
+    in_threads(lambda low, high: _keep_of_rows(*facts, low, high), row_ranges(n_rows))
+    edges = [*range(n_rows, n_columns, _PART), n_columns]
+    in_threads(lambda low, high: _keep_of_columns(*facts, low, high), pairwise(edges))
+
+
+@numba.njit(cache=True, nogil=True)
+def _keep_of_rows(
+    block: FloatArray,
+    first: int,
+    nearest: npt.NDArray[np.int32],
+    nearest_distances: FloatArray,
+    low: int,
+    high: int,
+) -> None:  # pragma: no cover - compiled
+    n_columns = block.shape[1]
+    for row in range(low, high):
         image = first + row
         worst = nearest_distances[image, -1]
         for column in range(n_columns):
             if block[row, column] < worst:
                 worst = _insert(nearest[image], nearest_distances[image], first + column, block[row, column])
-    for part in numba.prange((n_columns - n_rows + _PART - 1) // _PART):
-        begin = n_rows + part * _PART
-        end = min(begin + _PART, n_columns)
-        limits = nearest_distances[first + begin : first + end, -1].copy()
-        for row in range(n_rows):
-            distances = block[row, begin:end]
-            for column in range(end - begin):
-                if distances[column] < limits[column]:
-                    image = first + begin + column
-                    limits[column] = _insert(
-                        nearest[image], nearest_distances[image], first + row, distances[column]
-                    )
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
+def _keep_of_columns(
+    block: FloatArray,
+    first: int,
+    nearest: npt.NDArray[np.int32],
+    nearest_distances: FloatArray,
+    low: int,
+    high: int,
+) -> None:  # pragma: no cover - compiled
+    limits = nearest_distances[first + low : first + high, -1].copy()
+    for row in range(len(block)):
+        distances = block[row, low:high]
+        for column in range(high - low):
+            if distances[column] < limits[column]:
+                image = first + low + column
+                limits[column] = _insert(
+                    nearest[image], nearest_distances[image], first + row, distances[column]
+                )
+
+
+@numba.njit(cache=True, nogil=True)
 def _insert(
     others: npt.NDArray[np.int32], distances: FloatArray, other: int, distance: np.float32
 ) -> Any:  # pragma: no cover - compiled
