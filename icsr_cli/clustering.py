@@ -3,7 +3,8 @@
 from icsr_cli.clusterers.average_linkage import average_linkage
 from icsr_cli.clusterers.cohesion import cohesion
 from icsr_cli.clusterers.dbscan import dbscan
+from icsr_cli.clusterers.hdbscan import hdbscan
 from icsr_cli.clusterers.infomap import infomap
 from icsr_cli.clusterers.silhouette import silhouette
 
-__all__ = ["average_linkage", "cohesion", "dbscan", "infomap", "silhouette"]
+__all__ = ["average_linkage", "cohesion", "dbscan", "hdbscan", "infomap", "silhouette"]

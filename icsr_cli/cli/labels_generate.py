@@ -50,7 +50,10 @@ def generate(
     clusterer: Annotated[
         str | None,
         typer.Option(
-            "--clusterer", "-c", metavar="[average-linkage|dbscan|infomap]", help="What finds the clusters."
+            "--clusterer",
+            "-c",
+            metavar="[average-linkage|dbscan|hdbscan|infomap]",
+            help="What finds the clusters.",
         ),
     ] = None,
     refine: Annotated[

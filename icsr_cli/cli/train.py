@@ -122,7 +122,7 @@ def train(
         str | None,
         typer.Option(
             "--clusterer",
-            metavar="[average-linkage|dbscan|infomap]",
+            metavar="[average-linkage|dbscan|hdbscan|infomap]",
             help="global: what finds the clusters.",
             rich_help_panel=METHOD,
         ),

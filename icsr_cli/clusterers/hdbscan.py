@@ -1,0 +1,94 @@
+"""HDBSCAN on a sparse similarity: density at every level, so that nobody has to guess a radius."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import numpy as np
+import scipy.sparse as sp
+from pydantic import Field
+
+from icsr_cli import choices
+from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.types import Evidence, IntArray, by_first_appearance
+
+#: Of equal images: a distance of zero would be no edge.
+_LEAST = 1e-6
+
+
+class Options(choices.Options):
+    """Images that a cluster must have, neighbours of a dense place, and which clusters of the tree count."""
+
+    min_cluster_size: int = Field(4, ge=2, lt=2**31)
+    min_samples: int = Field(4, ge=1, lt=2**31)
+    select: Literal["eom", "leaf"] = "eom"
+
+
+def cluster(evidence: Evidence, options: Options) -> IntArray:
+    """Cluster the similarity by density at every level: int64 (n,), -1 for noise."""
+    return hdbscan(evidence.similarity, options.min_cluster_size, options.min_samples, options.select)
+
+
+def hdbscan(
+    similarity: Any, min_cluster_size: int = 4, min_samples: int = 4, select: Literal["eom", "leaf"] = "eom"
+) -> IntArray:
+    """Cluster by the stability of dense regions: Campello et al., Hierarchical Density Estimates, TKDD 2015.
+
+    scikit-learn's, on the pairs that are stored; every other pair is at distance 1, as it is by definition,
+    and so many of them are added that the images hang together and each has its neighbours.
+
+    Args:
+        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        min_cluster_size: images of a cluster, at least 2.
+        min_samples: neighbours, itself included, that make a dense place, at least 1.
+        select: ``eom`` takes the clusters that last longest, ``leaf`` the smallest ones of the tree.
+
+    Returns:
+        int64 (n,): clusters 0..m-1 in order of first appearance, -1 for noise.
+
+    Raises:
+        InputError: the similarity is not as said above.
+
+    """
+    from sklearn.cluster import HDBSCAN
+
+    matrix = check_similarity(similarity)
+    n = matrix.shape[0]
+    if n < max(min_cluster_size, 2):
+        return np.full(n, -1, dtype=np.int64)
+    method = HDBSCAN(
+        min_cluster_size=min_cluster_size,
+        min_samples=min(min_samples, n),
+        metric="precomputed",
+        cluster_selection_method=select,
+        copy=False,
+    )
+    return by_first_appearance(method.fit_predict(_distances(matrix, min(min_samples, n))).astype(np.int64))
+
+
+def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:
+    """Give distances with at least ``least`` stored in each row, the diagonal among them, all connected."""
+    n = matrix.shape[0]
+    pairs = sp.coo_array(matrix)
+    row, column = pairs.coords
+    apart, itself = row != column, np.arange(n)
+    row, column = (np.concatenate([one[apart], itself]) for one in (row, column))
+    distance = np.concatenate([1 - pairs.data[apart].astype(np.float64), np.zeros(n)])
+    # Neighbours at distance 1, whichever they are: the next images in order serve, both ways.
+    short = np.flatnonzero(np.bincount(row, minlength=n) < least)
+    extra_row = np.repeat(short, 2 * least)
+    extra_column = (extra_row + np.tile(np.arange(1, 2 * least + 1), len(short))) % n
+    chain = np.arange(n - 1)  # all of them hang together
+    far_row, far_column = np.concatenate([extra_row, chain]), np.concatenate([extra_column, chain + 1])
+    far = far_row != far_column
+    far_row, far_column = far_row[far], far_column[far]
+    # Where a pair is stored already the smaller distance counts: the larger similarity, entry by entry.
+    shape = (n, n)
+    near = sp.csr_array((2 - np.maximum(distance, _LEAST), (row, column)), shape=shape)
+    ones = np.ones(2 * len(far_row))
+    both = (np.concatenate([far_row, far_column]), np.concatenate([far_column, far_row]))
+    filled = sp.csr_array((ones, both), shape=shape)
+    filled.data[:] = 1  # pairs that came twice were added up
+    joined = sp.csr_array(near.maximum(filled))
+    joined.data = np.maximum(2 - joined.data, _LEAST)
+    return joined
