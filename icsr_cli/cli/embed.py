@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def embed(
         Literal["none", "centre", "full"],
         typer.Option("--debias", help="Take each camera's mean (and spread) off the features."),
     ] = "none",
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option("--precision")] = "auto",
+    precision: Precision = "auto",
     device: Device = None,
     data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Precision, Quiet, RunsRoot
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def evaluate(
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,
-    precision: Annotated[Literal["auto", "fp32", "bf16"], typer.Option("--precision")] = "auto",
+    precision: Precision = "auto",
     device: Device = None,
     config: Config = None,
     assignments: Assignments = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -58,6 +58,10 @@ Device = Annotated[
     typer.Option(
         "--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.", rich_help_panel=MACHINE
     ),
+]
+Precision = Annotated[
+    Literal["auto", "fp32", "bf16"],
+    typer.Option("--precision", help="auto: bf16 on a GPU that has it.", rich_help_panel=MACHINE),
 ]
 Plugin = Annotated[
     list[Path] | None,

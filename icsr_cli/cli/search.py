@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import Device, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import Device, Json, Precision, Quiet, RunsRoot
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -66,7 +66,7 @@ def search(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
     ] = True,
-    precision: Annotated[str, typer.Option("--precision", help="auto, fp32 or bf16.")] = "auto",
+    precision: Precision = "auto",
     device: Device = None,
     runs_root: RunsRoot = Path("runs"),
     quiet: Quiet = False,
