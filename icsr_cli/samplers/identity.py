@@ -14,7 +14,9 @@ from icsr_cli.types import BoolArray, Epoch, IntArray
 
 
 class Options(choices.Options):
-    """There is nothing to choose."""
+    """Whether exactly ``num_instances - 1`` others are drawn with replacement, as the published code does."""
+
+    published: bool = False
 
 
 def batches(
@@ -34,6 +36,7 @@ def batches(
         num_instances=num_instances,
         iters=iters,
         generator=generator,
+        published=options.published,
     )
 
 
@@ -45,6 +48,7 @@ def identity_batches(
     num_instances: int,
     iters: int,
     generator: np.random.Generator,
+    published: bool = False,
 ) -> IntArray:
     """Draw the batches of an epoch: int64 (iters, batch_size), rows of the images.
 
@@ -61,6 +65,7 @@ def identity_batches(
         num_instances: images of an identity in a row, at least 1.
         iters: number of batches, at least 0.
         generator: where every draw comes from.
+        published: draw with replacement where there are exactly as many others, too.
 
     Raises:
         InputError: shapes, types or numbers do not fit.
@@ -87,7 +92,7 @@ def identity_batches(
     per_row = joined * per_pass // batch_size
     batches = np.empty((iters, batch_size), dtype=np.int64)
     for first in range(0, iters, per_row):
-        rows = _passes(groups, joined, num_instances, generator)
+        rows = _passes(groups, joined, num_instances, generator, published=published)
         whole = rows[: per_row * batch_size].reshape(per_row, batch_size)
         batches[first : first + per_row] = whole[: iters - first]
     return batches
@@ -131,7 +136,9 @@ def _runs(begins: BoolArray) -> tuple[IntArray, IntArray]:
     return start, np.r_[start[1:], len(begins)]
 
 
-def _passes(groups: _Groups, passes: int, num_instances: int, generator: np.random.Generator) -> IntArray:
+def _passes(
+    groups: _Groups, passes: int, num_instances: int, generator: np.random.Generator, *, published: bool
+) -> IntArray:
     """Rows of ``passes`` passes, one after the other."""
     order = np.tile(np.arange(len(groups.start)), (passes, 1))
     identity = generator.permuted(order, axis=1).ravel()
@@ -143,7 +150,7 @@ def _passes(groups: _Groups, passes: int, num_instances: int, generator: np.rand
     alone = block_end - block == count
     block, block_end = np.where(alone, anchor, block), np.where(alone, anchor + 1, block_end)
     size = count - (block_end - block)
-    picked = start[:, None] + _choose(size, num_instances - 1, generator)
+    picked = start[:, None] + _choose(size, num_instances - 1, generator, published=published)
     picked += np.where(picked >= block[:, None], (block_end - block)[:, None], 0)
     drawn = np.concatenate((anchor[:, None], picked), axis=1)
     valid = np.ones(drawn.shape, dtype=bool)
@@ -152,12 +159,12 @@ def _passes(groups: _Groups, passes: int, num_instances: int, generator: np.rand
     return rows
 
 
-def _choose(size: IntArray, k: int, generator: np.random.Generator) -> IntArray:
+def _choose(size: IntArray, k: int, generator: np.random.Generator, *, published: bool = False) -> IntArray:
     """Choose k of ``range(size[i])`` for each i, in random order: int64 (len(size), k).
 
-    Without replacement where ``size[i] >= k``. Where it is 0 the row has no meaning.
+    Without replacement where ``size[i] >= k`` (``> k`` as published). Where it is 0 the row has no meaning.
     """
-    repeat = (size < k)[:, None]
+    repeat = (size <= k if published else size < k)[:, None]
     independent = generator.integers(0, np.maximum(size, 1)[:, None], size=(len(size), k))
     distinct = np.empty((len(size), k), dtype=np.int64)
     for j in range(k):

@@ -180,3 +180,25 @@ def test_no_batches_asked_for() -> None:
     assert identity_batches(
         [0, 0], [0, 1], batch_size=2, num_instances=2, iters=0, generator=generator
     ).shape == (0, 2)
+
+
+def test_the_published_rule_repeats_where_there_are_exactly_enough() -> None:
+    labels, cameras = np.zeros(4, dtype=np.int64), np.array([0, 1, 1, 1])  # three others for the first
+    drawn = {
+        published: identity_batches(
+            labels,
+            cameras,
+            batch_size=4,
+            num_instances=4,
+            iters=200,
+            generator=np.random.default_rng(0),
+            published=published,
+        )
+        for published in (False, True)
+    }
+    repeated = {
+        published: [len(set(row[1:])) < 3 for row in rows.tolist() if row[0] == 0]
+        for published, rows in drawn.items()
+    }
+    assert not any(repeated[False])
+    assert 0.5 < np.mean(repeated[True]) < 1  # 7 of 9 draws of three among three repeat one
