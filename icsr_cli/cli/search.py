@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -61,6 +61,10 @@ def search(
     across_cameras: Annotated[
         bool, typer.Option("--across-cameras", help="Leave out gallery images of the picture's own camera.")
     ] = False,
+    debias: Annotated[
+        Literal["none", "centre", "full"],
+        typer.Option("--debias", help="Take the mean (and spread) of each camera of the gallery off."),
+    ] = "none",
     height: Annotated[int | None, typer.Option("--height", min=16, help="Height the network sees.")] = None,
     width: Annotated[int | None, typer.Option("--width", min=16, help="Width the network sees.")] = None,
     cache: Annotated[
@@ -95,6 +99,7 @@ def search(
         top=top,
         pattern=pattern,
         across_cameras=across_cameras,
+        debias=debias,
         keep=cache,
     )
     if max_distance is not None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.datasets.folder import Pattern, compile_pattern
+from icsr_cli.distances.normalisation import CameraStatistics, Normalisation
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.gallery import Embedder, Gallery, Unreadable, embed_files, open_gallery
@@ -81,21 +82,26 @@ def search(
     top: int = 10,
     pattern: str | None = None,
     across_cameras: bool = False,
+    debias: Normalisation = "none",
     keep: bool = True,
 ) -> SearchResult:
     """Rank the images under ``gallery`` for each query and give the ``top`` nearest.
 
     ``pattern`` reads cameras (``{camera}``) and identities (``{id}``) from paths relative to the gallery.
-    ``across_cameras`` leaves out gallery images of the query's camera, and those of an unknown one. A query's
-    own file is never its answer. Of two images at the same distance the first by name ranks first.
+    ``across_cameras`` leaves out gallery images of the query's camera, and those of an unknown one.
+    ``debias`` takes each camera's mean in the gallery (and spread) off the features; an image of a camera
+    that is not known is held against all. A query's own file is never its answer. Of two images at the same
+    distance the first by name ranks first.
 
     Raises:
-        UsageError: ``across_cameras`` without a pattern, a pattern that is none, a query that does not fit.
+        UsageError: ``across_cameras`` or ``debias`` without a pattern, a pattern that is none, a query that
+            does not fit.
         DatasetError: a query that cannot be read, a gallery without a readable image.
     """
-    if across_cameras and pattern is None:
+    if pattern is None and (across_cameras or debias != "none"):
+        option = "--across-cameras" if across_cameras else "--debias"
         raise UsageError(
-            "--across-cameras needs to know the camera of each image: add --pattern, for instance "
+            f"{option} needs to know the camera of each image: add --pattern, for instance "
             "--pattern '{camera}_{name}.jpg'."
         )
     reader = None if pattern is None else compile_pattern(pattern)
@@ -112,7 +118,10 @@ def search(
         _allowed(found, names, query, name, across_cameras)
         for query, name in zip(queries, named, strict=True)
     ]
-    answers = _nearest(features, found.features, allowed, top)
+    table = found.features
+    if debias != "none":
+        features, table = _debiased(features, named, table, names, debias)
+    answers = _nearest(features, table, allowed, top)
     return SearchResult(
         gallery,
         len(found.paths),
@@ -145,6 +154,29 @@ def _embed_queries(queries: Sequence[Path], embedder: Embedder, progress: Progre
             + ". Give an image file (JPEG, PNG, WebP, BMP, GIF, TIFF, PPM)."
         )
     return features
+
+
+def _debiased(
+    queries: FloatArray,
+    named: Sequence[Names],
+    gallery: FloatArray,
+    names: Sequence[Names],
+    mode: Normalisation,
+) -> tuple[FloatArray, FloatArray]:
+    """Normalise both by the gallery's statistics of each camera."""
+    cameras = sorted({name.camera for name in names if name.camera is not None})
+    number = {camera: place for place, camera in enumerate(cameras)}
+    of_query, of_image = (
+        np.array([number.get(one.camera or "", len(cameras)) for one in some], dtype=np.int64)
+        for some in (named, names)
+    )
+    known = of_image < len(cameras)
+    if not known.any():
+        raise UsageError(
+            "--debias needs the camera of each image, and no image of the gallery fits --pattern."
+        )
+    statistics = CameraStatistics.of(gallery[known], of_image[known])
+    return statistics.apply(queries, of_query, mode), statistics.apply(gallery, of_image, mode)
 
 
 def _names(reader: Pattern | None, path: str) -> Names:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from icsr_cli.distances import normalise_cameras
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.decode import decode_resized
@@ -112,6 +113,28 @@ def test_across_cameras_leaves_out_the_own_camera(crops: Path, embedder: Embedde
     kept = [match for match in everything.queries[0].matches if match.camera not in (None, "1")]
     assert [match.path for match in across.queries[0].matches] == [match.path for match in kept]
     assert across.queries[0].compared == 6
+
+
+def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedder: Embedder) -> None:
+    paths = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.png"))
+    cameras = np.array([int(path.rpartition("/")[2][0]) for path in paths])
+    features = normalise_cameras(slow_features(crops, paths, embedder), cameras, "full")
+    query = paths[0]
+    found = search(
+        [crops / query],
+        crops,
+        embedder,
+        SilentProgress(),
+        pattern="**/{camera}_{name}.png",
+        debias="full",
+        top=100,
+    ).queries[0]
+    distances = np.linalg.norm(features - features[0], axis=1)
+    right = [paths[row] for row in np.argsort(distances, kind="stable") if paths[row] != query]
+    assert [match.path for match in found.matches] == right
+    np.testing.assert_allclose([match.distance for match in found.matches], np.sort(distances)[1:], atol=1e-4)
+    with pytest.raises(UsageError, match="--debias needs to know the camera"):
+        search([crops / query], crops, embedder, SilentProgress(), debias="full")
 
 
 def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: Embedder) -> None:
