@@ -31,6 +31,7 @@ from icsr_cli.cli import (
 )
 from icsr_cli.cli.help import Commands
 from icsr_cli.errors import IcsrError
+from icsr_cli.recipes.interruption import AtOnce
 
 
 class _Commands(TyperGroup):
@@ -217,6 +218,7 @@ def _open_standard_files() -> None:
 def run() -> None:
     """Run the command line; the entry point of the executable."""
     _open_standard_files()
+    signal.signal(signal.SIGINT, AtOnce())
     try:
         app()
     except (KeyboardInterrupt, MemoryError) as error:  # before or after the command itself

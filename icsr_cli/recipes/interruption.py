@@ -27,17 +27,37 @@ class Interruption:
             )
 
 
+class AtOnce:
+    """The handler of SIGINT outside training: ends the command, and remembers that it was asked to.
+
+    An exception that is raised while a library is imported, or in a callback of one, may be swallowed there.
+    """
+
+    asked = False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        """Raise KeyboardInterrupt."""
+        self.asked = True
+        raise KeyboardInterrupt
+
+
 @contextmanager
 def interruptible() -> Iterator[Interruption]:
     """Catch the first SIGINT or SIGTERM; a second one acts at once, as without us.
 
     Outside the main thread signals cannot be caught, and the flag stays down.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came before, and what it raised was swallowed.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():
         yield interruption
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    outside = before[signal.SIGINT]
+    if isinstance(outside, AtOnce) and outside.asked:
+        raise KeyboardInterrupt
 
     def remember(number: int, frame: FrameType | None) -> None:
         interruption.signal_number = number

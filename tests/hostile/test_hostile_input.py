@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -20,6 +21,7 @@ from icsr_cli.cli.console import print_json
 from icsr_cli.cli.main import app
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import printable
+from icsr_cli.recipes.interruption import AtOnce, interruptible
 
 EVIL = "a\x1b]0;title\x07\x1b[2Jb.jpg"
 
@@ -152,6 +154,20 @@ def test_impatience_leaves_one_message(tiny_root: Path, tmp_path: Path, pause: f
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 130, said
     assert "Traceback" not in said
+
+
+def test_an_interrupt_that_a_library_swallowed_still_ends_training() -> None:
+    before = signal.signal(signal.SIGINT, AtOnce())
+    try:
+        with interruptible():
+            pass  # nobody has asked yet
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+        with pytest.raises(KeyboardInterrupt), interruptible():
+            raise AssertionError("training began")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.parametrize("ending", ["| true", ">&-", ">&- 2>&- <&-"])
