@@ -215,6 +215,17 @@ def _open_standard_files() -> None:
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
 
 
+def _end_rank(code: object) -> None:
+    """End one of several training processes that has failed, at once.
+
+    The threads between the ranks still wait for the others; at an orderly exit C++ aborts the process for it.
+    """
+    if isinstance(code, int) and code and os.environ.get("WORLD_SIZE", "1") != "1":
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 def run() -> None:
     """Run the command line; the entry point of the executable."""
     _open_standard_files()
@@ -224,5 +235,8 @@ def run() -> None:
     except (KeyboardInterrupt, MemoryError) as error:  # before or after the command itself
         _say(*_explain(error)[:1], "")  # type: ignore[arg-type]
         sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+    except SystemExit as ended:
+        _end_rank(ended.code)
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
