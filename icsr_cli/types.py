@@ -167,6 +167,20 @@ class Labels:
         return states.astype(str)
 
 
+@dataclass(frozen=True)
+class Pairs:
+    """What somebody said of pairs of images: that they show one person, or two.
+
+    ``same``, ``different``: int64 (m, 2), numbers of images, in any order.
+    """
+
+    same: IntArray
+    different: IntArray
+
+    def __len__(self) -> int:
+        return len(self.same) + len(self.different)
+
+
 class Evidence(Protocol):
     """What is known of n images, each thing computed once, when it is first asked for."""
 
@@ -185,6 +199,10 @@ class Evidence(Protocol):
     @property
     def previous(self) -> IntArray | None:
         """The labels of the epoch before, (n,)."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """What somebody said of pairs of images; the labels obey it. None where nobody has said anything."""
 
     @property
     def features(self) -> Any:

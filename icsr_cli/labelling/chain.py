@@ -12,6 +12,7 @@ from icsr_cli.choices import Options
 from icsr_cli.clusterers.cohesion import cohesion_of
 from icsr_cli.clusterers.silhouette import silhouette_of
 from icsr_cli.distances.normalisation import Normalisation
+from icsr_cli.labelling import constraints
 from icsr_cli.labelling.evidence import KnownEvidence
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels
 
@@ -48,16 +49,23 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
 
     The labels hold the column ``cohesion`` (each image's mean similarity to the others of its cluster, before
     the refiners) and the figure ``silhouette``; and, where cameras are known, ``camera_nmi``: how much the
-    labels tell of the camera (0 nothing, 1 everything).
+    labels tell of the camera (0 nothing, 1 everything). Where somebody has said something of pairs, the
+    clusters and what each refiner makes of them obey it (``constraints``).
     """
-    clusters = settings.clusterer.module.cluster(evidence, settings.clusterer)
+    rules = None if evidence.pairs is None else constraints.Rules.of(evidence.pairs, len(evidence))
+    found = settings.clusterer.module.cluster(evidence, settings.clusterer)
+    clusters = found if rules is None else rules.mend_clusters(found, evidence.similarity)
     labels = replace(
         Labels.of(clusters),
         columns={"cohesion": cohesion_of(evidence.similarity, clusters)},
         figures={"silhouette": silhouette_of(evidence.similarity, clusters)},
     )
+    if rules is not None:
+        labels = rules.note(labels, found)
     for refiner in settings.refiners:
         labels = refiner.module.refine(evidence, labels, refiner)
+        if rules is not None:
+            labels = rules.mend_labels(labels, evidence.similarity)
     if evidence.cameras is None:
         return labels
     told = _shared_information(labels.labels, evidence.cameras)

@@ -13,7 +13,8 @@ from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.distances import knn
 from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
 from icsr_cli.errors import InputError
-from icsr_cli.types import IntArray, Neighbours
+from icsr_cli.labelling import constraints
+from icsr_cli.types import IntArray, Neighbours, Pairs
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,7 @@ class KnownEvidence:
         normalise: what is taken off the features of each camera before anything is compared (arXiv
             2502.10195): ``none``, its mean (``centre``), or its mean and spread (``full``).
         cameras, local, tracks, previous: int64 (n,) or None, as the protocol says.
+        pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
         approximate: an index of faiss for the search, see ``knn``.
 
@@ -42,6 +44,7 @@ class KnownEvidence:
     local: IntArray | None = None
     tracks: IntArray | None = None
     previous: IntArray | None = None
+    pairs: Pairs | None = None
     device: Any = None
     approximate: Any = None
 
@@ -73,5 +76,6 @@ class KnownEvidence:
 
     @cached_property
     def similarity(self) -> sp.csr_array:
-        """1 - distance, sparse (n, n), checked once."""
-        return check_similarity(self.distance.module.similarity(self, self.distance))
+        """1 - distance, sparse (n, n), checked once; what is known of pairs is written into it."""
+        found = check_similarity(self.distance.module.similarity(self, self.distance))
+        return found if self.pairs is None else constraints.write_in(found, self.pairs)
