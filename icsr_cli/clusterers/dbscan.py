@@ -3,30 +3,57 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated, Any, Literal
 
 import scipy.sparse as sp
 from pydantic import Field
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
+from icsr_cli.clusterers.silhouette import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
-from icsr_cli.types import Evidence, IntArray, by_first_appearance
+from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, by_first_appearance
+
+#: The radii that ``auto`` chooses from.
+RADII = tuple(round(0.05 * step, 2) for step in range(4, 15))
 
 
 class Options(choices.Options):
-    """Radius (a distance, above 0 and below 1), and the neighbours that make a core image."""
+    """Radius (a distance, above 0 and below 1, or ``auto``), and the neighbours that make a core image."""
 
-    eps: float = Field(0.5, gt=0, lt=1)
+    eps: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = 0.5
     min_samples: int = Field(4, ge=1, lt=2**31)
 
 
-def cluster(evidence: Evidence, options: Options) -> IntArray:
-    """Cluster the similarity by density: int64 (n,), -1 for noise."""
-    return _regions(evidence.similarity, options.eps, options.min_samples)
+def cluster(evidence: Evidence, options: Options) -> Labels:
+    """Cluster the similarity by density; the figure ``eps`` tells what ``auto`` chose."""
+    if options.eps != "auto":
+        return Labels.of(_regions(evidence.similarity, options.eps, options.min_samples))
+    eps, labels = best_radius(evidence.similarity, options.min_samples)
+    return replace(Labels.of(labels), figures={"eps": eps})
 
 
-def dbscan(similarity: Any, eps: float = 0.5, min_samples: int = 4) -> IntArray:
+def best_radius(
+    similarity: sp.csr_array, min_samples: int = 4, radii: Sequence[float] = RADII
+) -> tuple[float, IntArray]:
+    """Choose the radius whose clusters have the highest silhouette, noise counted as 0; the first on a tie.
+
+    A small radius leaves the images out that are hard to place, a large one joins people; the sum of the
+    silhouettes over all images falls on either side. Where no radius gives two clusters, it is 0.5. Gives
+    the radius and the labels, int64 (n,).
+    """
+    best, chosen = -math.inf, (0.5, _regions(similarity, 0.5, min_samples))
+    for eps in radii:
+        labels = _regions(similarity, eps, min_samples)
+        value = silhouette_of(similarity, labels) * float((labels != NO_CLUSTER).mean())
+        if value > best:
+            best, chosen = value, (eps, labels)
+    return chosen
+
+
+def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int = 4) -> IntArray:
     """Cluster by density: Ester et al., A Density-Based Algorithm, KDD 1996.
 
     Two images are neighbours where 1 - similarity <= eps. An image with at least ``min_samples``
@@ -36,7 +63,8 @@ def dbscan(similarity: Any, eps: float = 0.5, min_samples: int = 4) -> IntArray:
 
     Args:
         similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
-        eps: radius, above 0 and below 1: every pair that is not stored is at distance 1.
+        eps: radius, above 0 and below 1: every pair that is not stored is at distance 1; or ``auto``, the
+            one of 0.2, 0.25, ..., 0.7 that ``best_radius`` chooses.
         min_samples: neighbours, itself included, that make a core image; at least 1.
 
     Returns:
@@ -47,9 +75,12 @@ def dbscan(similarity: Any, eps: float = 0.5, min_samples: int = 4) -> IntArray:
 
     """
     matrix = check_similarity(similarity)
+    min_samples = check_count("min_samples", min_samples)
+    if eps == "auto":
+        return best_radius(matrix, min_samples)[1]
     below_one = math.nextafter(1.0, 0.0)
     eps = check_number("eps", eps, 0, below_one, " and below 1, the distance of pairs not stored")
-    return _regions(matrix, eps, check_count("min_samples", min_samples))
+    return _regions(matrix, eps, min_samples)
 
 
 def _regions(matrix: sp.csr_array, eps: float, min_samples: int) -> IntArray:

@@ -53,15 +53,17 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     clusters and what each refiner makes of them obey it (``constraints``).
     """
     rules = None if evidence.pairs is None else constraints.Rules.of(evidence.pairs, len(evidence))
-    found = settings.clusterer.module.cluster(evidence, settings.clusterer)
-    clusters = found if rules is None else rules.mend_clusters(found, evidence.similarity)
+    given = settings.clusterer.module.cluster(evidence, settings.clusterer)
+    found = given if isinstance(given, Labels) else Labels.of(given)
+    clusters = found.clusters if rules is None else rules.mend_clusters(found.clusters, evidence.similarity)
     labels = replace(
         Labels.of(clusters),
-        columns={"cohesion": cohesion_of(evidence.similarity, clusters)},
-        figures={"silhouette": silhouette_of(evidence.similarity, clusters)},
+        columns={**found.columns, "cohesion": cohesion_of(evidence.similarity, clusters)},
+        figures={**found.figures, "silhouette": silhouette_of(evidence.similarity, clusters)},
+        notes=found.notes,
     )
     if rules is not None:
-        labels = rules.note(labels, found)
+        labels = rules.note(labels, found.clusters)
     for refiner in settings.refiners:
         labels = refiner.module.refine(evidence, labels, refiner)
         if rules is not None:

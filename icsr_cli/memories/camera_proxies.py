@@ -5,6 +5,9 @@ those of its camera (intra), and to those of its cluster under other cameras aga
 clusters (inter); the latter also in the form of ICE (Chen et al., ICCV 2021, arXiv 2103.16364). Unlike the
 authors' code the losses are means over images, so that their scale does not follow the draw of a batch.
 
+By choice an image is also pulled to the proxies that look like it under several cameras, of whatever cluster
+(association of O2CAP, Wang et al., arXiv 2201.05820): a person whose images lie in two clusters is found.
+
 Needs cameras. A cluster that one camera alone sees has no inter loss. Belongs beside a memory of clusters.
 """
 
@@ -31,6 +34,8 @@ class Options(choices.Options):
     ``positives``: the proxies of the image's cluster under ``others`` cameras, or its ``own`` proxy alone.
     ``form``: each positive against the negatives (``ice``), or all in one softmax (``joint``, as CAP).
     ``negatives``: the nearest proxies of other clusters that count. ``momentum``: share of the old proxy.
+    ``association``: weight of the loss across clusters; ``associated``: the proxies it pulls to, each the
+    best of its camera, judged for a share ``trust`` by the image and for the rest by its own proxy.
     """
 
     weight: float = Field(1.0, gt=0)
@@ -41,6 +46,9 @@ class Options(choices.Options):
     positives: Literal["others", "own"] = "others"
     form: Literal["ice", "joint"] = "ice"
     negatives: int = Field(50, ge=1)
+    association: float = Field(0.0, ge=0)
+    associated: int = Field(3, ge=1)
+    trust: float = Field(0.15, ge=0, le=1)
 
     @property
     def needs(self) -> frozenset[str]:
@@ -60,7 +68,11 @@ class Memory:
         present, which = torch.unique(pairs, dim=1, return_inverse=True)
         self.proxy_of = torch.full_like(self.cluster_of, NO_CLUSTER)
         self.proxy_of[kept] = which
+        # Cameras that have a proxy, numbered without gaps.
+        seen, self.camera_number = torch.unique(present[1], return_inverse=True)
+        self.n_cameras = len(seen)
         self.clusters, self.cameras = present.to(epoch.features.device)
+        self.camera_number = self.camera_number.to(epoch.features.device)
         self.proxies = ClusterMemory(
             centroids_of(epoch.features, self.proxy_of), options.temperature, options.momentum
         )
@@ -82,23 +94,39 @@ class Memory:
                 positive = same & elsewhere
             else:
                 positive = torch.nn.functional.one_hot(own, len(self.clusters)).bool()
-            inter = _inter(similarity, positive, same, options)
-            return options.intra * intra + options.inter * inter
+            inter = _inter(similarity, positive, same, options, options.form)
+            loss = options.intra * intra + options.inter * inter
+            if options.association:
+                found = self._associated(unit.detach(), own)
+                across = _inter(similarity, found, same | found, options, "joint")
+                loss = loss + options.association * across
+            return loss
+
+    def _associated(self, unit: Tensor, own: Tensor) -> Tensor:
+        """Mark, for each of the unit features (b, d), the proxies that look like it: bool (b, m)."""
+        proxies, trust = self.proxies.centroids, self.options.trust
+        likeness = trust * unit @ proxies.T + (1 - trust) * proxies[own] @ proxies.T
+        cameras = self.camera_number.expand_as(likeness)
+        best = likeness.new_full((len(unit), self.n_cameras), -torch.inf)
+        best = best.scatter_reduce(1, cameras, likeness, "amax").gather(1, cameras)
+        leading = likeness.masked_fill(likeness < best, -torch.inf)
+        nearest = leading.topk(min(self.options.associated, self.n_cameras), dim=1).indices
+        return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, nearest, value=True)
 
     def update(self, features: Tensor, images: Tensor) -> None:
         """Move the proxies of these images, sample by sample: P <- unit(m P + (1 - m) f)."""
         self.proxies.update(features, self.proxy_of[images])
 
 
-def _inter(similarity: Tensor, positive: Tensor, same: Tensor, options: Options) -> Tensor:
+def _inter(similarity: Tensor, positive: Tensor, same: Tensor, options: Options, form: str) -> Tensor:
     """Give the mean over the images that have a positive, 0 where none has.
 
-    ``similarity`` float (b, m), over the temperature; ``positive`` and ``same`` (of the own cluster) bool.
+    ``similarity`` float (b, m), over the temperature; ``positive`` and ``same`` (no negatives) bool.
     """
     others = similarity.masked_fill(same, _NOTHING)
     nearest = others.topk(min(options.negatives, others.shape[1]), dim=1).values.logsumexp(dim=1)
     against = nearest[:, None]
-    if options.form == "joint":
+    if form == "joint":
         pulled = similarity.masked_fill(~positive, _NOTHING).logsumexp(dim=1, keepdim=True)
         denominator = torch.logaddexp(pulled, against)
     else:

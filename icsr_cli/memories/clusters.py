@@ -5,6 +5,7 @@ Source: Cluster Contrast (Dai et al., arXiv 2103.11568), eq. 1 (loss), 2 and 3 (
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -92,11 +93,19 @@ class ClusterMemory:
         Raises:
             InputError: shapes, types or targets do not fit.
         """
+        return self._cross_entropy(features, targets, "mean")
+
+    def losses(self, features: Tensor, targets: Tensor) -> Tensor:
+        """Give the cross-entropy of each feature, float32 (b,); arguments and errors as in ``loss``."""
+        return self._cross_entropy(features, targets, "none")
+
+    def _cross_entropy(self, features: Tensor, targets: Tensor, reduction: str) -> Tensor:
         self._check(features, targets)
         with torch.autocast(features.device.type, enabled=False):
             unit = normalize(features.float(), dim=1)
             logits = unit @ self.centroids.T / self.temperature
-            return cross_entropy(logits, targets.long().to(logits.device, non_blocking=True))
+            targets = targets.long().to(logits.device, non_blocking=True)
+            return cross_entropy(logits, targets, reduction=reduction)
 
     @torch.no_grad()
     def update(self, features: Tensor, targets: Tensor) -> None:
@@ -108,8 +117,7 @@ class ClusterMemory:
         unit = normalize(features.detach().float(), dim=1)
         targets = targets.long()
         if self.hard:
-            rows, clusters = self._hardest(unit, targets)
-            self._blend(clusters, unit[rows])
+            self.update_least(unit, targets, lambda unit, own: (unit * own).sum(dim=1))
             return
         # Samples of one cluster come one after the other, different clusters do not touch: so round r
         # takes the r-th sample of every cluster at once.
@@ -125,19 +133,23 @@ class ClusterMemory:
         new = self.momentum * old + (1 - self.momentum) * unit
         self.centroids.index_copy_(0, clusters, normalize(new, dim=1))
 
-    def _hardest(self, unit: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Per cluster in the batch the row of least similarity to its centroid (the first, on a tie)."""
+    @torch.no_grad()
+    def update_least(self, unit: Tensor, targets: Tensor, score: Callable[[Tensor, Tensor], Tensor]) -> None:
+        """Move each cluster in the batch once, by its sample of the least score (the first, on a tie).
+
+        ``score`` gives float (b,) of unit features (b, d) and their own centroids (b, d).
+        """
         present, inverse = torch.unique(targets, return_inverse=True)
         present, inverse = (part.to(unit.device, non_blocking=True) for part in (present, inverse))
-        similarity = (unit * self.centroids[present][inverse]).sum(dim=1)
-        least = similarity.new_full((len(present),), torch.inf)
-        least.scatter_reduce_(0, inverse, similarity, "amin")
-        last = len(similarity) - 1
+        scores = score(unit, self.centroids[present][inverse])
+        least = scores.new_full((len(present),), torch.inf)
+        least.scatter_reduce_(0, inverse, scores, "amin")
+        last = len(scores) - 1
         row = torch.arange(last + 1, device=unit.device)
         # Where no row is the least one (NaN), the last row stands in, so that no index leaves the batch.
-        candidate = torch.where(similarity == least[inverse], row, last)
+        candidate = torch.where(scores == least[inverse], row, last)
         rows = torch.full_like(present, last).scatter_reduce_(0, inverse, candidate, "amin")
-        return rows, present
+        self._blend(present, unit[rows])
 
     def _check(self, features: Tensor, targets: Tensor) -> None:
         m, d = self.centroids.shape

@@ -4,9 +4,14 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
+from sklearn.metrics import silhouette_samples
 
+from icsr_cli.choices import find
+from icsr_cli.clusterers.dbscan import RADII, best_radius
 from icsr_cli.clustering import dbscan
+from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import InputError
+from icsr_cli.metrics import label_quality
 from icsr_cli.types import by_first_appearance
 
 
@@ -66,3 +71,52 @@ def test_bad_input(options, message):
 def test_bad_similarity():
     with pytest.raises(InputError, match="similarity must be symmetric"):
         dbscan(sp.csr_array(np.triu(np.full((4, 4), 0.5))))
+
+
+def scattered(people, spread, seed):
+    """Unit features of people with 4 to 12 images, some of them far off."""
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(people), rng.integers(4, 13, people))
+    noise = rng.standard_normal((len(ids), 16)) * np.where(rng.random(len(ids)) < 0.1, 3, 1)[:, None]
+    features = rng.standard_normal((people, 16))[ids] + spread * noise
+    return (features / np.linalg.norm(features, axis=1, keepdims=True)).astype(np.float32), ids
+
+
+def dense_sum_of_silhouettes(similarity, labels):
+    kept = labels >= 0
+    if len(set(labels[kept].tolist())) < 2:
+        return -np.inf
+    distance = 1 - similarity.toarray().astype(np.float64)
+    np.fill_diagonal(distance, 0)
+    return silhouette_samples(distance[np.ix_(kept, kept)], labels[kept], metric="precomputed").sum()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auto_takes_the_radius_of_the_highest_silhouette(seed):
+    features, ids = scattered(30, 0.2 + 0.1 * seed, seed)
+    similarity = jaccard_similarity(features, 15, 4)
+    eps, labels = best_radius(similarity)
+    sums = [dense_sum_of_silhouettes(similarity, dbscan(similarity, one)) for one in RADII]
+    assert eps == RADII[int(np.argmax(sums))]
+    np.testing.assert_array_equal(labels, dbscan(similarity, eps))
+    np.testing.assert_array_equal(labels, dbscan(similarity, "auto"))
+
+    def quality(found):
+        alone = np.where(found < 0, found.max() + 1 + np.arange(len(found)), found)
+        return label_quality(alone, ids).bcubed_f
+
+    best = max(quality(dbscan(similarity, one)) for one in RADII)
+    assert quality(labels) > best - 0.05, (seed, eps)
+
+
+def test_auto_where_there_is_nothing_to_choose():
+    assert dbscan(sp.eye_array(6), "auto").tolist() == [-1] * 6
+    assert dbscan(np.ones((6, 6), dtype=np.float32), "auto").tolist() == [0] * 6
+
+
+def test_auto_among_settings():
+    options = find("clusterers", "dbscan").Options
+    assert options(eps="auto").dump() == {"method": "dbscan", "eps": "auto", "min_samples": 4}
+    for wrong in ("half", 0, 1.0):
+        with pytest.raises(ValueError, match="eps"):
+            options(eps=wrong)

@@ -63,7 +63,29 @@ def slowly(epoch: Epoch, features: Tensor, images: Tensor, options: Options) -> 
             parts.append(torch.log(denominator) - s[k])
         inter.append(torch.stack(parts).mean())
     total = torch.stack(inter).mean() if inter else torch.zeros((), dtype=torch.float64)
-    return options.intra * torch.stack(intra).mean() + options.inter * total
+    across = associated_slowly(pairs, proxies, labels, cameras, features, images, options)
+    return options.intra * torch.stack(intra).mean() + options.inter * total + options.association * across
+
+
+def associated_slowly(
+    pairs: Any, proxies: Tensor, labels: Any, cameras: Any, features: Tensor, images: Tensor, options: Options
+) -> Tensor:
+    """The association across clusters, image by image, in float64."""
+    losses = []
+    for f, image in zip(normalize(features.double(), dim=1), images.tolist(), strict=True):
+        y, own = labels[image], pairs.index((labels[image], cameras[image]))
+        likeness = options.trust * proxies @ f.detach() + (1 - options.trust) * proxies @ proxies[own]
+        best = {
+            camera: max((float(likeness[k]), k) for k, (_, c) in enumerate(pairs) if c == camera)
+            for camera in {c for _, c in pairs}
+        }
+        positive = [k for _, k in sorted(best.values(), reverse=True)[: options.associated]]
+        s = proxies @ f / options.temperature
+        negative = [k for k, (cluster, _) in enumerate(pairs) if cluster != y and k not in positive]
+        nearest = sorted(negative, key=lambda k: -s[k].item())[: options.negatives]
+        every = torch.logsumexp(s[positive + nearest], 0)
+        losses.append((every - s[positive]).sum() / len(positive))
+    return torch.stack(losses).mean()
 
 
 @settings(deadline=None)
@@ -72,9 +94,21 @@ def slowly(epoch: Epoch, features: Tensor, images: Tensor, options: Options) -> 
     form=st.sampled_from(["ice", "joint"]),
     positives=st.sampled_from(["others", "own"]),
     negatives=st.sampled_from([1, 5, 50]),
+    association=st.sampled_from([0, 0.6]),
+    associated=st.sampled_from([1, 3, 9]),
 )
-def test_against_a_loop_over_images(seed: int, form: Any, positives: Any, negatives: int) -> None:
-    options = Options(form=form, positives=positives, negatives=negatives, intra=0.7, inter=0.4)
+def test_against_a_loop_over_images(
+    seed: int, form: Any, positives: Any, negatives: int, association: float, associated: int
+) -> None:
+    options = Options(
+        form=form,
+        positives=positives,
+        negatives=negatives,
+        intra=0.7,
+        inter=0.4,
+        association=association,
+        associated=associated,
+    )
     epoch = epoch_of(seed)
     features, images = batch_of(epoch, seed + 1)
     one, other = features.clone().requires_grad_(), features.clone().requires_grad_()
@@ -85,6 +119,18 @@ def test_against_a_loop_over_images(seed: int, form: Any, positives: Any, negati
     (gradient,) = torch.autograd.grad(loss, one)
     (slow,) = torch.autograd.grad(expected, other)
     torch.testing.assert_close(gradient.double(), slow.double(), rtol=1e-4, atol=1e-5)
+
+
+def test_an_image_finds_its_person_in_another_cluster() -> None:
+    """Two clusters of one person, under different cameras, and one of somebody else."""
+    rng = np.random.default_rng(0)
+    person, other = rng.standard_normal((2, 8))
+    features = np.stack([person] * 8 + [other] * 4) + 0.1 * rng.standard_normal((12, 8))
+    labels = Labels.of(np.repeat([0, 1, 2], 4))
+    unit = normalize(torch.from_numpy(features.astype(np.float32)), dim=1)
+    memory = Memory(Epoch(1, unit, np.repeat([0, 4, 1], 4), labels), Options(association=1, associated=2))
+    found = memory._associated(unit[:1], torch.tensor([0]))
+    assert found.tolist() == [[True, True, False]]
 
 
 def test_clusters_of_one_camera_have_no_inter_loss() -> None:
@@ -112,7 +158,7 @@ def test_one_cluster_alone_has_no_negatives() -> None:
 def test_the_loss_of_a_batch_twice_is_that_of_the_batch() -> None:
     epoch = epoch_of(3)
     features, images = batch_of(epoch, 4)
-    memory = Memory(epoch, Options())
+    memory = Memory(epoch, Options(association=0.5))
     twice = memory.loss(features.repeat(2, 1), images.repeat(2))
     torch.testing.assert_close(twice, memory.loss(features, images))
 
