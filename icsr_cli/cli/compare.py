@@ -51,7 +51,7 @@ def compare(
     found = gather(_open(runs, runs_root))
     if html is not None:
         from icsr_cli.files import write_text
-        from icsr_cli.reports.compare_page import compare_page
+        from icsr_cli.reports.pages.compare import compare_page
 
         write_text(html, compare_page(found))
     _FORMATS[style](found)

@@ -33,7 +33,6 @@ from icsr_cli.images.store import open_pixels, verify_pixels
 from icsr_cli.models import build, load_weights, save_weights
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes.gallery import _read_cache, _write_cache
-from icsr_cli.reports.run_page import _environment
 from icsr_cli.runs import LabelTable, create, open_run, read_labels, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
@@ -118,7 +117,7 @@ def run_file(name: str) -> Case:
 
     def read(path: Path) -> Any:
         run = open_run(path)
-        run.info(), run.settings(), run.metrics(), read_evaluations(run.path), _environment(run)
+        run.info(), run.settings(), run.metrics(), read_evaluations(run.path), run.environment()
         return run.load_state("global")
 
     return make, read

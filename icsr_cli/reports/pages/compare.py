@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from icsr_cli.recipes.comparison import Comparison, Row, text_of, title
+from icsr_cli.recipes.comparison import Comparison, Row, compare, text_of, title
 from icsr_cli.reports.charts import Line
 from icsr_cli.reports.epochs import chart, value_of
 from icsr_cli.reports.page import render, table
+from icsr_cli.reports.view import View
 
 _CURVES = (
     ("Loss", ("loss",), False),
@@ -18,6 +19,11 @@ _CURVES = (
     ("Pairwise F of what is trained on", ("quality", "refined", "pairwise_f"), False),
     ("mAP on the test set", ("test_mAP",), True),
 )
+
+
+def page(view: View) -> str:
+    """Hold the runs of a view side by side."""
+    return compare_page(compare(view.runs))
 
 
 def compare_page(found: Comparison) -> str:
