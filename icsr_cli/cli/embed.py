@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
@@ -29,25 +29,12 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network",
-            "-n",
-            help="Weights or a run; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
-    ] = None,
+    network: Network = None,
     split: Annotated[
         Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
     ] = "train",
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", help="Of a folder: where a path has its {camera} and {id}.")
-    ] = None,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take each camera's mean (and spread) off the features."),
-    ] = "none",
+    pattern: Pattern = None,
+    debias: Debias = "none",
     precision: Precision = "auto",
     device: Device = None,
     data_root: DataRoot = Path("data"),

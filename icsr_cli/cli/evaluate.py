@@ -6,12 +6,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli.options import (
+    Assignments,
+    Config,
+    DataRoot,
+    Debias,
+    Device,
+    Height,
+    Json,
+    Precision,
+    Quiet,
+    RunsRoot,
+    Width,
+)
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,17 +59,14 @@ def evaluate(
             "-a", "--arch", help="Network of weights that do not say it.", autocompletion=complete.networks
         ),
     ] = None,
-    height: Annotated[int | None, typer.Option("--height", help="Height of the images, in pixels.")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")] = None,
+    height: Height = None,
+    width: Width = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with k-reciprocal re-ranking.")] = False,
     camera_rerank: Annotated[
         bool, typer.Option("--camera-rerank", help="Also re-ranked by camera-aware neighbours.")
     ] = False,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take each camera's mean (and spread) off the test features."),
-    ] = "none",
+    debias: Debias = "none",
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Height, Json, Quiet, RunsRoot, Width
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
@@ -52,8 +52,8 @@ def export(
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
     ] = None,
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of its images.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of its images.")] = None,
+    height: Height = None,
+    width: Width = None,
     data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),
     quiet: Quiet = False,

@@ -6,12 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli.options import (
+    Debias,
+    Device,
+    Height,
+    Json,
+    Network,
+    Pattern,
+    Precision,
+    Quiet,
+    RunsRoot,
+    Width,
+)
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -23,15 +33,7 @@ def search(
     gallery: Annotated[
         Path, typer.Option("--gallery", "-g", help="Folder of crops to look in, and folders below.")
     ],
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network",
-            "-n",
-            help="Weights or a run; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
-    ] = None,
+    network: Network = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
     max_distance: Annotated[
         float | None,
@@ -51,22 +53,13 @@ def search(
             "here, none with --json.",
         ),
     ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            "--pattern",
-            help="Where a path has its {camera}, and {id} if there are any, e.g. {camera}_*.jpg.",
-        ),
-    ] = None,
+    pattern: Pattern = None,
     across_cameras: Annotated[
         bool, typer.Option("--across-cameras", help="Leave out gallery images of the picture's own camera.")
     ] = False,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take the mean (and spread) of each camera of the gallery off."),
-    ] = "none",
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height the network sees.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width the network sees.")] = None,
+    debias: Debias = "none",
+    height: Height = None,
+    width: Width = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
     ] = True,
