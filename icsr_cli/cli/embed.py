@@ -54,8 +54,7 @@ def embed(
     from icsr_cli.cli.console import make_progress, message, print_json
     from icsr_cli.distances import normalise_cameras
     from icsr_cli.files import write_with
-    from icsr_cli.recipes.evaluation import image_size, open_network
-    from icsr_cli.recipes.gallery import Embedder, embed_files
+    from icsr_cli.recipes.gallery import embed_files, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
@@ -65,10 +64,7 @@ def embed(
     root, paths, cameras, ids = _images(images, split, pattern, data_root)
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
-    engine = choose_engine(device, precision)
-    weights, opened, trained = open_network(network, runs_root, None, None, engine)
-    size = image_size(trained, None, None, progress)
-    embedder = Embedder(opened, weights, size, engine)
+    embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     with progress.task("Features", len(paths), "img") as task:
         features, faults = embed_files([root / path for path in paths], embedder, task)
     if faults:
@@ -83,10 +79,10 @@ def embed(
     columns |= {} if ids is None else {"ids": ids[kept]}
     about = {
         "network": embedder.checksum(),
-        "weights": str(weights),
-        "arch": opened.arch,
-        "height": size[0],
-        "width": size[1],
+        "weights": str(embedder.weights),
+        "arch": embedder.network.arch,
+        "height": embedder.size[0],
+        "width": embedder.size[1],
         "resize": "bicubic with antialiasing",
         "normalisation": "imagenet",
         "debias": debias,

@@ -71,8 +71,7 @@ def search(
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.recipes.evaluation import image_size, open_network
-    from icsr_cli.recipes.gallery import Embedder
+    from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.reports.ranking_picture import picture_format, write_ranking_picture
@@ -81,13 +80,11 @@ def search(
         picture_format(out)  # before anything is computed
     progress = make_progress(quiet, as_json)
     engine = choose_engine(device, precision)
-    path, opened, trained_size = open_network(network, runs_root, None, None, engine)
-    size = image_size(trained_size, height, width, progress)
-    progress.note(f"Network: {path} ({opened.arch}, {opened.dim} features, images {size[0]} x {size[1]})")
+    embedder = open_embedder(network, runs_root, engine, progress, height=height, width=width)
     found = search_gallery(
         images,
         gallery,
-        Embedder(opened, path, size, engine),
+        embedder,
         progress,
         top=top,
         pattern=pattern,
@@ -102,7 +99,7 @@ def search(
     if picture is not None:
         write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
-        print_json({"network": path, "picture": picture, **found.as_dict()})
+        print_json({"network": embedder.weights, "picture": picture, **found.as_dict()})
     else:
         _show(found, picture)
 
