@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,12 +10,10 @@ import typer
 
 from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
-from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
+from icsr_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.types import FloatArray, IntArray
-
-    Save = Callable[[Path, FloatArray, Mapping[str, Any], str], None]
+    from icsr_cli.types import IntArray
 
 
 def embed(
@@ -54,12 +51,13 @@ def embed(
     from icsr_cli.cli.console import make_progress, message, print_json
     from icsr_cli.distances import normalise_cameras
     from icsr_cli.files import write_with
+    from icsr_cli.recipes.feature_files import writer
     from icsr_cli.recipes.gallery import embed_files, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
-    save = _save_npz if out.suffix == ".npz" else _parquet_writer()
+    save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
     root, paths, cameras, ids = _images(images, split, pattern, data_root)
     if debias != "none" and cameras is None:
@@ -95,29 +93,6 @@ def embed(
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
-
-
-def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
-    import numpy as np
-
-    with path.open("wb") as stream:
-        np.savez(stream, features=features, about=np.array(about), **columns)
-
-
-def _parquet_writer() -> Save:
-    """Give what writes a table; said before anything is computed where its library is missing."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet", "A .parquet file") from None
-
-    def save(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-        table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, "features": rows})
-        parquet.write_table(table.replace_schema_metadata({"icsr": about}), path)
-
-    return save
 
 
 def _images(
