@@ -51,7 +51,7 @@ def compare(
     found = gather(_open(runs, runs_root))
     if html is not None:
         from icsr_cli.files import write_text
-        from icsr_cli.reports.compare_page import compare_page
+        from icsr_cli.reports.pages.compare import compare_page
 
         write_text(html, compare_page(found))
     _FORMATS[style](found)
@@ -73,18 +73,11 @@ def _open(paths: list[Path] | None, root: Path) -> list[RunFolder]:
 def _show(found: Comparison) -> None:
     """Print it with a column for each run: names are long, and there are more figures than runs."""
     from icsr_cli.cli.console import print_table
-    from icsr_cli.recipes.comparison import text_of, title
 
-    names = [row.name for row in found.rows]
     if found.differing:
-        print_table(
-            "Settings that differ",
-            ["setting", *names],
-            [[key, *(row.settings.get(key, "-") for row in found.rows)] for key in found.differing],
-        )
-    figures = [[title(name), *(text_of(row, name) for row in found.rows)] for name in found.figures]
+        print_table("Settings that differ", ["setting", *found.names], found.set_by_row())
     seeds = [["seeds", *(", ".join(map(str, row.seeds)) for row in found.rows)]]
-    print_table("What came of it", ["", *names], [*seeds, *figures])
+    print_table("What came of it", ["", *found.names], [*seeds, *found.came_to_by_row()])
     if not any(name.startswith("mAP") for name in found.figures):
         typer.echo("No retrieval: icsr eval RUN measures a run and keeps the figures in it.")
 

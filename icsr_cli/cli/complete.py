@@ -1,4 +1,4 @@
-"""What the shell offers at the tabulator: data sets, runs, methods, networks that there are."""
+"""What the shell offers at the tabulator: data sets, runs, methods, networks, pages that there are."""
 
 from __future__ import annotations
 
@@ -32,6 +32,13 @@ def networks(incomplete: str) -> list[str]:
     from icsr_cli import models
 
     return _begin(models.available(), incomplete)
+
+
+def pages(incomplete: str) -> list[str]:
+    """Give the pages of a report."""
+    from icsr_cli.reports import pages
+
+    return _begin(pages.available(), incomplete)
 
 
 def _begin(names: list[str] | tuple[str, ...], incomplete: str) -> list[str]:

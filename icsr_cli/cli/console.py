@@ -6,7 +6,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -60,6 +60,18 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for row in cells:
         table.add_row(*row)
     output().print(table)
+
+
+def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> None:
+    """Print records as a table: a column for each field that any has a value of; nothing without records."""
+    from icsr_cli.reports.page import title_of
+
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in hidden]
+    shown = [key for key in keys if any(row.get(key) is not None for row in rows)]
+    if rows:
+        print_table(
+            title, [title_of(key) for key in shown], [[row.get(key) for key in shown] for row in rows]
+        )
 
 
 def print_json(value: Any) -> None:

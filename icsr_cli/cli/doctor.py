@@ -20,6 +20,11 @@ _MARKS = {
     "optional": ("not installed", "dim"),
     "bad": ("missing or broken", "red"),
 }
+_TITLES = {
+    "bad": "Has to be mended",
+    "warning": "Good to know",
+    "optional": "Not installed, not needed for the main job",
+}
 
 
 def doctor(
@@ -79,18 +84,13 @@ def _show_advice(found: Diagnosis) -> None:
     from icsr_cli.cli.console import output
 
     print_ = output().print
-    lines = [(library.state, library.name, library.advice) for library in found.libraries if library.advice]
-    lines += [(one.state, f"{one.purpose} ({one.path})", one.advice) for one in found.folders if one.advice]
+    lines = [(library.state, library.name, library.advice) for library in found.libraries]
+    lines += [(one.state, f"{one.purpose} ({one.path})", one.advice) for one in found.folders]
     lines += [(one.state, one.what, one.advice) for one in found.findings]
-    colours = {"bad": "red", "warning": "yellow", "optional": "dim"}
-    for wanted, title in (
-        ("bad", "Has to be mended"),
-        ("warning", "Good to know"),
-        ("optional", "Not installed, not needed for the main job"),
-    ):
-        chosen = [(what, advice) for state, what, advice in lines if state == wanted]
+    for state, title in _TITLES.items():
+        chosen = [(what, advice) for of, what, advice in lines if of == state and advice]
         if chosen:
-            print_(f"\n[bold {colours[wanted]}]{title}[/]")
+            print_(f"\n[bold {_MARKS[state][1]}]{title}[/]")
         for what, advice in chosen:
             print_(f"- {escape(what)}\n  {escape(advice)}", soft_wrap=True)
     if found.healthy:

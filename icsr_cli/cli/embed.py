@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
-from icsr_cli.errors import DatasetError, MissingExtraError, UsageError
+from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
+from icsr_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.types import FloatArray, IntArray
-
-    Save = Callable[[Path, FloatArray, Mapping[str, Any], str], None]
+    from icsr_cli.types import IntArray
 
 
 def embed(
@@ -29,25 +26,12 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network",
-            "-n",
-            help="Weights or a run; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
-    ] = None,
+    network: Network = None,
     split: Annotated[
         Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
     ] = "train",
-    pattern: Annotated[
-        str | None, typer.Option("--pattern", help="Of a folder: where a path has its {camera} and {id}.")
-    ] = None,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take each camera's mean (and spread) off the features."),
-    ] = "none",
+    pattern: Pattern = None,
+    debias: Debias = "none",
     precision: Precision = "auto",
     device: Device = None,
     data_root: DataRoot = Path("data"),
@@ -67,21 +51,18 @@ def embed(
     from icsr_cli.cli.console import make_progress, message, print_json
     from icsr_cli.distances import normalise_cameras
     from icsr_cli.files import write_with
-    from icsr_cli.recipes.evaluation import image_size, open_network
-    from icsr_cli.recipes.gallery import Embedder, embed_files
+    from icsr_cli.recipes.feature_files import writer
+    from icsr_cli.recipes.gallery import embed_files, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
         raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
-    save = _save_npz if out.suffix == ".npz" else _parquet_writer()
+    save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
     root, paths, cameras, ids = _images(images, split, pattern, data_root)
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
-    engine = choose_engine(device, precision)
-    weights, opened, trained = open_network(network, runs_root, None, None, engine)
-    size = image_size(trained, None, None, progress)
-    embedder = Embedder(opened, weights, size, engine)
+    embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     with progress.task("Features", len(paths), "img") as task:
         features, faults = embed_files([root / path for path in paths], embedder, task)
     if faults:
@@ -96,10 +77,10 @@ def embed(
     columns |= {} if ids is None else {"ids": ids[kept]}
     about = {
         "network": embedder.checksum(),
-        "weights": str(weights),
-        "arch": opened.arch,
-        "height": size[0],
-        "width": size[1],
+        "weights": str(embedder.weights),
+        "arch": embedder.network.arch,
+        "height": embedder.size[0],
+        "width": embedder.size[1],
         "resize": "bicubic with antialiasing",
         "normalisation": "imagenet",
         "debias": debias,
@@ -112,29 +93,6 @@ def embed(
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
-
-
-def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
-    import numpy as np
-
-    with path.open("wb") as stream:
-        np.savez(stream, features=features, about=np.array(about), **columns)
-
-
-def _parquet_writer() -> Save:
-    """Give what writes a table; said before anything is computed where its library is missing."""
-    try:
-        import pyarrow as pa
-        from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet", "A .parquet file") from None
-
-    def save(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
-        table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, "features": rows})
-        parquet.write_table(table.replace_schema_metadata({"icsr": about}), path)
-
-    return save
 
 
 def _images(

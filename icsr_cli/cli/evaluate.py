@@ -6,12 +6,24 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, DataRoot, Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli.options import (
+    Assignments,
+    Config,
+    DataRoot,
+    Debias,
+    Device,
+    Height,
+    Json,
+    Precision,
+    Quiet,
+    RunsRoot,
+    Width,
+)
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,17 +59,14 @@ def evaluate(
             "-a", "--arch", help="Network of weights that do not say it.", autocompletion=complete.networks
         ),
     ] = None,
-    height: Annotated[int | None, typer.Option("--height", help="Height of the images, in pixels.")] = None,
-    width: Annotated[int | None, typer.Option("--width", help="Width of the images, in pixels.")] = None,
+    height: Height = None,
+    width: Width = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with k-reciprocal re-ranking.")] = False,
     camera_rerank: Annotated[
         bool, typer.Option("--camera-rerank", help="Also re-ranked by camera-aware neighbours.")
     ] = False,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take each camera's mean (and spread) off the test features."),
-    ] = "none",
+    debias: Debias = "none",
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,
@@ -204,23 +213,19 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) 
 def _show_thresholds(
     marks: Sequence[Threshold], title: str = "Thresholds: the same person, if the distance is at most"
 ) -> None:
-    from icsr_cli.cli.console import print_table
+    from icsr_cli.cli.console import print_records
 
-    if marks:
-        print_table(
-            title,
-            ["at", "distance", "true matches found (%)", "false matches (%)", "F1"],
-            [
-                [
-                    m.name,
-                    f"{m.distance:.3f}",
-                    f"{100 * m.true_rate:.1f}",
-                    f"{100 * m.false_rate:.2f}",
-                    f"{m.f1:.2f}",
-                ]
-                for m in marks
-            ],
-        )
+    records = [
+        {
+            "at": mark.name,
+            "distance": f"{mark.distance:.3f}",
+            "true matches found (%)": f"{100 * mark.true_rate:.1f}",
+            "false matches (%)": f"{100 * mark.false_rate:.2f}",
+            "F1": f"{mark.f1:.2f}",
+        }
+        for mark in marks
+    ]
+    print_records(title, records)
 
 
 def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
@@ -228,12 +233,8 @@ def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
     from icsr_cli.cli.console import print_table
 
     figures = found.as_dict()
-    rows = [[_NAMES[key], *percentages(values)] for key, values in figures.items()]
-    print_table(
-        title,
-        ["", *PERCENTAGES.values(), "queries"],
-        [[*row, figures[key]["queries"]] for row, key in zip(rows, figures, strict=True)],
-    )
+    rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
+    print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
 
 
 def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) -> None:
@@ -247,26 +248,20 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
     first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
     step = max(1, (output().width - 1 - first) // width)
     for figure in ("mAP", "Rank-1"):
-        values = {
-            pair: 100 * (ranking.mAP if figure == "mAP" else ranking.rank(1))
-            for pair, ranking in rankings.items()
-        }
+
+        def cell(query: int, gallery: int, figure: str = figure) -> str:
+            found = rankings.get((query, gallery))
+            if found is None:
+                return "-"
+            return f"{100 * (found.mAP if figure == 'mAP' else found.rank(1)):.1f}"
+
         for start in range(0, len(columns), step):
             shown = columns[start : start + step]
             part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
             print_table(
                 f"{figure} by camera (%), {title}: a row per query camera{part}",
                 ["query", *(names[camera] for camera in shown)],
-                [
-                    [
-                        names[query],
-                        *(
-                            f"{values[query, camera]:.1f}" if (query, camera) in values else "-"
-                            for camera in shown
-                        ),
-                    ]
-                    for query in rows
-                ],
+                [[names[query], *(cell(query, camera) for camera in shown)] for query in rows],
             )
 
 

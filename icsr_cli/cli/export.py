@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json, Quiet, RunsRoot
+from icsr_cli.cli.options import DataRoot, Height, Json, Quiet, RunsRoot, Width
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.progress import Progress
     from icsr_cli.recipes.export import Export
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
@@ -52,8 +51,8 @@ def export(
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
     ] = None,
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of its images.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of its images.")] = None,
+    height: Height = None,
+    width: Width = None,
     data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),
     quiet: Quiet = False,
@@ -65,8 +64,9 @@ def export(
     the data set is there, on real ones, and written only if their features agree.
     """
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.recipes.evaluation import image_size, open_network
+    from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
+    from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.model_card import origin_of
     from icsr_cli.recipes.steps import choose_engine
 
@@ -75,15 +75,25 @@ def export(
     if kind == "safetensors" and takes != "normalised":
         raise UsageError(f"--input {takes} goes with --format onnx; safetensors holds weights alone.")
     progress = make_progress(quiet, as_json)
-    path, opened, trained_size = open_network(
-        network, runs_root, dataset if network is None else None, None, choose_engine("cpu", "fp32")
+    embedder = open_embedder(
+        network,
+        runs_root,
+        choose_engine("cpu", "fp32"),
+        progress,
+        height=height,
+        width=width,
+        dataset=dataset if network is None else None,
     )
-    size = image_size(trained_size, height, width, progress)
-    progress.note(f"Network: {path} ({opened.arch}, {opened.dim} features, images {size[0]} x {size[1]})")
+    path, opened, size = embedder.weights, embedder.network, embedder.size
     target = out or Path(f"{opened.arch}_{size[0]}x{size[1]}.{kind}")
     if target.exists() and target.samefile(path):
         raise UsageError(f"{target} is the network to export itself. Give another --out.")
-    run = _run_of(path, progress)
+    run = run_of(path)
+    if run is not None and (status := run.info().get("status")) != "finished":
+        epochs = len(run.metrics())
+        progress.warn(
+            f"The run {run.path} is not finished ({status}): its network is that of {epochs} epochs."
+        )
     data = _dataset(dataset, run, data_root)
     origin = origin_of(path, run, data.layout if data else None)
     if kind == "safetensors":
@@ -107,23 +117,6 @@ def _format(kind: str | None, out: Path | None) -> Literal["onnx", "safetensors"
         # Readers, ours among them, go by the suffix.
         raise UsageError(f"--out {out} does not fit --format {wanted}: let it end in .{wanted}.")
     return "safetensors" if wanted == "safetensors" else "onnx"
-
-
-def _run_of(path: Path, progress: Progress) -> RunFolder | None:
-    """Give the run that the weights lie in, if they do, and say so if it is not finished."""
-    from icsr_cli.runs import open_run
-
-    try:
-        run = open_run(path)
-    except IcsrError:
-        return None
-    status = run.info().get("status")
-    if status != "finished":
-        epochs = len(run.metrics())
-        progress.warn(
-            f"The run {run.path} is not finished ({status}): its network is that of {epochs} epochs."
-        )
-    return run
 
 
 def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Dataset | None:

@@ -17,6 +17,7 @@ from icsr_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.reports.label_report import ClusterRow, ImageRow
+    from icsr_cli.reports.view import View
     from icsr_cli.runs import LabelTable, RunFolder
 
 app = Commands(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
@@ -72,23 +73,12 @@ def inspect(
     before = None if compare is None else _label_file(folder, path, compare)
     if html is not None:
         from icsr_cli.cli.console import make_progress, print_json
-        from icsr_cli.cli.report import write_label_page
+        from icsr_cli.files import write_text
+        from icsr_cli.reports.view import View
 
-        write_label_page(
-            html,
-            folder,
-            path,
-            table,
-            dataset=dataset,
-            data_root=data_root,
-            progress=make_progress(quiet=False, as_json=as_json),
-            count=count,
-            images=images,
-            cluster=cluster,
-            camera=number,
-            discarded=discarded,
-            before=before,
-        )
+        progress = make_progress(quiet=False, as_json=as_json)
+        view = View((folder,) if folder else (), data_root, dataset, progress=progress)
+        write_text(html, _page(view, path, table, count, images, (cluster, number, discarded, before)))
         print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))
     elif before is not None:
         _show_changes(before, table, path, as_json)
@@ -100,6 +90,30 @@ def inspect(
         _show_images(path, report.discarded_images(table), as_json)
     else:
         _show_overview(folder, path, table, count, as_json)
+
+
+def _page(
+    view: View,
+    path: Path,
+    table: LabelTable,
+    count: int,
+    images: int,
+    part: tuple[int | None, int | None, bool, Path | None],
+) -> str:
+    """Give the page of all labels, or of a part: a cluster, a camera, what was thrown out, what moved."""
+    from icsr_cli.reports.pages import changes, labels
+    from icsr_cli.reports.pages import images as of_images
+    from icsr_cli.reports.truth import one_number_per_cluster
+
+    cluster, camera, discarded, before = part
+    if before is not None:
+        return changes.page_between(view, before, path, count)
+    shown = view.source(path), one_number_per_cluster(table), view.pictures
+    if cluster is not None:
+        return of_images.cluster_page(*shown, cluster)
+    if camera is not None:
+        return of_images.camera_page(*shown, camera)
+    return of_images.discarded_page(*shown) if discarded else labels.overview_page(*shown, count, images)
 
 
 def _camera(table: LabelTable, given: str) -> int:
@@ -126,10 +140,10 @@ def _find(
     if run is not None:
         folder = open_run(run)
     else:
-        labelled = [one for one in find_runs(runs_root, dataset) if _files(one)]
+        labelled = [one for one in find_runs(runs_root, dataset) if one.label_files()]
         sound = [one for one in labelled if one.info().get("status") in ("finished", "running")] or labelled
         folder = sound[-1] if sound else newest(runs_root, dataset, "cam", file="labels/local.csv")
-    files = _files(folder)
+    files = folder.label_files()
     if not files:
         status = folder.info().get("status")
         raise RunError(
@@ -138,17 +152,14 @@ def _find(
     return folder, files[-1] if epoch is None else _label_file(folder, files[-1], epoch)
 
 
-def _files(folder: RunFolder) -> list[Path]:
-    local = folder.labels / "local.csv"
-    return sorted(folder.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
-
-
 def _label_file(folder: RunFolder | None, path: Path, epoch: int) -> Path:
     if folder is None:
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
     wanted = folder.label_file(epoch)
     if not wanted.is_file():
-        there = ", ".join(str(int(file.stem[6:])) for file in _files(folder) if file.stem.startswith("epoch"))
+        there = ", ".join(
+            str(int(file.stem[6:])) for file in folder.label_files() if file.stem.startswith("epoch")
+        )
         raise RunError(
             f"The run {folder.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
         )
@@ -158,7 +169,7 @@ def _label_file(folder: RunFolder | None, path: Path, epoch: int) -> Path:
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_table
+    from icsr_cli.cli.console import heading, output, print_json, print_records
     from icsr_cli.reports.label_report import camera_rows, label_report
 
     found = label_report(table, count)
@@ -172,9 +183,7 @@ def _show_overview(
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])
-    rows = [asdict(row) for row in camera_rows(table)]
-    rows = _without(rows, *_unknown(rows, "identities"))
-    print_table("Cameras", _titles(rows[0]), [list(row.values()) for row in rows])
+    print_records("Cameras", [asdict(row) for row in camera_rows(table)])
     for title, key in (
         ("Largest clusters", "largest_clusters"),
         ("Most mixed clusters", "most_mixed_clusters"),
@@ -191,7 +200,7 @@ def _show_overview(
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
-    from icsr_cli.cli.console import print_table
+    from icsr_cli.cli.console import print_records
 
     rows = []
     for line in metrics:
@@ -201,55 +210,33 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
         titles = {"global": "NMI", "refined": "NMI refined"}
         row |= {title: judged[name]["nmi"] for name, title in titles.items() if name in judged}
         rows.append(row)
-    print_table("Epochs", _titles(rows[0]), [list(row.values()) for row in rows])
+    print_records("Epochs", rows)
 
 
 def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
     """One column per kind of labels: there are many measures, and few kinds."""
     from icsr_cli.cli.console import print_table
+    from icsr_cli.reports.page import title_of
 
     known = {name: part for name, part in judged.items() if part is not None}
     if not known:
         return
     measures = next(iter(known.values()))
-    rows = [[_title(measure), *(part[measure] for part in known.values())] for measure in measures]
+    rows = [[title_of(measure), *(part[measure] for part in known.values())] for measure in measures]
     print_table("Against the truth", ["measure", *known], rows)
 
 
 def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    from icsr_cli.cli.console import print_table
+    from icsr_cli.cli.console import print_records
 
-    if not rows:
-        return
     # What is kept is what is not thrown out; with it the table would not fit 80 columns.
-    hidden = ["nodes", "kept", "local_clusters", *_unknown(rows, "cohesion", "identities", "purity")]
-    shown = _without(rows, *hidden)
-    print_table(title, _titles(shown[0]), [list(row.values()) for row in shown])
-
-
-def _unknown(rows: Sequence[dict[str, Any]], *keys: str) -> list[str]:
-    """Give those of ``keys`` for which no row has a value."""
-    return [key for key in keys if all(row[key] is None for row in rows)]
-
-
-def _without(rows: Sequence[dict[str, Any]], *left_out: str) -> list[dict[str, Any]]:
-    return [{key: value for key, value in row.items() if key not in left_out} for row in rows]
-
-
-def _titles(row: dict[str, Any]) -> list[str]:
-    return [_title(key) for key in row]
-
-
-def _title(key: str) -> str:
-    """Name a field for a reader; the JSON keeps the field's own name."""
-    known = {"discarded": "thrown out", "local_clusters_per_camera": "local per camera", "nmi": "NMI"}
-    return known.get(key, key.replace("_", " ").replace("bcubed", "BCubed").removeprefix("n "))
+    print_records(title, rows, hidden=("nodes", "kept", "local_clusters"))
 
 
 def _show_images(
     path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_table
+    from icsr_cli.cli.console import heading, output, print_json, print_records
 
     if as_json:
         head = {"cluster": asdict(cluster)} if cluster else {}
@@ -261,9 +248,7 @@ def _show_images(
     if not images:
         output().print("No images.")
         return
-    rows = [asdict(image) for image in images]
-    rows = _without(rows, *_unknown(rows, "cohesion", "identity"))
-    print_table("", _titles(rows[0]), [list(row.values()) for row in rows])
+    print_records("", [asdict(image) for image in images])
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-import zipfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,23 +11,13 @@ import typer
 
 from icsr_cli.cli import complete
 from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
-from icsr_cli.errors import InputError, UsageError
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import GlobalSettings
     from icsr_cli.labelling import KnownEvidence
+    from icsr_cli.recipes.feature_files import Given
     from icsr_cli.types import IntArray, Labels
-
-
-@dataclass(frozen=True)
-class Given:
-    """What the file holds: features (n, d), and whole numbers or names (n,), or None."""
-
-    features: Any
-    cameras: IntArray | None
-    local_labels: IntArray | None
-    ids: IntArray | None
-    paths: Any
 
 
 def generate(
@@ -103,12 +92,13 @@ def generate(
     """
     from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
+    from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import write_labels
 
     if out is not None and out.suffix not in (".npz", ".csv"):
         raise UsageError(f"--out must end in .npz or .csv, got {out}.")
     load_plugins(plugin)
-    given = _read(features, _renamed(keys))
+    given = read_features(features, renamed(keys or ()))
     if local == "cluster" and given.cameras is None:
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
     n = len(given.features) if given.features.ndim else 0
@@ -152,71 +142,12 @@ def _of_chain(assignment: str) -> str:
     return f"global.{inner}{assignment}"
 
 
-def _renamed(keys: list[str] | None) -> dict[str, str]:
-    names = {name: name for name in ("features", "cameras", "local_labels", "ids", "paths")}
-    for pair in keys or ():
-        name, equals, key = pair.partition("=")
-        if not equals or name not in names:
-            raise UsageError(f"--key takes NAME=KEY with NAME one of {', '.join(names)}; got {pair!r}.")
-        names[name] = key
-    return names
-
-
-def _read(path: Path, names: dict[str, str]) -> Given:
-    import numpy as np
-
-    from icsr_cli.files import read_arrays
-
-    if not path.is_file():
-        raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
-        )
-    try:
-        arrays = read_arrays(path)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
-    for name, key in names.items():
-        if key not in arrays and (name == "features" or key != name):
-            raise InputError(
-                f"{path} has no array {key!r}; it has {', '.join(arrays) or 'none'}. "
-                f"Say which holds the {name} by --key {name}=NAME."
-            )
-    table = arrays[names["features"]]
-    if table.ndim != 2:
-        raise InputError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {table.shape}.")
-    n = len(table)
-    columns = {name: _column(name, arrays.get(names[name]), n) for name in ("cameras", "local_labels", "ids")}
-    if columns["local_labels"] is not None and columns["cameras"] is None:
-        raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
-    paths = arrays.get(names["paths"], np.arange(n)).astype(str)
-    if paths.shape != (n,):
-        raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
-    return Given(table, **columns, paths=paths)
-
-
-def _column(name: str, array: Any, n: int) -> IntArray | None:
-    import numpy as np
-
-    if array is None:
-        return None
-    if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} must be whole numbers of shape ({n},), one for each row of features; "
-            f"got shape {array.shape}, dtype {array.dtype}."
-        )
-    if name == "cameras" and n and int(array.min()) < 0:
-        missing = np.flatnonzero(array < 0)
-        raise InputError(
-            f"cameras must be 0 or more: {len(missing)} images, first {missing[0]}, have {array.min()}. "
-            "Every image needs its camera."
-        )
-    return np.asarray(array, dtype=np.int64)
-
-
 def _label(
-    given: Given, own: GlobalSettings, local: IntArray | None, device: str | None, approximate: str | None
+    given: Given,
+    own: GlobalSettings,
+    local: IntArray | None,
+    device: str | None,
+    approximate: str | None,
 ) -> tuple[KnownEvidence, Labels]:
     """Run the chain; gives what it knew, and the labels."""
     from icsr_cli.labelling import gather, label

@@ -53,6 +53,22 @@ Assignments = Annotated[
         rich_help_panel=RUN,
     ),
 ]
+Network = Annotated[
+    Path | None,
+    typer.Option(
+        "--network", "-n", help="Weights or a run; the newest run if left out.", autocompletion=complete.runs
+    ),
+]
+Height = Annotated[int | None, typer.Option("--height", min=16, help="Height of the images, in pixels.")]
+Width = Annotated[int | None, typer.Option("--width", min=16, help="Width of the images, in pixels.")]
+Pattern = Annotated[
+    str | None,
+    typer.Option("--pattern", help="Where a path has its {camera}, and {id} if any, e.g. {camera}_*.jpg."),
+]
+Debias = Annotated[
+    Literal["none", "centre", "full"],
+    typer.Option("--debias", help="Take each camera's mean (and spread) off the features."),
+]
 Device = Annotated[
     str | None,
     typer.Option(

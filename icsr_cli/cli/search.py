@@ -6,12 +6,22 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli.options import (
+    Debias,
+    Device,
+    Height,
+    Json,
+    Network,
+    Pattern,
+    Precision,
+    Quiet,
+    RunsRoot,
+    Width,
+)
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -23,15 +33,7 @@ def search(
     gallery: Annotated[
         Path, typer.Option("--gallery", "-g", help="Folder of crops to look in, and folders below.")
     ],
-    network: Annotated[
-        Path | None,
-        typer.Option(
-            "--network",
-            "-n",
-            help="Weights or a run; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
-    ] = None,
+    network: Network = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
     max_distance: Annotated[
         float | None,
@@ -51,22 +53,13 @@ def search(
             "here, none with --json.",
         ),
     ] = None,
-    pattern: Annotated[
-        str | None,
-        typer.Option(
-            "--pattern",
-            help="Where a path has its {camera}, and {id} if there are any, e.g. {camera}_*.jpg.",
-        ),
-    ] = None,
+    pattern: Pattern = None,
     across_cameras: Annotated[
         bool, typer.Option("--across-cameras", help="Leave out gallery images of the picture's own camera.")
     ] = False,
-    debias: Annotated[
-        Literal["none", "centre", "full"],
-        typer.Option("--debias", help="Take the mean (and spread) of each camera of the gallery off."),
-    ] = "none",
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height the network sees.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width the network sees.")] = None,
+    debias: Debias = "none",
+    height: Height = None,
+    width: Width = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
     ] = True,
@@ -78,8 +71,7 @@ def search(
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.recipes.evaluation import image_size, open_network
-    from icsr_cli.recipes.gallery import Embedder
+    from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.reports.ranking_picture import picture_format, write_ranking_picture
@@ -88,13 +80,11 @@ def search(
         picture_format(out)  # before anything is computed
     progress = make_progress(quiet, as_json)
     engine = choose_engine(device, precision)
-    path, opened, trained_size = open_network(network, runs_root, None, None, engine)
-    size = image_size(trained_size, height, width, progress)
-    progress.note(f"Network: {path} ({opened.arch}, {opened.dim} features, images {size[0]} x {size[1]})")
+    embedder = open_embedder(network, runs_root, engine, progress, height=height, width=width)
     found = search_gallery(
         images,
         gallery,
-        Embedder(opened, path, size, engine),
+        embedder,
         progress,
         top=top,
         pattern=pattern,
@@ -109,7 +99,7 @@ def search(
     if picture is not None:
         write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
-        print_json({"network": path, "picture": picture, **found.as_dict()})
+        print_json({"network": embedder.weights, "picture": picture, **found.as_dict()})
     else:
         _show(found, picture)
 

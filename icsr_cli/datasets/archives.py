@@ -52,11 +52,6 @@ _DAMAGE = (
 )
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file looks like an archive, by its name or its first bytes."""
-    return path.is_file() and (path.suffix.lower() in {".zip", ".tar", ".tgz"} or _kind(path) is not None)
-
-
 def unpack(
     archive: Path, target: Path, *, expansion: int = EXPANSION, progress: Progress | None = None
 ) -> Path:

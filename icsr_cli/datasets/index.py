@@ -150,7 +150,7 @@ def _prepared_at(data_root: Path, name: str) -> str:
 
 
 def _command(name: str) -> str:
-    from icsr_cli.datasets import available
+    from icsr_cli.datasets.published import available
 
     if name in available() or name == "synthetic":
         return f"icsr prepare {name}"

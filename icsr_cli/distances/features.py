@@ -96,13 +96,6 @@ def unit_rows(features: Any) -> Any:
     return features / lengths[:, None]
 
 
-def check_count(name: str, value: Any, low: int) -> int:
-    """Give ``value`` as an int of at least ``low``, or raise an InputError that names it."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:
-        raise InputError(f"{name} must be a whole number of at least {low}, got {value!r}.")
-    return int(value)
-
-
 def _rows(mask: Any) -> str:
     rows = np.flatnonzero(mask).tolist()
     shown = ", ".join(str(row) for row in rows[:5])

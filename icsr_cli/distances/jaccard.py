@@ -9,12 +9,8 @@ import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from icsr_cli import choices
-from icsr_cli.distances.features import (
-    check_count,
-    check_features,
-    is_tensor,
-    unit_rows,
-)
+from icsr_cli.checks import check_count
+from icsr_cli.distances.features import check_features, is_tensor, unit_rows
 from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges

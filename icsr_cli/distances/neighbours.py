@@ -8,14 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from icsr_cli.distances.features import (
-    SPARE,
-    check_count,
-    check_features,
-    is_tensor,
-    squared_lengths,
-    unit_rows,
-)
+from icsr_cli.checks import check_count
+from icsr_cli.distances.features import SPARE, check_features, is_tensor, squared_lengths, unit_rows
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Neighbours

@@ -6,8 +6,8 @@ epoch clusters every camera's images by its own features and trains with one mem
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,46 +17,17 @@ from torch import Tensor
 from icsr_cli.config.schema import CamSettings
 from icsr_cli.errors import TrainingError
 from icsr_cli.labelling import gather, label
-from icsr_cli.metrics import judge
 from icsr_cli.progress import Task
+from icsr_cli.recipes.camera_labels import CameraLabels, figures_of, join, restore, states_of
 from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
-from icsr_cli.runs import LabelTable, RunFolder, tabulate, write_labels
-from icsr_cli.types import NO_CLUSTER, Epoch, IntArray, Labels, Split
+from icsr_cli.runs import LabelTable, RunFolder, write_labels
+from icsr_cli.types import Epoch, IntArray, Labels
 
 STAGE = 1
 #: Fewer images than this cannot be told apart into clusters: they get no local label.
 FEWEST_IMAGES = 4
-
-
-@dataclass
-class CameraLabels:
-    """The best labels of one camera so far: those of the epoch with the highest silhouette."""
-
-    camera: int
-    rows: IntArray
-    labels: IntArray
-    silhouette: float = -np.inf
-    epoch: int = 0
-
-    def offer(self, labels: IntArray, silhouette_: float, epoch: int) -> None:
-        """Take the labels of an epoch if they are better than what there is."""
-        value = silhouette_ if np.isfinite(silhouette_) else -1.0
-        if value > self.silhouette:
-            self.labels, self.silhouette, self.epoch = labels, value, epoch
-
-    def state(self) -> dict[str, Any]:
-        """Give what a checkpoint holds of it."""
-        return {"labels": torch.from_numpy(self.labels), "silhouette": self.silhouette, "epoch": self.epoch}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Put back what ``state`` gave."""
-        self.labels, self.silhouette, self.epoch = (
-            state["labels"].numpy(),
-            state["silhouette"],
-            state["epoch"],
-        )
 
 
 def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> LabelTable:
@@ -69,7 +40,7 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
         Interrupted: on SIGINT or SIGTERM; every finished epoch is saved.
     """
     chosen = sorted(set(stage.split.cameras.tolist())) if cameras is None else sorted(set(cameras))
-    found = [_unlabelled(stage.split, camera) for camera in chosen]
+    found = [CameraLabels.none(stage.split, camera) for camera in chosen]
     if stage.ranks.leads:
         _warn_of_small(stage, [labels for labels in found if len(labels.rows) < FEWEST_IMAGES])
     trainable = [labels for labels in found if len(labels.rows) >= FEWEST_IMAGES]
@@ -80,7 +51,7 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
             _train_network(stage, trainable, whole, name="shared", seed_word=0)
     else:
         _train_cameras(stage, trainable)
-    table = _join(stage.split, found)
+    table = join(stage.split, found)
     if stage.ranks.leads:
         write_labels(stage.run.labels / "local.csv", table)
     return table
@@ -111,30 +82,13 @@ def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
         for labels in mine:
             alone, name = replace(stage, ranks=ALONE), f"camera_{labels.camera}"
             _train_network(alone, [labels], whole, name=name, seed_word=labels.camera + 1)
-    for states in stage.ranks.collect(_label_states(mine)):
-        _restore_labels([labels for labels in found if str(labels.camera) in states], {"labels": states})
+    for states in stage.ranks.collect(states_of(mine)):
+        restore([labels for labels in found if str(labels.camera) in states], states)
 
 
 def _whole_run(stage: Stage, networks: int) -> Task:
     """Open the bar that tells the time left of all networks."""
     return stage.progress.task("Whole run", networks * stage.settings.cam.epochs, "epochs")
-
-
-def _unlabelled(split: Split, camera: int) -> CameraLabels:
-    rows = np.flatnonzero(split.cameras == camera)
-    return CameraLabels(camera, rows, np.full(len(rows), NO_CLUSTER, dtype=np.int64))
-
-
-def _join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
-    """Put the cameras together: local numbers from 0 under each, cluster numbers different everywhere."""
-    local = np.full(len(split), NO_CLUSTER, dtype=np.int64)
-    clusters = local.copy()
-    used = 0
-    for labels in found:
-        local[labels.rows] = labels.labels
-        clusters[labels.rows] = np.where(labels.labels >= 0, labels.labels + used, NO_CLUSTER)
-        used += int(labels.labels.max(initial=NO_CLUSTER)) + 1
-    return tabulate(split, Labels.of(clusters), local=local)
 
 
 def _train_network(
@@ -144,14 +98,14 @@ def _train_network(
     own, run = stage.settings.cam, stage.run
     state = run.load_state(name, "labels")
     if state is not None and state["epoch"] >= own.epochs:
-        _restore_labels(found, state)
+        restore(found, state["labels"])
         stage.progress.note(f"{_title(stage.run, name)} is finished already.")
         whole.advance(own.epochs)
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     first = 1
     if state is not None:
-        _restore_labels(found, state)
+        restore(found, state["labels"])
         first = state["epoch"] + 1
         whole.advance(state["epoch"])
     if stage.ranks.leads:
@@ -166,20 +120,11 @@ def _train_network(
         if epoch == own.epochs:
             trainer.save("last" if name == "shared" else name)
         rest = trainer.state() if epoch < own.epochs else {}
-        run.save_state(name, {"epoch": epoch, "labels": _label_states(found), **rest})
+        run.save_state(name, {"epoch": epoch, "labels": states_of(found), **rest})
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "silhouette", "nmi") if key in figures
         }
         stage.progress.report(f"{_title(stage.run, name)} epoch {epoch}/{own.epochs}", shown)
-
-
-def _label_states(found: Sequence[CameraLabels]) -> dict[str, Any]:
-    return {str(labels.camera): labels.state() for labels in found}
-
-
-def _restore_labels(found: Sequence[CameraLabels], state: dict[str, Any]) -> None:
-    for labels in found:
-        labels.restore(state["labels"][str(labels.camera)])
 
 
 def _title(run: RunFolder, name: str) -> str:
@@ -208,7 +153,7 @@ def _epoch(
         memories = [build_memory(epoch, stage.settings.cam.memory) for epoch in epochs]
     batches = _batches(stage.settings.cam, found, epochs, np.random.default_rng(seed))
     loss = trainer.train(batches, memories, seed, f"{_title(stage.run, name)} epoch {number}")
-    return {"loss": loss, **_figures(stage.split, found, current), "seconds": dict(trainer.seconds)}
+    return {"loss": loss, **figures_of(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
 def _label_together(stage: Stage, parts: Sequence[Tensor]) -> list[Labels]:
@@ -254,21 +199,3 @@ def _camera_turns(sizes: Sequence[int], iters: int, share: int, generator: np.ra
     """
     keys = np.log(np.asarray(sizes, dtype=np.float64)) + generator.gumbel(size=(iters, len(sizes)))
     return np.argsort(-keys, axis=1, kind="stable")[:, :share].astype(np.int64)
-
-
-def _figures(split: Split, found: Sequence[CameraLabels], current: Sequence[Labels]) -> dict[str, Any]:
-    """Say per camera what its labels are, and against the truth where it is known (shown, never used)."""
-    cameras = {}
-    for labels, now in zip(found, current, strict=True):
-        own: dict[str, Any] = {"clusters": now.n_clusters, "silhouette": now.figures["silhouette"]}
-        if (judged := judge(now.labels, split.identities[labels.rows])) is not None:
-            own["quality"] = judged.as_dict()
-        cameras[str(labels.camera)] = own
-    figures: dict[str, Any] = {
-        "clusters": sum(own["clusters"] for own in cameras.values()),
-        "silhouette": float(np.mean([own["silhouette"] for own in cameras.values()])),
-        "cameras": cameras,
-    }
-    if nmi := [own["quality"]["nmi"] for own in cameras.values() if "quality" in own]:
-        figures["nmi"] = float(np.mean(nmi))
-    return figures

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import mean, stdev
 from typing import Any, Final
 
@@ -43,6 +43,19 @@ class Comparison:
     rows: tuple[Row, ...]
     differing: tuple[str, ...]
     figures: tuple[str, ...]
+
+    @property
+    def names(self) -> list[str]:
+        """What the rows are called."""
+        return [row.name for row in self.rows]
+
+    def set_by_row(self) -> list[list[str]]:
+        """Give a line for each setting that differs: its key, and its value in each row."""
+        return [[key, *(row.settings.get(key, "-") for row in self.rows)] for key in self.differing]
+
+    def came_to_by_row(self) -> list[list[str]]:
+        """Give a line for each figure: its title, and its text in each row."""
+        return [[title(name), *(text_of(row, name) for row in self.rows)] for name in self.figures]
 
 
 def compare(runs: Sequence[RunFolder]) -> Comparison:
@@ -149,12 +162,6 @@ def _told_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
     """Name rows that would read alike by data set and stage too."""
     names = [row.name for row in rows]
     return tuple(
-        row
-        if names.count(row.name) == 1
-        else Row(f"{row.runs[0].dataset}/{row.runs[0].stage}/{row.runs[0].path.name}", *_rest(row))
+        row if names.count(row.name) == 1 else replace(row, name="/".join(row.runs[0].path.parts[-3:]))
         for row in rows
     )
-
-
-def _rest(row: Row) -> tuple[Any, ...]:
-    return row.runs, row.seeds, row.settings, row.figures, row.epochs

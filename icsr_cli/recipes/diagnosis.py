@@ -5,19 +5,22 @@ Only the standard library is imported here: a missing or broken library is what 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlparse
 
-from icsr_cli.recipes.installation import Library, State, libraries, version_of
+from icsr_cli.recipes.installation import Library, State, libraries
 from icsr_cli.recipes.machine import Folder, Machine, look_at_folder, look_at_machine
+from icsr_cli.runs.environment import version_of
 
 _GB: Final = 1e9
 #: Below these it is said that work will be slow, or may not fit.
 _FEW_CORES: Final = 8
-_SMALL_MEMORY: Final = 8 * _GB
-_SMALL_GPU: Final = 8 * _GB
+_SMALL: Final = 8 * _GB
+#: The networks that the published settings begin with.
+_PUBLISHED: Final = ("resnet50", "resnet_ibn50a")
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,8 @@ class Diagnosis:
     @property
     def healthy(self) -> bool:
         """Whether nothing that is needed is missing or broken."""
-        states = [part.state for part in self.libraries]
-        states += [part.state for part in self.folders] + [part.state for part in self.findings]
-        return "bad" not in states
+        parts: tuple[Library | Folder | Finding, ...] = (*self.libraries, *self.folders, *self.findings)
+        return all(part.state != "bad" for part in parts)
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything for JSON."""
@@ -85,105 +87,77 @@ def imagenet_weights() -> tuple[Weights, ...]:
 
 def findings(machine: Machine, libraries: tuple[Library, ...], weights: tuple[Weights, ...]) -> list[Finding]:
     """Say what will be slow, or surprise, and what to do about it."""
-    return [*_about_gpus(machine, libraries), *_about_size(machine), *_about_weights(weights)]
-
-
-def _about_gpus(machine: Machine, libraries: tuple[Library, ...]) -> list[Finding]:
-    found = []
-    both = {library.name for library in libraries} | {
-        name for name in ("faiss-gpu", "faiss-cpu") if version_of(name) is not None
-    }
-    if {"faiss-gpu", "faiss-cpu"} <= both:
-        found.append(
-            Finding(
-                "warning",
-                "faiss-gpu and faiss-cpu are both installed and overwrite each other's files.",
-                "pip uninstall faiss-gpu faiss-cpu, then install one of them.",
-            )
-        )
-    if not machine.gpus:
-        why = "torch finds no GPU"
-        advice = "resnet_small at 64 x 32 (icsr demo) suits a CPU; a published data set wants a GPU."
-        if machine.driver is not None and machine.cuda is not None:
-            why += f", though there is a driver of NVIDIA ({machine.driver})"
-            advice = f"Check the driver against CUDA {machine.cuda}, and CUDA_VISIBLE_DEVICES. " + advice
-        elif machine.driver is not None:
-            why += f", because this torch is built without CUDA; there is a driver ({machine.driver})"
-            advice = "Install torch with CUDA. " + advice
-        found.append(Finding("warning", f"Training and features will be slow: {why}.", advice))
-    elif not machine.faiss_gpus:
-        found.append(
-            Finding(
-                "warning",
-                "faiss sees no GPU: nearest neighbours are found on the GPU by torch instead, slower.",
-                "Install faiss-gpu (Linux, x86-64), and not faiss-cpu beside it.",
-            )
-        )
-    elif machine.faiss_gpus != len(machine.gpus):
-        found.append(
-            Finding(
-                "warning", f"torch sees {len(machine.gpus)} GPUs, faiss {machine.faiss_gpus}.", "Check both."
-            )
-        )
-    found += [
-        Finding(
-            "warning",
-            f"GPU {number} ({gpu.name}) has {gpu.free / _GB:.1f} GB of {gpu.memory / _GB:.1f} GB free.",
-            "If a batch does not fit, take a smaller -b, or end what else uses it.",
-        )
-        for number, gpu in enumerate(machine.gpus)
-        if gpu.free < _SMALL_GPU
-    ]
-    return found
-
-
-def _about_size(machine: Machine) -> list[Finding]:
-    found = []
-    if machine.cpus < _FEW_CORES:
-        cores = f"{machine.cpus} CPU core" + ("s" if machine.cpus > 1 else "")
-        slow = "Decoding images and the Jaccard distances"
-        if not machine.gpus:
-            slow = (
-                "Decoding images, the Jaccard distances and nearest neighbours (time grows with the square "
-                "of the number of images)"
-            )
-        found.append(
-            Finding(
-                "warning",
-                f"{slow} will be slow: {cores}.",
-                "Images are decoded once and kept. Fewer images, or more cores, help."
-                if machine.gpus
-                else "Fewer images, more cores or a GPU help; see docs/labels.md for times.",
-            )
-        )
-    if machine.numba_threads is not None and machine.numba_threads < machine.cpus:
-        found.append(
-            Finding(
-                "warning",
-                f"Compiled loops use {machine.numba_threads} of {machine.cpus} cores.",
-                "Unset NUMBA_NUM_THREADS (or raise it).",
-            )
-        )
-    if machine.memory < _SMALL_MEMORY:
-        found.append(
-            Finding(
-                "warning",
-                f"{machine.memory / _GB:.1f} GB of memory is little.",
-                "Take a smaller -b, smaller images (--height, --width) or fewer of them.",
-            )
-        )
-    return found
-
-
-def _about_weights(weights: tuple[Weights, ...]) -> list[Finding]:
-    """Tell of the two networks that the published settings begin with."""
-    return [
-        Finding(
-            "warning",
+    said = [*_about_faiss(machine, libraries), *_about_gpus(machine), *_about_size(machine)]
+    said += [
+        (
             f"ImageNet weights of {item.arch} are not on this machine (--weights imagenet needs them).",
             f"They are fetched when training asks for them; without a network get {item.address} and put it "
             f"at {item.path}. The demo needs none.",
         )
         for item in weights
-        if item.arch in ("resnet50", "resnet_ibn50a") and not item.present
+        if item.arch in _PUBLISHED and not item.present
     ]
+    return [Finding("warning", what, advice) for what, advice in said]
+
+
+def _about_faiss(machine: Machine, libraries: tuple[Library, ...]) -> Iterator[tuple[str, str]]:
+    wheels = {"faiss-gpu", "faiss-cpu"}
+    there = {library.name for library in libraries} | {name for name in wheels if version_of(name)}
+    if wheels <= there:
+        yield (
+            "faiss-gpu and faiss-cpu are both installed and overwrite each other's files.",
+            "pip uninstall faiss-gpu faiss-cpu, then install one of them.",
+        )
+    if machine.gpus and not machine.faiss_gpus:
+        yield (
+            "faiss sees no GPU: nearest neighbours are found on the GPU by torch instead, slower.",
+            "Install faiss-gpu (Linux, x86-64), and not faiss-cpu beside it.",
+        )
+    elif machine.gpus and machine.faiss_gpus != len(machine.gpus):
+        yield f"torch sees {len(machine.gpus)} GPUs, faiss {machine.faiss_gpus}.", "Check both."
+
+
+def _about_gpus(machine: Machine) -> Iterator[tuple[str, str]]:
+    if not machine.gpus:
+        why, advice = "torch finds no GPU", ""
+        if machine.driver is not None and machine.cuda is not None:
+            why += f", though there is a driver of NVIDIA ({machine.driver})"
+            advice = f"Check the driver against CUDA {machine.cuda}, and CUDA_VISIBLE_DEVICES. "
+        elif machine.driver is not None:
+            why += f", because this torch is built without CUDA; there is a driver ({machine.driver})"
+            advice = "Install torch with CUDA. "
+        yield (
+            f"Training and features will be slow: {why}.",
+            advice + "resnet_small at 64 x 32 (icsr demo) suits a CPU; a published data set wants a GPU.",
+        )
+    for number, gpu in enumerate(machine.gpus):
+        if gpu.free < _SMALL:
+            yield (
+                f"GPU {number} ({gpu.name}) has {gpu.free / _GB:.1f} GB of {gpu.memory / _GB:.1f} GB free.",
+                "If a batch does not fit, take a smaller -b, or end what else uses it.",
+            )
+
+
+def _about_size(machine: Machine) -> Iterator[tuple[str, str]]:
+    cores = f"{machine.cpus} CPU core" + ("s" if machine.cpus > 1 else "")
+    if machine.cpus < _FEW_CORES and machine.gpus:
+        yield (
+            f"Decoding images and the Jaccard distances will be slow: {cores}.",
+            "Images are decoded once and kept. Fewer images, or more cores, help.",
+        )
+    elif machine.cpus < _FEW_CORES:
+        yield (
+            "Decoding images, the Jaccard distances and nearest neighbours (time grows with the square of "
+            f"the number of images) will be slow: {cores}.",
+            "Fewer images, more cores or a GPU help; see docs/labels.md for times.",
+        )
+    if machine.numba_threads is not None and machine.numba_threads < machine.cpus:
+        yield (
+            f"Compiled loops use {machine.numba_threads} of {machine.cpus} cores.",
+            "Unset NUMBA_NUM_THREADS (or raise it).",
+        )
+    if machine.memory < _SMALL:
+        yield (
+            f"{machine.memory / _GB:.1f} GB of memory is little.",
+            "Take a smaller -b, smaller images (--height, --width) or fewer of them.",
+        )

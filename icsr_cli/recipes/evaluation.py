@@ -141,6 +141,16 @@ class Embedder:
         return {name: self.embed(pixels, f"{name.capitalize()} features") for name, pixels in parts}
 
 
+def require_test_images(dataset: Dataset) -> None:
+    """Raise DatasetError where there is no query or no gallery image."""
+    missing = [name for name in ("query", "gallery") if not len(dataset.splits.get(name, ()))]
+    if missing:
+        raise DatasetError(
+            f"The data set {dataset.name!r} has no {' and no '.join(missing)} images, so there is nothing to "
+            "evaluate on. Own crops need known identities for that: icsr prepare folder --help."
+        )
+
+
 def evaluate(
     network: Network,
     dataset: Dataset,
@@ -163,15 +173,10 @@ def evaluate(
     Raises:
         DatasetError: where the data set has no query or gallery images.
     """
-    missing = [name for name in ("query", "gallery") if not len(dataset.splits.get(name, ()))]
-    if missing:
-        raise DatasetError(
-            f"The data set {dataset.name!r} has no {' and no '.join(missing)} images, so there is nothing to "
-            "evaluate on. Own crops need known identities for that: icsr prepare folder --help."
-        )
-    query, gallery = dataset.splits["query"], dataset.splits["gallery"]
+    require_test_images(dataset)
     embedder = Embedder(network, dataset, image, settings, folder, engine, progress)
     features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
+    query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
     both = normalise_cameras(torch.cat([features["query"], features["gallery"]]), cameras, debias)
     found = both[: len(query)], both[len(query) :]
@@ -199,10 +204,9 @@ def estimate_thresholds(embedder: Embedder, labels: LabelTable) -> list[Threshol
     The clusters are those of the training images, so distances come out smaller than on people never seen.
     """
     split = embedder.dataset.train
-    of_image = dict(zip(labels.paths, labels.labels.tolist(), strict=True))
     count = min(len(split), _ESTIMATED_FROM)
     rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
-    clusters = np.array([of_image.get(split.records[row].path, -1) for row in rows.tolist()])
+    clusters = labels.of_images(split.select(rows))
     rows, clusters = rows[clusters >= 0], clusters[clusters >= 0]
     features = embedder.embed(embedder.pixels("train"), "Train features", rows)
     cameras = split.cameras[rows]

@@ -24,6 +24,7 @@ from icsr_cli.files import write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network
 from icsr_cli.progress import Progress, Task
+from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import FloatArray
@@ -51,6 +52,23 @@ class Embedder:
                 digest.update(block)
         digest.update(f"{_VERSION} {self.network.spec} {self.size} {self.engine.precision}".encode())
         return digest.hexdigest()[:32]
+
+
+def open_embedder(
+    checkpoint: Path | None,
+    runs_root: Path,
+    engine: Engine,
+    progress: Progress,
+    *,
+    height: int | None = None,
+    width: int | None = None,
+    dataset: str | None = None,
+) -> Embedder:
+    """Open a network as ``open_network`` does, at the size of its images or another, and say which it is."""
+    path, network, trained = open_network(checkpoint, runs_root, dataset, None, engine)
+    size = image_size(trained, height, width, progress)
+    progress.note(f"Network: {path} ({network.arch}, {network.dim} features, images {size[0]} x {size[1]})")
+    return Embedder(network, path, size, engine)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,8 @@ from typing import Final, Literal
 
 from packaging.requirements import Requirement
 
+from icsr_cli.runs.environment import version_of
+
 #: ``bad``: needed, and missing or broken. ``optional``: not installed, and not needed for the main job.
 State = Literal["ok", "warning", "optional", "bad"]
 
@@ -24,6 +26,8 @@ _MODULES: Final = {
     "pyyaml": "yaml",
     "google-re2": "re2",
 }
+#: Both wheels hold the same module, so the other one serves as well.
+_TWINS: Final = {"faiss-gpu": "faiss-cpu", "faiss-cpu": "faiss-gpu"}
 #: Extras of those who work on icsr itself.
 _OWN_EXTRAS: Final = ["dev"]
 
@@ -65,17 +69,15 @@ def _look_at_library(requirement: Requirement, extra: str | None) -> Library:
     name, bounds = requirement.name, str(requirement.specifier)
     install = f"pip install 'icsr[{extra}]'" if extra else f"pip install '{name}{bounds}'"
     version = version_of(name)
-    if name.startswith("faiss-") and version is None:
-        # Both wheels hold the same module; the other one serves as well.
-        other = "faiss-cpu" if name == "faiss-gpu" else "faiss-gpu"
-        if version_of(other) is not None:
-            name, version, bounds = other, version_of(other), ""
+    if name in _TWINS and version is None and version_of(_TWINS[name]) is not None:
+        name, version, bounds = _TWINS[name], version_of(_TWINS[name]), ""
     if version is None:
         return Library(name, None, bounds, extra, "optional" if extra else "bad", install)
+    fault: State = "warning" if extra else "bad"
     if bounds and not requirement.specifier.contains(version, prereleases=True):
-        return Library(name, version, bounds, extra, "warning" if extra else "bad", f"{install} --upgrade")
+        return Library(name, version, bounds, extra, fault, f"{install} --upgrade")
     try:
-        if name.startswith("faiss-"):
+        if name in _TWINS:
             importlib.import_module("torch")  # the other way round their CUDA libraries collide
         importlib.import_module(_MODULES.get(name, name))
     except MemoryError:  # the next ones would fail too, or hang
@@ -84,13 +86,5 @@ def _look_at_library(requirement: Requirement, extra: str | None) -> Library:
         if "failed to map segment" in str(error):  # so says the loader where memory is short
             raise MemoryError from None
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
-        return Library(name, version, bounds, extra, "warning" if extra else "bad", f"{reason}. {install}")
+        return Library(name, version, bounds, extra, fault, f"{reason}. {install}")
     return Library(name, version, bounds, extra, "ok")
-
-
-def version_of(name: str) -> str | None:
-    """Give the installed version of a distribution; None where it is not installed."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None

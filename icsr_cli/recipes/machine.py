@@ -7,9 +7,10 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psutil
 
@@ -79,8 +80,8 @@ def look_at_machine(*, torch_works: bool = True) -> Machine:
         gpus=gpus,
         driver=_driver(),
         cuda=cuda,
-        faiss_gpus=_faiss_gpus() if torch_works else None,
-        numba_threads=_numba_threads(),
+        faiss_gpus=_asked("faiss", lambda faiss: faiss.get_num_gpus()) if torch_works else None,
+        numba_threads=_asked("numba", lambda numba: numba.config.NUMBA_NUM_THREADS),
     )
 
 
@@ -95,17 +96,10 @@ def _look_at_gpu(number: int) -> Gpu:
     return Gpu(properties.name, total, free, f"{properties.major}.{properties.minor}")
 
 
-def _faiss_gpus() -> int | None:
+def _asked(library: str, question: Callable[[Any], Any]) -> int | None:
+    """Ask a library for a number; None where it is broken (told of elsewhere) or has none to give."""
     try:
-        faiss = importlib.import_module("faiss")
-        return int(faiss.get_num_gpus())
-    except Exception:  # faiss-cpu has no such function; a broken faiss is told of among the libraries
-        return None
-
-
-def _numba_threads() -> int | None:
-    try:
-        return int(importlib.import_module("numba").config.NUMBA_NUM_THREADS)
+        return int(question(importlib.import_module(library)))
     except Exception:
         return None
 

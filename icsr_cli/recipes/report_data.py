@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,13 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import DatasetError
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import CameraRankings, Embedder, open_network
+from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder
-from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray, Split
+from icsr_cli.runs import LabelTable, RunFolder
+from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray
 
 PixelArray = npt.NDArray[np.uint8]
 #: More images than this are not drawn: the map takes longer than it is worth, and dots hide each other.
@@ -34,33 +34,43 @@ class RankedQuery:
 
     ``kind``: ``best``, ``worst`` or ``random``. ``query`` is a row of the query split; ``answers``
     int64 (r,) are rows of the gallery, nearest first, and ``right`` bool (r,) says which show the person.
-    ``pixels`` uint8 (1 + r, h, w, 3): the query and the answers.
+    ``cameras`` are the names of the query's camera and of the answers' (1 + r,), ``pixels`` uint8
+    (1 + r, h, w, 3) the pictures of all.
     """
 
     kind: str
     query: int
+    path: str
     average_precision: float
     first_match: int
     answers: IntArray
     right: npt.NDArray[np.bool_]
+    cameras: tuple[str, ...]
     pixels: PixelArray
 
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Retrieval figures, and some queries to look at."""
+    """Retrieval figures, some queries to look at, and figures by (query camera, gallery camera), by name."""
 
     ranking: Ranking
     queries: tuple[RankedQuery, ...]
-    by_camera: CameraRankings
+    by_camera: Mapping[tuple[str, str], Ranking]
 
 
 @dataclass(frozen=True)
 class EmbeddingMap:
-    """Places of some training images on a plane: ``rows`` int64 (m,), ``points`` float32 (m, 2)."""
+    """Places of some training images on a plane: ``rows`` int64 (m,), ``points`` float32 (m, 2).
+
+    ``cameras``: their names (m,). ``clusters`` int64 (m,): -1 for none; None where there are no labels.
+    ``of``: how many training images there are.
+    """
 
     rows: IntArray
     points: npt.NDArray[np.float32]
+    cameras: npt.NDArray[np.str_]
+    clusters: IntArray | None
+    of: int
 
 
 def open_embedder(
@@ -105,32 +115,20 @@ def retrieve(
         DatasetError: where the data set has no query or no gallery images.
         InputError: where no query has a match.
     """
-    splits = embedder.dataset.splits
-    missing = [name for name in ("query", "gallery") if not len(splits.get(name, ()))]
-    if missing:
-        raise DatasetError(f"The data set has no {' and no '.join(missing)} images to rank.")
+    require_test_images(embedder.dataset)
     pixels = {name: embedder.pixels(name) for name in ("query", "gallery")}
     features = embedder.embed_parts(pixels.items())
-    query, gallery = splits["query"], splits["gallery"]
-    ranking = rank(
-        features["query"],
-        features["gallery"],
-        query.identities,
-        gallery.identities,
-        query.cameras,
-        gallery.cameras,
-    )
-    by_camera = rank_by_camera(
-        features["query"],
-        features["gallery"],
-        query.identities,
-        gallery.identities,
-        query.cameras,
-        gallery.cameras,
-    )
+    query, gallery = (embedder.dataset.splits[name] for name in ("query", "gallery"))
+    truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
+    ranking = rank(features["query"], features["gallery"], *truth)
+    by_camera = rank_by_camera(features["query"], features["gallery"], *truth)
     chosen = choose_queries(ranking.average_precision, query.identities, per_kind, generator)
-    shown = [_ranked(kind, row, ranking, features, (query, gallery), pixels, answers) for kind, row in chosen]
-    return Retrieval(ranking, tuple(shown), by_camera)
+    shown = tuple(
+        _ranked(kind, row, ranking, features, pixels, embedder.dataset, answers) for kind, row in chosen
+    )
+    names = embedder.dataset.camera_names
+    pairs = {(names[one], names[two]): by_camera[one, two] for one, two in sorted(by_camera)}
+    return Retrieval(ranking, shown, pairs)
 
 
 def choose_queries(
@@ -167,13 +165,13 @@ def _ranked(
     kind: str,
     row: int,
     ranking: Ranking,
-    features: dict[str, Tensor],
-    splits: tuple[Split, Split],
-    pixels: dict[str, Tensor],
+    features: Mapping[str, Tensor],
+    pixels: Mapping[str, Tensor],
+    dataset: Dataset,
     count: int,
 ) -> RankedQuery:
     """Rank one query's gallery without the images that the protocol drops."""
-    query, gallery = splits
+    query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     person, camera = query.identities[row], query.cameras[row]
     same = gallery.identities == person
     counted = np.flatnonzero((gallery.identities != UNKNOWN_IDENTITY) & ~(same & (gallery.cameras == camera)))
@@ -186,22 +184,30 @@ def _ranked(
     return RankedQuery(
         kind=kind,
         query=row,
+        path=query.records[row].path,
         average_precision=float(ranking.average_precision[row]),
         first_match=int(ranking.first_match[row]),
         answers=answers,
         right=same[answers],
+        cameras=tuple(dataset.camera_names[number] for number in (camera, *gallery.cameras[answers])),
         pixels=torch.cat([picture.cpu() for picture in pictures]).numpy(),
     )
 
 
 def map_embedding(
-    embedder: Embedder, generator: np.random.Generator, count: int = MAP_IMAGES
+    embedder: Embedder,
+    generator: np.random.Generator,
+    count: int = MAP_IMAGES,
+    labels: LabelTable | None = None,
 ) -> EmbeddingMap | None:
     """Lay a sample of the training images out on a plane by t-SNE; None where there is nothing to lay out.
 
+    ``labels``: where their clusters are looked up.
+
     Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
-    n = len(embedder.dataset.train)
+    train = embedder.dataset.train
+    n = len(train)
     if min(n, count) < FEWEST_MAP_IMAGES:
         return None
     rows = np.sort(generator.permutation(n)[:count]).astype(np.int64)
@@ -210,7 +216,11 @@ def map_embedding(
         points = _tsne(features, int(generator.integers(2**31)))
         task.advance()
     # A network that gives every image the same features has no map.
-    return EmbeddingMap(rows, points) if np.isfinite(points).all() else None
+    if not np.isfinite(points).all():
+        return None
+    cameras = np.array(embedder.dataset.camera_names)[train.cameras[rows]]
+    clusters = None if labels is None else labels.of_images(train.select(rows))
+    return EmbeddingMap(rows, points, cameras, clusters, n)
 
 
 def _tsne(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:

@@ -1,4 +1,7 @@
-"""The epochs of a run, as curves and as a table: what ``metrics.jsonl`` holds, for a page."""
+"""The epochs of a run, as curves and as a table: what ``metrics.jsonl`` holds, for a page.
+
+The figures of a line are the methods' own: every number it has is drawn, under its own name.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any, Final, TypeAlias
 from markupsafe import Markup
 
 from icsr_cli.reports.charts import Line, line_chart
-from icsr_cli.reports.page import Table, percent, table, table_of
+from icsr_cli.reports.page import Table, percent, table, table_of, title_of
 
 #: One line of ``metrics.jsonl``.
 Epoch: TypeAlias = Mapping[str, Any]
@@ -21,25 +24,8 @@ QUALITY: Final = {
     "pairwise_f": "Label quality: pairwise F",
     "bcubed_f": "Label quality: BCubed F",
 }
-_COLUMNS: Final = {
-    "part": "network",
-    "epoch": "epoch",
-    "loss": "loss",
-    "clusters": "clusters",
-    "kept": "kept",
-    "discarded": "thrown out",
-    "noise": "noise",
-    "nodes": "information nodes",
-    "silhouette": "silhouette",
-    "nmi": "NMI",
-    "nmi global": "NMI global",
-    "nmi local": "NMI local",
-    "nmi refined": "NMI refined",
-    "pairwise_f global": "pairwise F global",
-    "pairwise_f local": "pairwise F local",
-    "pairwise_f refined": "pairwise F refined",
-    "test_mAP": "mAP on the test set",
-}
+#: What is no figure of the epoch; quality and seconds hold more than one number, and are drawn apart.
+_NO_FIGURES: Final = ("part", "epoch", "cameras", "quality", "seconds")
 
 
 def curves(epochs: Sequence[Epoch], stage: str, names: Sequence[str] = ()) -> list[Markup]:
@@ -54,12 +40,16 @@ def epoch_table(epochs: Sequence[Epoch], names: Sequence[str] = ()) -> Table:
     """Give the same numbers as a table."""
     rows = []
     for epoch in epochs:
-        row = dict(epoch)
-        row["part"] = network_name(row["part"], names) if "part" in row else None
-        for name, judged in epoch.get("quality", {}).items():
-            row |= {f"{measure} {name}": judged[measure] for measure in ("nmi", "pairwise_f")}
-        rows.append(row)
-    return table_of(rows, _COLUMNS)
+        head = {"part": network_name(epoch["part"], names) if "part" in epoch else None}
+        judged = {
+            f"{measure} {labels}": found[measure]
+            for labels, found in epoch.get("quality", {}).items()
+            for measure in ("nmi", "pairwise_f")
+        }
+        rows.append(
+            {**head, "epoch": epoch["epoch"], **{key: epoch.get(key) for key in _figures(epochs)}, **judged}
+        )
+    return table_of(rows)
 
 
 def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
@@ -68,12 +58,11 @@ def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
     if not timed:
         return None
     totals = {part: sum(float(seconds.get(part, 0.0)) for seconds in timed) for part in timed[0]}
-    everything = sum(totals.values()) or 1e-9
+    everything = sum(totals.values())
     rows = [
-        [part, f"{total:,.1f}", f"{total / len(timed):,.2f}", percent(total / everything)]
-        for part, total in totals.items()
+        [part, f"{total:,.1f}", f"{total / len(timed):,.2f}", percent(total / (everything or 1e-9))]
+        for part, total in [*totals.items(), ("together", everything)]
     ]
-    rows.append(["together", f"{everything:,.1f}", f"{everything / len(timed):,.2f}", percent(1.0)])
     return table(("part", "seconds", "seconds per epoch", "share"), rows)
 
 
@@ -84,22 +73,24 @@ def network_name(part: str, names: Sequence[str] = ()) -> str:
     return f"camera {names[int(number)]}" if named else part.replace("_", " ")
 
 
+def _figures(epochs: Sequence[Epoch]) -> list[str]:
+    return [key for key in dict.fromkeys(key for epoch in epochs for key in epoch) if key not in _NO_FIGURES]
+
+
 def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
-    shares = [_shares(epoch) for epoch in epochs]
+    charts: list[tuple[str, list[Line], bool]] = [
+        (title_of(key), [_line(title_of(key), epochs, key)], False) for key in _figures(epochs)
+    ]
+    charts += [
+        (title, [_line(name, epochs, "quality", name, measure) for name in LABELS], False)
+        for measure, title in QUALITY.items()
+    ]
     timed: Mapping[str, float] = next((epoch["seconds"] for epoch in epochs if epoch.get("seconds")), {})
-    lost = [_line("thrown out", shares, "discarded"), _line("noise", shares, "noise")]
+    charts.append(("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], True))
     return [
-        *chart("Loss", [_line("loss", epochs, "loss")]),
-        *chart("Clusters", [_line("clusters", epochs, "clusters")]),
-        *chart("Images left out", lost, percent=True, from_zero=True),
-        *chart("Silhouette", [_line("silhouette", epochs, "silhouette")]),
-        *(
-            drawn
-            for measure, title in QUALITY.items()
-            for drawn in chart(title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
-        ),
-        *chart("mAP on the test set", [_line("mAP", epochs, "test_mAP")], percent=True),
-        *chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
+        drawn
+        for title, lines, from_zero in charts
+        for drawn in chart(title, lines, percent="mAP" in title, from_zero=from_zero)
     ]
 
 
@@ -120,9 +111,9 @@ def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
         return chart(f"{title} per camera", lines)
 
     return [
-        *chart("Loss", [_line(network_name(part, names), own, "loss") for part, own in networks.items()]),
-        *per_camera("Clusters", "clusters"),
-        *per_camera("Silhouette", "silhouette"),
+        *chart("loss", [_line(network_name(part, names), own, "loss") for part, own in networks.items()]),
+        *per_camera("clusters", "clusters"),
+        *per_camera("silhouette", "silhouette"),
         *(drawn for key, title in QUALITY.items() for drawn in per_camera(title, "quality", key)),
     ]
 
@@ -130,8 +121,9 @@ def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
 def chart(
     title: str, lines: Sequence[Line], *, percent: bool = False, from_zero: bool = False
 ) -> list[Markup]:
-    """Draw the lines that have a value; no chart without any."""
+    """Draw the lines that have a value, under a title; no chart without any."""
     drawn = [line for line in lines if any(value is not None for value in line.y)]
+    title = title[:1].upper() + title[1:] if not title.startswith("mAP") else title
     return [line_chart(title, drawn, percent=percent, from_zero=from_zero)] if drawn else []
 
 
@@ -145,12 +137,3 @@ def value_of(epoch: Epoch, keys: Sequence[str]) -> float | None:
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
     return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
-
-
-def _shares(epoch: Epoch) -> Epoch:
-    """Give the shares of all images that were thrown out, and that are noise."""
-    images = sum(int(epoch.get(name, 0)) for name in ("kept", "discarded", "noise"))
-    return {
-        "epoch": epoch["epoch"],
-        **{name: int(epoch.get(name, 0)) / max(images, 1) for name in ("discarded", "noise")},
-    }

@@ -5,37 +5,53 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.reports.pictures import Pictures, Thumbnail
+from icsr_cli.runs.labels import KEPT
 
 Row = TypeVar("Row")
 
-#: How a state is written and marked: colour alone is not enough.
-_STATES: Final = {
-    "kept": ("", "kept"),
-    "node": ("★", "info node"),
-    "discarded": ("✕", "thrown out"),
-    "noise": ("○", "noise"),
-}
+
+@dataclass(frozen=True)
+class Look:
+    """How the state of an image is shown: colour alone is not enough, so it has a mark too.
+
+    ``kind`` is a class of the style sheet, and ``meaning`` what all states of that kind have in common.
+    """
+
+    state: str
+    kind: str
+    mark: str
+    meaning: str
+
+    @property
+    def word(self) -> str:
+        """The state as it is read."""
+        return self.state.replace("-", " ")
 
 
-def mark_and_word(state: str) -> tuple[str, str]:
-    """Give the mark and the words of a state; one that is unknown speaks for itself."""
-    return _STATES.get(state, ("✕", state.replace("-", " ")))
+def look(state: str) -> Look:
+    """Give the look of a state, which is a word of the method's own."""
+    if state == "noise":
+        return Look(state, "loose", "○", "in no cluster")
+    if state not in KEPT:
+        return Look(state, "out", "✕", "taken out of its cluster")
+    if state == KEPT[0]:
+        return Look(state, "plain", "", "in its cluster")
+    return Look(state, "chosen", "★", "in its cluster, and marked by the method")
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One image of a gallery; ``state`` is a method's word, ``lines`` its caption, ``moved`` frames it."""
+    """One image of a gallery; ``lines`` are its caption, ``moved`` frames it."""
 
     path: str
     picture: Thumbnail | None
-    state: str
-    mark: str
+    look: Look
     lines: tuple[str, ...]
     moved: bool = False
 
@@ -50,13 +66,18 @@ class Gallery:
     groups: tuple[tuple[str, tuple[Shown, ...]], ...]
     left_out: int
 
+    @property
+    def looks(self) -> list[Look]:
+        """The looks of the images that are shown."""
+        return [image.look for _, images in self.groups for image in images]
+
 
 def shown(
     path: str, pictures: Pictures | None, state: str, lines: Sequence[str], *, moved: bool = False
 ) -> Shown:
     """Give an image its picture, mark and caption; empty lines are left out."""
     picture = pictures.get(path) if pictures is not None else None
-    return Shown(path, picture, state, mark_and_word(state)[0], tuple(filter(None, lines)), moved)
+    return Shown(path, picture, look(state), tuple(filter(None, lines)), moved)
 
 
 def grouped(
@@ -96,8 +117,3 @@ def _shares(sizes: Sequence[int], count: int) -> list[int]:
         shares[place] = min(sizes[place], left // (len(sizes) - done))
         left -= shares[place]
     return shares
-
-
-def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number of things: 1 image, 2 images."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"

@@ -99,15 +99,9 @@ class ImageRow:
 
 def overview(table: LabelTable) -> Overview:
     """Count clusters and images of ``table``, before and after the refinement."""
-    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
     return Overview(
-        images=len(table),
-        clusters=_distinct(table.clusters),
         clusters_after_refinement=_distinct(table.labels),
-        kept=len(table) - lost - noise,
-        discarded=lost,
-        noise=noise,
-        nodes=_count(table, "node"),
+        **_counts(table),
         sizes=_sizes(table.clusters),
         sizes_after_refinement=_sizes(table.labels),
     )
@@ -115,9 +109,8 @@ def overview(table: LabelTable) -> Overview:
 
 def thrown_out(table: LabelTable) -> BoolArray:
     """Mark the images that were in a cluster and that a refiner took out of it."""
-    lost = (table.labels == NO_CLUSTER) | (
-        table.states == "discarded"
-    )  # split gives them a cluster of their own
+    # Split gives them a cluster of their own.
+    lost = (table.labels == NO_CLUSTER) | (table.states == "discarded")
     return np.asarray((table.clusters != NO_CLUSTER) & lost)
 
 
@@ -210,8 +203,17 @@ def _distinct(labels: IntArray) -> int:
     return len(np.unique(labels[labels != NO_CLUSTER]))
 
 
-def _count(table: LabelTable, *states: str) -> int:
-    return int(np.isin(table.states, states).sum())
+def _counts(table: LabelTable) -> dict[str, int]:
+    """Count the images, what became of them, and the clusters they were in."""
+    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
+    return {
+        "images": len(table),
+        "clusters": _distinct(table.clusters),
+        "kept": len(table) - lost - noise,
+        "discarded": lost,
+        "noise": noise,
+        "nodes": int((table.states == "node").sum()),
+    }
 
 
 def _sizes(labels: IntArray) -> Sizes:
@@ -223,16 +225,10 @@ def _sizes(labels: IntArray) -> Sizes:
 
 
 def _camera_row(table: LabelTable) -> CameraRow:
-    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
     return CameraRow(
         camera=table.camera_name(int(table.cameras[0])),
-        images=len(table),
-        kept=len(table) - lost - noise,
-        discarded=lost,
-        noise=noise,
-        nodes=_count(table, "node"),
-        clusters=_distinct(table.clusters),
         local_clusters=_distinct(table.local_clusters),
+        **_counts(table),
         identities=_distinct(table.identities) if table.has_identities else None,
     )
 

@@ -6,16 +6,23 @@ import base64
 import hashlib
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from typing import Any, Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 _NUMBER: Final = re.compile(r"-|-?[\d,]+(\.\d+)?%?")
+#: Fields whose titles are other words than their names.
+_TITLES: Final = {
+    "discarded": "thrown out",
+    "local_clusters_per_camera": "local per camera",
+    "part": "network",
+    "test_mAP": "mAP on the test set",
+}
 
 
 @dataclass(frozen=True)
@@ -34,10 +41,24 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
     return Table(tuple(columns), texts, numeric)
 
 
-def table_of(rows: Sequence[dict[str, Any]], names: dict[str, str]) -> Table:
-    """Take the columns ``names`` (key: title) of ``rows``, without those that no row has a value for."""
-    keys = [key for key in names if any(row.get(key) is not None for row in rows)]
-    return table([names[key] for key in keys], [[row.get(key) for key in keys] for row in rows])
+def table_of(rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> Table:
+    """Make a table of records: a column for each key that any row has a value for, under its title."""
+    keys = dict.fromkeys(key for row in rows for key in row if key not in hidden)
+    shown = [key for key in keys if any(row.get(key) is not None for row in rows)]
+    return table([title_of(key) for key in shown], [[row.get(key) for key in shown] for row in rows])
+
+
+def title_of(key: str) -> str:
+    """Name a field as a reader knows it; JSON keeps the field's own name."""
+    if key in _TITLES:
+        return _TITLES[key]
+    words = key.replace("bcubed", "BCubed").replace("nmi", "NMI").removeprefix("n_").replace("_", " ")
+    return words[:-1] + "F" if words.endswith(" f") else words
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: 1 image, 2 images."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def write(value: object) -> str:
@@ -76,16 +97,15 @@ def render(template: str, **values: Any) -> str:
 @cache
 def _environment() -> Environment:
     environment = Environment(
-        loader=PackageLoader("icsr_cli.reports", "templates"),
+        loader=ChoiceLoader([PackageLoader("icsr_cli.reports", folder) for folder in ("pages", "templates")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    sheet = resources.files("icsr_cli.reports").joinpath("templates", "style.css")
-    environment.globals["style"] = Markup(sheet.read_text(encoding="utf-8"))  # noqa: S704 - our own file
-    script = resources.files("icsr_cli.reports").joinpath("templates", "page.js").read_text(encoding="utf-8")
-    environment.globals["script"] = Markup(script)  # noqa: S704 - our own file
+    shared = resources.files("icsr_cli.reports").joinpath("templates")
+    style, script = (shared.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    environment.globals |= {"style": Markup(style), "script": Markup(script)}  # noqa: S704 - our own files
     # The page allows this script alone: whatever else gets into it is not run.
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment.globals["script_hash"] = f"sha256-{digest}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Final
 
 import numpy as np
 
@@ -12,21 +11,6 @@ from icsr_cli.reports.page import Table, table_of
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
 from icsr_cli.types import NO_CLUSTER
-
-_QUALITY_COLUMNS: Final = {
-    "labels": "labels",
-    "pairwise_precision": "pairwise precision",
-    "pairwise_recall": "pairwise recall",
-    "pairwise_f": "pairwise F",
-    "bcubed_precision": "BCubed precision",
-    "bcubed_recall": "BCubed recall",
-    "bcubed_f": "BCubed F",
-    "nmi": "NMI",
-    "expansion": "expansion",
-    "coverage": "coverage",
-    "n_clusters": "clusters",
-    "n_identities": "identities",
-}
 
 
 def is_local(labels: LabelTable) -> bool:
@@ -66,4 +50,4 @@ def judged(labels: LabelTable | None) -> dict[str, LabelQuality]:
 def quality_table(labels: LabelTable | None) -> Table | None:
     """Hold the labels against the truth; None where it is not known."""
     rows = [{"labels": name, **part.as_dict()} for name, part in judged(labels).items()]
-    return table_of(rows, _QUALITY_COLUMNS) if rows else None
+    return table_of(rows, hidden=("n_images",)) if rows else None

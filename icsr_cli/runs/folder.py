@@ -72,6 +72,11 @@ class RunFolder:
         """Name the labels that epoch ``epoch`` (from 1) was trained on."""
         return self.labels / f"epoch_{epoch:03d}.csv"
 
+    def label_files(self) -> list[Path]:
+        """Give the files of labels there are: those of the epochs, else the local ones of a cam run."""
+        local = self.labels / "local.csv"
+        return sorted(self.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
+
     def info(self) -> dict[str, Any]:
         """Read ``run.json``.
 
@@ -107,6 +112,13 @@ class RunFolder:
         import yaml
 
         write_text(self.path / "settings.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+
+    def environment(self) -> dict[str, Any]:
+        """Read what the run was made with; it is not needed, so a damaged file is none."""
+        try:
+            return dict(read_json(self.path / "environment.json"))
+        except (OSError, ValueError, TypeError):
+            return {}
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
         """Write versions, machine and command."""

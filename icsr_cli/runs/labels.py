@@ -58,6 +58,11 @@ class LabelTable:
         """Whether the truth is known for at least one image."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())
 
+    def of_images(self, split: Split) -> IntArray:
+        """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
+        of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
+        return np.array([of_path.get(record.path, NO_CLUSTER) for record in split.records], dtype=np.int64)
+
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
     """Join what the label chain said of the images of ``split`` with what is known of them."""

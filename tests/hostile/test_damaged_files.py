@@ -23,8 +23,6 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import damaged
 
-from icsr_cli.cli.labels_generate import _read as read_features
-from icsr_cli.cli.labels_generate import _renamed
 from icsr_cli.datasets import index
 from icsr_cli.datasets.archives import unpack
 from icsr_cli.errors import IcsrError
@@ -32,8 +30,8 @@ from icsr_cli.images.decode import decode
 from icsr_cli.images.store import open_pixels, verify_pixels
 from icsr_cli.models import build, load_weights, save_weights
 from icsr_cli.progress import SilentProgress
+from icsr_cli.recipes.feature_files import read_features, renamed
 from icsr_cli.recipes.gallery import _read_cache, _write_cache
-from icsr_cli.reports.run_page import _environment
 from icsr_cli.runs import LabelTable, create, open_run, read_labels, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
@@ -118,7 +116,7 @@ def run_file(name: str) -> Case:
 
     def read(path: Path) -> Any:
         run = open_run(path)
-        run.info(), run.settings(), run.metrics(), read_evaluations(run.path), _environment(run)
+        run.info(), run.settings(), run.metrics(), read_evaluations(run.path), run.environment()
         return run.load_state("global")
 
     return make, read
@@ -182,7 +180,7 @@ def features(folder: Path) -> Path:
 
 
 def read_features_file(path: Path) -> Any:
-    given = read_features(path, _renamed([]))
+    given = read_features(path, renamed([]))
     return {"features": given.features.tolist(), "paths": given.paths.tolist()}
 
 

@@ -18,24 +18,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, UsageError
 from icsr_cli.metrics import rank
-from icsr_cli.reports.change_page import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
+from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval
+from icsr_cli.reports import pages
 from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, scatter, ticks
 from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
 from icsr_cli.reports.galleries import sampled
-from icsr_cli.reports.label_page import (
-    LabelSource,
-    camera_page,
-    cluster_page,
-    discarded_page,
-    overview_page,
-)
 from icsr_cli.reports.page import duration, table, write
+from icsr_cli.reports.pages.changes import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
+from icsr_cli.reports.pages.images import camera_page, cluster_page, discarded_page
+from icsr_cli.reports.pages.labels import overview_page
+from icsr_cli.reports.pages.run import RunView, run_page
 from icsr_cli.reports.pictures import LONGEST, Pictures, thumbnail
-from icsr_cli.reports.run_page import Answer, MapView, RankedQuery, RunView, run_page
 from icsr_cli.reports.truth import is_local, judged, one_number_per_cluster
-from icsr_cli.runs import LabelTable, RunFolder, create
+from icsr_cli.reports.view import LabelSource, View
+from icsr_cli.runs import LabelTable, RunFolder, create, write_labels
 
 SECTIONS = {"training", "labels", "retrieval", "rankings", "map", "time", "settings", "environment"}
 EVIL = '<script>alert("1")</script>&amp;'
@@ -98,24 +96,62 @@ def run_of(root: Path, stage: str = "global", epochs: int = 3, **info: object) -
 
 def view_of(labels: LabelTable | None) -> RunView:
     random = np.random.default_rng(0)
-    picture = thumbnail(random.integers(0, 256, (32, 16, 3)))
-    answers = tuple(Answer(place, place % 3, place % 2 == 0, picture) for place in range(1, 6))
+    pixels = random.integers(0, 256, (6, 32, 16, 3)).astype(np.uint8)
+    right = np.arange(1, 6) % 2 == 0
+    cameras = ("1", *(str(place % 3) for place in range(1, 6)))
     queries = tuple(
-        RankedQuery(kind, EVIL, 1, 0.25, 2, picture, answers) for kind in ("best", "worst", "random")
+        RankedQuery(kind, 0, EVIL, 0.25, 2, np.arange(5), right, cameras, pixels)
+        for kind in ("best", "worst", "random")
     )
     features = random.normal(size=(12, 4)).astype(np.float32)
-    ids, cameras = np.arange(12) % 3, np.arange(12) % 2
-    ranking = rank(features, features, ids, ids, cameras, 1 - cameras)
+    ids, cameras_ = np.arange(12) % 3, np.arange(12) % 2
+    ranking = rank(features, features, ids, ids, cameras_, 1 - cameras_)
     points = random.normal(size=(40, 2)).astype(np.float32)
     clusters = random.integers(-1, 5, 40)
+    names = random.integers(0, 3, 40).astype(str)
     return RunView(
-        ranking, queries, MapView(points, random.integers(0, 3, 40), clusters, 400), labels, ALL_ABSENT
+        Retrieval(ranking, queries, {}),
+        EmbeddingMap(np.arange(40), points, names, clusters, 400),
+        labels,
+        ALL_ABSENT,
     )
 
 
 @pytest.fixture
 def source() -> LabelSource:
     return LabelSource("tiny", "labels/epoch_003.csv", "global", [global_epoch(1), global_epoch(2)], (EVIL,))
+
+
+def test_a_page_is_a_file_and_its_template(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert pages.available() == ("changes", "compare", "labels", "run")
+    (tmp_path / "mine.py").write_text("def page(view):\n    return f'{view.run.dataset}: mine'\n")
+    monkeypatch.setattr(pages, "__path__", [*pages.__path__, str(tmp_path)])
+    assert "mine" in pages.available()
+    view = View((run_of(tmp_path),), tmp_path)
+    assert pages.find("mine")(view) == "tiny: mine"
+    with pytest.raises(UsageError, match="no page 'nine'; there are changes, compare, labels, mine, run"):
+        pages.find("nine")
+
+
+@pytest.mark.parametrize("name", ["labels", "changes", "compare"])
+def test_every_page_is_written_from_a_run(tmp_path: Path, name: str) -> None:
+    run, labels = run_of(tmp_path), labels_of()
+    run.update_info(camera_names=["door", "hall", "exit"])
+    for epoch, table_ in ((1, labels), (3, labels_of(seed=1))):
+        write_labels(run.label_file(epoch), replace(table_, paths=tuple(f"{row}.jpg" for row in range(60))))
+    page = Page(pages.find(name)(View((run,), tmp_path)))
+    page.check()
+    words = {"labels": "epoch_003", "changes": "From epoch 1 to epoch 3", "compare": "1 runs side by side"}
+    assert words[name] in page.text
+
+
+def test_states_of_tomorrow_are_shown_in_their_own_words(source: LabelSource) -> None:
+    labels = labels_of()
+    states = np.where(labels.states == "discarded", "left-alone", labels.states)
+    page = Page(overview_page(source, replace(labels, states=states), pictures_of(labels)))
+    page.check()
+    assert "left alone: taken out of its cluster" in page.text
+    assert page.text.count("✕") == int((states == "left-alone").sum()) + 1
 
 
 def test_a_run_page_stands_alone_and_has_every_section(tmp_path: Path) -> None:
@@ -144,7 +180,7 @@ def test_a_run_page_stands_alone_and_has_every_section(tmp_path: Path) -> None:
 
 def test_a_page_without_anything_says_why(tmp_path: Path) -> None:
     run = run_of(tmp_path, epochs=0, status="running")
-    page = Page(run_page(run, RunView(None, (), None, None, ALL_ABSENT)))
+    page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
     page.check()
     assert set(page.ids) >= SECTIONS
     assert page.images == []
@@ -163,7 +199,7 @@ def test_a_page_without_anything_says_why(tmp_path: Path) -> None:
     ],
 )
 def test_the_state_of_a_run_is_said(tmp_path: Path, info: dict[str, str], words: str) -> None:
-    page = Page(run_page(run_of(tmp_path, **info), RunView(None, (), None, None, ALL_ABSENT)))
+    page = Page(run_page(run_of(tmp_path, **info), RunView(None, None, None, ALL_ABSENT)))
     assert words in page.text
 
 
@@ -176,7 +212,7 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
     labels = labels_of()
     local = replace(labels, clusters=labels.local_clusters, labels=labels.local_clusters,
                     states=np.full(len(labels), "kept"))  # fmt: skip
-    page = Page(run_page(run, RunView(None, (), None, one_number_per_cluster(local), ALL_ABSENT)))
+    page = Page(run_page(run, RunView(None, None, one_number_per_cluster(local), ALL_ABSENT)))
     page.check()
     for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
         assert words in page.text

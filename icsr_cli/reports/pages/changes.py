@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from icsr_cli.errors import RunError
 from icsr_cli.reports import label_changes as changes
-from icsr_cli.reports.galleries import Gallery, Shown, counted, grouped, mark_and_word, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange, LabelChanges
-from icsr_cli.reports.page import Table, percent, render, table, table_of, write
+from icsr_cli.reports.page import Table, counted, percent, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
-from icsr_cli.runs import LabelTable
+from icsr_cli.reports.view import View
+from icsr_cli.runs import LabelTable, read_labels
 from icsr_cli.types import NO_CLUSTER
 
 #: Pictures of a cluster, and how many of them are left to images that stayed together.
@@ -32,16 +35,64 @@ class Epochs:
     notes: tuple[str, ...]
 
 
+def page(view: View) -> str:
+    """Show what moved from the first epoch of the run to the last one.
+
+    Raises:
+        RunError: it has the labels of no epoch.
+    """
+    epochs = [file for file in view.run.label_files() if file.stem.startswith("epoch")]
+    if not epochs:
+        raise RunError(f"The run {view.run.path} has the labels of no epoch, so nothing has moved.")
+    return page_between(view, epochs[0], epochs[-1])
+
+
+def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
+    """Show what moved from the labels of one epoch of the run to those of another."""
+    names = [f"epoch {int(file.stem[6:])}" for file in (before, after)]
+    run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
+    epochs = Epochs(run, names[0], names[1], (str(before), str(after)), view.source(after).notes)
+    first, second = (
+        replace(read_labels(file), camera_names=view.run.camera_names) for file in (before, after)
+    )
+    return change_page(epochs, first, second, view.pictures, count)
+
+
 @dataclass(frozen=True)
 class _Direction:
-    """How one list of clusters is called and told: the earlier ones, or the later ones."""
+    """How one list of clusters is called and told: the earlier ones, or the later ones.
+
+    ``words``: images that stayed, are in other clusters, or in none, and the main part; ``groups``: the
+    headings of the same.
+    """
 
     anchor: str
     title: str
-    columns: dict[str, str]
     epoch: str
+    words: tuple[str, str, str, str]
     groups: tuple[str, str, str]
     part: Callable[[ImageChange], int]
+
+
+def _directions(epochs: Epochs) -> tuple[_Direction, _Direction]:
+    return (
+        _Direction(
+            "before",
+            f"Clusters of {epochs.before} that most images left",
+            epochs.before,
+            ("stayed together", "went to other clusters", "went to no cluster", "successor"),
+            ("stayed together, now cluster {}", "went to cluster {}", "now in no cluster"),
+            lambda image: image.cluster_after,
+        ),
+        _Direction(
+            "after",
+            f"Clusters of {epochs.after} that most images joined",
+            epochs.after,
+            ("were together", "came from other clusters", "came from no cluster", "origin"),
+            ("were together in cluster {}", "came from cluster {}", "were in no cluster"),
+            lambda image: image.cluster_before,
+        ),
+    )
 
 
 def change_page(
@@ -51,9 +102,8 @@ def change_page(
 
     Raises RunError when the tables have no image in common.
     """
-    scattered = changes.most_scattered(before, after, count)
-    gathered = changes.most_gathered(before, after, count)
-    lists = [(_scattered(epochs), scattered), (_gathered(epochs), gathered)]
+    found = (changes.most_scattered(before, after, count), changes.most_gathered(before, after, count))
+    lists = list(zip(_directions(epochs), found, strict=True))
     return render(
         "changes.html",
         title=f"From {epochs.before} to {epochs.after}: {epochs.run}",
@@ -68,38 +118,6 @@ def change_page(
         ],
         galleries=[_gallery(way, row, pictures) for way, rows in lists for row in rows],
     )
-
-
-def _scattered(epochs: Epochs) -> _Direction:
-    return _Direction(
-        anchor="before",
-        title=f"Clusters of {epochs.before} that most images left",
-        columns=_columns("stayed together", "went to other clusters", "went to no cluster", "successor"),
-        epoch=epochs.before,
-        groups=("stayed together, now cluster {}", "went to cluster {}", "now in no cluster"),
-        part=lambda image: image.cluster_after,
-    )
-
-
-def _gathered(epochs: Epochs) -> _Direction:
-    return _Direction(
-        anchor="after",
-        title=f"Clusters of {epochs.after} that most images joined",
-        columns=_columns("were together", "came from other clusters", "came from no cluster", "origin"),
-        epoch=epochs.after,
-        groups=("were together in cluster {}", "came from cluster {}", "were in no cluster"),
-        part=lambda image: image.cluster_before,
-    )
-
-
-def _columns(stayed: str, elsewhere: str, unclustered: str, main: str) -> dict[str, str]:
-    return {
-        "images": "images",
-        "stayed": stayed,
-        "elsewhere": elsewhere,
-        "unclustered": unclustered,
-        "main": main,
-    }
 
 
 def _tiles(found: LabelChanges) -> list[tuple[str, str]]:
@@ -124,29 +142,24 @@ def _share(name: str, part: int, whole: int) -> str:
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
     """Count images by state: a row for each earlier one, a column for each later one that there is."""
     old, new = (sorted({pair[side] for pair in counts}) for side in (0, 1))
-    columns = [epochs.before, *(f"{mark_and_word(state)[1]} in {epochs.after}" for state in new)]
-    rows = [[mark_and_word(one)[1], *(counts.get((one, two), 0) for two in new)] for one in old]
+    columns = [epochs.before, *(f"{look(state).word} in {epochs.after}" for state in new)]
+    rows = [[look(one).word, *(counts.get((one, two), 0) for two in new)] for one in old]
     return table(columns, rows)
 
 
 def _cluster_table(way: _Direction, rows: Sequence[ClusterMoves]) -> Table:
     """Give the table without the clusters' numbers; a column of zeros alone is left out."""
-    values = [
-        {
-            "images": row.images,
-            "stayed": row.stayed,
-            "elsewhere": row.elsewhere or None,
-            "unclustered": row.unclustered or None,
-            "main": row.main,
-        }
-        for row in rows
-    ]
-    return table_of(values, way.columns)
+    return table_of([{"images": row.images, **_parts(way, row), way.words[3]: row.main} for row in rows])
+
+
+def _parts(way: _Direction, moves: ClusterMoves) -> dict[str, int | None]:
+    """Count the images of each part under its words; None for those that there are none of."""
+    counts = (moves.stayed, moves.elsewhere or None, moves.unclustered or None)
+    return dict(zip(way.words[:3], counts, strict=True))
 
 
 def _gallery(way: _Direction, moves: ClusterMoves, pictures: Pictures | None) -> Gallery:
-    counts = {"stayed": moves.stayed, "elsewhere": moves.elsewhere, "unclustered": moves.unclustered}
-    parts = [f"{write(number)} {way.columns[name]}" for name, number in counts.items() if number]
+    parts = [f"{write(number)} {words}" for words, number in _parts(way, moves).items() if number]
     chosen = _most_telling(moves)
     groups = grouped(
         chosen,
@@ -179,7 +192,7 @@ def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
 
 
 def _shown(image: ImageChange, pictures: Pictures | None, *, moved: bool) -> Shown:
-    before, after = (mark_and_word(state)[1] for state in (image.state_before, image.state_after))
+    before, after = (look(state).word for state in (image.state_before, image.state_after))
     said = "" if image.state_before == image.state_after else f"{before} → {after}"
     person = "" if image.identity is None else f"id {image.identity}"
     lines = (f"cam {image.camera}", said, person)

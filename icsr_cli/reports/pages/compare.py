@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import mean
 
-from icsr_cli.recipes.comparison import Comparison, Row, text_of, title
+from icsr_cli.recipes.comparison import Comparison, Row, compare
 from icsr_cli.reports.charts import Line
 from icsr_cli.reports.epochs import chart, value_of
 from icsr_cli.reports.page import render, table
+from icsr_cli.reports.view import View
 
 _CURVES = (
     ("Loss", ("loss",), False),
@@ -20,17 +21,20 @@ _CURVES = (
 )
 
 
+def page(view: View) -> str:
+    """Hold the runs of a view side by side."""
+    return compare_page(compare(view.runs))
+
+
 def compare_page(found: Comparison) -> str:
     """Give the whole page as HTML; curves of several seeds are their mean."""
-    names = [row.name for row in found.rows]
-    settings = [[key, *(row.settings.get(key, "-") for row in found.rows)] for key in found.differing]
-    figures = [[title(name), *(text_of(row, name) for row in found.rows)] for name in found.figures]
+    settings = found.set_by_row()
     return render(
         "compare.html",
-        title=f"{len(names)} runs side by side",
+        title=f"{len(found.rows)} runs side by side",
         facts={row.name: _runs(row) for row in found.rows},
-        settings=table(("setting", *names), settings) if settings else None,
-        figures=table(("", *names), figures),
+        settings=table(("setting", *found.names), settings) if settings else None,
+        figures=table(("", *found.names), found.came_to_by_row()),
         curves=[
             drawn
             for name, keys, shares in _CURVES

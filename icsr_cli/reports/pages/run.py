@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -12,15 +12,16 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from icsr_cli import config
-from icsr_cli.errors import IcsrError, RunError
-from icsr_cli.files import read_json
+from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError
 from icsr_cli.metrics import Ranking
+from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
 from icsr_cli.reports.label_report import overview
 from icsr_cli.reports.page import Table, duration, percent, render, table, write
-from icsr_cli.reports.pictures import Thumbnail
+from icsr_cli.reports.pictures import Thumbnail, thumbnail
 from icsr_cli.reports.truth import judged, quality_table
+from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, RunFolder, flat, said
 from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.types import NO_CLUSTER, IntArray
@@ -40,42 +41,6 @@ _STATES: Final = {
 
 
 @dataclass(frozen=True)
-class Answer:
-    """One gallery image at its place in a ranking."""
-
-    rank: int
-    camera: str
-    right: bool
-    picture: Thumbnail
-
-
-@dataclass(frozen=True)
-class RankedQuery:
-    """One query and its nearest gallery images. ``kind`` is one of ``KINDS``."""
-
-    kind: str
-    path: str
-    camera: str
-    average_precision: float
-    first_match: int
-    picture: Thumbnail
-    answers: tuple[Answer, ...]
-
-
-@dataclass(frozen=True)
-class MapView:
-    """Images on a plane: ``points`` float (m, 2), ``cameras`` their names (m,), ``of`` images in all.
-
-    ``clusters`` int64 (m,): the labels of the last epoch, -1 for none; None where there are no labels.
-    """
-
-    points: npt.NDArray[np.floating]
-    cameras: npt.NDArray[np.str_]
-    clusters: IntArray | None
-    of: int
-
-
-@dataclass(frozen=True)
 class RunView:
     """What a run's page shows beyond the run folder; ``labels`` is the newest label table.
 
@@ -83,12 +48,48 @@ class RunView:
     ``rankings`` and ``map``.
     """
 
-    ranking: Ranking | None
-    queries: tuple[RankedQuery, ...]
-    map: MapView | None
+    retrieval: Retrieval | None
+    map: EmbeddingMap | None
     labels: LabelTable | None
     absent: Mapping[str, str]
-    by_camera: Mapping[tuple[str, str], Ranking] = field(default_factory=dict)
+
+
+def page(view: View) -> str:
+    """Show a run."""
+    found = collect(view)
+    for reason in dict.fromkeys(found.absent.values()):
+        view.progress.note(reason)
+    figures = found.retrieval.ranking.as_dict() if found.retrieval else None
+    view.facts |= {"retrieval": figures, "absent": found.absent}
+    return run_page(view.run, found)
+
+
+def collect(view: View) -> RunView:
+    """Gather what the page shows; what cannot be had gets its reason instead."""
+    labels, generator = view.labels, np.random.default_rng(view.seed)
+    absent = {} if labels is not None else {"labels": "There are no labels yet: no epoch is finished."}
+    if labels is not None and not labels.has_identities:
+        absent["labels"] = "The images have no known identities, so labels cannot be judged."
+    try:
+        embedder = view.embedder
+    except (DatasetError, RunError, ModelError) as error:
+        absent |= dict.fromkeys(("retrieval", "rankings", "map"), str(error))
+        return RunView(None, None, labels, absent)
+    retrieval, drawn = None, None
+    try:
+        retrieval = retrieve(embedder, per_kind=view.rankings, generator=generator)
+        if not retrieval.queries:
+            absent["rankings"] = "No rankings were asked for (--rankings 0)."
+    except (DatasetError, InputError) as error:
+        absent["retrieval"] = absent["rankings"] = str(error)
+    try:
+        drawn = map_embedding(embedder, generator, labels=labels) if view.draw_map else None
+        if drawn is None:
+            few = "There are too few training images for a map, or all have the same features."
+            absent["map"] = few if view.draw_map else "No map was asked for (--no-map)."
+    except DatasetError as error:
+        absent["map"] = str(error)
+    return RunView(retrieval, drawn, labels, absent)
 
 
 def run_page(run: RunFolder, view: RunView) -> str:
@@ -98,7 +99,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         RunError: where ``run.json`` or the settings cannot be read.
     """
     info, epochs, settings = run.info(), run.metrics(), run.settings()
-    environment = _environment(run)
+    environment, found = run.environment(), view.retrieval
     return render(
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
@@ -108,27 +109,19 @@ def run_page(run: RunFolder, view: RunView) -> str:
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
         quality=quality_table(view.labels),
-        retrieval=_retrieval_table(view.ranking),
-        cmc=_cmc_chart(view.ranking),
-        rankings=_by_kind(view.queries),
+        retrieval=_retrieval_table(found.ranking) if found else None,
+        cmc=_cmc_chart(found.ranking) if found else None,
+        pairs=_pair_table(found.by_camera) if found else None,
+        rankings=_by_kind(found.queries) if found else [],
         maps=_maps(view.map),
         map=view.map,
         absent=view.absent,
         seconds=seconds_table(epochs),
         elapsed=run.elapsed(),
-        pairs=_pair_table(view.by_camera),
         evaluations=_evaluation_table(run),
         **_compared(run, info, settings),
         environment=table(("", ""), _rows(environment)) if environment else None,
     )
-
-
-def _environment(run: RunFolder) -> dict[str, Any]:
-    """Read what the run was made with; it adds to the page, so a damaged file is none."""
-    try:
-        return dict(read_json(run.path / "environment.json"))
-    except (OSError, ValueError, TypeError):
-        return {}
 
 
 def _facts(
@@ -172,13 +165,14 @@ def _moment(stamp: object) -> str:
 def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
     """Give the few numbers that one looks for first."""
     tiles: list[tuple[str, str]] = []
-    if view.ranking is not None:
-        tiles += [("mAP", percent(view.ranking.mAP)), ("Rank-1", percent(view.ranking.rank(1)))]
+    if view.retrieval is not None:
+        ranking = view.retrieval.ranking
+        tiles += [("mAP", percent(ranking.mAP)), ("Rank-1", percent(ranking.rank(1)))]
     if view.labels is not None:
         found = overview(view.labels)
         tiles += [("images", write(found.images)), ("clusters", write(found.clusters))]
-        if found.discarded or found.nodes:
-            tiles.append(("thrown out", percent(found.discarded / max(found.images, 1))))
+        if found.discarded:
+            tiles.append(("thrown out", percent(found.discarded / found.images)))
         qualities = judged(view.labels)
         if qualities:
             tiles.append(("label NMI", f"{list(qualities.values())[-1].nmi:.3f}"))
@@ -187,9 +181,7 @@ def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str
     return tiles
 
 
-def _retrieval_table(ranking: Ranking | None) -> Table | None:
-    if ranking is None:
-        return None
+def _retrieval_table(ranking: Ranking) -> Table:
     figures = {"mAP": ranking.mAP}
     figures |= {f"Rank-{k}": ranking.rank(k) for k in (1, 5, 10, 20) if k <= len(ranking.cmc)}
     figures |= {"mINP": ranking.mINP}
@@ -198,20 +190,22 @@ def _retrieval_table(ranking: Ranking | None) -> Table | None:
     return table(columns, [[*values, ranking.n_queries, ranking.n_left_out]])
 
 
-def _cmc_chart(ranking: Ranking | None) -> Markup | None:
-    if ranking is None:
-        return None
+def _cmc_chart(ranking: Ranking) -> Markup:
     shown = ranking.cmc[:20]
     line = Line("share", range(1, len(shown) + 1), shown.tolist())
     return line_chart("Queries with a right answer up to a rank (CMC)", [line], percent=True, x_label="rank")
 
 
-def _by_kind(queries: Sequence[RankedQuery]) -> list[tuple[str, list[RankedQuery]]]:
-    groups = [(title, [query for query in queries if query.kind == kind]) for kind, title in KINDS.items()]
+def _by_kind(queries: Sequence[RankedQuery]) -> list[tuple[str, list[tuple[RankedQuery, list[Thumbnail]]]]]:
+    """Give the queries of each kind with their pictures: their own, and the answers'."""
+    groups = [
+        (title, [(query, [*map(thumbnail, query.pixels)]) for query in queries if query.kind == kind])
+        for kind, title in KINDS.items()
+    ]
     return [(title, group) for title, group in groups if group]
 
 
-def _maps(view: MapView | None) -> list[Markup]:
+def _maps(view: EmbeddingMap | None) -> list[Markup]:
     if view is None:
         return []
     cameras = [

@@ -1,0 +1,120 @@
+"""Files of features: what ``icsr embed`` writes, and what ``icsr labels generate`` takes from anywhere."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from icsr_cli.errors import InputError, MissingExtraError, UsageError
+from icsr_cli.files import read_arrays
+from icsr_cli.types import FloatArray, IntArray
+
+#: Writes to a path: features (n, d), columns (n,) by name, and what is known of them as JSON.
+Save: TypeAlias = Callable[[Path, FloatArray, Mapping[str, Any], str], None]
+
+
+@dataclass(frozen=True)
+class Given:
+    """What a file holds: features (n, d), and whole numbers or names (n,), or None."""
+
+    features: Any
+    cameras: IntArray | None
+    local_labels: IntArray | None
+    ids: IntArray | None
+    paths: Any
+
+
+def writer(suffix: str) -> Save:
+    """Give what writes features as ``.npz`` or ``.parquet``.
+
+    Raises:
+        MissingExtraError: the library for it is not installed; before anything is computed.
+    """
+    if suffix == ".npz":
+        return _save_npz
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        raise MissingExtraError("pyarrow", "parquet", "A .parquet file") from None
+
+    def save(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])
+        table = pa.table({**{name: pa.array(values) for name, values in columns.items()}, "features": rows})
+        parquet.write_table(table.replace_schema_metadata({"icsr": about}), path)
+
+    return save
+
+
+def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
+    with path.open("wb") as stream:
+        np.savez(stream, features=features, about=np.array(about), **columns)
+
+
+def renamed(pairs: Iterable[str]) -> dict[str, str]:
+    """Give the name under which a file holds each array; ``pairs`` are NAME=KEY. Raises UsageError."""
+    names = {name: name for name in ("features", "cameras", "local_labels", "ids", "paths")}
+    for pair in pairs:
+        name, equals, key = pair.partition("=")
+        if not equals or name not in names:
+            raise UsageError(f"--key takes NAME=KEY with NAME one of {', '.join(names)}; got {pair!r}.")
+        names[name] = key
+    return names
+
+
+def read_features(path: Path, names: Mapping[str, str]) -> Given:
+    """Read an ``.npz`` of features whose arrays are called as ``renamed`` says.
+
+    Raises:
+        UsageError: there is no such file.
+        InputError: it is no ``.npz`` of plain arrays, or lacks one, or one does not fit.
+    """
+    if not path.is_file():
+        raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
+        )
+    try:
+        arrays = read_arrays(path)
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
+    for name, key in names.items():
+        if key not in arrays and (name == "features" or key != name):
+            raise InputError(
+                f"{path} has no array {key!r}; it has {', '.join(arrays) or 'none'}. "
+                f"Say which holds the {name} by --key {name}=NAME."
+            )
+    table = arrays[names["features"]]
+    if table.ndim != 2:
+        raise InputError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {table.shape}.")
+    n = len(table)
+    columns = {name: _column(name, arrays.get(names[name]), n) for name in ("cameras", "local_labels", "ids")}
+    if columns["local_labels"] is not None and columns["cameras"] is None:
+        raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
+    paths = arrays.get(names["paths"], np.arange(n)).astype(str)
+    if paths.shape != (n,):
+        raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
+    return Given(table, **columns, paths=paths)
+
+
+def _column(name: str, array: Any, n: int) -> IntArray | None:
+    if array is None:
+        return None
+    if array.shape != (n,) or array.dtype.kind not in "iu":
+        raise InputError(
+            f"{name} must be whole numbers of shape ({n},), one for each row of features; "
+            f"got shape {array.shape}, dtype {array.dtype}."
+        )
+    if name == "cameras" and n and int(array.min()) < 0:
+        missing = np.flatnonzero(array < 0)
+        raise InputError(
+            f"cameras must be 0 or more: {len(missing)} images, first {missing[0]}, have {array.min()}. "
+            "Every image needs its camera."
+        )
+    return np.asarray(array, dtype=np.int64)

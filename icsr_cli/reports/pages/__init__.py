@@ -1,0 +1,37 @@
+"""Pages, found by their files: ``pages/NAME.py`` holds a page and ``pages/NAME.html`` its template.
+
+The function ``page(view) -> str`` of such a file gives the whole page as HTML (see
+``icsr_cli.reports.view.View``); ``icsr report --page NAME`` writes it. A new page is these two files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from icsr_cli.errors import UsageError
+from icsr_cli.reports.view import View
+
+
+def available() -> tuple[str, ...]:
+    """Name the pages that ``icsr report`` can write, sorted; no file is loaded."""
+    files = [
+        Path(folder) / f"{name}.py" for folder in __path__ for _, name, _ in pkgutil.iter_modules([folder])
+    ]
+    found = (file for file in files if re.search(r"^def page\(", file.read_text("utf-8"), re.M))
+    return tuple(sorted(file.stem for file in found))
+
+
+def find(name: str) -> Callable[[View], str]:
+    """Load a page by its name.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if name not in available():
+        raise UsageError(f"There is no page {name!r}; there are {', '.join(available())}.")
+    page: Callable[[View], str] = importlib.import_module(f"{__name__}.{name}").page
+    return page

@@ -1,0 +1,113 @@
+"""The labels of one epoch as one page, with the pictures themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from typing import Final
+
+import numpy as np
+from markupsafe import Markup
+
+from icsr_cli.errors import RunError
+from icsr_cli.reports import label_report as report
+from icsr_cli.reports.charts import bar_chart
+from icsr_cli.reports.epochs import curves, epoch_table
+from icsr_cli.reports.galleries import look
+from icsr_cli.reports.label_report import ClusterRow
+from icsr_cli.reports.page import Table, percent, render, table_of, write
+from icsr_cli.reports.pages.images import CLUSTER_PICTURES, cluster_gallery
+from icsr_cli.reports.pictures import Pictures
+from icsr_cli.reports.truth import is_local, quality_table
+from icsr_cli.reports.view import LabelSource, View
+from icsr_cli.runs import LabelTable
+from icsr_cli.types import NO_CLUSTER, IntArray
+
+_LISTS: Final[dict[str, Callable[[LabelTable, int], tuple[ClusterRow, ...]]]] = {
+    "Largest clusters": report.largest_clusters,
+    "Most mixed clusters": report.most_mixed_clusters,
+    "Clusters that lost most images": report.most_discarded_clusters,
+}
+
+
+def page(view: View) -> str:
+    """Show the newest labels of a run.
+
+    Raises:
+        RunError: there are none yet.
+    """
+    if view.labels is None:
+        raise RunError(f"The run {view.run.path} has no labels yet: its first epoch is not finished.")
+    return overview_page(view.source(view.run.label_files()[-1]), view.labels, view.pictures)
+
+
+def overview_page(
+    source: LabelSource,
+    labels: LabelTable,
+    pictures: Pictures | None,
+    count: int = 5,
+    images: int = CLUSTER_PICTURES,
+) -> str:
+    """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list, ``images`` of each."""
+    # Within one camera nothing is mixed or thrown out.
+    titles = list(_LISTS)[:1] if is_local(labels) else list(_LISTS)
+    lists = {title: _LISTS[title](labels, count) for title in titles}
+    rows = {row.cluster: row for chosen in lists.values() for row in chosen}
+    galleries = [cluster_gallery(labels, row, pictures, images) for row in rows.values()]
+    cameras = [asdict(row) for row in report.camera_rows(labels)]
+    return render(
+        "labels.html",
+        title=f"Labels of {source.name}",
+        facts={"Labels": source.file, "Cameras": write(len(cameras))},
+        notes=source.notes,
+        tiles=_tiles(labels),
+        curves=curves(source.epochs, source.stage, labels.camera_names),
+        epochs=epoch_table(source.epochs, labels.camera_names) if source.epochs else None,
+        sizes=_size_chart(labels),
+        cameras=table_of(cameras),
+        quality=quality_table(labels),
+        lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
+        galleries=galleries,
+        counts=(len(rows), report.overview(labels).clusters),
+        cohesion=any(row.cohesion is not None for row in rows.values()),
+    )
+
+
+def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
+    """Count images and clusters, and give the share of each state there is."""
+    found = report.overview(labels)
+    states, counts = np.unique(labels.states, return_counts=True)
+    shares = [
+        (look(state).word, percent(count / found.images))
+        for state, count in zip(states.tolist(), counts.tolist(), strict=True)
+    ]
+    return [("images", write(found.images)), ("clusters", write(found.clusters)), *shares]
+
+
+def _size_chart(labels: LabelTable) -> Markup:
+    """Count clusters by their number of images, before and after the refinement; the last bar is open."""
+    sizes = [_sizes(column) for column in (labels.clusters, labels.labels)]
+    largest = int(max((size.max(initial=0) for size in sizes), default=0))
+    top = min(largest, 40) or 1
+    width = -(-top // 20)
+    edges = list(range(1, top + 1, width))
+    names = [str(edge) if width == 1 else f"{edge}-{edge + width - 1}" for edge in edges]
+    if largest > edges[-1] + width - 1:
+        names[-1] = f"{edges[-1]}+"
+    counts = [
+        np.bincount(np.minimum((size - 1) // width, len(edges) - 1), minlength=len(edges)).tolist()
+        for size in sizes
+    ]
+    series = [("clusters before the refinement", counts[0]), ("after", counts[1])]
+    return bar_chart("Images per cluster", names, series if counts[0] != counts[1] else series[:1])
+
+
+def _sizes(column: IntArray) -> IntArray:
+    sizes: IntArray = np.unique(column[column != NO_CLUSTER], return_counts=True)[1].astype(np.int64)
+    return sizes
+
+
+def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
+    """Give the table without the clusters' numbers, and these, to be linked."""
+    hidden = ("cluster", "nodes")
+    return table_of([asdict(row) for row in rows], hidden), tuple(row.cluster for row in rows)
