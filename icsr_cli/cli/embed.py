@@ -101,7 +101,9 @@ def embed(
         "height": size[0],
         "width": size[1],
         "resize": "bicubic with antialiasing",
-        "normalisation": "imagenet",
+        "normalisation": opened.norm.name,
+        "mean": opened.norm.mean,
+        "std": opened.norm.std,
         "debias": debias,
     }
     if cameras is not None:
