@@ -13,10 +13,9 @@ from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
 from icsr_cli.progress import SilentTask, Task, Watch, unwatched
+from icsr_cli.types import IMAGENET, PixelNorm
 
 PRECISIONS = ("fp32", "bf16")
-_MEAN = (0.485, 0.456, 0.406)
-_STD = (0.229, 0.224, 0.225)
 
 
 def extract(
@@ -33,8 +32,8 @@ def extract(
     """Embed images: float32 (n, d) on ``device``, in the order of ``rows``.
 
     Args:
-        model: float (b, 3, h, w), normalised as for ImageNet, to (b, d); already on ``device``. It is put
-            into evaluation mode meanwhile.
+        model: float (b, 3, h, w), normalised by its ``norm`` (ImageNet's where it has none), to (b, d);
+            already on ``device``. It is put into evaluation mode meanwhile.
         pixels: uint8 (m, h, w, 3), a numpy array (a memory map as well) or a tensor on any device.
         rows: int (n,), which images; all of them by default.
         batch_size: images in one forward pass, at least 1.
@@ -52,7 +51,7 @@ def extract(
         return torch.empty((0, int(getattr(model, "dim", 0))), device=device)
     task = task or SilentTask()
     half = precision == "bf16" and device.type == "cuda"
-    scale, shift = _constants(int(pixels.shape[2]), device)
+    scale, shift = _constants(getattr(model, "norm", IMAGENET), int(pixels.shape[2]), device)
     features: Tensor | None = None
     with (
         torch.inference_mode(),
@@ -94,9 +93,9 @@ def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> npt.NDArr
     return checked
 
 
-def _constants(width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Scale and shift of the ImageNet normalisation, once per value of an image's row."""
-    mean, std = torch.tensor(_MEAN), torch.tensor(_STD)
+def _constants(norm: PixelNorm, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Scale and shift of a normalisation, once per value of an image's row."""
+    mean, std = torch.tensor(norm.mean), torch.tensor(norm.std)
     return (1 / (255 * std)).repeat(width).to(device), (-mean / std).repeat(width).to(device)
 
 

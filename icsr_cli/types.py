@@ -22,6 +22,40 @@ NO_CLUSTER: Final = -1
 #: The track of an image that belongs to none, and the frame of one whose time is unknown.
 NO_TRACK: Final = -1
 
+Three: TypeAlias = "tuple[float, float, float]"
+
+
+@dataclass(frozen=True, slots=True)
+class PixelNorm:
+    """What a network's pixels are normalised by, (x / 255 - mean) / std: three numbers each, for R, G and B.
+
+    Raises:
+        ValueError: a mean outside 0 to 1, a standard deviation outside 0 (not reached) to 1.
+    """
+
+    mean: Three
+    std: Three
+
+    def __post_init__(self) -> None:
+        for name, values, low in (("mean", self.mean, 0.0), ("std", self.std, 1e-3)):
+            if len(values) != 3 or not all(low <= value <= 1 for value in values):
+                raise ValueError(f"{name}: expected three numbers from {low:g} to 1, got {values}")
+
+    @property
+    def name(self) -> str:
+        """Give its name among ``PIXEL_NORMS``, or ``own``."""
+        return next((name for name, norm in PIXEL_NORMS.items() if norm == self), "own")
+
+
+#: By name. ``luperson``: of the unlabelled people of LUPerson (arXiv 2012.03753).
+PIXEL_NORMS: Final = {
+    "imagenet": PixelNorm((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": PixelNorm((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "clip": PixelNorm((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)),
+    "luperson": PixelNorm((0.3525, 0.3106, 0.3140), (0.2660, 0.2522, 0.2505)),
+}
+IMAGENET: Final = PIXEL_NORMS["imagenet"]
+
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:

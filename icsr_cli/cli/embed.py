@@ -82,7 +82,9 @@ def embed(
         "height": embedder.size[0],
         "width": embedder.size[1],
         "resize": "bicubic with antialiasing",
-        "normalisation": "imagenet",
+        "normalisation": opened.norm.name,
+        "mean": opened.norm.mean,
+        "std": opened.norm.std,
         "debias": debias,
     }
     if cameras is not None:

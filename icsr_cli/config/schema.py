@@ -62,25 +62,51 @@ class ImageSettings(Section):
     width: int = Field(128, ge=16, le=2048)
 
 
+def _architecture(arch: str) -> Any:
+    """Find an architecture by name: settings are read without torch until a network is named."""
+    return import_module("icsr_cli.models.catalogue").architecture(arch)
+
+
+_Part = Annotated[float, Field(ge=0, le=1)]
+#: What pixels are normalised by: a name, or three numbers for red, green and blue.
+PixelValues = Literal["imagenet", "half", "clip", "luperson"] | tuple[_Part, _Part, _Part] | None
+
+
 class ModelSettings(Section):
     """The network.
 
-    ``weights`` is ``imagenet``, ``none`` (random), a file, or, in the global stage, ``cam``:
-    the shared network of the cam stage.
+    ``weights`` is ``imagenet`` (or ``pretrained``: what its family has), ``none`` (random), a file, or, in
+    the global stage, ``cam``: the shared network of the cam stage. ``pooling``: by default what suits the
+    architecture. ``mean`` and ``std`` of the pixels: a name or three numbers; by default what the weights or
+    the family say. ``drop_path``: rate of stochastic depth. ``freeze``: parts of the backbone whose
+    parameters do not train.
     """
 
     arch: str = "resnet50"
     num_features: int = Field(0, ge=0)
-    pooling: Literal["gem", "avg", "max"] = "gem"
+    pooling: Literal["gem", "avg", "max", "cls"] = Field(
+        default_factory=lambda given: _architecture(given.get("arch", "resnet50")).pooling
+    )
     stripes: int = Field(1, ge=1, le=16)
     weights: str = "imagenet"
+    mean: PixelValues = None
+    std: PixelValues = None
+    drop_path: float = Field(0.0, ge=0, lt=1)
+    freeze: tuple[str, ...] = ()
 
     @field_validator("arch")
     @classmethod
     def _known(cls, arch: str) -> str:
-        # By name: settings are read without torch until a network is named.
-        import_module("icsr_cli.models.catalogue").check_arch(arch)
+        _architecture(arch)
         return arch
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelSettings:
+        if self.drop_path and not _architecture(self.arch).has_drop_path:
+            raise ValueError(f"drop_path: {self.arch} has no stochastic depth; leave it at 0")
+        if self.pooling == "cls" and self.stripes > 1:
+            raise ValueError("stripes: cls is one token; leave stripes at 1, or take another pooling")
+        return self
 
 
 class AugmentationSettings(Section):

@@ -10,19 +10,14 @@ import torch
 from torch import Tensor
 
 from icsr_cli.errors import InputError
-
-#: Mean and standard deviation of ImageNet's pixels, on the scale 0 to 1.
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-_SCALE = (1 / (255 * STD[0]), 1 / (255 * STD[1]), 1 / (255 * STD[2]))
-_SHIFT = (-MEAN[0] / STD[0], -MEAN[1] / STD[1], -MEAN[2] / STD[2])
+from icsr_cli.types import IMAGENET, PixelNorm, Three
 
 BORDERS = ("black", "edge")
 
 _TRIES = 100
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalise(pixels: Tensor, norm: PixelNorm = IMAGENET) -> Tensor:
     """Uint8 (b, h, w, 3) to float32 (b, 3, h, w): (x / 255 - mean) / std, channels-last in memory.
 
     Raises:
@@ -30,7 +25,7 @@ def normalise(pixels: Tensor) -> Tensor:
     """
     _check_pixels(pixels)
     b, h, w, _ = pixels.shape
-    return _as_images(_normalise_rows(pixels.reshape(b, h, w * 3)), w)
+    return _as_images(_normalise_rows(pixels.reshape(b, h, w * 3), norm), w)
 
 
 def _check_pixels(pixels: Tensor) -> None:
@@ -40,17 +35,25 @@ def _check_pixels(pixels: Tensor) -> None:
 
 
 @lru_cache(maxsize=64)
-def _tiled(values: tuple[float, float, float], width: int, device: torch.device) -> Tensor:
+def _tiled(values: Three, width: int, device: torch.device) -> Tensor:
     """Three values over and over: float32 (width * 3,), kept, because making it waits for the device."""
     with torch.inference_mode(False):
         return torch.tensor(values).repeat(width).to(device)
 
 
-def _normalise_rows(rows: Tensor) -> Tensor:
+@lru_cache(maxsize=64)
+def _scale_and_shift(norm: PixelNorm) -> tuple[Three, Three]:
+    """Give what a pixel from 0 to 255 is multiplied by, and what is added then."""
+    (r, g, b), (red, green, blue) = norm.mean, norm.std
+    return (1 / (255 * red), 1 / (255 * green), 1 / (255 * blue)), (-r / red, -g / green, -b / blue)
+
+
+def _normalise_rows(rows: Tensor, norm: PixelNorm) -> Tensor:
     """Normalise uint8 (..., w * 3); channels are innermost, so that whole rows are one vector."""
     width = rows.shape[-1] // 3
+    scale, shift = _scale_and_shift(norm)
     values = rows.to(torch.float32)
-    return values.mul_(_tiled(_SCALE, width, rows.device)).add_(_tiled(_SHIFT, width, rows.device))
+    return values.mul_(_tiled(scale, width, rows.device)).add_(_tiled(shift, width, rows.device))
 
 
 def _as_images(rows: Tensor, width: int) -> Tensor:
@@ -64,10 +67,10 @@ class Augmentation:
     """Flip, pad and crop, normalise, erase: uint8 (b, height, width, 3) to float32 (b, 3, height, width).
 
     Each image is flipped with probability ``flip``; padded with ``pad`` pixels on all sides, ``black`` as
-    published or those of its ``edge`` over and over, and cut to its size at a random place; normalised;
-    and with probability ``erase`` loses a rectangle of ``erase_area`` (share of the image) and
-    ``erase_aspect`` (height by width), filled with ``fill`` after the normalisation (random erasing,
-    arXiv 1708.04896: up to 100 tries for a rectangle that fits).
+    published or those of its ``edge`` over and over, and cut to its size at a random place; normalised by
+    ``norm``, the network's; and with probability ``erase`` loses a rectangle of ``erase_area`` (share of the
+    image) and ``erase_aspect`` (height by width), filled with ``fill`` after the normalisation (random
+    erasing, arXiv 1708.04896: up to 100 tries for a rectangle that fits).
 
     Raises:
         InputError: a size, probability or range that cannot be.
@@ -81,7 +84,8 @@ class Augmentation:
     erase: float = 0.5
     erase_area: tuple[float, float] = (0.02, 0.4)
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
-    fill: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    fill: Three = (0.485, 0.456, 0.406)
+    norm: PixelNorm = IMAGENET
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1 or self.pad < 0:
@@ -123,7 +127,7 @@ class Augmentation:
                 f"{pixels.shape[1]} x {pixels.shape[2]}. Resize them first."
             )
         dice = dice.to(pixels.device, non_blocking=True)
-        rows = _normalise_rows(self._flip_and_crop(pixels, dice[:, :3]))
+        rows = _normalise_rows(self._flip_and_crop(pixels, dice[:, :3]), self.norm)
         if self.erase > 0:
             hole = self._holes(dice[:, 3:])
             rows = torch.where(hole, _tiled(self.fill, self.width, rows.device), rows)

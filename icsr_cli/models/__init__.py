@@ -1,6 +1,6 @@
 """Networks: backbone, pooling, embedding; weights in and out. One file per family in ``backbones``."""
 
-from icsr_cli.models.catalogue import available, build
+from icsr_cli.models.catalogue import architecture, available, build, resized
 from icsr_cli.models.detection import detect, open_model
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.weights import load_into, load_weights, read_metadata, save_weights
@@ -9,6 +9,7 @@ __all__ = [
     "POOLINGS",
     "ModelSpec",
     "Network",
+    "architecture",
     "available",
     "build",
     "detect",
@@ -16,5 +17,6 @@ __all__ = [
     "load_weights",
     "open_model",
     "read_metadata",
+    "resized",
     "save_weights",
 ]

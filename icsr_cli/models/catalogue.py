@@ -5,92 +5,189 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models import backbones
-from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.backbones import Architecture, Make, Size
+from icsr_cli.models.header import norm_of, size_of
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
-from icsr_cli.models.weights import fetch, load_into, load_weights
+from icsr_cli.models.sources import fetch
+from icsr_cli.models.weights import load_into, load_weights, read_metadata
+from icsr_cli.types import PIXEL_NORMS, PixelNorm, Three
 
 
 @cache
-def _families() -> tuple[dict[str, Callable[[], Backbone]], dict[str, str]]:
-    """Read every family file: makers of the backbones, and addresses of ImageNet weights."""
-    makers: dict[str, Callable[[], Backbone]] = {}
-    addresses: dict[str, str] = {}
-    for module in pkgutil.iter_modules(backbones.__path__):
-        family = importlib.import_module(f"{backbones.__name__}.{module.name}")
-        makers.update(family.ARCHITECTURES)
-        addresses.update(getattr(family, "IMAGENET", {}))
-    return makers, addresses
+def _modules() -> dict[str, Any]:
+    """Load every family file, by name; none of them loads a library of networks before one is asked for."""
+    return {
+        module.name: importlib.import_module(f"{backbones.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(backbones.__path__)
+    }
+
+
+@cache
+def _families() -> dict[str, Architecture]:
+    """Give the architectures of every family that names its own."""
+    found: dict[str, Architecture] = {}
+    for module in _modules().values():
+        found.update(getattr(module, "ARCHITECTURES", {}))
+    return found
 
 
 def available() -> tuple[str, ...]:
-    """Name every architecture, sorted."""
-    return tuple(sorted(_families()[0]))
+    """Name every architecture, sorted, but for those that a library names (``timm:...``)."""
+    return tuple(sorted(_families()))
+
+
+def architecture(arch: str) -> Architecture:
+    """Find an architecture by its name.
+
+    Raises:
+        InputError: where there is none; the nearest is named.
+    """
+    family, colon, name = arch.partition(":")
+    if colon and hasattr(_modules().get(family), "architecture"):
+        found: Architecture = _modules()[family].architecture(name)
+        return found
+    if arch not in _families():
+        near = difflib.get_close_matches(arch, available(), 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise InputError(f"arch: {arch!r} is not one of {', '.join(available())}, timm:NAME.{hint}")
+    return _families()[arch]
 
 
 def build(
     arch: str,
     *,
     num_features: int = 0,
-    pooling: str = "gem",
+    pooling: str | None = None,
     stripes: int = 1,
     weights: str | Path | None = None,
     seed: int | None = None,
+    size: Size | None = None,
+    mean: str | Sequence[float] | None = None,
+    std: str | Sequence[float] | None = None,
+    drop_path: float = 0.0,
+    freeze: Sequence[str] = (),
 ) -> Network:
-    """Build a network: float (b, 3, h, w), normalised, to unit float32 (b, d).
+    """Build a network: float (b, 3, h, w), normalised by its ``norm``, to unit float32 (b, d).
 
     Args:
-        arch: one of ``available()``.
+        arch: one of ``available()``, or ``timm:NAME``.
         num_features: width of a linear embedding after the pooling; 0 for none.
-        pooling: ``gem``, ``avg`` or ``max``.
+        pooling: ``gem``, ``avg``, ``max`` or ``cls``; default: what suits the architecture.
         stripes: horizontal stripes that are pooled each for itself; d is ``stripes`` times the channels
             where there is no embedding.
-        weights: ``None`` or ``"none"`` for random ones; ``"imagenet"``; or a file (.pth, .pth.tar,
-            .safetensors).
+        weights: ``None`` or ``"none"`` for random ones; ``"imagenet"`` (or ``"pretrained"``: what its family
+            has); or a file (.pth, .pth.tar, .safetensors).
         seed: where given, the random weights depend on it alone, and no global state is touched.
+        size: (height, width) of the images, which a transformer's positions are of; default: what the file of
+            weights says, else 256 x 128.
+        mean: of the pixels, from 0 to 1: a name in ``PIXEL_NORMS`` or three numbers; default: what the
+            weights say, else the family.
+        std: their standard deviation, likewise.
+        drop_path: rate of stochastic depth in training, from 0.
+        freeze: parts of the backbone whose parameters do not train, ``patch_embed`` for instance.
 
     Raises:
-        InputError: an unknown architecture or pooling, a width or number of stripes out of range.
+        InputError: an unknown architecture or pooling, a value out of range, options that do not go together.
         ModelError: weights that are missing, cannot be fetched, are damaged or of another architecture.
     """
+    chosen = architecture(arch)
+    pooling = pooling or chosen.pooling
     _check(arch, num_features, pooling, stripes)
-    spec = ModelSpec(arch, num_features, pooling, stripes)
-    makers, addresses = _families()
+    if drop_path and not (chosen.has_drop_path and 0 <= drop_path < 1):
+        raise InputError(
+            f"drop_path: {drop_path:g}: {arch} takes {'0 to 1' if chosen.has_drop_path else '0'}."
+        )
+    header = read_metadata(weights) if weights not in (None, *_NO_FILE) else {}
+    size = size or size_of(header) or (256, 128)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             # Not torch.manual_seed, which would seed the GPUs of the process as well.
             torch.default_generator.manual_seed(seed)
-        network = Network(makers[arch](), spec)
-    if weights is None or weights == "none":
-        return network
-    if weights == "imagenet":
-        if arch not in addresses:
-            raise ModelError(
-                f"weights: there are no ImageNet weights of {arch}, only of {', '.join(sorted(addresses))}. "
-                "Use --weights none or --weights FILE."
-            )
-        weights = fetch(addresses[arch], arch)
-    load_into(network, load_weights(weights), str(weights))
+        spec = ModelSpec(arch, num_features, pooling, stripes, chosen.norm, size)
+        network = Network(chosen, chosen.make(Make(size, drop_path)), spec)
+    said = _load(network, weights, header)
+    network.norm = _norm(said or chosen.norm, mean, std)
+    network.freeze(freeze)
     return network
+
+
+def resized(network: Network, size: Size) -> Network:
+    """Give ``network`` for images of another (height, width): itself, where any will do.
+
+    Else the positions of its patches are resized; the network that was given stays as it was.
+
+    Raises:
+        InputError: it cannot be made for that size.
+    """
+    if network.size in (None, size):
+        return network
+    spec = network.spec
+    options = {"num_features": spec.num_features, "stripes": spec.stripes, "seed": 0}
+    other = build(spec.arch, pooling=spec.pooling, size=size, **options)  # type: ignore[arg-type]
+    state = {name: value.cpu() for name, value in network.state_dict().items()}
+    load_into(other, state, f"{spec.arch} at {size[0]} x {size[1]}", network.size)
+    other.norm = network.norm
+    return other.to(next(network.parameters()).device).train(network.training)
+
+
+#: What ``weights`` may say beside a file.
+_NO_FILE = ("none", "imagenet", "pretrained")
+
+
+def _load(network: Network, weights: str | Path | None, header: Mapping[str, str]) -> PixelNorm | None:
+    """Load what ``weights`` names, and give what its pixels are normalised by, where it says so."""
+    arch, chosen = network.arch, network.architecture
+    if weights is None or weights == "none":
+        return None
+    if weights not in ("imagenet", "pretrained"):
+        said = load_into(network, load_weights(weights), str(weights), size_of(header))
+        return norm_of(header) if "arch" in header else said
+    if chosen.source is not None:
+        file = fetch(chosen.source, arch)
+        return load_into(network, load_weights(file), str(file))
+    if chosen.fetch is not None:
+        return load_into(network, chosen.fetch(), f"the weights of {arch}")
+    known = sorted(name for name, other in _families().items() if other.source is not None)
+    raise ModelError(
+        f"weights: there are no ImageNet weights of {arch}, only of {', '.join(known)}. "
+        "Use --weights none or --weights FILE."
+    )
+
+
+def _norm(
+    default: PixelNorm, mean: str | Sequence[float] | None, std: str | Sequence[float] | None
+) -> PixelNorm:
+    """Give the normalisation that was asked for, the default where nothing was."""
+    try:
+        return PixelNorm(_three(mean, "mean", default), _three(std, "std", default))
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
+
+
+def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -> Three:
+    if isinstance(given, str):
+        if given not in PIXEL_NORMS:
+            raise ValueError(f"{part}: expected {', '.join(PIXEL_NORMS)} or three numbers, got {given!r}")
+        default, given = PIXEL_NORMS[given], None
+    found: tuple[float, ...] = getattr(default, part) if given is None else tuple(map(float, given))
+    return cast("Three", found)
 
 
 def check_arch(arch: str) -> None:
     """Raise an InputError where there is no such architecture; it names the nearest."""
-    if arch not in available():
-        near = difflib.get_close_matches(arch, available(), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InputError(f"arch: {arch!r} is not one of {', '.join(available())}.{hint}")
+    architecture(arch)
 
 
 def _check(arch: str, num_features: int, pooling: str, stripes: int) -> None:
-    check_arch(arch)
     if pooling not in POOLINGS:
         raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
     if num_features < 0:

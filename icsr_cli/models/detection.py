@@ -10,45 +10,61 @@ import torch
 from torch import Tensor
 
 from icsr_cli.errors import InputError, ModelError
-from icsr_cli.models.catalogue import available, build
+from icsr_cli.models.backbones import Size
+from icsr_cli.models.catalogue import architecture, available, build
+from icsr_cli.models.header import size_of, spec_of
+from icsr_cli.models.layouts import layout_of
 from icsr_cli.models.network import ModelSpec, Network
-from icsr_cli.models.weights import is_backbone, load_into, load_weights, published_names, read_metadata
+from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata
 
 
 @cache
 def _shapes(arch: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of an architecture's backbone."""
     with torch.device("meta"):
-        return _backbone_shapes(build(arch, pooling="avg").state_dict())
+        return _backbone_shapes(build(arch).state_dict())
 
 
 def _backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the tensors of a backbone that do not depend on the size of images, by our names."""
     return {
         name: tuple(value.shape)
         for name, value in state.items()
-        if name.startswith("base.") and not name.endswith("num_batches_tracked")
+        if name.startswith(("base.", "neck.")) and not name.endswith(("num_batches_tracked", "pos_embed"))
     }
+
+
+def _recognise(state: Mapping[str, Tensor]) -> tuple[str | None, dict[str, Tensor]]:
+    """Give the architecture whose backbone it is, if there is one, and the state by our names."""
+    renamed = dict(state)
+    for arch in available():
+        layout = layout_of(architecture(arch).layouts, state)
+        if layout is not None:
+            renamed = layout.rename(state)
+            if _shapes(arch) == _backbone_shapes(renamed):
+                return arch, renamed
+    return None, renamed
 
 
 def detect(state: Mapping[str, Tensor]) -> ModelSpec:
     """Tell from names and shapes which network a state dict belongs to.
 
     GeM has its ``gap.p``; average and maximum pooling leave no trace and are taken for average. A plain
-    backbone (ImageNet weights) is given GeM and no embedding, the published choice.
+    backbone (ImageNet weights) is given its family's pooling and no embedding, the published choice.
 
     Raises:
         ModelError: it fits no architecture, or the widths of its parts do not go together.
     """
-    state = published_names(state)
-    shapes = _backbone_shapes(state)
-    arch = next((arch for arch in available() if _shapes(arch) == shapes), None)
+    arch, state = _recognise(state)
     if arch is None:
         raise ModelError(
-            f"the weights ({len(state)} tensors, {len(shapes)} of a backbone) fit none of "
-            f"{', '.join(available())}. Give a file of one of these."
+            f"the weights ({len(state)} tensors, {len(_backbone_shapes(state))} of a backbone) fit none of "
+            f"{', '.join(available())}. Give a file of one of these; of another network (timm:NAME) say "
+            "which it is, with -a."
         )
+    chosen = architecture(arch)
     if is_backbone(state):
-        return ModelSpec(arch)
+        return ModelSpec(arch, pooling=chosen.pooling, norm=chosen.norm)
     with torch.device("meta"):
         channels = build(arch).dim
     num_features, pooled = 0, 0
@@ -61,13 +77,16 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
             f"the weights are of {arch} with {channels} channels, but the pooled width {pooled} is no "
             "multiple of that. Give a whole file of weights."
         )
-    return ModelSpec(arch, num_features, "gem" if "gap.p" in state else "avg", pooled // channels)
+    pooling = "gem" if "gap.p" in state else "cls" if chosen.pooling == "cls" else "avg"
+    return ModelSpec(arch, num_features, pooling, pooled // channels, chosen.norm)
 
 
-def open_model(path: str | Path) -> Network:
+def open_model(path: str | Path, size: Size | None = None) -> Network:
     """Build the network that a file of weights belongs to, and load them.
 
-    The header of our own files says what it is; for others names and shapes do.
+    The header of our own files says what it is; for others names and shapes do. ``size``: (height, width) of
+    the images it is to look at, where that is another than it was trained at: a transformer's positions are
+    resized.
 
     Raises:
         ModelError: as ``load_weights``, ``detect`` and ``load_into``.
@@ -75,18 +94,18 @@ def open_model(path: str | Path) -> Network:
     state = load_weights(path)
     header = read_metadata(path)
     try:
-        spec = _spec(header) if "arch" in header else detect(state)
-        network = build(spec.arch, num_features=spec.num_features, pooling=spec.pooling, stripes=spec.stripes)
+        own = "arch" in header
+        spec = spec_of(header) if own else detect(state)
+        network = build(
+            spec.arch,
+            num_features=spec.num_features,
+            pooling=spec.pooling,
+            stripes=spec.stripes,
+            size=size or spec.size,
+        )
+        trained = size_of(header)
     except (InputError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error
-    load_into(network, state, str(path))
+    said = load_into(network, state, str(path), trained)
+    network.norm = spec.norm if own else said or spec.norm
     return network
-
-
-def _spec(header: Mapping[str, str]) -> ModelSpec:
-    try:
-        return ModelSpec(
-            header["arch"], int(header["num_features"]), header["pooling"], int(header["stripes"])
-        )
-    except (KeyError, ValueError) as error:
-        raise ModelError(f"the header does not say what the network is made of ({error!r}).") from error

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
-from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.backbones import Architecture, Backbone, Size
+from icsr_cli.types import IMAGENET, PixelNorm
 
-POOLINGS = ("gem", "avg", "max")
+POOLINGS = ("gem", "avg", "max", "cls")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """What a network is made of.
 
-    ``num_features`` is the width of the linear embedding, 0 for none; ``pooling`` one of ``gem``, ``avg``,
-    ``max``; ``stripes`` the number of horizontal stripes pooled each for itself.
+    ``num_features`` is the width of the linear embedding, 0 for none; ``pooling`` one of ``POOLINGS``;
+    ``stripes`` the number of horizontal stripes pooled each for itself; ``norm`` what its pixels are
+    normalised by; ``size`` the (height, width) of its images where it takes no other.
     """
 
     arch: str
     num_features: int = 0
     pooling: str = "gem"
     stripes: int = 1
+    norm: PixelNorm = IMAGENET
+    size: Size | None = None
 
     def metadata(self) -> dict[str, str]:
-        """Give the fields as text, for the header of a weight file."""
-        return {name: str(value) for name, value in asdict(self).items()}
+        """Give the fields as text, for the header of a weight file; ImageNet's norm goes without saying."""
+        text = {name: str(getattr(self, name)) for name in ("arch", "num_features", "pooling", "stripes")}
+        if self.norm != IMAGENET:
+            text |= {"mean": json.dumps(self.norm.mean), "std": json.dumps(self.norm.std)}
+        if self.size is not None:
+            text |= {"height": str(self.size[0]), "width": str(self.size[1])}
+        return text
 
 
 class Pooling(nn.Module):
     """Pool float (b, c, h, w) over ``stripes`` horizontal stripes to float32 (b, stripes * c), top first.
 
+    ``cls`` pools nothing: it is handed the class token, (b, c).
     GeM (Radenovic et al., arXiv 1711.02512, eq. 3): (mean of max(x, 1e-6)^p)^(1/p), one learnt ``p``.
     """
 
@@ -47,6 +59,8 @@ class Pooling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool; raise InputError where the image is so low that a stripe would be empty."""
+        if self.kind == "cls":
+            return x.float()
         rows = x.shape[2]
         if rows < self.stripes:
             raise InputError(
@@ -72,19 +86,28 @@ class Network(nn.Module):
     """Float (b, 3, h, w) to unit float32 (b, ``dim``).
 
     The parameter names are those of the published checkpoints: ``base.0``, ``base.1``, ``base.4`` to
-    ``base.7``, ``gap.p``, ``feat.*``, ``feat_bn.*``. The bias of ``feat_bn`` stays at 0.
+    ``base.7``, ``gap.p``, ``feat.*``, ``feat_bn.*``; the backbone of another family is ``base.`` and its
+    own names. The bias of ``feat_bn`` stays at 0.
 
     Attributes:
         dim: width of the output.
         arch, num_features, pooling, stripes: what it was built of.
+        norm: what its pixels are normalised by; it belongs to the weights.
+        size: (height, width) of its images, where it takes no other.
     """
 
-    def __init__(self, backbone: Backbone, spec: ModelSpec) -> None:
+    def __init__(self, architecture: Architecture, backbone: Backbone, spec: ModelSpec) -> None:
         super().__init__()
+        _check_pooling(backbone, spec)
         self.arch, self.num_features = spec.arch, spec.num_features
         self.pooling, self.stripes = spec.pooling, spec.stripes
+        self.norm, self.size = spec.norm, spec.size if backbone.sized else None
+        self.architecture = architecture
         self.base = backbone.layers
+        self._form, self._prefix, self._patch = backbone.form, backbone.prefix, backbone.patch
         self.gap = Pooling(spec.pooling, spec.stripes)
+        if backbone.neck is not None:
+            self.neck = backbone.neck
         pooled = backbone.channels * spec.stripes
         self.dim = spec.num_features or pooled
         self.feat: nn.Linear | None = None
@@ -98,14 +121,69 @@ class Network(nn.Module):
     @property
     def spec(self) -> ModelSpec:
         """What it was built of."""
-        return ModelSpec(self.arch, self.num_features, self.pooling, self.stripes)
+        return ModelSpec(self.arch, self.num_features, self.pooling, self.stripes, self.norm, self.size)
+
+    @property
+    def grid(self) -> Size | None:
+        """Rows and columns of its patches, where its positions are of one size."""
+        return None if self.size is None else (self.size[0] // self._patch, self.size[1] // self._patch)
+
+    @property
+    def prefix(self) -> int:
+        """How many tokens stand before those of the patches."""
+        return self._prefix
+
+    def freeze(self, parts: Iterable[str]) -> None:
+        """Keep the parameters of these parts of the backbone (``patch_embed``, ``0``) as they are.
+
+        Raises:
+            InputError: there is no such part, or it has no parameters.
+        """
+        for part in parts:
+            named = [
+                value
+                for name, value in self.base.named_parameters()
+                if name == part or name.startswith(f"{part}.")
+            ]
+            if not named:
+                there = dict.fromkeys(name.partition(".")[0] for name, _ in self.base.named_parameters())
+                raise InputError(f"freeze: {self.arch} has no part {part!r}. It has {', '.join(there)}.")
+            for parameter in named:
+                parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images."""
-        x = self.gap(self.base(x))
+        """Embed normalised images; raise InputError where they are not of the network's size."""
+        if self.size is not None and tuple(x.shape[2:]) != self.size:
+            raise InputError(
+                f"images: {self.arch} was made for {self.size[0]} x {self.size[1]}, got "
+                f"{x.shape[2]} x {x.shape[3]}. Resize them, or build it with their size."
+            )
+        x = self.gap(self._maps(self.base(x), x.shape[2]))
+        if hasattr(self, "neck"):
+            x = self.neck(x)
         if self.feat is not None:
             x = self.feat(x)
         x = self.feat_bn(x).float()
         # Spelled out: functional.normalize expands the length to the shape of x, which OpenCV cannot read.
         unit: Tensor = x / torch.linalg.vector_norm(x, dim=1, keepdim=True).clamp_min(1e-12)
         return unit
+
+    def _maps(self, found: Tensor, height: int) -> Tensor:
+        """Give what the backbone found in images of ``height`` as (b, c, h, w), or the class token (b, c)."""
+        if self._form == "last":
+            return found.permute(0, 3, 1, 2)
+        if self._form == "map":
+            return found
+        if self.pooling == "cls":
+            return found[:, 0]
+        patches = found[:, self._prefix :].transpose(1, 2)
+        return patches.reshape(*patches.shape[:2], height // self._patch, -1)
+
+
+def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:
+    """Refuse a pooling that does not fit what the backbone gives."""
+    if spec.pooling == "cls" and not backbone.prefix:
+        raise InputError(f"pooling: cls takes the class token, and {spec.arch} has none; gem, avg, max pool.")
+    if spec.stripes > 1 and (spec.pooling == "cls" or backbone.neck is not None):
+        what = "cls is one token" if spec.pooling == "cls" else f"the layers after the pooling of {spec.arch}"
+        raise InputError(f"stripes: {spec.stripes} do not go with {what}. Leave stripes at 1.")

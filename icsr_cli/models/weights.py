@@ -1,17 +1,15 @@
-"""Weights in and out: published checkpoints, ImageNet files, safetensors."""
+"""Weights in and out: files of them, strictly read into a network; safetensors."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
 import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -21,55 +19,18 @@ from torch import Tensor, nn
 
 from icsr_cli.errors import ModelError
 from icsr_cli.files import check_zip, whole_file
+from icsr_cli.models.backbones import Size
+from icsr_cli.models.layouts import layout_of
 from icsr_cli.models.network import Network
+from icsr_cli.models.positions import fit_positions
+from icsr_cli.types import PixelNorm
 
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
-_CLASSIFIERS = ("fc.", "classifier")
 _HEAD = ("gap.", "feat.", "feat_bn.")
 # How torch.load names what it refuses to call or to build.
 _FORBIDDEN = re.compile(r"(?:GLOBAL|unrecognized function|build for type) (\S+)")
-_STAGE = re.compile(r"^layer(\d)\.")
 #: The key of the checksum among the metadata of our safetensors files.
 _CHECKSUM = "sha256"
-#: The environment's word that weights may be downloaded.
-DOWNLOAD = "ICSR_DOWNLOAD"
-
-
-def fetch(address: str, arch: str) -> Path:
-    """Give the file of ImageNet weights in torch hub's folder; fetch and check it where that was asked for.
-
-    It was, where the environment says ``ICSR_DOWNLOAD=1``.
-
-    Raises:
-        ModelError: it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
-    """
-    name = Path(urlparse(address).path).name
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
-    if file.exists():
-        return file
-    ways = (
-        f"Download {address} and put it there, or name it with --init FILE, or start from random weights "
-        "with --init none."
-    )
-    if os.environ.get(DOWNLOAD) != "1":
-        raise ModelError(
-            f"ImageNet weights of {arch}: {name} is not in {file.parent}, and nothing is downloaded without "
-            f"being asked for. Add --download, once. {ways}"
-        )
-    digest = name.rpartition("-")[2].partition(".")[0]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
-        raise ModelError(
-            f"ImageNet weights of {arch}: {name} is not in {file.parent} and could not be fetched ({error}). "
-            f"{ways}"
-        ) from error
-    return file
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
@@ -110,8 +71,6 @@ def _check_values(path: Path, name: str, value: Tensor) -> None:
         fault = f"is of type {value.dtype}"
     elif value.is_floating_point() and not bool(value.isfinite().all()):
         fault = "holds NaN or infinite numbers"
-    elif value.dim() > 1 and value.numel() and not name.startswith(_CLASSIFIERS) and not bool(value.any()):
-        fault = "is all zero"
     if fault:
         raise ModelError(f"{path}: the tensor {name} {fault}: the file is damaged, or of a broken training.")
 
@@ -157,38 +116,37 @@ def _damaged(path: Path, reason: str) -> ModelError:
     )
 
 
-def published_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give torchvision's names (conv1, bn1, layer1..4) the published ones, and drop classifiers."""
-    renamed = {}
-    for name, value in state.items():
-        if name.startswith(_CLASSIFIERS):
-            continue
-        head, _, tail = name.partition(".")
-        if head in ("conv1", "bn1"):
-            name = f"base.{0 if head == 'conv1' else 1}.{tail}"
-        elif stage := _STAGE.match(name):
-            name = f"base.{int(stage.group(1)) + 3}.{tail}"
-        renamed[name] = value
-    return renamed
-
-
 def is_backbone(state: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict with published names holds a backbone and nothing of pooling or embedding."""
-    return all(name.startswith("base.") for name in state)
+    """Whether a state dict with our names holds a backbone and nothing of pooling or embedding."""
+    return not any(name.startswith(_HEAD) for name in state)
 
 
-def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+def load_into(
+    model: Network, state: Mapping[str, Tensor], source: str, size: Size | None = None
+) -> PixelNorm | None:
     """Load a state dict into a network; every name and shape has to fit.
 
-    A classifier in ``state`` is left out. A plain backbone, ImageNet weights for instance, leaves pooling,
-    embedding and the last normalisation as they are.
+    A plain backbone, ImageNet weights for instance, leaves pooling, embedding and the last normalisation as
+    they are. What the layout leaves out (classifiers, heads of pretraining) is left out. A table of positions
+    is resized to the network's patches.
+
+    Args:
+        model: the network.
+        state: in any layout of its family.
+        source: the file, for the messages.
+        size: (height, width) of the images that its positions are of, where that is known.
+
+    Returns:
+        What the weights' pixels are normalised by, where their layout tells.
 
     Raises:
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
             model is as it was.
     """
+    layout = layout_of(model.architecture.layouts, state)
+    new = dict(state) if layout is None else layout.rename(state)
     own = model.state_dict()
-    new = published_names(state)
+    new = fit_positions(model, own, new, source, size)
     # Files older than PyTorch 0.4.1 do not count batches.
     optional = {name for name in own if name.endswith("num_batches_tracked")}
     if new and is_backbone(new):
@@ -204,12 +162,17 @@ def load_into(model: nn.Module, state: Mapping[str, Tensor], source: str) -> Non
     }
     if any(faults.values()):
         found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
-        title = model.spec if isinstance(model, Network) else type(model).__name__
         raise ModelError(
-            f"{source}: these weights do not fit {title}. {found}. "
+            f"{source}: these weights do not fit {model.spec}. {found}. "
             "Build the network with the architecture, num_features, pooling and stripes of the file."
         )
+    for name, value in new.items():
+        if value.dim() > 1 and value.numel() and not bool(value.any()) and bool(own[name].any()):
+            raise ModelError(
+                f"{source}: the tensor {name} is all zero: the file is damaged, or of a broken training."
+            )
     model.load_state_dict(new, strict=False)
+    return layout.norm(state) if layout else None
 
 
 def _some(names: list[str], limit: int = 5) -> str:
@@ -221,7 +184,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
     """Write a network as safetensors, whole or not at all.
 
     The header holds ``metadata`` (height and width of the images, for instance) and, for a ``Network``,
-    its arch, num_features, pooling and stripes. DistributedDataParallel and torch.compile around it are
+    its ``ModelSpec``. DistributedDataParallel and torch.compile around it are
     taken off.
 
     Raises:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlparse
 
 from icsr_cli.recipes.installation import Library, State, libraries
 from icsr_cli.recipes.machine import Folder, Machine, look_at_folder, look_at_machine
@@ -75,14 +74,14 @@ def diagnose(data_root: Path, runs_root: Path) -> Diagnosis:
 
 def imagenet_weights() -> tuple[Weights, ...]:
     """Tell for each architecture with ImageNet weights whether they lie where they are looked for."""
-    import torch
+    from icsr_cli.models import architecture, available
 
-    from icsr_cli.models.backbones import resnet, resnet_ibn
-
-    folder = Path(torch.hub.get_dir()) / "checkpoints"
-    addresses = {**resnet.IMAGENET, **resnet_ibn.IMAGENET}
-    files = {arch: folder / Path(urlparse(address).path).name for arch, address in addresses.items()}
-    return tuple(Weights(arch, file, file.is_file(), addresses[arch]) for arch, file in files.items())
+    sources = {arch: architecture(arch).source for arch in available()}
+    return tuple(
+        Weights(arch, source.file, source.file.is_file(), source.address)
+        for arch, source in sources.items()
+        if source is not None
+    )
 
 
 def findings(machine: Machine, libraries: tuple[Library, ...], weights: tuple[Weights, ...]) -> list[Finding]:

@@ -27,7 +27,7 @@ from icsr_cli.metrics import (
     rerank,
     thresholds,
 )
-from icsr_cli.models import Network, build, open_model, read_metadata
+from icsr_cli.models import Network, build, open_model, read_metadata, resized
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import LabelTable, RunFolder, find_runs, newest, open_run
@@ -117,6 +117,10 @@ class Embedder:
     folder: Path
     engine: Engine
     progress: Progress
+
+    def __post_init__(self) -> None:
+        size = self.image.height, self.image.width
+        object.__setattr__(self, "network", resized(self.network, size))
 
     def pixels(self, part: str) -> Tensor:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""

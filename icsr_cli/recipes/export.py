@@ -23,10 +23,11 @@ from icsr_cli import __version__
 from icsr_cli.errors import MissingExtraError, ModelError
 from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
-from icsr_cli.images.augment import MEAN, STD, normalise
-from icsr_cli.models import Network, save_weights
+from icsr_cli.images.augment import normalise
+from icsr_cli.models import Network, resized, save_weights
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.recipes.model_card import Origin, model_card
+from icsr_cli.types import IMAGENET, PixelNorm
 
 #: What the exported network takes: ``normalised`` float32 (n, 3, h, w), ``pixels`` uint8 (n, h, w, 3), or
 #: ``crops``, the same of any size, which are resized in the graph.
@@ -84,7 +85,7 @@ def export_onnx(
     """
     for library in ("onnx", "onnxscript", "onnxruntime"):
         _require(library)
-    network = network.cpu().eval()
+    network = resized(network, size).cpu().eval()
     with whole_file(path) as temporary:
         _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))
         cosine = _compare(network, size, temporary, kind, crops, np.random.default_rng(seed))
@@ -124,6 +125,7 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     card = path.with_suffix(".md")
+    network = resized(network, size)
     metadata = _common_metadata(network, size, origin)
     save_weights(network, path, metadata)
     write_text(card, model_card(network, size, path, origin))
@@ -166,8 +168,8 @@ def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | N
         "height": str(size[0]),
         "width": str(size[1]),
         "channels": "RGB",
-        "mean": json.dumps(MEAN),
-        "std": json.dumps(STD),
+        "mean": json.dumps(network.norm.mean),
+        "std": json.dumps(network.norm.std),
         "resize": "bicubic, antialiased, to height x width, without keeping the aspect",
         "distance": "Euclidean or cosine, of features of unit length",
         **{name: value for name, value in about.items() if value},
@@ -183,11 +185,12 @@ class _FromPixels(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: nn.Module, resize: tuple[int, int] | None) -> None:
+    def __init__(self, network: Network, resize: tuple[int, int] | None) -> None:
         super().__init__()
         self.network, self.resize = network, resize
-        self.register_buffer("scale", 1 / (255 * torch.tensor(STD)))
-        self.register_buffer("shift", -torch.tensor(MEAN) / torch.tensor(STD))
+        std = torch.tensor(network.norm.std)
+        self.register_buffer("scale", 1 / (255 * std))
+        self.register_buffer("shift", -torch.tensor(network.norm.mean) / std)
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise and embed."""
@@ -233,10 +236,11 @@ def _translate(
 ) -> None:
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
-    module: nn.Module = _readable(network)
+    readable = _readable(network)
+    module: nn.Module = readable
     dynamic = {0: torch.export.Dim("n")}
     if kind != "normalised":
-        module = _FromPixels(module, size if kind == "crops" else None).eval()
+        module = _FromPixels(readable, size if kind == "crops" else None).eval()
     if kind == "crops":
         example = torch.zeros((2, size[0] + 9, size[1] + 5, 3), dtype=torch.uint8)
         dynamic |= {1: torch.export.Dim("height", min=2), 2: torch.export.Dim("width", min=2)}
@@ -244,7 +248,7 @@ def _translate(
         with _quiet(), torch.no_grad():
             program = torch.onnx.export(
                 module,
-                (normalise(example).contiguous() if kind == "normalised" else example,),
+                (normalise(example, network.norm).contiguous() if kind == "normalised" else example,),
                 input_names=["images"],
                 output_names=["features"],
                 dynamic_shapes=(dynamic,),
@@ -297,7 +301,7 @@ def _compare(
     least = 1.0
     for pixels in batches:
         expected = extract(network, pixels).numpy()
-        given = _by_the_book(pixels) if kind == "normalised" else pixels
+        given = _by_the_book(pixels, network.norm) if kind == "normalised" else pixels
         found = run(given)
         if found.shape != expected.shape:
             raise ModelError(f"The ONNX file gives features {found.shape}, expected {expected.shape}.")
@@ -307,9 +311,9 @@ def _compare(
     return least
 
 
-def _by_the_book(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+def _by_the_book(pixels: npt.NDArray[np.uint8], norm: PixelNorm = IMAGENET) -> npt.NDArray[np.float32]:
     """Make images ready as the metadata say, the way a reader of them would."""
-    mean, std = np.array(MEAN, np.float32), np.array(STD, np.float32)
+    mean, std = np.array(norm.mean, np.float32), np.array(norm.std, np.float32)
     values = (pixels.astype(np.float32) / 255 - mean) / std
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 

@@ -22,7 +22,7 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.features import extract
 from icsr_cli.files import write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
-from icsr_cli.models import Network
+from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
@@ -43,6 +43,9 @@ class Embedder:
     weights: Path
     size: tuple[int, int]
     engine: Engine
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", resized(self.network, self.size))
 
     def checksum(self) -> str:
         """Give a checksum of all that features depend on besides the images."""

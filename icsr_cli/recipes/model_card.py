@@ -8,7 +8,6 @@ from typing import Any
 
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError
-from icsr_cli.images.augment import MEAN, STD
 from icsr_cli.models import Network
 from icsr_cli.runs import RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
@@ -120,8 +119,8 @@ def model_card(network: Network, size: tuple[int, int], path: Path, origin: Orig
                 "architecture": network.arch,
                 "pooling": f"{network.pooling}, {network.stripes} stripe(s)",
                 "input": f"float32 (n, 3, {size[0]}, {size[1]}), RGB, (rgb / 255 - mean) / std",
-                "mean": ", ".join(map(str, MEAN)),
-                "std": ", ".join(map(str, STD)),
+                "mean": ", ".join(map(str, network.norm.mean)),
+                "std": ", ".join(map(str, network.norm.std)),
                 "resize": "bicubic with antialiasing",
                 "output": f"float32 (n, {network.dim}), unit length: compare by Euclidean distance or cosine",
             }

@@ -118,8 +118,10 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network:
-    """Build the network on the device; random weights come from ``seed`` alone."""
+def build_network(
+    settings: ModelSettings, seed: int, engine: Engine, size: tuple[int, int] = (256, 128)
+) -> Network:
+    """Build the network for images of ``size`` on the device; random weights come from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(
@@ -128,6 +130,11 @@ def build_network(settings: ModelSettings, seed: int, engine: Engine) -> Network
             pooling=settings.pooling,
             stripes=settings.stripes,
             weights=settings.weights,
+            size=size,
+            mean=settings.mean,
+            std=settings.std,
+            drop_path=settings.drop_path,
+            freeze=settings.freeze,
         )
     # Pixels lie channels-last in the store and stay so through every convolution, on either device.
     return network.to(engine.device).to(memory_format=torch.channels_last)

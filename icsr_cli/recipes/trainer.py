@@ -20,7 +20,7 @@ from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, train_epoch
 from icsr_cli.runs import RunFolder
-from icsr_cli.types import IntArray, Split
+from icsr_cli.types import IMAGENET, IntArray, PixelNorm, Split
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,18 @@ class Stage:
     watch: Watch = unwatched
 
 
+@contextmanager
+def _dropping_paths(rate: float, seed: int, device: torch.device) -> Iterator[None]:
+    """Let stochastic depth, which draws from torch's own generators, depend on ``seed`` alone."""
+    if not rate:
+        yield
+        return
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus):
+        torch.manual_seed(seed)
+        yield
+
+
 class Trainer:
     """A network in training, with its optimiser and schedule: embeds, trains an epoch, saves, is restored.
 
@@ -61,13 +73,13 @@ class Trainer:
     def __init__(self, stage: Stage, own: StageSettings, seed: int, state: dict[str, Any] | None) -> None:
         self.stage, self.own = stage, own
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
-        self.network = build_network(model, seed, stage.engine)
+        image, change = stage.settings.image, own.augmentation
+        self.network = build_network(model, seed, stage.engine, (image.height, image.width))
         trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:
             self._restore(state)
         self.trainee = self._trainee()
-        image, change = stage.settings.image, own.augmentation
         self.augmentation = Augmentation(
             image.height,
             image.width,
@@ -75,11 +87,14 @@ class Trainer:
             pad=change.pad,
             border=change.border,
             erase=change.erase,
+            norm=self.network.norm,
         )
         self.seconds: dict[str, float] = {}
 
     def _restore(self, state: dict[str, Any]) -> None:
         """Put back what ``state`` gave."""
+        # The norm belongs to the weights it began from; runs from before there was a choice had ImageNet's.
+        self.network.norm = PixelNorm(*state["norm"]) if "norm" in state else IMAGENET
         try:
             for part in self.STATE:
                 getattr(self, part).load_state_dict(state[part])
@@ -130,7 +145,11 @@ class Trainer:
             Interrupted: on a signal.
         """
         stage = self.stage
-        with self.timed("training"), stage.progress.task(title, self.own.iters, "step") as task:
+        with (
+            self.timed("training"),
+            _dropping_paths(self.own.model.drop_path, seed, stage.engine.device),
+            stage.progress.task(title, self.own.iters, "step") as task,
+        ):
             loss = train_epoch(
                 self.trainee,
                 self.optimizer,
@@ -150,7 +169,8 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Give what a resumed run needs."""
-        return {part: getattr(self, part).state_dict() for part in self.STATE}
+        parts = {part: getattr(self, part).state_dict() for part in self.STATE}
+        return {**parts, "norm": (self.network.norm.mean, self.network.norm.std)}
 
     def save(self, name: str) -> None:
         """Write the weights into the run folder, with the size of the images they were trained at."""

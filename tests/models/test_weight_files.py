@@ -2,6 +2,7 @@ import os
 import pickle
 import urllib.error
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from icsr_cli.models import (
     read_metadata,
     save_weights,
 )
+from icsr_cli.models.backbones import Architecture
 from icsr_cli.models.catalogue import _families
+from icsr_cli.models.sources import Source
 
 SMALL: dict[str, Any] = {"num_features": 8, "stripes": 2}
 
@@ -94,6 +97,10 @@ def test_save_and_open(tmp_path: Path, pooling: str) -> None:
     assert opened.spec == model.spec
     assert same(opened, model)
     assert [file.name for file in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def served_at(file: Path) -> Architecture:
+    return replace(_families()["resnet_small"], source=Source(file.as_uri(), "ours"))
 
 
 class Compiled(nn.Module):
@@ -355,7 +362,7 @@ class TestImageNet:
     def test_wrong_hash(self, hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         served = tmp_path / "resnet_small-0123abcd.pth"
         torch.save(build("resnet_small").state_dict(), served)
-        monkeypatch.setitem(_families()[1], "resnet_small", served.as_uri())
+        monkeypatch.setitem(_families(), "resnet_small", served_at(served))
         with pytest.raises(ModelError, match="invalid hash value"):
             build("resnet_small", weights="imagenet")
         assert not list(hub.iterdir())
@@ -370,7 +377,7 @@ class TestImageNet:
         torch.save(source.state_dict(), served)
         digest = hashlib.sha256(served.read_bytes()).hexdigest()[:8]
         served = served.rename(tmp_path / f"resnet_small-{digest}.pth")
-        monkeypatch.setitem(_families()[1], "resnet_small", served.as_uri())
+        monkeypatch.setitem(_families(), "resnet_small", served_at(served))
         assert same(build("resnet_small", weights="imagenet"), source)
         assert (hub / served.name).exists()
 

@@ -1,23 +1,69 @@
 """One file per family of backbones, found by its name.
 
-A family file holds ``ARCHITECTURES``, a dict from an architecture's name to a function that makes its
-``Backbone``, and may hold ``IMAGENET``, a dict from an architecture's name to the address of its ImageNet
-weights (the file's name ends in the first eight digits of its SHA-256, as torch hub has it).
+A family file holds ``ARCHITECTURES``, a dict from an architecture's name to its ``Architecture``. A family
+whose names are a library's holds ``architecture(name)`` instead; its networks are called ``FILE:NAME``
+(``timm:vit_small_patch16_224``). All that a family's weights are known by is in its file: where they are to
+be had, by which names, their pixels' mean and standard deviation.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from torch import nn
 
+from icsr_cli.models.layouts import Layout, State
+from icsr_cli.models.sources import Source
+from icsr_cli.types import IMAGENET, PixelNorm
+
+Size = tuple[int, int]
+
 
 class Backbone(NamedTuple):
-    """Convolutional layers from float (b, 3, h, w) to (b, ``channels``, h', w').
+    """Layers from float (b, 3, h, w) to features of ``channels``.
 
-    ``layers`` has the published order of eight children: convolution, normalisation, ReLU, pooling,
-    and the four stages.
+    ``form`` is that of their output: ``map`` (b, channels, h', w'), ``last`` (b, h', w', channels), or
+    ``tokens`` (b, prefix + h' w', channels), of which ``prefix`` stand before those of the patches, the class
+    token first. ``patch``: height of a patch in pixels. ``neck``: layers after the pooling, which make
+    ``channels`` of those of the map. ``sized``: takes images of the size it was made for, no other.
+
+    ResNets have the published order of eight children: convolution, normalisation, ReLU, pooling, and the
+    four stages.
     """
 
-    layers: nn.Sequential
+    layers: nn.Module
     channels: int
+    form: Literal["map", "last", "tokens"] = "map"
+    prefix: int = 0
+    patch: int = 1
+    neck: nn.Module | None = None
+    sized: bool = False
+
+
+class Make(NamedTuple):
+    """What a backbone is made for: (height, width) of the images, rate of stochastic depth."""
+
+    size: Size = (256, 128)
+    drop_path: float = 0.0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One architecture of a family, and what is known of its weights.
+
+    ``pooling``, ``size`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
+    keeps them; ``fetch`` gives them where a library does. ``has_drop_path``: whether it can have stochastic
+    depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
+    """
+
+    make: Callable[[Make], Backbone]
+    layouts: Sequence[Layout] = ()
+    source: Source | None = None
+    fetch: Callable[[], State] | None = None
+    pooling: str = "gem"
+    norm: PixelNorm = IMAGENET
+    size: Size = (256, 128)
+    has_drop_path: bool = False
+    grids: Sequence[Size] = ()

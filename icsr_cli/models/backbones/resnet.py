@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 from torch import nn
@@ -15,7 +14,9 @@ from torchvision.models import (
 )
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.layouts import Layout
+from icsr_cli.models.sources import Source
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -55,18 +56,38 @@ def layers_of(network: ResNet) -> Backbone:
     return Backbone(layers, network.fc.in_features)
 
 
-def _resnet(arch: str) -> Backbone:
+def _resnet(arch: str, wish: Make) -> Backbone:
     block, counts = _BLOCKS[arch]
     return layers_of(ResNet(block, list(counts), num_classes=1))
 
 
-ARCHITECTURES: dict[str, Callable[[], Backbone]] = {arch: partial(_resnet, arch) for arch in _BLOCKS}
+def numbered(prefix: str = "") -> list[tuple[str, str | None]]:
+    """Give the renamings of torchvision's names, behind ``prefix``, to the numbers of the published ones."""
+    return [
+        (rf"{prefix}conv1\.", "base.0."),
+        (rf"{prefix}bn1\.", "base.1."),
+        *((rf"{prefix}layer{stage}\.", f"base.{stage + 3}.") for stage in range(1, 5)),
+    ]
+
+
+#: Classifiers are left out.
+_HEADS: list[tuple[str, str | None]] = [(r"fc\.", None), ("classifier", None)]
+
+LAYOUTS = (
+    Layout("torchvision, torchreid", r"conv1\.|layer\d\.", [*numbered(), *_HEADS]),
+    Layout("published", r"base\.", _HEADS),
+)
 
 #: The first published weights, which the method's numbers stand on.
-IMAGENET: dict[str, str] = {
+_IMAGENET = {
     "resnet18": ResNet18_Weights.IMAGENET1K_V1.url,
     "resnet34": ResNet34_Weights.IMAGENET1K_V1.url,
     "resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
     "resnet101": ResNet101_Weights.IMAGENET1K_V1.url,
     "resnet152": ResNet152_Weights.IMAGENET1K_V1.url,
+}
+
+ARCHITECTURES = {
+    arch: Architecture(partial(_resnet, arch), LAYOUTS, Source(_IMAGENET[arch], "BSD-3-Clause (torchvision)"))
+    for arch in _BLOCKS
 }

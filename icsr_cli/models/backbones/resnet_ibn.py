@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from icsr_cli.models.backbones import Backbone
-from icsr_cli.models.backbones.resnet import layers_of
+from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones.resnet import LAYOUTS, layers_of
+from icsr_cli.models.sources import Source
 
 _COUNTS = {"resnet_ibn50a": (3, 4, 6, 3), "resnet_ibn101a": (3, 4, 23, 3)}
 
@@ -33,7 +33,7 @@ class InstanceBatchNorm(nn.Module):
         return torch.cat((self.IN(first), self.BN(rest)), dim=1)
 
 
-def _resnet_ibn(arch: str) -> Backbone:
+def _resnet_ibn(arch: str, wish: Make) -> Backbone:
     network = ResNet(Bottleneck, list(_COUNTS[arch]), num_classes=1)
     for stage in (network.layer1, network.layer2, network.layer3):
         for block in stage:
@@ -41,10 +41,13 @@ def _resnet_ibn(arch: str) -> Backbone:
     return layers_of(network)
 
 
-ARCHITECTURES: dict[str, Callable[[], Backbone]] = {arch: partial(_resnet_ibn, arch) for arch in _COUNTS}
-
 _RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
-IMAGENET: dict[str, str] = {
+_IMAGENET = {
     "resnet_ibn50a": _RELEASE + "resnet50_ibn_a-d9d0bb7b.pth",
     "resnet_ibn101a": _RELEASE + "resnet101_ibn_a-59ea0ac6.pth",
+}
+
+ARCHITECTURES = {
+    arch: Architecture(partial(_resnet_ibn, arch), LAYOUTS, Source(_IMAGENET[arch], "MIT (IBN-Net)"))
+    for arch in _COUNTS
 }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 from torchvision.models.resnet import BasicBlock
 
-from icsr_cli.models.backbones import Backbone
+from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones.resnet import LAYOUTS
 
 _WIDTHS = (32, 64, 96, 128)
 _STRIDES = (1, 2, 2, 1)
@@ -20,7 +19,7 @@ def _stage(inputs: int, width: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(inputs, width, stride, shortcut))
 
 
-def _resnet_small() -> Backbone:
+def _resnet_small(wish: Make) -> Backbone:
     stem = [
         nn.Conv2d(3, _WIDTHS[0], 5, stride=2, padding=2, bias=False),
         nn.BatchNorm2d(_WIDTHS[0]),
@@ -36,4 +35,4 @@ def _resnet_small() -> Backbone:
     return Backbone(layers, _WIDTHS[-1])
 
 
-ARCHITECTURES: dict[str, Callable[[], Backbone]] = {"resnet_small": _resnet_small}
+ARCHITECTURES = {"resnet_small": Architecture(_resnet_small, LAYOUTS)}

@@ -1,0 +1,176 @@
+"""Any backbone of timm that gives features: ``timm:NAME`` (``timm.list_models()`` names them).
+
+Networks without a class token give a map, which is pooled; transformers with one give that, after the norm.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from icsr_cli.errors import InputError, ModelError
+from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.layouts import Layout, State
+from icsr_cli.models.sources import Source, may_download
+from icsr_cli.types import IMAGENET, PixelNorm
+
+if TYPE_CHECKING:
+    from timm.models import PretrainedCfg
+
+
+def _norm_of_tokens(state: State) -> State:
+    """Give the norm of networks that averaged their tokens before it the name of a norm of tokens."""
+    if "base.norm.weight" in state:
+        return state
+    return {name.replace("base.fc_norm.", "base.norm."): value for name, value in state.items()}
+
+
+_HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
+LAYOUTS = (
+    Layout("of our own", r"base\."),
+    Layout("timm", "", [(_HEADS, None), ("", "base.")], _norm_of_tokens),
+)
+
+
+@cache
+def architecture(name: str) -> Architecture:
+    """Describe timm's network ``name`` (with or without a tag of its weights, ``NAME.TAG``).
+
+    Raises:
+        InputError: timm has none of that name, or it gives no features.
+    """
+    known = _config(name)
+    probe = _probe(name)
+    return Architecture(
+        partial(_make, name),
+        LAYOUTS,
+        None,
+        partial(_fetch, name) if known.hf_hub_id else None,
+        pooling="cls" if probe.prefix else "avg",
+        norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
+        size=known.input_size[1:],
+        has_drop_path=True,
+        grids=((16, 8), (24, 8)),
+    )
+
+
+def source(name: str) -> Source | None:
+    """Say where timm has weights of ``name``."""
+    known = _config(name)
+    if not known.hf_hub_id:
+        return None
+    return Source(f"https://huggingface.co/{known.hf_hub_id}", known.license or "see its page")
+
+
+def _config(name: str) -> PretrainedCfg:
+    import timm
+    from timm.models import PretrainedCfg
+
+    plain = name.partition(".")[0]
+    if not timm.is_model(plain):
+        near = get_close_matches(plain, timm.list_models(), 1)
+        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+        raise InputError(
+            f"arch: timm {timm.__version__} has no {plain!r}.{hint} python -c 'import timm; "
+            "print(*timm.list_models())' lists what it has."
+        )
+    try:
+        return timm.get_pretrained_cfg(name) or PretrainedCfg()
+    except RuntimeError:
+        tags = ", ".join(tag.partition(".")[2] for tag in timm.list_pretrained(f"{plain}.*"))
+        raise InputError(
+            f"arch: timm has {plain!r}, but no weights {name.partition('.')[2]!r} of it: {tags}."
+        ) from None
+
+
+def _create(name: str, wish: Make) -> nn.Module:
+    import timm
+
+    known = _config(name)
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
+    if known.fixed_input_size:
+        options["img_size"] = wish.size
+    if name.startswith("swin_"):
+        # Else a window shrinks with a small map, and the tables of published weights no longer fit.
+        options["always_partition"] = True
+    if wish.drop_path:
+        options["drop_path_rate"] = wish.drop_path
+    try:
+        network: nn.Module = timm.create_model(name, **options)
+    except (TypeError, AssertionError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"timm:{name} cannot be made for images of {wish.size[0]} x {wish.size[1]} with drop_path "
+            f"{wish.drop_path:g} ({str(error).partition(chr(10))[0] or type(error).__name__})."
+        ) from error
+    return network
+
+
+@cache
+def _probe(name: str) -> Backbone:
+    """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
+    size = _config(name).input_size[1:]
+    with torch.device("meta"):
+        network = _create(name, Make(size)).eval()
+        with torch.no_grad():
+            found = network(torch.empty(1, 3, *size))
+    if not isinstance(found, Tensor) or found.dim() not in (3, 4):
+        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        raise InputError(f"arch: timm:{name} gives {shape}, no map of features and no tokens.")
+    if found.dim() == 4:
+        last = getattr(network, "output_fmt", "NCHW") == "NHWC"
+        return Backbone(network, found.shape[3] if last else found.shape[1], "last" if last else "map")
+    embedding = getattr(network, "patch_embed", getattr(network, "stem", None))
+    patch = getattr(embedding, "patch_size", (1,))[0]
+    prefix = int(getattr(network, "num_prefix_tokens", 0))
+    return Backbone(network, found.shape[2], "tokens", prefix, patch)
+
+
+def _make(name: str, wish: Make) -> Backbone:
+    known, probe = _config(name), _probe(name)
+    if any(edge % probe.patch for edge in wish.size):
+        height, width = (max(1, round(edge / probe.patch)) * probe.patch for edge in wish.size)
+        raise InputError(
+            f"timm:{name} takes images in patches of {probe.patch} pixels, and {wish.size[0]} x "
+            f"{wish.size[1]} is no multiple of that. Take --height {height} --width {width}."
+        )
+    network = _create(name, wish)
+    return probe._replace(layers=network, sized=bool(known.fixed_input_size))
+
+
+def _fetch(name: str) -> State:
+    """Give the weights of timm's hub, by timm's own names; they are fetched only where that was asked for.
+
+    Raises:
+        ModelError: they are not here and nobody asked for a download, or they cannot be fetched.
+    """
+    import timm
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+    known = _config(name)
+    assert known.hf_hub_id is not None, "only then it is asked for"
+    file = known.hf_hub_filename or "model.safetensors"
+    here = try_to_load_from_cache(known.hf_hub_id, file)
+    where = f"https://huggingface.co/{known.hf_hub_id} (licence: {known.license or 'see there'})"
+    ways = f"Download {file} from {where} and name it with --init FILE, or take --init none."
+    if not isinstance(here, str):
+        if not may_download():
+            raise ModelError(
+                f"Weights of timm:{name}: {file} of {known.hf_hub_id} is not on this machine, and nothing is "
+                f"downloaded without being asked for. Add --download, once. {ways}"
+            )
+        try:
+            here = hf_hub_download(known.hf_hub_id, file)
+        except Exception as error:  # the hub's client raises errors of several libraries
+            reason = str(error).strip().partition("\n")[0] or type(error).__name__
+            raise ModelError(f"Weights of timm:{name} could not be fetched ({reason}). {ways}") from error
+    try:
+        # As timm makes it, at its own size: timm knows the names in its files, and loads strictly.
+        network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
+    except (RuntimeError, OSError, KeyError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ModelError(f"{here}: timm cannot load it as {name} ({reason}). {ways}") from error
+    return dict(network.state_dict())

@@ -1,0 +1,73 @@
+"""Tables of positions: resized from the patches they were trained on to those of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from icsr_cli.errors import ModelError
+from icsr_cli.models.backbones import Size
+from icsr_cli.models.network import Network
+
+_POSITIONS = "base.pos_embed"
+
+
+def fit_positions(
+    model: Network,
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: str,
+    size: Size | None,
+) -> dict[str, Tensor]:
+    """Give ``state`` with its table of positions, (1, tokens, d), of the patches of ``model``.
+
+    ``own`` is the state of ``model``. ``size``: (height, width) of the images that the table is of; without
+    it the table is of one of the grids that the architecture declares, or square.
+
+    Raises:
+        ModelError: the table's grid is not known.
+    """
+    table, wanted = state.get(_POSITIONS), own.get(_POSITIONS)
+    if table is None or wanted is None or model.grid is None or model.size is None:
+        return dict(state)
+    if table.dim() != 3 or table.shape[2] != wanted.shape[2]:
+        return dict(state)  # of another shape: the reader says so
+    before = wanted.shape[1] - math.prod(model.grid)  # tokens with positions of their own
+    if before < 0:
+        return dict(state)
+    count = table.shape[1] - before
+    if size is not None:
+        patch = model.size[0] // model.grid[0]
+        grid: Size | None = (size[0] // patch, size[1] // patch)
+    else:
+        grid = _grid(count, [model.grid, *model.architecture.grids])
+    if grid is None or math.prod(grid) != count:
+        known = ", ".join(f"{rows} x {columns}" for rows, columns in model.architecture.grids)
+        raise ModelError(
+            f"{source}: the table of positions {_POSITIONS} is of {count} patches: not {known}, no square."
+        )
+    return {**state, _POSITIONS: resize_positions(table, grid, model.grid, before)}
+
+
+def _grid(count: int, known: Sequence[Size]) -> Size | None:
+    """Give rows and columns of so many patches: those of a known grid, else a square."""
+    found = next((grid for grid in known if math.prod(grid) == count), None)
+    edge = math.isqrt(max(count, 0))
+    return found or ((edge, edge) if edge * edge == count else None)
+
+
+def resize_positions(table: Tensor, old: Size, new: Size, before: int) -> Tensor:
+    """Resize (1, before + rows * columns, d) from a grid to another, bicubic; the first ``before`` stay.
+
+    The same grid changes nothing.
+    """
+    if old == new:
+        return table
+    first, rest = table[:, :before], table[:, before:]
+    grid = rest.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
+    grid = interpolate(grid, new, mode="bicubic", antialias=True, align_corners=False)
+    return torch.cat((first, grid.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)), dim=1)
