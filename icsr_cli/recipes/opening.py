@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli import config
+from icsr_cli.choices import chosen
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
@@ -48,6 +49,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         RunError: local labels or a cam network are needed and not there; a run of that name is.
     """
     settings = resolve(data, wish, progress, (stage,))
+    if stage == "global" and settings.global_.local is not None:
+        settings = _with_local_clusterer(data, settings, wish, progress)
+    _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
     if stage == "cam":
@@ -62,6 +66,44 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     )  # last: a run that has its settings can be gone on with
     progress.note(f"Run: {folder.path}")
     return folder, settings
+
+
+def _with_local_clusterer(data: Dataset, settings: Settings, wish: Wish, progress: Progress) -> Settings:
+    """Have local labels used that the run makes itself: by ``majority``, if no refiner of the method does.
+
+    Raises:
+        UsageError: local labels of a cam run are asked for as well, or the user's refiners use none.
+    """
+    if wish.local is not None:
+        raise UsageError(
+            f"Local labels are asked for twice: those of {wish.local}, and global.local = "
+            f"{settings.global_.local.method if settings.global_.local else None}. Leave one of them out."
+        )
+
+    def used(found: Settings) -> bool:
+        return any("local" in refiner.needs for refiner in found.global_.refiners)
+
+    if used(settings):
+        return settings
+    refiners = ["majority", *(refiner.dump() for refiner in settings.global_.refiners)]
+    settings = resolve(data, wish, progress, ("global",), {"global": {"refiners": refiners}})
+    if not used(settings):
+        raise UsageError(
+            "No refiner uses the local labels: add one that does (--refine majority or discard)."
+        )
+    progress.note("Local labels: a local cluster moves as one (refiner majority).")
+    return settings
+
+
+def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
+    """Refuse methods that need tracks where the data set has none."""
+    own = settings.cam if stage == "cam" else settings.global_
+    wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
+    if wanting and not data.train.has_tracks:
+        raise UsageError(
+            f"The training images of {data.name!r} have no tracks, which {', '.join(wanting)} needs. Prepare "
+            "them with their tracks: icsr prepare folder NAME --pattern '{camera}/{track}/{name}.jpg'."
+        )
 
 
 def resolve(
