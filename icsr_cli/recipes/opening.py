@@ -50,7 +50,12 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     """
     settings = resolve(data, wish, progress, (stage,))
     if stage == "global" and settings.global_.local is not None:
-        settings = _with_local_clusterer(data, settings, wish, progress)
+        if wish.local is not None:
+            raise UsageError(
+                f"Local labels are asked for twice: those of {wish.local}, and global.local = "
+                f"{settings.global_.local.method}. Leave one of them out."
+            )
+        settings = use_local(settings, partial(resolve, data, wish, progress, ("global",)))
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
@@ -68,30 +73,26 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     return folder, settings
 
 
-def _with_local_clusterer(data: Dataset, settings: Settings, wish: Wish, progress: Progress) -> Settings:
-    """Have local labels used that the run makes itself: by ``majority``, if no refiner of the method does.
+def use_local(settings: Settings, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
+    """Have the local labels used that ``global.local`` makes: by ``majority``, if no refiner uses them.
+
+    ``resolved`` gives the settings with others laid beneath those that the user gave.
 
     Raises:
-        UsageError: local labels of a cam run are asked for as well, or the user's refiners use none.
+        UsageError: the user's own refiners use none.
     """
-    if wish.local is not None:
-        raise UsageError(
-            f"Local labels are asked for twice: those of {wish.local}, and global.local = "
-            f"{settings.global_.local.method if settings.global_.local else None}. Leave one of them out."
-        )
 
     def used(found: Settings) -> bool:
         return any("local" in refiner.needs for refiner in found.global_.refiners)
 
-    if used(settings):
+    if settings.global_.local is None or used(settings):
         return settings
     refiners = ["majority", *(refiner.dump() for refiner in settings.global_.refiners)]
-    settings = resolve(data, wish, progress, ("global",), {"global": {"refiners": refiners}})
+    settings = resolved({"global": {"refiners": refiners}})
     if not used(settings):
         raise UsageError(
             "No refiner uses the local labels: add one that does (--refine majority or discard)."
         )
-    progress.note("Local labels: a local cluster moves as one (refiner majority).")
     return settings
 
 
@@ -148,7 +149,10 @@ def resume(
     load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
         load = partial(config.load, data.name, config=wish.config, family=data.layout, method=wish.method)
-    settings = load(options=wish.options, assignments=wish.assignments)
+    load = partial(load, options=wish.options, assignments=wish.assignments)
+    settings = load()
+    if wish.config or wish.method:
+        settings = use_local(settings, lambda beneath: load(beneath=dict(beneath)))
     if settings.global_.model.weights == "cam" and folder.info().get("init") == "cam":
         # The settings of the run hold what was found then.
         own = settings.global_.model_copy(update={"model": began.global_.model})
@@ -204,7 +208,7 @@ def _global_inputs(
             f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
             "--eval-every and --select test-map out."
         )
-    needed = any("local" in refiner.needs for refiner in own.refiners)
+    needed = own.local is None and any("local" in refiner.needs for refiner in own.refiners)
     from_cam = own.model.weights == "cam"
     facts: dict[str, Any] = {"local": None}
     if not (needed or from_cam or wish.local):
