@@ -2,5 +2,14 @@
 
 from icsr_cli.labelling.chain import LabelMethods, gather, label, label_cameras
 from icsr_cli.labelling.evidence import KnownEvidence
+from icsr_cli.labelling.overlaps import overlaps, tell_apart
 
-__all__ = ["KnownEvidence", "LabelMethods", "gather", "label", "label_cameras"]
+__all__ = [
+    "KnownEvidence",
+    "LabelMethods",
+    "gather",
+    "label",
+    "label_cameras",
+    "overlaps",
+    "tell_apart",
+]

@@ -198,7 +198,7 @@ def _epoch(
     features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(stage.run, name))
     with trainer.timed("labels"):
         parts = torch.split(features, [len(labels.rows) for labels in found])
-        current = _label_together(stage, parts, found)
+        current = _label_together(stage, parts, [labels.rows for labels in found])
         for labels, camera_labels in zip(found, current, strict=True):
             labels.offer(camera_labels.labels, camera_labels.figures["silhouette"], number)
         epochs = [
@@ -211,17 +211,17 @@ def _epoch(
     return {"loss": loss, **_figures(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
-def _label_together(stage: Stage, parts: Sequence[Tensor], found: Sequence[CameraLabels]) -> list[Labels]:
+def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArray]) -> list[Labels]:
     """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
     mine = {}
     for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
         one = np.zeros(len(parts[camera]), dtype=np.int64)
-        facts = {"cameras": one, **stage.split.when(found[camera].rows)}
+        facts = {"cameras": one, **stage.split.when(rows[camera])}
         mine[camera] = label(gather(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
-    labelled = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}
-    return [labelled[camera] for camera in range(len(parts))]
+    found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}
+    return [found[camera] for camera in range(len(parts))]
 
 
 def _batches(

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from icsr_cli.choices import Options
 from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.errors import TrainingError
-from icsr_cli.labelling import gather, label, label_cameras
+from icsr_cli.labelling import gather, label, label_cameras, overlaps, tell_apart
 from icsr_cli.models import Network
 from icsr_cli.recipes.steps import Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
@@ -90,8 +91,7 @@ def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> tuple[Labels, 
     """Give the labels of the epoch, and the local labels that they were made with."""
     own = stage.settings.global_
     if own.local is not None:
-        known = {name: facts[name] for name in ("tracks", "frames")}
-        facts = {**facts, "local": label_cameras(features, own, own.local, facts["cameras"], **known)}
+        facts = {**facts, **_known_locally(features, own, own.local, facts)}
     labels = label(gather(features, own, **facts), own)
     if labels.n_clusters == 0:
         raise TrainingError(_nothing_left(labels, own))
@@ -103,6 +103,18 @@ def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> tuple[Labels, 
     for note in labels.notes:
         stage.progress.warn(note)
     return labels, facts["local"]
+
+
+def _known_locally(
+    features: Any, own: GlobalSettings, clusterer: Options, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the local labels that ``clusterer`` makes; of tracks, also the pairs that time tells apart."""
+    cameras, tracks, frames = (facts[name] for name in ("cameras", "tracks", "frames"))
+    local = label_cameras(features, own, clusterer, cameras, tracks=tracks, frames=frames)
+    if "tracks" not in clusterer.needs or frames is None:
+        return {"local": local}
+    apart = overlaps(cameras, local, tracks, frames)
+    return {"local": local, "pairs": tell_apart(facts.get("pairs"), apart, len(local))}
 
 
 def _nothing_left(labels: Labels, own: GlobalSettings) -> str:

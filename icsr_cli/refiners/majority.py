@@ -27,7 +27,7 @@ class Options(choices.Options):
 
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
-    """Send the images of each local cluster where most of them are; state ``moved``.
+    """Send the images of each local cluster where most of them are; column ``moved``, 1 or 0.
 
     On a tie they go to the lowest cluster. Images without a local label stay.
     """
@@ -52,6 +52,7 @@ def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     return replace(
         labels,
         labels=by_first_appearance(found),
-        states=labels.marked((moved, "moved")),
+        states=labels.marked((moved, "kept")),
+        columns={**labels.columns, "moved": moved.astype(np.int64)},
         figures={**labels.figures, "moved": int(moved.sum())},
     )

@@ -30,7 +30,8 @@ def test_against_a_loop_over_local_clusters(seed, least):
                 if votes[best] >= least * own.sum():
                     expected[own] = best
     np.testing.assert_array_equal(found.labels, by_first_appearance(expected))
-    np.testing.assert_array_equal(found.states == "moved", expected != labels.labels)
+    np.testing.assert_array_equal(found.columns["moved"], expected != labels.labels)
+    np.testing.assert_array_equal(found.states == "kept", expected >= 0)
     np.testing.assert_array_equal(found.clusters, labels.clusters)
     assert found.figures["moved"] == (expected != labels.labels).sum()
 
