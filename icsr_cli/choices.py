@@ -90,12 +90,14 @@ class Choice:
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_plain_validator_function(
             self.read,
-            serialization=core_schema.plain_serializer_function_ser_schema(lambda given: given.dump()),
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda given: given and given.dump()
+            ),
         )
 
-    def read(self, given: Any) -> Options:
-        """Turn ``NAME`` or ``{method: NAME, ...}`` into the options of that method."""
-        if isinstance(given, Options):
+    def read(self, given: Any) -> Options | None:
+        """Turn ``NAME`` or ``{method: NAME, ...}`` into the options of that method; None stays."""
+        if given is None or isinstance(given, Options):
             return given
         if isinstance(given, str):
             given = {"method": given}

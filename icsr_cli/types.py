@@ -114,6 +114,12 @@ class Split:
         """Whether at least one image belongs to a track."""
         return bool((self.tracks != NO_TRACK).any())
 
+    def when(self, rows: npt.NDArray[np.integer[Any]] | None = None) -> dict[str, IntArray | None]:
+        """Give tracks and frames of the images at ``rows`` (all by default), None where nobody knows any."""
+        chosen = slice(None) if rows is None else rows
+        known = {"tracks": self.tracks, "frames": self.frames}
+        return {name: found[chosen] if (found != NO_TRACK).any() else None for name, found in known.items()}
+
     def select(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int]) -> Split:
         """Give the split of the images at ``rows``, in that order."""
         return Split(self.root, tuple(self.records[int(row)] for row in rows))
@@ -231,6 +237,10 @@ class Evidence(Protocol):
         """Track of each image, (n,), -1 for none."""
 
     @property
+    def frames(self) -> IntArray | None:
+        """Place of each image in its camera's time, (n,), -1 where nobody knows."""
+
+    @property
     def previous(self) -> IntArray | None:
         """The labels of the epoch before, (n,)."""
 
@@ -248,6 +258,9 @@ class Evidence(Protocol):
 
     def neighbours(self, k: int) -> Neighbours:
         """Give the k nearest by cosine, (n, k), the image itself included; all n where there are fewer."""
+
+    def means(self, groups: IntArray) -> Evidence:
+        """Give the evidence of groups 0..m-1 of the images, (n,), by their mean features; -1 is in none."""
 
     def __len__(self) -> int: ...
 

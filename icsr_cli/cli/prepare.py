@@ -39,6 +39,15 @@ Workers = Annotated[
     Optional[int],  # noqa: UP045
     typer.Option("--workers", min=1, help="Processes that read images; all CPUs if left out."),
 ]
+TracksWithin = Annotated[
+    Optional[int],  # noqa: UP045
+    typer.Option(
+        "--tracks-within",
+        min=0,
+        metavar="FRAMES",
+        help="Derive tracks where there are none, by identity: images at most so many frames apart.",
+    ),
+]
 Verify = Annotated[
     bool, typer.Option("--verify", help="Read everything that is prepared again and check it.")
 ]
@@ -97,12 +106,14 @@ def _add_published(name: str) -> None:
         allow_bad: AllowBad = False,
         workers: Workers = None,
         expansion: Expansion = 100,
+        tracks_within: TracksWithin = None,
         verify: Verify = False,
         as_json: Json = False,
         quiet: Quiet = False,
     ) -> None:
         if verify:
-            _refuse_with_verify({"--source": source, "--size": size, "--allow-bad": allow_bad or None})
+            given = {"--source": source, "--size": size, "--tracks-within": tracks_within}
+            _refuse_with_verify({**given, "--allow-bad": allow_bad or None})
             show_verification(name, data_root, workers, as_json, quiet)
             return
         from icsr_cli.cli.console import make_progress
@@ -116,6 +127,7 @@ def _add_published(name: str) -> None:
             allow_bad=allow_bad,
             workers=workers,
             expansion=expansion,
+            tracks_within=tracks_within,
             progress=make_progress(quiet, as_json),
         )
         show_report(report, as_json, quiet)
@@ -182,6 +194,7 @@ def synthetic(
     epilog="\b\nExamples:\n"
     "  icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'\n"
     "  icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'\n"
+    "  icsr prepare folder shop --source crops --pattern '{camera}/{track}/{frame}.jpg'\n"
     "  icsr prepare folder shop --csv images.csv",
 )
 def folder(
@@ -192,11 +205,13 @@ def folder(
     ] = None,
     pattern: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option("--pattern", help="How paths read: {camera}, {id}, {split}, {name}, *, ?, **/."),
+        typer.Option(
+            "--pattern", help="How paths read: {camera}, {id}, {track}, {frame}, {split}, {name}, *, ?, **/."
+        ),
     ] = None,
     table: Annotated[
         Optional[Path],  # noqa: UP045
-        typer.Option("--csv", help="CSV file with path,camera and, if known, id and split."),
+        typer.Option("--csv", help="CSV file with path,camera and, if known, id, split, track, frame."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")

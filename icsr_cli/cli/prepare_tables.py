@@ -90,6 +90,10 @@ def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
             [row.split, row.images, row.identities, row.cameras, row.distractors, row.ignored, row.bad]
             for row in report.splits
         ]
+        if any(row.tracks for row in report.splits):
+            columns.insert(4, "tracks")
+            for cells, row in zip(rows, report.splits, strict=True):
+                cells.insert(4, row.tracks)
         if any(row.published_images is not None for row in report.splits):
             columns += ["published images", "published identities"]
             for cells, row in zip(rows, report.splits, strict=True):
@@ -116,11 +120,17 @@ def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
     reading = crops.read(source)
     table = {name: counts(Split(reading.root, records)) for name, records in reading.splits.items()}
     records = [record for split in reading.splits.values() for record in split]
+    tracked = any(record.track >= 0 for record in records)
+    timed = any(record.frame >= 0 for record in records)
     examples = [
         (
             record.path,
             reading.camera_names[record.camera],
-            record.identity if record.identity >= 0 else "unknown",
+            *(
+                number if number >= 0 else "unknown"
+                for number, shown in ((record.identity, True), (record.track, tracked), (record.frame, timed))
+                if shown
+            ),
         )
         for record in records[:: max(1, len(records) // 5)][:5]
     ]
@@ -130,12 +140,14 @@ def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
             {"splits": table, "cameras": reading.camera_names, "examples": examples, "unread": misfits}
         )
         return
+    columns = ("images", "identities", "cameras", *(["tracks"] if tracked else []))
     print_table(
         "Would be read",
-        ("split", "images", "identities", "cameras"),
-        [(k, *v.values()) for k, v in table.items()],
+        ("split", *columns),
+        [(name, *(found.get(column, 0) for column in columns)) for name, found in table.items()],
     )
-    print_table("Examples", ("path", "camera", "id"), examples)
+    known = ("path", "camera", "id", *(["track"] if tracked else []), *(["frame"] if timed else []))
+    print_table("Examples", known, examples)
     print_table("Cameras", ("number", "name"), list(enumerate(reading.camera_names))[:30])
     if misfits:
         print_table(f"{len(misfits)} files do not fit", ("path", "why"), misfits[:10])

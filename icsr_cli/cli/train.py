@@ -108,7 +108,8 @@ def train(
         Path | None,
         typer.Option(
             "--local",
-            help="global: local labels, a cam run or a file; the newest cam run.",
+            metavar="[tracks|RUN|FILE]",
+            help="global: local labels, a cam run or a file; the newest cam run. Both: tracks.",
             rich_help_panel=METHOD,
         ),
     ] = None,
@@ -235,7 +236,7 @@ def train(
         method=method,
         config=config,
         assignments=tuple(assignments or ()),
-        local=local,
+        local=None if _of_tracks(local) else local,
         cameras=parse_numbers(cameras, "--cameras"),
         plugins=plugins,
         name=name,
@@ -257,9 +258,18 @@ def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[
             f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
         )
     others = {"cam": _OF_GLOBAL, "global": _OF_CAM}.get(stage or "", ())
-    wrong = [f"--{option.replace('_', '-')}" for option in others if given[option] is not None]
+    wrong = [
+        f"--{option.replace('_', '-')}"
+        for option in others
+        if given[option] is not None and not (option == "local" and _of_tracks(given["local"]))
+    ]
     if wrong:
         raise UsageError(f"{', '.join(wrong)} belongs to the other stage than icsr train {stage}.")
+
+
+def _of_tracks(local: Path | None) -> bool:
+    """Whether ``--local`` asks for tracks; a file of that name has to be given by its full path."""
+    return local is not None and str(local) == "tracks"
 
 
 def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -278,6 +288,8 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     named |= {f"image.{key}": given[key] for key in ("height", "width")}
     named |= {key: given[key] for key in ("precision", "sync_bn", "select", "eval_every")}
     named["compile"] = given["compile_"]
+    if _of_tracks(given["local"]):
+        named["cam.clusterer" if stage == "cam" else "global.local"] = {"method": "tracks"}
     if stage == "global":
         named["global.clusterer"] = given["clusterer"] and {"method": given["clusterer"]}
         refiners = given["refine"] and [name for name in given["refine"].split(",") if name != "none"]

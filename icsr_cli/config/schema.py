@@ -24,6 +24,7 @@ from icsr_cli.choices import Choice, Options
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
+LocalClusterer = Annotated[Options | None, Choice("clusterers", "tracks")]
 Refiner = Annotated[Options, Choice("refiners", "discard")]
 Sampler = Annotated[Options, Choice("samplers", "identity")]
 Optimizer = Annotated[Options, Choice("optimizers", "adam")]
@@ -181,9 +182,14 @@ class CamSettings(StageSettings):
 
 
 class GlobalSettings(StageSettings):
-    """The global stage: clustering over all cameras."""
+    """The global stage: clustering over all cameras.
+
+    ``local``: the clusterer that makes the local labels, of each camera's images anew in each epoch; without
+    one they are those of a cam run.
+    """
 
     model: ModelSettings = ModelSettings(arch="resnet_ibn50a")
+    local: LocalClusterer = None
 
 
 class EvaluationSettings(Section):

@@ -1,4 +1,4 @@
-"""A user's own crops: the camera of each image from its path or from a CSV file; identities if any."""
+"""A user's own crops: the camera of each image from its path or a CSV file; identities and tracks if any."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
+from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.types import UNKNOWN_IDENTITY, ImageRecord
+from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
-FIELDS = ("camera", "id", "split", "name")
+FIELDS = ("camera", "id", "split", "track", "frame", "name")
 #: Both stages train one network, so that the second can begin from the first.
 SETTINGS: Final[dict[str, Any]] = {"method": "camera-aware", "global": {"model": {"arch": "resnet50"}}}
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
@@ -29,12 +30,17 @@ _PUBLIC = {private: public for public, private in _PRIVATE.items()}
 
 @dataclass(frozen=True)
 class Row:
-    """One image as the user describes it; ``identity`` and ``split`` are None where unknown."""
+    """One image as the user describes it; what nobody has said is None, and ``frame`` ``NO_TRACK``.
+
+    A ``track`` has its name within its camera.
+    """
 
     path: str
     camera: str
     identity: str | None = None
     split: str | None = None
+    track: str | None = None
+    frame: int = NO_TRACK
 
 
 class Pattern(NamedTuple):
@@ -59,10 +65,10 @@ class Pattern(NamedTuple):
 def compile_pattern(pattern: str) -> Pattern:
     """Turn a pattern into what reads POSIX paths relative to the source.
 
-    ``{camera}`` (needed), ``{id}``, ``{split}`` and ``{name}`` each stand for a part of one folder's or
-    file's name, the shortest that fits, ``*`` too, ``?`` for one character, ``**`` for any folders. Upper and
-    lower case of the suffix are the same. A field that comes twice has to read the same twice. Raises
-    UsageError.
+    ``{camera}`` (needed), ``{id}``, ``{split}``, ``{track}`` and ``{name}`` each stand for a part of one
+    folder's or file's name, the shortest that fits, ``*`` too, ``{frame}`` for all digits of a number, ``?``
+    for one character, ``**`` for any folders. Upper and lower case of the suffix are the same. A field that
+    comes twice has to read the same twice. Raises UsageError.
     """
     import re2  # linear: however many stars, a name is read at once
 
@@ -77,7 +83,7 @@ def compile_pattern(pattern: str) -> Pattern:
                     f"--pattern {pattern!r} has the field {{{name}}}; there are "
                     f"{', '.join(f'{{{field}}}' for field in FIELDS)}."
                 )
-            regex += "([^/]+?)"
+            regex += f"([0-9]{{1,{MOST_DIGITS}}})" if name == "frame" else "([^/]+?)"
             fields.append(name)
         elif token.startswith("**"):
             regex += "(?:[^/]+/)*" if token.endswith("/") else ".*"
@@ -108,15 +114,26 @@ def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
         if found is None:
             unread.append(Unread("", path, "the path does not fit the pattern"))
             continue
-        rows.append(Row(path, found["camera"], _known(found.get("id")), found.get("split")))
+        rows.append(
+            Row(
+                path,
+                found["camera"],
+                _known(found.get("id")),
+                found.get("split"),
+                _known(found.get("track")),
+                int(found.get("frame", NO_TRACK)),
+            )
+        )
     return rows, unread
 
 
 def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
-    """Read a CSV file with the columns path, camera and, if known, id and split.
+    """Read a CSV file with the columns path, camera and, if known, id, split, track, and frame or time.
 
-    Paths are relative to ``source``, or to the folder of the CSV file. Gives the root, rows, and the lines
-    that cannot be used. Raises DatasetError where columns are missing or paths come twice.
+    A frame is a whole number; a time is one in seconds, or a date and time as ISO 8601 writes them, and is
+    kept in milliseconds. Paths are relative to ``source``, or to the folder of the CSV file. Gives the root,
+    rows, and the lines that cannot be used. Raises DatasetError where columns are missing or paths come
+    twice.
     """
     root = (source or path.parent).resolve()
     try:
@@ -130,7 +147,7 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
     if not {"path", "camera"} <= set(columns):
         raise DatasetError(
             f"{path} has the columns {', '.join(columns) or '(none)'}. Its first line must be "
-            "path,camera or path,camera,id or path,camera,id,split."
+            "path,camera or path,camera,id or path,camera,id,split; track and frame may follow."
         )
     rows, unread = [], []
     for number, line in enumerate(lines, start=2):
@@ -154,7 +171,31 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
         path = path.relative_to(root.as_posix())
     if ".." in path.parts:
         return f"it leads out of {root}: give --source"
-    return Row(path.as_posix(), camera, _known(line.get("id")), (line.get("split") or "").strip() or None)
+    try:
+        frame = _frame(line)
+    except (ValueError, OverflowError):
+        return "the frame is no whole number, or the time neither seconds nor such as 2026-05-01T12:00:00"
+    split = (line.get("split") or "").strip() or None
+    return Row(path.as_posix(), camera, _known(line.get("id")), split, _known(line.get("track")), frame)
+
+
+def _frame(line: Mapping[str, str | None]) -> int:
+    """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError."""
+    frame, time = _known(line.get("frame")), _known(line.get("time"))
+    if frame is None and time is None:
+        return NO_TRACK
+    if frame is not None:
+        found = int(frame)
+    else:
+        try:
+            found = round(float(time or "") * 1000)
+        except ValueError:
+            when = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
+            when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+            found = round(when.timestamp() * 1000)
+    if not 0 <= found < 10**MOST_DIGITS:
+        raise ValueError(found)
+    return found
 
 
 def _refuse_duplicates(paths: Sequence[str], where: Path) -> None:
@@ -178,8 +219,9 @@ def _known(identity: str | None) -> str | None:
 def assemble(
     root: Path, rows: Sequence[Row], unread: Sequence[Unread], *, seed: int = 0, test_share: float = 0.5
 ) -> Reading:
-    """Make the splits, and number cameras and identities.
+    """Make the splits, and number cameras, identities and tracks.
 
+    A track under two cameras is two tracks.
     Where rows name their split it is taken. Otherwise images without identity are for training, and those
     with one for evaluation; if every image has one, ``test_share`` of the identities, drawn with ``seed``,
     are for evaluation and the others for training. Of the images for evaluation one per identity and camera
@@ -194,8 +236,15 @@ def assemble(
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
     cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=_natural))}
     identities = _number_identities(row.identity for row in rows)
+    tracks = _number_tracks(rows, cameras)
     records = [
-        ImageRecord(row.path, cameras[row.camera], identities.get(row.identity or "", UNKNOWN_IDENTITY))
+        ImageRecord(
+            row.path,
+            cameras[row.camera],
+            identities.get(row.identity or "", UNKNOWN_IDENTITY),
+            tracks.get((row.camera, row.track), NO_TRACK),
+            row.frame,
+        )
         for row in rows
     ]
     if any(row.split for row in rows):
@@ -227,6 +276,13 @@ def _number_identities(names: Iterable[str | None]) -> dict[str, int]:
     if all(name.isdecimal() for name in known) and len({int(name) for name in known}) == len(known):
         return {name: int(name) for name in known}
     return {name: index for index, name in enumerate(known)}
+
+
+def _number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
+    """Count the tracks of one camera after the other from 0, each in the order of names."""
+    known = {(row.camera, row.track) for row in rows if row.track is not None}
+    in_order = sorted(known, key=lambda track: (cameras[track[0]], _natural(track[1]), track[1]))
+    return {track: number for number, track in enumerate(in_order)}
 
 
 def _named_splits(

@@ -67,13 +67,14 @@ def write(
 
 
 def counts(split: Split) -> dict[str, int]:
-    """Count the images, identities and cameras of a split; unknown identities do not count."""
+    """Count the images, identities, cameras and, if there are any, tracks of a split; not what is unknown."""
     identities = set(split.identities.tolist()) - {-1}
-    return {
+    found = {
         "images": len(split),
         "identities": len(identities),
         "cameras": len(set(split.cameras.tolist())),
     }
+    return found | ({"tracks": len(set(split.tracks.tolist()) - {NO_TRACK})} if split.has_tracks else {})
 
 
 def head(data_root: Path, name: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import DatasetError
-from icsr_cli.types import ImageRecord
+from icsr_cli.types import NO_TRACK, ImageRecord
 
 SPLITS = ("train", "query", "gallery")
 #: Longer numbers do not fit 64 bits.
@@ -26,10 +26,11 @@ PUBLISHED: Final = {
 
 @dataclass(frozen=True)
 class Count:
-    """Published figures of one split; ``identities`` counts people, distractors left out."""
+    """Published figures of one split, None where none is; ``identities`` are people, without distractors."""
 
-    images: int
-    identities: int
+    images: int | None
+    identities: int | None
+    tracks: int | None = None
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,9 @@ class FolderLayout:
     """One folder per split; a file's name holds its identity and camera.
 
     ``pattern`` has the groups ``identity`` and ``camera`` and must match the whole name without its
-    suffix. ``cameras`` maps the numbers in the names to 0, 1, ...; None takes whatever is found, in order.
+    suffix. Where it has the groups ``sequence`` and ``frame``, their digits, one after the other, are the
+    frame: recordings of a camera follow each other, and each counts its frames anew, with as many digits.
+    ``cameras`` maps the numbers in the names to 0, 1, ...; None takes whatever is found, in order.
     Identity ``junk`` is left out.
     """
 
@@ -167,17 +170,19 @@ class FolderLayout:
     def read(self, root: Path) -> Reading:
         """Read the three folders."""
         regex = re.compile(self.pattern, re.DOTALL)
-        raw: dict[str, list[tuple[str, int, int]]] = {}
+        raw: dict[str, list[ImageRecord]] = {}
         ignored: dict[str, int] = {}
         unread: list[Unread] = []
         for split in SPLITS:
             raw[split], ignored[split] = self._read_folder(root, split, regex, unread)
-        numbers = self.cameras or _number(camera for rows in raw.values() for _, _, camera in rows)
+        numbers = self.cameras or _number(row.camera for rows in raw.values() for row in rows)
         names = {index: f"c{number}" for number, index in numbers.items()}
         return Reading(
             root=root,
             splits={
-                split: tuple(ImageRecord(path, numbers[camera], identity) for path, identity, camera in rows)
+                split: tuple(
+                    ImageRecord(row.path, numbers[row.camera], row.identity, frame=row.frame) for row in rows
+                )
                 for split, rows in raw.items()
             },
             camera_names=tuple(names[index] for index in sorted(names)),
@@ -188,14 +193,15 @@ class FolderLayout:
 
     def _read_folder(
         self, root: Path, split: str, regex: re.Pattern[str], unread: list[Unread]
-    ) -> tuple[list[tuple[str, int, int]], int]:
+    ) -> tuple[list[ImageRecord], int]:
+        """Give the records, their cameras as the names number them, and how many are junk."""
         folder = self.folders[split]
         names = image_files(root / folder)
-        rows: list[tuple[str, int, int]] = []
+        rows: list[ImageRecord] = []
         junk = 0
         for name in names:
             match = regex.fullmatch(name.rpartition(".")[0])
-            if match is None or max(map(len, match.groups())) > MOST_DIGITS:
+            if match is None or max(len(match["identity"]), len(match["camera"])) > MOST_DIGITS:
                 unread.append(Unread(split, f"{folder}/{name}", "the name does not fit"))
                 continue
             identity, camera = int(match["identity"]), int(match["camera"])
@@ -204,7 +210,7 @@ class FolderLayout:
             elif self.cameras is not None and camera not in self.cameras:
                 unread.append(Unread(split, f"{folder}/{name}", f"there is no camera {camera}"))
             else:
-                rows.append((f"{folder}/{name}", identity, camera))
+                rows.append(ImageRecord(f"{folder}/{name}", camera, identity, frame=_frame(match)))
         if not rows:
             raise DatasetError(
                 f"Nothing in {root / folder} can be read: {len(names)} image files, "
@@ -214,9 +220,16 @@ class FolderLayout:
         return rows, junk
 
 
-def _same_people(raw: Mapping[str, list[tuple[str, int, int]]]) -> tuple[str, ...]:
+def _frame(match: re.Match[str]) -> int:
+    """Read the frame of a name, if it has one that fits 64 bits."""
+    found = match.groupdict()
+    digits = f"{found.get('sequence') or ''}{found['frame']}" if found.get("frame") else ""
+    return int(digits) if 0 < len(digits) <= MOST_DIGITS else NO_TRACK
+
+
+def _same_people(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     """Note identities that are both trained on and looked for: what is measured then is no test."""
-    train, query = ({identity for _, identity, _ in raw[split]} for split in ("train", "query"))
+    train, query = ({row.identity for row in raw[split]} for split in ("train", "query"))
     if not (both := train & query):
         return ()
     return (f"{len(both)} identities are in train and in query, such as {min(both)}: the test is none.",)
@@ -227,17 +240,17 @@ def _number(cameras: object) -> dict[int, int]:
     return {camera: index for index, camera in enumerate(sorted(found))}
 
 
-def same_stems(raw: Mapping[str, list[tuple[str, int, int]]]) -> tuple[str, ...]:
+def same_stems(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     """Note the files of one split that differ in nothing but their suffix: likely the same image twice."""
     notes = []
     for split, rows in raw.items():
         seen: dict[str, str] = {}
         twice = []
-        for path, _, _ in rows:
-            stem = path.rpartition(".")[0]
+        for row in rows:
+            stem = row.path.rpartition(".")[0]
             if stem in seen:
-                twice.append(f"{seen[stem]} and {path}")
-            seen[stem] = path
+                twice.append(f"{seen[stem]} and {row.path}")
+            seen[stem] = row.path
         if twice:
             notes.append(f"{split}: {len(twice)} names are there twice with another suffix: {twice[0]}")
     return tuple(notes)

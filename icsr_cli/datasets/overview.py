@@ -63,7 +63,8 @@ def _possible_overview(name: str) -> Overview:
 def _published_images(name: str) -> dict[str, int]:
     if name not in datasets.available():
         return {}
-    return {split: count.images for split, count in datasets.benchmark(name).counts.items()}
+    counts = datasets.benchmark(name).counts
+    return {split: count.images for split, count in counts.items() if count.images is not None}
 
 
 def _size(path: Path) -> int:

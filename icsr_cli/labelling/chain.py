@@ -74,6 +74,26 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     return replace(labels, figures={**labels.figures, "camera_nmi": told})
 
 
+def label_cameras(
+    features: Any, settings: LabelMethods, clusterer: Options, cameras: IntArray, **facts: Any
+) -> IntArray:
+    """Cluster each camera's images alone by ``clusterer``: int64 (n,), numbered camera by camera from 0.
+
+    ``facts``: arrays (n,) or None, as ``KnownEvidence`` takes them. Features are normalised, and compared, as
+    ``settings`` say.
+    """
+    most = max(settings.distance.neighbours, clusterer.neighbours)
+    local = np.full(len(features), NO_CLUSTER, dtype=np.int64)
+    for camera in np.unique(cameras):
+        rows = np.flatnonzero(cameras == camera)
+        own = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
+        evidence = KnownEvidence(
+            features[rows], settings.distance, most, settings.normalise, cameras=cameras[rows], **own
+        )
+        local[rows] = clusterer.module.cluster(evidence, clusterer)
+    return local
+
+
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:
     from sklearn.metrics import normalized_mutual_info_score
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import scipy.sparse as sp
 
+from icsr_cli.checks import as_numpy
 from icsr_cli.choices import Options
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.distances import knn
@@ -27,7 +29,7 @@ class KnownEvidence:
         most: neighbours that will be asked for at most, so that one search serves all.
         normalise: what is taken off the features of each camera before anything is compared (arXiv
             2502.10195): ``none``, its mean (``centre``), or its mean and spread (``full``).
-        cameras, local, tracks, previous: int64 (n,) or None, as the protocol says.
+        cameras, local, tracks, frames, previous: int64 (n,) or None, as the protocol says.
         pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
         approximate: an index of faiss for the search, see ``knn``.
@@ -43,6 +45,7 @@ class KnownEvidence:
     cameras: IntArray | None = None
     local: IntArray | None = None
     tracks: IntArray | None = None
+    frames: IntArray | None = None
     previous: IntArray | None = None
     pairs: Pairs | None = None
     device: Any = None
@@ -73,6 +76,15 @@ class KnownEvidence:
         if k > near.k:
             return knn(self.features, k, metric="cosine", device=self.device, approximate=self.approximate)
         return Neighbours(near.indices[:, :k], near.distances[:, :k])
+
+    def means(self, groups: IntArray) -> KnownEvidence:
+        """Give the evidence of groups 0..m-1 of the images, (n,), by their mean features, unit (m, d)."""
+        rows = np.flatnonzero(groups >= 0)
+        entries = (np.ones(len(rows), dtype=np.float32), (groups[rows], np.arange(len(rows))))
+        member = sp.csr_array(entries, shape=(int(groups.max()) + 1, len(rows)))
+        means = member @ as_numpy(self.features[rows])
+        means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return KnownEvidence(means, self.distance, self.most, device=self.device)
 
     @cached_property
     def similarity(self) -> sp.csr_array:

@@ -143,7 +143,7 @@ def _epoch(
     features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(stage.run, name))
     with trainer.timed("labels"):
         parts = torch.split(features, [len(labels.rows) for labels in found])
-        current = _label_together(stage, parts)
+        current = _label_together(stage, parts, [labels.rows for labels in found])
         for labels, camera_labels in zip(found, current, strict=True):
             labels.offer(camera_labels.labels, camera_labels.figures["silhouette"], number)
         epochs = [
@@ -156,12 +156,13 @@ def _epoch(
     return {"loss": loss, **figures_of(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
-def _label_together(stage: Stage, parts: Sequence[Tensor]) -> list[Labels]:
+def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArray]) -> list[Labels]:
     """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
     mine = {}
     for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
         one = np.zeros(len(parts[camera]), dtype=np.int64)
-        mine[camera] = label(gather(parts[camera], stage.settings.cam, cameras=one), stage.settings.cam)
+        facts = {"cameras": one, **stage.split.when(rows[camera])}
+        mine[camera] = label(gather(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
     found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from icsr_cli.choices import Options
 from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.errors import TrainingError
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import gather, label, label_cameras, overlaps, tell_apart
 from icsr_cli.models import Network
 from icsr_cli.recipes.steps import Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
@@ -65,9 +66,9 @@ def _epoch(
     seed = seed_of(stage.settings.seed, STAGE, number)
     features = trainer.embed(np.arange(len(split)), f"Epoch {number}")
     with trainer.timed("labels"):
-        facts = {"cameras": split.cameras, "local": stage.local, "previous": previous}
-        labels = stage.ranks.from_leader(lambda: _label(stage, features, facts))
-        table = tabulate(split, labels, local=stage.local)
+        facts = {"cameras": split.cameras, "local": stage.local, "previous": previous, **split.when()}
+        labels, local = stage.ranks.from_leader(lambda: _label(stage, features, facts))
+        table = tabulate(split, labels, local=local)
         if stage.ranks.leads:
             write_labels(stage.run.label_file(number), table)
     epoch = Epoch(number, features, split.cameras, labels)
@@ -86,8 +87,11 @@ def _epoch(
     return {**figures, "seconds": dict(trainer.seconds)}, labels.labels
 
 
-def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> Labels:
+def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> tuple[Labels, IntArray | None]:
+    """Give the labels of the epoch, and the local labels that they were made with."""
     own = stage.settings.global_
+    if own.local is not None:
+        facts = {**facts, **_known_locally(features, own, own.local, facts)}
     labels = label(gather(features, own, **facts), own)
     if labels.n_clusters == 0:
         raise TrainingError(_nothing_left(labels, own))
@@ -98,7 +102,19 @@ def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> Labels:
         )
     for note in labels.notes:
         stage.progress.warn(note)
-    return labels
+    return labels, facts["local"]
+
+
+def _known_locally(
+    features: Any, own: GlobalSettings, clusterer: Options, facts: dict[str, Any]
+) -> dict[str, Any]:
+    """Give the local labels that ``clusterer`` makes; of tracks, also the pairs that time tells apart."""
+    cameras, tracks, frames = (facts[name] for name in ("cameras", "tracks", "frames"))
+    local = label_cameras(features, own, clusterer, cameras, tracks=tracks, frames=frames)
+    if "tracks" not in clusterer.needs or frames is None:
+        return {"local": local}
+    apart = overlaps(cameras, local, tracks, frames)
+    return {"local": local, "pairs": tell_apart(facts.get("pairs"), apart, len(local))}
 
 
 def _nothing_left(labels: Labels, own: GlobalSettings) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli import config
+from icsr_cli.choices import chosen
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
@@ -48,6 +49,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         RunError: local labels or a cam network are needed and not there; a run of that name is.
     """
     settings = resolve(data, wish, progress, (stage,))
+    if stage == "global" and settings.global_.local is not None:
+        if wish.local is not None:
+            raise UsageError(
+                f"Local labels are asked for twice: those of {wish.local}, and global.local = "
+                f"{settings.global_.local.method}. Leave one of them out."
+            )
+        settings = use_local(settings, partial(resolve, data, wish, progress, ("global",)))
+    _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
     if stage == "cam":
@@ -62,6 +71,40 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     )  # last: a run that has its settings can be gone on with
     progress.note(f"Run: {folder.path}")
     return folder, settings
+
+
+def use_local(settings: Settings, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
+    """Have the local labels used that ``global.local`` makes: by ``majority``, if no refiner uses them.
+
+    ``resolved`` gives the settings with others laid beneath those that the user gave.
+
+    Raises:
+        UsageError: the user's own refiners use none.
+    """
+
+    def used(found: Settings) -> bool:
+        return any("local" in refiner.needs for refiner in found.global_.refiners)
+
+    if settings.global_.local is None or used(settings):
+        return settings
+    refiners = ["majority", *(refiner.dump() for refiner in settings.global_.refiners)]
+    settings = resolved({"global": {"refiners": refiners}})
+    if not used(settings):
+        raise UsageError(
+            "No refiner uses the local labels: add one that does (--refine majority or discard)."
+        )
+    return settings
+
+
+def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
+    """Refuse methods that need tracks where the data set has none."""
+    own = settings.cam if stage == "cam" else settings.global_
+    wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
+    if wanting and not data.train.has_tracks:
+        raise UsageError(
+            f"The training images of {data.name!r} have no tracks, which {', '.join(wanting)} needs. Prepare "
+            "them with their tracks: icsr prepare folder NAME --pattern '{camera}/{track}/{name}.jpg'."
+        )
 
 
 def resolve(
@@ -106,7 +149,10 @@ def resume(
     load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
         load = partial(config.load, data.name, config=wish.config, family=data.layout, method=wish.method)
-    settings = load(options=wish.options, assignments=wish.assignments)
+    load = partial(load, options=wish.options, assignments=wish.assignments)
+    settings = load()
+    if wish.config or wish.method:
+        settings = use_local(settings, lambda beneath: load(beneath=dict(beneath)))
     if settings.global_.model.weights == "cam" and folder.info().get("init") == "cam":
         # The settings of the run hold what was found then.
         own = settings.global_.model_copy(update={"model": began.global_.model})
@@ -162,7 +208,7 @@ def _global_inputs(
             f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
             "--eval-every and --select test-map out."
         )
-    needed = any("local" in refiner.needs for refiner in own.refiners)
+    needed = own.local is None and any("local" in refiner.needs for refiner in own.refiners)
     from_cam = own.model.weights == "cam"
     facts: dict[str, Any] = {"local": None}
     if not (needed or from_cam or wish.local):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +12,13 @@ from icsr_cli import datasets
 from icsr_cli.datasets import folder as own_crops
 from icsr_cli.datasets import index, places
 from icsr_cli.datasets.archives import EXPANSION
+from icsr_cli.datasets.derived import derive_tracks
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
 from icsr_cli.progress import Progress, SilentProgress
-from icsr_cli.types import Dataset, Split
+from icsr_cli.types import NO_TRACK, Dataset, Split
 
 if TYPE_CHECKING:
     from icsr_cli.synthesis import World
@@ -41,6 +42,7 @@ class SplitReport:
     ignored: int
     distractors: int
     bad: int
+    tracks: int
 
 
 @dataclass(frozen=True)
@@ -92,13 +94,16 @@ def prepare(
     allow_bad: bool = False,
     workers: int | None = None,
     expansion: int = EXPANSION,
+    tracks_within: int | None = None,
     progress: Progress | None = None,
 ) -> PreparationReport:
     """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
 
     ``size`` (height, width) is the size at which the pixels are kept; the published one if left out. An
-    archive may hold ``expansion`` times its size.
-    Raises DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full.
+    archive may hold ``expansion`` times its size. ``tracks_within``: derive tracks, by the identities, of
+    images at most so many frames apart.
+    Raises DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full;
+    UsageError: no frames to derive tracks from.
     """
     benchmark = datasets.benchmark(name)
     plan = Plan(
@@ -116,7 +121,18 @@ def prepare(
     source = source or places.published(benchmark, data_root)
     with places.alone(plan.folder):
         reading = places.read(source, plan.folder, benchmark.read, expansion, plan.progress)
-        return _finish(plan, reading, {"source": str(source)})
+        if tracks_within is not None:
+            reading = _with_tracks(reading, tracks_within, benchmark)
+        return _finish(plan, reading, {"source": str(source), "tracks_within": tracks_within})
+
+
+def _with_tracks(reading: Reading, within: int, benchmark: Benchmark) -> Reading:
+    word = (
+        f"tracks are made of the identities and the frames (--tracks-within {within}): whoever trains with "
+        "them uses names"
+    )
+    splits = derive_tracks(reading.splits, within, (benchmark.distractor,))
+    return replace(reading, splits=splits, notes=(*reading.notes, word))
 
 
 def prepare_synthetic(
@@ -280,11 +296,17 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
     for name, expected in benchmark.counts.items():
         records = reading.splits[name]
         people = {record.identity for record in records} - {benchmark.distractor}
-        if (len(records), len(people)) != (expected.images, expected.identities):
-            found.append(
-                f"{name}: {len(records):,} images of {len(people):,} identities; "
-                f"published are {expected.images:,} of {expected.identities:,}"
-            )
+        tracks = {record.track for record in records} - {NO_TRACK}
+        counts = [
+            (len(records), " images", "", expected.images),
+            (len(people), " identities", " of ", expected.identities),
+            (len(tracks), " tracks", " in ", expected.tracks),
+        ]
+        known = [count for count in counts if count[3] is not None]
+        if any(number != published for number, _, _, published in known):
+            here = "".join(f"{link}{number:,}{word}" for number, word, link, _ in known)
+            there = "".join(f"{link}{published:,}" for _, _, link, published in known)
+            found.append(f"{name}: {here.removeprefix(' in ')}; published are {there.removeprefix(' in ')}")
     return tuple(found)
 
 
@@ -312,6 +334,7 @@ def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Un
         ignored=reading.ignored.get(name, 0),
         distractors=distractors,
         bad=sum(item.split == name for item in bad),
+        tracks=counts.get("tracks", 0),
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.io import savemat
 
 from icsr_cli.types import ImageRecord
 
@@ -25,9 +26,9 @@ def jpeg(seed: int = 0, height: int = 16, width: int = 8) -> bytes:
 
 @dataclass(frozen=True)
 class Tree:
-    """A layout: ``files`` (path -> text, or None for an image) and the records it has to give."""
+    """A layout: ``files`` (path -> content, or None for an image) and the records it has to give."""
 
-    files: Mapping[str, str | None]
+    files: Mapping[str, str | bytes | None]
     splits: Mapping[str, tuple[ImageRecord, ...]]
     ignored: Mapping[str, int]
 
@@ -35,13 +36,14 @@ class Tree:
         for number, (path, text) in enumerate(self.files.items()):
             target = root / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(jpeg(number) if text is None else text.encode())
+            content = text.encode() if isinstance(text, str) else text
+            target.write_bytes(jpeg(number) if content is None else content)
         return root
 
 
-def flat(folders: Mapping[str, str], names: Mapping[str, Mapping[str, tuple[int, int] | None]]) -> Tree:
-    """A tree of one folder per split; a name maps to (camera, identity), or None where it is left out."""
-    files: dict[str, str | None] = {f"{folders['gallery']}/Thumbs.db": "x", "readme.txt": "x"}
+def flat(folders: Mapping[str, str], names: Mapping[str, Mapping[str, tuple[int, ...] | None]]) -> Tree:
+    """A tree of one folder per split; a name maps to (camera, identity, track, frame), or None."""
+    files: dict[str, str | bytes | None] = {f"{folders['gallery']}/Thumbs.db": "x", "readme.txt": "x"}
     splits, ignored = {}, {}
     for split, folder in folders.items():
         files |= {f"{folder}/{name}": None for name in names[split]}
@@ -57,16 +59,16 @@ MARKET = flat(
     BOXES,
     {
         "train": {
-            "0002_c1s1_000451_03.jpg": (0, 2),
-            "0002_c6s2_000551_01.jpg": (5, 2),
-            "0007_c3s3_077419_03.jpg": (2, 7),
+            "0002_c1s1_000451_03.jpg": (0, 2, -1, 1_000_451),
+            "0002_c6s2_000551_01.jpg": (5, 2, -1, 2_000_551),
+            "0007_c3s3_077419_03.jpg": (2, 7, -1, 3_077_419),
         },
-        "query": {"0001_c1s1_001051_00.jpg": (0, 1)},
+        "query": {"0001_c1s1_001051_00.jpg": (0, 1, -1, 1_001_051)},
         "gallery": {
-            "0001_c2s1_001976_01.jpg": (1, 1),
+            "0001_c2s1_001976_01.jpg": (1, 1, -1, 1_001_976),
             "-1_c3s2_000011_01.jpg": None,
             "-1_c1s1_000401_03.jpg": None,
-            "0000_c5s1_000401_02.jpg": (4, 0),
+            "0000_c5s1_000401_02.jpg": (4, 0, -1, 1_000_401),
         },
     },
 )
@@ -111,7 +113,7 @@ def msmt_lists(train: str, test: str) -> Tree:
         "query": ["0000/0000_001_14_0303morning_0037_0_ex.jpg 0"],
         "gallery": ["0000/0000_003_01_0303morning_0021_1.jpg 0", "0002/0002_003_07_0302noon_1031_1.jpg 2"],
     }
-    files: dict[str, str | None] = {
+    files: dict[str, str | bytes | None] = {
         f"list_{name}.txt": "\n".join(lines) + "\n" for name, lines in rows.items()
     }
     records: dict[str, list[ImageRecord]] = {"train": [], "query": [], "gallery": []}
@@ -126,6 +128,41 @@ def msmt_lists(train: str, test: str) -> Tree:
     return Tree(files, {name: tuple(found) for name, found in records.items()}, {})
 
 
+def mat(**arrays: object) -> bytes:
+    file = io.BytesIO()
+    savemat(file, arrays)
+    return file.getvalue()
+
+
+def mars() -> Tree:
+    """Two training tracks; in the test list junk, a query, a distractor and a match, in this order."""
+    train = ["0001C1T0001F001.jpg", "0001C1T0001F002.jpg", "0003C6T0002F001.jpg"]
+    test = ["00-1C1T0001F001.jpg", "0002C2T0001F001.jpg", "0002C2T0001F002.jpg"]
+    test += ["0000C3T0001F001.jpg", "0002C5T0004F001.jpg"]
+    files: dict[str, str | bytes | None] = {
+        f"bbox_{part}/{name[:4]}/{name}": None
+        for part, names in (("train", train), ("test", test))
+        for name in names
+    }
+    files["info/train_name.txt"], files["info/test_name.txt"] = "\n".join(train), "\r\n".join(test)
+    tracks = np.array([[1, 1, -1, 1], [2, 3, 2, 2], [4, 4, 0, 3], [5, 5, 2, 5]])
+    files["info/tracks_test_info.mat"] = mat(track_test_info=tracks)
+    files["info/query_IDX.mat"] = mat(query_IDX=np.array([[2]]))
+    splits = {
+        "train": [(train[0], 0, 1, 0), (train[1], 0, 1, 0), (train[2], 5, 3, 1)],
+        "query": [(test[1], 1, 2, 2), (test[2], 1, 2, 2)],
+        "gallery": [(test[3], 2, 0, 3), (test[4], 4, 2, 4)],
+    }
+    records = {
+        split: tuple(
+            ImageRecord(f"bbox_{'train' if split == 'train' else 'test'}/{name[:4]}/{name}", *row)
+            for name, *row in rows
+        )
+        for split, rows in splits.items()
+    }
+    return Tree(files, records, {"gallery": 1})
+
+
 #: Every published data set, with every layout it is found in.
 TREES: dict[str, tuple[str, Tree]] = {
     "market1501": ("market1501", MARKET),
@@ -135,6 +172,7 @@ TREES: dict[str, tuple[str, Tree]] = {
     "msmt17 repacked": ("msmt17", MSMT_REPACKED),
     "msmt17 v1": ("msmt17", msmt_lists("train", "test")),
     "msmt17 v2": ("msmt17", msmt_lists("mask_train_v2", "mask_test_v2")),
+    "mars": ("mars", mars()),
 }
 
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import shutil
 
+import numpy as np
 import pytest
+from scipy.io import savemat
 
 from icsr_cli import datasets
-from icsr_cli.datasets.layout import SPLITS
+from icsr_cli.datasets.layout import SPLITS, Count
 from icsr_cli.errors import DatasetError
 from icsr_cli.recipes.preparation import prepare
 
 
 def test_each_data_set_has_a_tree(trees):
     assert {name for name, _ in trees.values()} == set(datasets.available())
-    assert set(datasets.available()) == {"market1501", "msmt17", "personx", "dukemtmcreid", "veri"}
+    assert set(datasets.available()) == {"market1501", "msmt17", "personx", "dukemtmcreid", "veri", "mars"}
 
 
 def test_describes_itself(published):
@@ -40,6 +42,30 @@ def test_published_figures(name, images, identities, shape):
     assert tuple(about.counts[split].images for split in SPLITS) == images
     assert about.counts["train"].identities == identities
     assert (about.height, about.width) == shape
+
+
+def test_published_figures_of_mars():
+    """The parts of its test images are published as tracks only."""
+    counts = datasets.benchmark("mars").counts
+    assert counts["train"] == Count(509_914, 625, 8_298)
+    assert (counts["query"].tracks, counts["gallery"].tracks) == (1_980, 9_330)
+
+
+def test_mars_says_where_tracks_are_missing_and_what_is_damaged(trees, tmp_path):
+    root = trees["mars"][1].write(tmp_path / "M")
+    report = prepare("mars", root, tmp_path / "data", size=(16, 8))
+    assert [row.tracks for row in report.splits] == [2, 1, 2]
+    assert report.differences == (
+        "train: 3 images of 2 identities in 2 tracks; published are 509,914 of 625 in 8,298",
+        "query: 1 tracks; published are 1,980",
+        "gallery: 2 tracks; published are 9,330",
+    )
+    (root / "info" / "query_IDX.mat").write_bytes(b"MATLAB 5.0" + bytes(200))
+    with pytest.raises(DatasetError, match="Get the folder info again"):
+        prepare("mars", root, tmp_path / "data")
+    savemat(root / "info" / "query_IDX.mat", {"query_IDX": np.array([[9]])})
+    with pytest.raises(DatasetError, match="cannot be read"):
+        prepare("mars", root, tmp_path / "data")
 
 
 def test_reads_the_records_at_any_depth(published, tmp_path):

@@ -33,6 +33,14 @@ from icsr_cli.errors import DatasetError, UsageError
         ("(a+b)_{camera}.jpg", "(a+b)_1.jpg", {"camera": "1"}),
         ("(a+b)_{camera}.jpg", "aab_1.jpg", None),
         ("*_{camera}.jpg", "front_door_7.jpg", {"camera": "7"}),
+        ("{camera}/{track}/{name}.jpg", "door/t-7/1.jpg", {"camera": "door", "track": "t-7", "name": "1"}),
+        (
+            "{camera}_{track}_{frame}*.jpg",
+            "c1_9_00451_2.jpg",
+            {"camera": "c1", "track": "9", "frame": "00451"},
+        ),
+        ("{camera}/{track}/{frame}.jpg", "door/7/last.jpg", None),
+        ("{camera}/{track}/{frame}.jpg", f"door/7/{'9' * 19}.jpg", None),
         ("{camera}/{name}.jpg", "caf\udce9/\n.jpg", {"camera": "caf\udce9", "name": "\n"}),
     ],
 )
@@ -96,6 +104,42 @@ def test_links_are_followed_but_not_in_rings(tmp_path, image_bytes):
     (source / "ring").symlink_to(source)
     (source / "broken").symlink_to(tmp_path / "nowhere")
     assert read_pattern(source, "{camera}/*") == ([Row("door/1.jpg", "door")], [])
+
+
+def test_tracks_and_frames_of_a_folder(tmp_path, image_bytes):
+    for name in ("door/10/0100.jpg", "door/2/7.jpg", "door/2/8.jpg", "till/2/0.jpg", "till/none/1.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(image_bytes())
+    reading = assemble(tmp_path, *read_pattern(tmp_path, "{camera}/{track}/{frame}.jpg"))
+    found = {record.path: (record.track, record.frame) for record in reading.splits["train"]}
+    assert found == {
+        "door/2/7.jpg": (0, 7),
+        "door/2/8.jpg": (0, 8),
+        "door/10/0100.jpg": (1, 100),
+        "till/2/0.jpg": (2, 0),  # another camera: another track
+        "till/none/1.jpg": (-1, 1),
+    }
+
+
+def test_tracks_and_times_of_a_csv(tmp_path):
+    path = table(
+        tmp_path,
+        "path,camera,track,frame,time\n"
+        "a,1,x,12,99\nb,1,x,,1.5\nc,1,,,1970-01-01T00:00:02.250\nd,2,x,,1970-01-01T02:00:00+02:00\n"
+        "e,1,y,,1970-01-01T00:00:03Z\nf,1,y,,\ng,1,y,1.5,\nh,1,y,,noon\ni,1,y,-4,\nj,1,y,,1969-01-01\nk,1,y,,inf\n",
+    )
+    root, rows, unread = read_csv(path, None)
+    records = assemble(root, rows, unread).splits["train"]
+    assert {record.path: (record.track, record.frame) for record in records} == {
+        "a": (0, 12),
+        "b": (0, 1500),
+        "c": (-1, 2250),
+        "d": (2, 0),
+        "e": (1, 3000),
+        "f": (1, -1),
+    }
+    assert [item.path[-1] for item in unread] == list("ghijk")
+    assert "the frame is no whole number" in unread[0].reason
 
 
 def test_cameras_are_in_natural_order(tmp_path):

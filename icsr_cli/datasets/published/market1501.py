@@ -5,6 +5,8 @@ from icsr_cli.datasets.layout import PUBLISHED, Benchmark, Count, FolderLayout
 #: Also the layout and the names in which the synthetic data is written, with any number of cameras.
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 PATTERN = r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s\d+_.*"
+#: The published names hold the recording and the frame too: 0002_c1s1_000451_03.
+_TIMED = r"(?P<identity>-1|\d+)_c(?P<camera>\d+)s(?P<sequence>\d+)_(?:(?P<frame>\d{6})_\d+$)?.*"
 EXAMPLES = ("0002_c1s1_000451_03.jpg", "-1_c3s2_000011_01.jpg (junk)", "0000_c5s1_000401_02.jpg (distractor)")
 
 BENCHMARK = Benchmark(
@@ -20,7 +22,7 @@ BENCHMARK = Benchmark(
     # 19,732 files in bounding_box_test, of which 3,819 are junk; 2,798 of the rest are distractors.
     counts={"train": Count(12_936, 751), "query": Count(3_368, 750), "gallery": Count(15_913, 750)},
     layouts=(
-        FolderLayout(FOLDERS, PATTERN, EXAMPLES, cameras={number: number - 1 for number in range(1, 7)}),
+        FolderLayout(FOLDERS, _TIMED, EXAMPLES, cameras={number: number - 1 for number in range(1, 7)}),
     ),
     distractor=0,
     settings=PUBLISHED,

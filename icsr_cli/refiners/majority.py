@@ -1,0 +1,58 @@
+"""A local cluster moves as one: its images go to the global cluster in which most of them are.
+
+For local clusters that can be trusted, such as tracks: what is noise, or astray, follows the others. Needs
+local labels; without them nothing moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from pydantic import Field
+
+from icsr_cli import choices
+from icsr_cli.types import NO_CLUSTER, Evidence, Labels, by_first_appearance
+
+
+class Options(choices.Options):
+    """``least``: the share of a local cluster's images that must be in one global cluster, to draw others."""
+
+    least: float = Field(0.5, ge=0, le=1)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Local labels, and the cameras that they are numbered under."""
+        return frozenset({"cameras", "local"})
+
+
+def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
+    """Send the images of each local cluster where most of them are; column ``moved``, 1 or 0.
+
+    On a tie they go to the lowest cluster. Images without a local label stay.
+    """
+    if evidence.local is None or evidence.cameras is None:
+        return labels
+    known = evidence.local != NO_CLUSTER
+    pairs = np.column_stack([evidence.cameras, evidence.local])[known]
+    groups = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    if not len(groups):
+        return labels
+    votes = np.column_stack([groups, labels.labels[known]])
+    places, counts = np.unique(votes[votes[:, 1] != NO_CLUSTER], axis=0, return_counts=True)
+    order = np.lexsort((places[:, 1], -counts, places[:, 0]))
+    with_votes, first = np.unique(places[order, 0], return_index=True)
+    chosen, most = places[order[first], 1], counts[order[first]]
+    enough = most >= options.least * np.bincount(groups)[with_votes]
+    target = np.full(int(groups.max()) + 1, NO_CLUSTER, dtype=np.int64)
+    target[with_votes[enough]] = chosen[enough]
+    found = labels.labels.copy()
+    found[known] = np.where(target[groups] == NO_CLUSTER, found[known], target[groups])
+    moved = found != labels.labels
+    return replace(
+        labels,
+        labels=by_first_appearance(found),
+        states=labels.marked((moved, "kept")),
+        columns={**labels.columns, "moved": moved.astype(np.int64)},
+        figures={**labels.figures, "moved": int(moved.sum())},
+    )
