@@ -12,6 +12,7 @@ import typer
 from icsr_cli.cli import complete
 from icsr_cli.cli.help import Commands
 from icsr_cli.cli.labels_generate import generate
+from icsr_cli.cli.labels_review import review
 from icsr_cli.cli.options import DataRoot, Json, RunsRoot
 from icsr_cli.errors import RunError, UsageError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 app = Commands(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
 app.command()(generate)
+app.command(epilog="Example: icsr labels review --questions 100")(review)
 
 
 @app.command(epilog="Example: icsr labels inspect --epoch 3 --cluster 12")
@@ -126,10 +128,10 @@ def _find(
     if run is not None:
         folder = open_run(run)
     else:
-        labelled = [one for one in find_runs(runs_root, dataset) if _files(one)]
+        labelled = [one for one in find_runs(runs_root, dataset) if one.label_files()]
         sound = [one for one in labelled if one.info().get("status") in ("finished", "running")] or labelled
         folder = sound[-1] if sound else newest(runs_root, dataset, "cam", file="labels/local.csv")
-    files = _files(folder)
+    files = folder.label_files()
     if not files:
         status = folder.info().get("status")
         raise RunError(
@@ -138,17 +140,14 @@ def _find(
     return folder, files[-1] if epoch is None else _label_file(folder, files[-1], epoch)
 
 
-def _files(folder: RunFolder) -> list[Path]:
-    local = folder.labels / "local.csv"
-    return sorted(folder.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
-
-
 def _label_file(folder: RunFolder | None, path: Path, epoch: int) -> Path:
     if folder is None:
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
     wanted = folder.label_file(epoch)
     if not wanted.is_file():
-        there = ", ".join(str(int(file.stem[6:])) for file in _files(folder) if file.stem.startswith("epoch"))
+        there = ", ".join(
+            str(int(file.stem[6:])) for file in folder.label_files() if file.stem.startswith("epoch")
+        )
         raise RunError(
             f"The run {folder.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
         )

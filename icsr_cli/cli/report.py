@@ -224,7 +224,7 @@ def write_label_page(
 
     labels = one_number_per_cluster(table)
     run = f"{folder.dataset}, {folder.stage} run {folder.path.name}" if folder is not None else ""
-    pictures, notes = _pictures(folder, dataset, data_root, progress)
+    pictures, notes = open_pictures_of(folder, dataset, data_root, progress)
     for note in notes:
         progress.warn(note)
     source = pages.LabelSource(
@@ -271,7 +271,7 @@ def _state_notes(folder: RunFolder | None) -> tuple[str, ...]:
     return (f"The state of this run is {status}: these are the labels so far, and more epochs may come.",)
 
 
-def _pictures(
+def open_pictures_of(
     folder: RunFolder | None, dataset: str | None, data_root: Path, progress: Progress
 ) -> tuple[Pictures | None, tuple[str, ...]]:
     """Open the pictures of the training images, or say why there are none."""

@@ -19,6 +19,8 @@ from icsr_cli.cli.options import (
     DatasetName,
     Device,
     Json,
+    PairsFile,
+    PairsLabels,
     Plugin,
     Quiet,
     RunsRoot,
@@ -136,6 +138,8 @@ def train(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    pairs: PairsFile = None,
+    pairs_labels: PairsLabels = None,
     plugin: Plugin = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs.", rich_help_panel=SCHEDULE)] = None,
     iters: Annotated[
@@ -238,6 +242,8 @@ def train(
         local=local,
         cameras=parse_numbers(cameras, "--cameras"),
         plugins=plugins,
+        pairs=pairs,
+        pairs_labels=pairs_labels,
         name=name,
         facts={"tensorboard": True} if tensorboard else {},
     )

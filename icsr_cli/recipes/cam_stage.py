@@ -17,6 +17,7 @@ from torch import Tensor
 from icsr_cli.config.schema import CamSettings
 from icsr_cli.errors import TrainingError
 from icsr_cli.labelling import gather, label
+from icsr_cli.labelling.constraints import within
 from icsr_cli.metrics import judge
 from icsr_cli.progress import Task
 from icsr_cli.recipes.distributed import ALONE
@@ -198,7 +199,7 @@ def _epoch(
     features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(stage.run, name))
     with trainer.timed("labels"):
         parts = torch.split(features, [len(labels.rows) for labels in found])
-        current = _label_together(stage, parts)
+        current = _label_together(stage, parts, [labels.rows for labels in found])
         for labels, camera_labels in zip(found, current, strict=True):
             labels.offer(camera_labels.labels, camera_labels.figures["silhouette"], number)
         epochs = [
@@ -211,12 +212,14 @@ def _epoch(
     return {"loss": loss, **_figures(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
-def _label_together(stage: Stage, parts: Sequence[Tensor]) -> list[Labels]:
+def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArray]) -> list[Labels]:
     """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
     mine = {}
     for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
         one = np.zeros(len(parts[camera]), dtype=np.int64)
-        mine[camera] = label(gather(parts[camera], stage.settings.cam, cameras=one), stage.settings.cam)
+        pairs = None if stage.pairs is None else within(stage.pairs, rows[camera], len(stage.split))
+        evidence = gather(parts[camera], stage.settings.cam, cameras=one, pairs=pairs)
+        mine[camera] = label(evidence, stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
     found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}

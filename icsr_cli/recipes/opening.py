@@ -17,6 +17,7 @@ from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.training import check_same_settings
 from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
 
 
@@ -25,7 +26,8 @@ class Wish:
     """What somebody asks of a run beside the data set.
 
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
-    ``plugins``: (path, SHA-256) of each file that was loaded. ``facts``: more of ``run.json``.
+    ``plugins``: (path, SHA-256) of each file that was loaded. ``pairs``: a file of what is known of pairs;
+    ``pairs_labels``: the run, or label file, whose clusters it names. ``facts``: more of ``run.json``.
     """
 
     runs_root: Path
@@ -36,6 +38,8 @@ class Wish:
     local: Path | None = None
     cameras: Sequence[int] | None = None
     plugins: Sequence[tuple[str, str]] = ()
+    pairs: Path | None = None
+    pairs_labels: Path | None = None
     name: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -55,8 +59,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     else:
         settings, found = _global_inputs(data, settings, wish, progress)
         facts |= found
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    if pairs is not None:
+        facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
+        progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
     folder = create(wish.runs_root, data.name, stage, name=wish.name)
     folder.update_info(**facts)
+    if pairs is not None:
+        keep_pairs(folder.path, pairs, data.train.paths)
     folder.write_settings(
         settings.dump(folder.stage)
     )  # last: a run that has its settings can be gone on with
@@ -101,7 +111,7 @@ def resume(
         raise UsageError(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
-    _check_same_inputs(folder, wish)
+    _check_same_inputs(folder, data, wish)
     began = config.load_run(folder.path / "settings.yaml")
     load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
@@ -118,8 +128,8 @@ def resume(
     return folder, settings
 
 
-def _check_same_inputs(folder: RunFolder, wish: Wish) -> None:
-    """Hold what is not among the settings against the run: local labels, cameras, plug-ins."""
+def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
+    """Hold what is not among the settings against the run: local labels, cameras, pairs, plug-ins."""
     before = folder.info()
     if wish.local is not None and str(find_local(wish.local, wish.runs_root, folder.dataset)) != before.get(
         "local"
@@ -133,6 +143,13 @@ def _check_same_inputs(folder: RunFolder, wish: Wish) -> None:
             f"The run {folder.path} was started with the cameras "
             f"{before.get('cameras') or 'of the whole data set'}, not with {list(wish.cameras)}. Leave "
             "--cameras out, or start a new run without --resume."
+        )
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    known = before.get("pairs") or {}
+    if pairs is not None and fingerprint(pairs, data.train.paths) != known.get("sha256"):
+        raise UsageError(
+            f"The run {folder.path} was started with {say_pairs(known) or 'no pairs'}, and {wish.pairs} says "
+            "something else. Leave --pairs out, or start a new run without --resume."
         )
     _check_same_plugins(folder, before.get("plugins", []), wish.plugins)
 
