@@ -82,7 +82,7 @@ def train(
         typer.Option(
             "--init",
             "--weights",
-            metavar="[imagenet|none|cam|FILE]",
+            metavar="[imagenet|none|cam|RUN|FILE]",
             help="Weights to begin from; none is random, cam the shared network of a cam run.",
             rich_help_panel=METHOD,
         ),

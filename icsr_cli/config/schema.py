@@ -65,8 +65,8 @@ class ImageSettings(Section):
 class ModelSettings(Section):
     """The network.
 
-    ``weights`` is ``imagenet``, ``none`` (random), a file, or, in the global stage, ``cam``:
-    the shared network of the cam stage.
+    ``weights`` is ``imagenet``, ``none`` (random), a file, a run, whose network it then is, or, in the
+    global stage, ``cam``: the shared network of the cam stage.
     """
 
     arch: str = "resnet50"

@@ -174,3 +174,31 @@ def test_review_needs_a_global_run(tiny_root: Path, tmp_path: Path) -> None:
     cam = icsr("labels", "review", run, *places)
     assert cam.exit_code == 2
     assert "is a run of the cam stage" in cam.stderr
+
+
+def test_a_run_goes_on_from_the_network_of_another(tiny_root: Path, tmp_path: Path) -> None:
+    own = ["--method", "cluster-contrast", "--epochs", 2]
+    first = train(
+        "global", tmp_path, tiny_root, *own, "--init", "none", "-a", "resnet_small", "--name", "first"
+    )
+    assert first.exit_code == 0, first.output
+    begun = open_run(Path(json.loads(first.stdout)["run"]))
+    second = train("global", tmp_path, tiny_root, *own, "--init", begun.path, "--name", "second")
+    assert second.exit_code == 0, second.output
+    run = open_run(Path(json.loads(second.stdout)["run"]))
+    model = run.settings()["global"]["model"]
+    assert model["weights"] == str(begun.path / "best.safetensors")
+    assert model["arch"] == "resnet_small", "the network is that of the run"
+    assert run.metrics()[0]["loss"] != begun.metrics()[0]["loss"]
+    resumed = train("global", tmp_path, tiny_root, *own, "--init", begun.path, "--resume", "--name", "second")
+    assert resumed.exit_code == 0, resumed.output
+    other = train("global", tmp_path, tiny_root, *own, "--init", begun.path, "-a", "resnet50")
+    assert other.exit_code == 2
+    assert "global.model.arch: 'resnet50' asked for, 'resnet_small' there" in other.stderr
+    (tmp_path / "empty").mkdir()
+    none = train("global", tmp_path, tiny_root, *own, "--init", tmp_path / "empty")
+    assert none.exit_code == 1
+    assert "is no run folder" in none.stderr
+    cam = train("cam", tmp_path, tiny_root, "--method", "icsr", "--init", begun.path, "--name", "after")
+    assert cam.exit_code == 0, cam.output
+    assert open_run(tmp_path / "runs/tiny/cam/after").info()["init"] == str(begun.path)
