@@ -95,6 +95,11 @@ class Split:
         return np.array([record.identity for record in self.records], dtype=np.int64)
 
     @property
+    def paths(self) -> tuple[str, ...]:
+        """The path of each image."""
+        return tuple(record.path for record in self.records)
+
+    @property
     def has_identities(self) -> bool:
         """Whether at least one image has a known identity."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())

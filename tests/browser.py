@@ -23,14 +23,40 @@ class Visit:
 
 
 def visit(
-    page: Path, profile: Path, expressions: dict[str, str], width: int = 1100, dark: bool = False
+    page: Path,
+    profile: Path,
+    expressions: dict[str, str],
+    width: int = 1100,
+    dark: bool = False,
+    *,
+    reloaded: dict[str, str] | None = None,
+    downloads: Path | None = None,
 ) -> Visit:
-    """Open ``page`` and evaluate each of ``expressions`` (name: JavaScript) once it is loaded."""
+    """Open ``page`` and evaluate each of ``expressions`` (name: JavaScript) once it is loaded.
+
+    Those of ``reloaded`` are evaluated when the page was loaded again; what the page lets the user save goes
+    to ``downloads``.
+    """
     with _Browser(profile) as browser:
-        return _visit(browser, page, expressions, width, dark)
+        if downloads is not None:
+            browser.call(
+                "Browser.setDownloadBehavior",
+                behavior="allow",
+                downloadPath=str(downloads),
+                eventsEnabled=True,
+            )
+        return _visit(browser, page, expressions, width, dark, reloaded or {}, downloads)
 
 
-def _visit(browser: _Browser, page: Path, expressions: dict[str, str], width: int, dark: bool) -> Visit:
+def _visit(
+    browser: _Browser,
+    page: Path,
+    expressions: dict[str, str],
+    width: int,
+    dark: bool,
+    reloaded: dict[str, str],
+    downloads: Path | None,
+) -> Visit:
     target = browser.call("Target.createTarget", url="about:blank")["targetId"]
     session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
     for domain in ("Page", "Network", "Runtime", "Log"):
@@ -42,9 +68,17 @@ def _visit(browser: _Browser, page: Path, expressions: dict[str, str], width: in
     browser.call("Page.navigate", session, url=page.as_uri())
     browser.wait("Page.loadEventFired")
     found = Visit()
-    for name, expression in expressions.items():
-        answer = browser.call("Runtime.evaluate", session, expression=expression, awaitPromise=True)
-        found.values[name] = answer["result"].get("value", answer)
+    for number, asked in enumerate((expressions, reloaded)):
+        if number and asked:
+            browser.call("Page.reload", session)
+            browser.wait("Page.loadEventFired", times=2)
+        for name, expression in asked.items():
+            answer = browser.call("Runtime.evaluate", session, expression=expression, awaitPromise=True)
+            found.values[name] = answer["result"].get("value", answer)
+    while downloads is not None and not any(
+        event.get("params", {}).get("state") == "completed" for event in browser.events
+    ):
+        browser.events.append(browser._next())
     for event in browser.events:
         content = event.get("params", {})
         if event["method"] == "Network.requestWillBeSent":
@@ -100,8 +134,8 @@ class _Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def wait(self, method: str) -> None:
-        while not any(event["method"] == method for event in self.events):
+    def wait(self, method: str, times: int = 1) -> None:
+        while sum(event["method"] == method for event in self.events) < times:
             self.events.append(self._next())
 
     def _next(self) -> dict:

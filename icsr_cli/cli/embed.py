@@ -82,9 +82,9 @@ def embed(
         "height": embedder.size[0],
         "width": embedder.size[1],
         "resize": "bicubic with antialiasing",
-        "normalisation": opened.norm.name,
-        "mean": opened.norm.mean,
-        "std": opened.norm.std,
+        "normalisation": embedder.network.norm.name,
+        "mean": embedder.network.norm.mean,
+        "std": embedder.network.norm.std,
         "debias": debias,
     }
     if cameras is not None:

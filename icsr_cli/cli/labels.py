@@ -12,6 +12,7 @@ import typer
 from icsr_cli.cli import complete
 from icsr_cli.cli.help import Commands
 from icsr_cli.cli.labels_generate import generate
+from icsr_cli.cli.labels_review import review
 from icsr_cli.cli.options import DataRoot, Json, RunsRoot
 from icsr_cli.errors import RunError, UsageError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 app = Commands(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
 app.command()(generate)
+app.command(epilog="Example: icsr labels review --questions 100")(review)
 
 
 @app.command(epilog="Example: icsr labels inspect --epoch 3 --cluster 12")

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import Device, Json, Plugin, Quiet, load_plugins
+from icsr_cli.cli.options import Device, Json, PairsFile, PairsLabels, Plugin, Quiet, load_plugins
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import GlobalSettings
     from icsr_cli.labelling import KnownEvidence
     from icsr_cli.recipes.feature_files import Given
-    from icsr_cli.types import IntArray, Labels
+    from icsr_cli.types import IntArray, Labels, Pairs
 
 
 def generate(
@@ -79,6 +79,8 @@ def generate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the labels: a .npz or .csv file.")
     ] = None,
+    pairs: PairsFile = None,
+    pairs_labels: PairsLabels = None,
     plugin: Plugin = None,
     device: Device = None,
     quiet: Quiet = False,
@@ -94,11 +96,13 @@ def generate(
     from icsr_cli.cli.console import make_progress, message
     from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import write_labels
+    from icsr_cli.runs.pairs import read_pairs
 
     if out is not None and out.suffix not in (".npz", ".csv"):
         raise UsageError(f"--out must end in .npz or .csv, got {out}.")
     load_plugins(plugin)
     given = read_features(features, renamed(keys or ()))
+    known = read_pairs(pairs, given.paths.tolist(), pairs_labels)
     if local == "cluster" and given.cameras is None:
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
     n = len(given.features) if given.features.ndim else 0
@@ -122,9 +126,10 @@ def generate(
     with progress.task("Labels", 2, "steps") as task:
         locals_ = None if local == "none" else given.local_labels
         if local == "cluster" and given.cameras is not None:
-            locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device)
+            locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
         task.advance()
-        evidence, labels = _label(given, settings.global_, locals_, device, approximate)
+        facts = {"local": locals_, "pairs": known, "device": device, "approximate": approximate}
+        evidence, labels = _label(given, settings.global_, facts)
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:
@@ -142,32 +147,30 @@ def _of_chain(assignment: str) -> str:
     return f"global.{inner}{assignment}"
 
 
-def _label(
-    given: Given,
-    own: GlobalSettings,
-    local: IntArray | None,
-    device: str | None,
-    approximate: str | None,
-) -> tuple[KnownEvidence, Labels]:
+def _label(given: Given, own: GlobalSettings, facts: dict[str, Any]) -> tuple[KnownEvidence, Labels]:
     """Run the chain; gives what it knew, and the labels."""
     from icsr_cli.labelling import gather, label
 
-    facts = {"cameras": given.cameras, "local": local, "device": device, "approximate": approximate}
-    evidence = gather(given.features, own, **facts)
+    evidence = gather(given.features, own, cameras=given.cameras, **facts)
     return evidence, label(evidence, own)
 
 
-def _cluster_cameras(features: Any, cameras: IntArray, own: Any, device: str | None) -> IntArray:
+def _cluster_cameras(
+    features: Any, cameras: IntArray, own: Any, device: str | None, known: Pairs | None
+) -> IntArray:
     """Cluster each camera's images alone, as the cam stage does: int64 (n,), numbered camera by camera."""
     import numpy as np
 
     from icsr_cli.labelling import gather, label
+    from icsr_cli.labelling.constraints import within
 
     local = np.full(len(features), -1, dtype=np.int64)
     for camera in np.unique(cameras):
         rows = np.flatnonzero(cameras == camera)
         one = np.zeros(len(rows), dtype=np.int64)
-        local[rows] = label(gather(features[rows], own, cameras=one, device=device), own).labels
+        told = None if known is None else within(known, rows, len(features))
+        evidence = gather(features[rows], own, cameras=one, device=device, pairs=told)
+        local[rows] = label(evidence, own).labels
     return local
 
 

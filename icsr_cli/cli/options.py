@@ -88,6 +88,24 @@ Plugin = Annotated[
         rich_help_panel=METHOD,
     ),
 ]
+PairsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs",
+        metavar="FILE",
+        help="Pairs that are the same or different, a CSV; labels obey it.",
+        rich_help_panel=METHOD,
+    ),
+]
+PairsLabels = Annotated[
+    Path | None,
+    typer.Option(
+        "--pairs-labels",
+        metavar="RUN|FILE",
+        help="Whose clusters cluster:17 in --pairs names.",
+        rich_help_panel=METHOD,
+    ),
+]
 Quiet = Annotated[
     bool,
     typer.Option("--quiet", "-q", help="No progress, only results and warnings.", rich_help_panel=OUTPUT),

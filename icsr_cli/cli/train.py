@@ -19,6 +19,8 @@ from icsr_cli.cli.options import (
     DatasetName,
     Device,
     Json,
+    PairsFile,
+    PairsLabels,
     Plugin,
     Quiet,
     RunsRoot,
@@ -80,7 +82,7 @@ def train(
         typer.Option(
             "--init",
             "--weights",
-            metavar="[imagenet|none|cam|FILE]",
+            metavar="[imagenet|none|cam|RUN|FILE]",
             help="Weights to begin from; none is random, cam the shared network of a cam run.",
             rich_help_panel=METHOD,
         ),
@@ -137,6 +139,8 @@ def train(
             rich_help_panel=METHOD,
         ),
     ] = None,
+    pairs: PairsFile = None,
+    pairs_labels: PairsLabels = None,
     plugin: Plugin = None,
     epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs.", rich_help_panel=SCHEDULE)] = None,
     iters: Annotated[
@@ -239,6 +243,8 @@ def train(
         local=None if _of_tracks(local) else local,
         cameras=parse_numbers(cameras, "--cameras"),
         plugins=plugins,
+        pairs=pairs,
+        pairs_labels=pairs_labels,
         name=name,
         facts={"tensorboard": True} if tensorboard else {},
     )

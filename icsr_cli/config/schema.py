@@ -76,11 +76,11 @@ PixelValues = Literal["imagenet", "half", "clip", "luperson"] | tuple[_Part, _Pa
 class ModelSettings(Section):
     """The network.
 
-    ``weights`` is ``imagenet`` (or ``pretrained``: what its family has), ``none`` (random), a file, or, in
-    the global stage, ``cam``: the shared network of the cam stage. ``pooling``: by default what suits the
-    architecture. ``mean`` and ``std`` of the pixels: a name or three numbers; by default what the weights or
-    the family say. ``drop_path``: rate of stochastic depth. ``freeze``: parts of the backbone whose
-    parameters do not train.
+    ``weights`` is ``imagenet`` (or ``pretrained``: what its family has), ``none`` (random), a file, a run,
+    whose network it then is, or, in the global stage, ``cam``: the shared network of the cam stage.
+    ``pooling``: by default what suits the architecture. ``mean`` and ``std`` of the pixels: a name or three
+    numbers; by default what the weights or the family say. ``drop_path``: rate of stochastic depth.
+    ``freeze``: parts of the backbone whose parameters do not train.
     """
 
     arch: str = "resnet50"

@@ -66,7 +66,13 @@ def _epoch(
     seed = seed_of(stage.settings.seed, STAGE, number)
     features = trainer.embed(np.arange(len(split)), f"Epoch {number}")
     with trainer.timed("labels"):
-        facts = {"cameras": split.cameras, "local": stage.local, "previous": previous, **split.when()}
+        facts = {
+            "cameras": split.cameras,
+            "local": stage.local,
+            "previous": previous,
+            "pairs": stage.pairs,
+            **split.when(),
+        }
         labels, local = stage.ranks.from_leader(lambda: _label(stage, features, facts))
         table = tabulate(split, labels, local=local)
         if stage.ranks.leads:
@@ -154,7 +160,7 @@ def _selection(stage: Stage, network: Network, figures: dict[str, Any], epoch: i
 
 def _shown(figures: dict[str, Any]) -> dict[str, float]:
     """Choose what the line of an epoch shows: counts, and what is known of the truth."""
-    left_out = ("kept", "silhouette", "camera_nmi", "quality", "seconds")
+    left_out = ("kept", "silhouette", "camera_nmi", "pairs_same", "pairs_different", "quality", "seconds")
     shown = {name: value for name, value in figures.items() if name not in left_out}
     if "refined" in figures.get("quality", ()):
         shown["nmi"] = figures["quality"]["refined"]["nmi"]

@@ -13,11 +13,13 @@ from typing import Any
 
 from icsr_cli import config
 from icsr_cli.choices import chosen
-from icsr_cli.config.schema import Settings
+from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.training import check_same_settings
 from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
 
 
@@ -26,7 +28,8 @@ class Wish:
     """What somebody asks of a run beside the data set.
 
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
-    ``plugins``: (path, SHA-256) of each file that was loaded. ``facts``: more of ``run.json``.
+    ``plugins``: (path, SHA-256) of each file that was loaded. ``pairs``: a file of what is known of pairs;
+    ``pairs_labels``: the run, or label file, whose clusters it names. ``facts``: more of ``run.json``.
     """
 
     runs_root: Path
@@ -37,6 +40,8 @@ class Wish:
     local: Path | None = None
     cameras: Sequence[int] | None = None
     plugins: Sequence[tuple[str, str]] = ()
+    pairs: Path | None = None
+    pairs_labels: Path | None = None
     name: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -59,13 +64,21 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
+    settings, init = _begin_from_run(data, stage, settings, wish, progress)
+    facts |= init
     if stage == "cam":
         facts["cameras"] = wish.cameras
     else:
         settings, found = _global_inputs(data, settings, wish, progress)
         facts |= found
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    if pairs is not None:
+        facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
+        progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
     folder = create(wish.runs_root, data.name, stage, name=wish.name)
     folder.update_info(**facts)
+    if pairs is not None:
+        keep_pairs(folder.path, pairs, data.train.paths)
     folder.write_settings(
         settings.dump(folder.stage)
     )  # last: a run that has its settings can be gone on with
@@ -144,7 +157,7 @@ def resume(
         raise UsageError(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
-    _check_same_inputs(folder, wish)
+    _check_same_inputs(folder, data, wish)
     began = config.load_run(folder.path / "settings.yaml")
     load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
@@ -153,10 +166,10 @@ def resume(
     settings = load()
     if wish.config or wish.method:
         settings = use_local(settings, lambda beneath: load(beneath=dict(beneath)))
-    if settings.global_.model.weights == "cam" and folder.info().get("init") == "cam":
+    if _of(settings, stage).model.weights == folder.info().get("init"):
         # The settings of the run hold what was found then.
-        own = settings.global_.model_copy(update={"model": began.global_.model})
-        settings = settings.model_copy(update={"global_": own, "image": began.image})
+        settings = _with_model(settings, stage, _of(began, stage).model)
+        settings = settings.model_copy(update={"image": began.image})
     check_same_settings(folder, settings)
     if wish.facts:
         folder.update_info(**wish.facts)
@@ -164,8 +177,8 @@ def resume(
     return folder, settings
 
 
-def _check_same_inputs(folder: RunFolder, wish: Wish) -> None:
-    """Hold what is not among the settings against the run: local labels, cameras, plug-ins."""
+def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
+    """Hold what is not among the settings against the run: local labels, cameras, pairs, plug-ins."""
     before = folder.info()
     if wish.local is not None and str(find_local(wish.local, wish.runs_root, folder.dataset)) != before.get(
         "local"
@@ -179,6 +192,13 @@ def _check_same_inputs(folder: RunFolder, wish: Wish) -> None:
             f"The run {folder.path} was started with the cameras "
             f"{before.get('cameras') or 'of the whole data set'}, not with {list(wish.cameras)}. Leave "
             "--cameras out, or start a new run without --resume."
+        )
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    known = before.get("pairs") or {}
+    if pairs is not None and fingerprint(pairs, data.train.paths) != known.get("sha256"):
+        raise UsageError(
+            f"The run {folder.path} was started with {say_pairs(known) or 'no pairs'}, and {wish.pairs} says "
+            "something else. Leave --pairs out, or start a new run without --resume."
         )
     _check_same_plugins(folder, before.get("plugins", []), wish.plugins)
 
@@ -219,45 +239,66 @@ def _global_inputs(
         progress.note(f"Local labels: {source}")
     if from_cam:
         facts["init"] = "cam"
-        settings = start_from_cam(source, partial(resolve, data, wish, progress, ("global",)))
+        weights = find_cam_weights(source)
+        settings = start_from_run(weights, "global", partial(resolve, data, wish, progress, ("global",)))
         progress.note(f"Weights: {settings.global_.model.weights}")
     return settings, facts
+
+
+def _begin_from_run(
+    data: Dataset, stage: str, settings: Settings, wish: Wish, progress: Progress
+) -> tuple[Settings, dict[str, Any]]:
+    """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
+    named = _of(settings, stage).model.weights
+    if not Path(named).is_dir():
+        return settings, {}
+    weights = weights_file(Path(named), wish.runs_root, None)
+    settings = start_from_run(weights, stage, partial(resolve, data, wish, progress, (stage,)))
+    progress.note(f"Weights: {weights}")
+    return settings, {"init": named}
+
+
+def _of(settings: Settings, stage: str) -> StageSettings:
+    return settings.cam if stage == "cam" else settings.global_
+
+
+def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:
+    """Give settings with another network for a stage."""
+    name = {"cam": "cam", "global": "global_"}[stage]
+    return settings.model_copy(update={name: _of(settings, stage).model_copy(update={"model": model})})
 
 
 #: What of a network and its images the weights of another can only fit where it is the same.
 _OF_THE_NETWORK = ("arch", "num_features", "pooling", "stripes")
 
 
-def start_from_cam(local: Path, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
-    """Give settings whose global stage begins from the shared network of the cam run of ``local``.
+def start_from_run(weights: Path, stage: str, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
+    """Give settings whose stage begins from ``weights``, a file of a run.
 
     ``resolved`` gives the settings with others laid beneath those that the user gave: the network and the
-    size of its images are the cam run's.
+    size of its images are the run's.
 
     Raises:
-        UsageError: where the user's settings contradict the cam run.
-        RunError: where there is no such network.
+        UsageError: where the user's settings contradict the run.
     """
-    weights = find_cam_weights(local)
-    cam = config.load_run(open_run(local).path / "settings.yaml", sections=("cam", "image"))
-    model = {key: getattr(cam.cam.model, key) for key in _OF_THE_NETWORK}
-    settings = resolved({"image": cam.image.model_dump(), "global": {"model": model}})
-    own = settings.global_.model
-    asked = {f"global.model.{key}": (getattr(own, key), of_cam) for key, of_cam in model.items()}
+    run = open_run(weights)
+    began = config.load_run(run.path / "settings.yaml", sections=(run.stage, "image"))
+    model = {key: getattr(_of(began, run.stage).model, key) for key in _OF_THE_NETWORK}
+    settings = resolved({"image": began.image.model_dump(), stage: {"model": model}})
+    own = _of(settings, stage).model
+    asked = {f"{stage}.model.{key}": (getattr(own, key), of_run) for key, of_run in model.items()}
     for key in ("height", "width"):
-        asked[f"image.{key}"] = getattr(settings.image, key), getattr(cam.image, key)
+        asked[f"image.{key}"] = getattr(settings.image, key), getattr(began.image, key)
     against = [
         f"  - {key}: {now!r} asked for, {then!r} there" for key, (now, then) in asked.items() if now != then
     ]
     if against:
         raise UsageError(
-            f"The network of the cam run {open_run(local).path} is another than is asked for:\n"
+            f"The network of the {run.stage} run {run.path} is another than is asked for:\n"
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    model_settings = own.model_copy(update={"weights": str(weights)})
-    stage = settings.global_.model_copy(update={"model": model_settings})
-    return settings.model_copy(update={"global_": stage})
+    return _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:

@@ -20,7 +20,7 @@ from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, train_epoch
 from icsr_cli.runs import RunFolder
-from icsr_cli.types import IMAGENET, IntArray, PixelNorm, Split
+from icsr_cli.types import IMAGENET, IntArray, Pairs, PixelNorm, Split
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Stage:
     """What a stage walks through: data, settings, where to write, whom to tell.
 
     ``local`` int64 (n,) numbers the local clusters camera by camera, -1 for none; None where there are none.
+    ``pairs``: what is known of pairs of the images, None where nobody has said anything.
     ``score`` gives the mAP on the test set, for those who chose to look at it. ``watch`` times the parts of
     the work.
     """
@@ -43,6 +44,7 @@ class Stage:
     local: IntArray | None = None
     score: Callable[[Network], float] | None = None
     watch: Watch = unwatched
+    pairs: Pairs | None = None
 
 
 @contextmanager

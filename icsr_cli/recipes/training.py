@@ -22,7 +22,8 @@ from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, flat, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
-from icsr_cli.types import Dataset, Split
+from icsr_cli.runs.pairs import kept_pairs
+from icsr_cli.types import Dataset, Pairs, Split
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,8 @@ def _opened(
                 pixels = load_pixels(
                     dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
                 )
-                yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks)
+                pairs = _known_pairs(run, dataset.train)
+                yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
             if not ranks.leads:
                 raise SystemExit(getattr(error, "exit_code", 130)) from None
@@ -152,6 +154,12 @@ def _opened(
             raise
         if ranks.leads:
             run.finish()
+
+
+def _known_pairs(run: RunFolder, split: Split) -> Pairs | None:
+    """Read what the run is to obey of pairs; None where nobody has said anything."""
+    about = run.info().get("pairs")
+    return None if about is None else kept_pairs(run.path, split.paths, about["sha256"])
 
 
 def _note_failure(run: RunFolder, error: Exception) -> None:

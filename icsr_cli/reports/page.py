@@ -94,6 +94,13 @@ def render(template: str, **values: Any) -> str:
     return _environment().get_template(template).render(**values)
 
 
+def script(name: str) -> dict[str, str]:
+    """Give a script of ours, and its hash: a page allows it alone, whatever else gets into it is not run."""
+    text = resources.files("icsr_cli.reports").joinpath("templates", name).read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return {"script": Markup(text), "script_hash": f"sha256-{digest}"}  # noqa: S704 - our own file
+
+
 @cache
 def _environment() -> Environment:
     environment = Environment(
@@ -103,11 +110,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    shared = resources.files("icsr_cli.reports").joinpath("templates")
-    style, script = (shared.joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
-    environment.globals |= {"style": Markup(style), "script": Markup(script)}  # noqa: S704 - our own files
-    # The page allows this script alone: whatever else gets into it is not run.
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment.globals["script_hash"] = f"sha256-{digest}"
+    sheet = resources.files("icsr_cli.reports").joinpath("templates", "style.css")
+    environment.globals["style"] = Markup(sheet.read_text(encoding="utf-8"))  # noqa: S704 - our own file
+    environment.globals.update(script("page.js"))
     environment.filters.update(percent=percent, write=write, duration=duration)
     return environment

@@ -9,6 +9,7 @@
 ``checkpoints/*.pt``      the state a resumed run goes on from (``torch.load(weights_only=True)``)
 ``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
 ``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
+``pairs.csv``             what is known of pairs of images (see ``icsr_cli.runs.pairs``), if anything is
 ``events/``               event files for TensorBoard, where they were asked for
 ========================  =====================================================================
 """
@@ -290,6 +291,20 @@ def open_run(path: Path) -> RunFolder:
     raise RunError(
         f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
     )
+
+
+def find_labels(place: Path) -> Path:
+    """Give a label file: ``place`` itself, or the last one of a run.
+
+    Raises:
+        RunError: where there is none.
+    """
+    if place.is_file():
+        return place
+    files = open_run(place).label_files()
+    if not files:
+        raise RunError(f"The run {place} has no labels yet: its first epoch is not finished.")
+    return files[-1]
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:

@@ -24,6 +24,7 @@ from icsr_cli.reports.truth import judged, quality_table
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, RunFolder, flat, said
 from icsr_cli.runs.evaluation import read_evaluations
+from icsr_cli.runs.pairs import say_pairs
 from icsr_cli.types import NO_CLUSTER, IntArray
 
 KINDS: Final = {
@@ -142,6 +143,7 @@ def _facts(
         "Took": duration(elapsed) if elapsed is not None else "",
         "Computed on": ", ".join(environment.get("gpus", ())) or str(environment.get("processor", "")),
         "Local labels": str(info.get("local") or ""),
+        "Pairs": say_pairs(info.get("pairs") or {}),
     }
     return {name: value for name, value in facts.items() if value}
 

@@ -1,0 +1,133 @@
+"""``icsr labels review``: a page that asks a person for the pairs worth most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icsr_cli.cli import complete
+from icsr_cli.cli.options import DataRoot, Device, Json, Plugin, Quiet, RunsRoot, load_plugins
+from icsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.labelling.questions import Questions
+    from icsr_cli.recipes.review import Review
+    from icsr_cli.runs import RunFolder
+    from icsr_cli.types import Dataset
+
+
+def review(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A global run; the newest if left out.", autocompletion=complete.runs),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
+    ] = None,
+    questions: Annotated[int, typer.Option("--questions", min=1, help="Pairs to ask, at most.")] = 50,
+    pairs: Annotated[
+        Path | None,
+        typer.Option("--pairs", metavar="FILE", help="Answers there are already; they are not asked again."),
+    ] = None,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Answer from the identities, to measure; writes the answers.")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="What is written: review.html, or answers.csv with --truth."),
+    ] = None,
+    plugin: Plugin = None,
+    device: Device = None,
+    data_root: DataRoot = Path("data"),
+    runs_root: RunsRoot = Path("runs"),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Write a page that asks which pictures show one person, the pairs worth most first.
+
+    Open it in a browser; it saves answers.csv, for icsr train global --pairs.
+    """
+    from icsr_cli import config, datasets
+    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.recipes.review import open_review
+    from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import newest, open_run
+
+    path = out or Path("answers.csv" if truth else "review.html")
+    progress = make_progress(quiet, as_json)
+    load_plugins(plugin)
+    folder = open_run(run) if run is not None else newest(runs_root, dataset, "global", file="settings.yaml")
+    data = datasets.load(folder.dataset, data_root)
+    if truth and not data.train.has_identities:
+        raise UsageError(f"The images of {data.name!r} have no identities to answer from: leave --truth out.")
+    settings = config.load_run(folder.path / "settings.yaml")
+    engine = choose_engine(device, settings.precision)
+    opened = open_review(folder, data, settings, data_root, engine, progress, pairs=pairs)
+    asked = opened.ask(questions)
+    if truth:
+        found = _answer(opened, asked, path)
+    else:
+        _write_page(folder, data, opened, asked, path, data_root, progress)
+        found = {}
+    kinds = {f"{kind} questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
+    result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}
+    if as_json:
+        print_json({name.replace(" ", "_"): value for name, value in result.items()})
+    else:
+        _show(result)
+
+
+def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
+    """Write the answers of the identities; gives how many, and what they make of the labels."""
+    from icsr_cli.metrics import judge
+    from icsr_cli.recipes.review import truth_of
+    from icsr_cli.runs.pairs import ANSWERS, write_answers
+
+    answers = truth_of(asked, opened.split)
+    write_answers(path, [*opened.known(), *answers])
+    found: dict[str, Any] = {word: sum(one.answer == word for one in answers) for word in ANSWERS}
+    for name, given in (("before", ()), ("after", answers)):
+        judged = judge(opened.relabel(given).labels, opened.split.identities)
+        if judged is not None:
+            found |= {f"NMI {name}": judged.nmi, f"pairwise F {name}": judged.pairwise_f}
+    return found
+
+
+def _write_page(
+    folder: RunFolder,
+    data: Dataset,
+    opened: Review,
+    asked: Questions,
+    path: Path,
+    data_root: Path,
+    progress: Any,
+) -> None:
+    from icsr_cli.files import write_text
+    from icsr_cli.reports.pages.review import review_page
+    from icsr_cli.reports.view import View
+
+    page = review_page(
+        f"{data.name}, {folder.stage} run {folder.path.name}",
+        {"Run": str(folder.path)},
+        asked,
+        data.train,
+        data.camera_names,
+        View((folder,), data_root, progress=progress).pictures,
+        known=opened.known(),
+    )
+    write_text(path, page)
+
+
+def _show(result: dict[str, Any]) -> None:
+    from icsr_cli.cli.console import output, print_table
+
+    rows = [(name, value) for name, value in result.items() if name not in ("run", "written")]
+    print_table(f"Review of {result['run']}", ("", "value"), rows)
+    following = (
+        f"icsr train global --pairs {result['written']}"
+        if "same" in result
+        else f"open {result['written']} in a browser"
+    )
+    output().print(f"Written to {result['written']}\nNext: {following}", markup=False, soft_wrap=True)

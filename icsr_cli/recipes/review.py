@@ -1,0 +1,150 @@
+"""What a person is asked about the labels of a run, and what the answers make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from icsr_cli.config.schema import GlobalSettings, Settings
+from icsr_cli.errors import RunError, UsageError
+from icsr_cli.labelling import KnownEvidence, gather, label
+from icsr_cli.labelling.questions import Questions, choose
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.report_data import open_embedder
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs import LabelTable, RunFolder, align_local, read_labels
+from icsr_cli.runs.pairs import Answer, answers_of, kept_pairs, read_pairs
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, Dataset, IntArray, Labels, Pairs, Split
+
+
+@dataclass(frozen=True)
+class Review:
+    """The labels of a run and what is known of its training images.
+
+    ``clusters`` int64 (n,): those of the run's last epoch, before the refiners, in the order of ``split``.
+    ``pairs``: what is known already, by the run or by a file.
+    """
+
+    split: Split
+    clusters: IntArray
+    evidence: KnownEvidence
+    settings: GlobalSettings
+    pairs: Pairs
+
+    def ask(self, count: int) -> Questions:
+        """Choose the pairs that are worth most, ``count`` at most."""
+        return choose(self.clusters, self.evidence.similarity, self.split.cameras, count, self.pairs)
+
+    def known(self) -> list[Answer]:
+        """Give what is known already as the lines of a file."""
+        return answers_of(self.pairs, self.split.paths)
+
+    def relabel(self, answers: Sequence[Answer] = ()) -> Labels:
+        """Run the chain on the features as they are, with what is known and with ``answers``."""
+        pairs = _joined(self.pairs, pairs_of(answers, self.split))
+        return label(replace(self.evidence, pairs=pairs if len(pairs) else None), self.settings)
+
+
+def open_review(
+    run: RunFolder,
+    dataset: Dataset,
+    settings: Settings,
+    data_root: Path,
+    engine: Engine,
+    progress: Progress,
+    *,
+    pairs: Path | None = None,
+) -> Review:
+    """Embed the training images of a global run by its network, and read its labels.
+
+    Args:
+        run: the run.
+        dataset: the data set it was trained on.
+        settings: its own.
+        data_root: where the data sets lie.
+        engine: what computes.
+        progress: who is told.
+        pairs: a file of answers, beside what the run knows itself.
+
+    Raises:
+        UsageError: the run is of the cam stage, or the file cannot be used.
+        RunError: it has no labels or no network yet, or they are of other images.
+    """
+    if run.stage != "global":
+        raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
+    split = dataset.train
+    table = _labels(run)
+    clusters = clusters_of(table, split)
+    known = _known(run, split)
+    given = read_pairs(pairs, split.paths)
+    embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
+    features = embedder.embed(embedder.pixels("train"), "Train features")
+    both = known if given is None else _joined(known, given)
+    evidence = gather(
+        features,
+        settings.global_,
+        cameras=split.cameras,
+        local=_local(run, split),
+        pairs=both if len(both) else None,
+    )
+    return Review(split, clusters, evidence, settings.global_, both)
+
+
+def truth_of(questions: Questions, split: Split) -> list[Answer]:
+    """Answer from the identities; ``unsure`` where nobody knows one of the two."""
+    identities, paths = split.identities, split.paths
+    answers = []
+    for first, second in zip(questions.first.tolist(), questions.second.tolist(), strict=True):
+        one, two = int(identities[first]), int(identities[second])
+        word = "unsure" if UNKNOWN_IDENTITY in (one, two) else "same" if one == two else "different"
+        answers.append(Answer(paths[first], paths[second], word))
+    return answers
+
+
+def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
+    """Give answers that name images of ``split`` as pairs of their numbers."""
+    rows = {path: row for row, path in enumerate(split.paths)}
+    same, different = (
+        np.array(
+            [(rows[one.first], rows[one.second]) for one in answers if one.answer == word], dtype=np.int64
+        ).reshape(-1, 2)
+        for word in ("same", "different")
+    )
+    return Pairs(same, different)
+
+
+def clusters_of(table: LabelTable, split: Split) -> IntArray:
+    """Give the cluster of each image of ``split``, int64 (n,), -1 where the table has none.
+
+    Raises:
+        RunError: the table holds none of the images.
+    """
+    rows = {path: row for row, path in enumerate(table.paths)}
+    where = np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
+    if not (where >= 0).any():
+        raise RunError("None of the training images has a label in this run: it is of another data set.")
+    return np.where(where >= 0, table.clusters[where], NO_CLUSTER)
+
+
+def _labels(run: RunFolder) -> LabelTable:
+    files = run.label_files()
+    if not files:
+        raise RunError(f"The run {run.path} has no labels yet: its first epoch is not finished.")
+    return read_labels(files[-1])
+
+
+def _local(run: RunFolder, split: Split) -> IntArray | None:
+    local = run.info().get("local")
+    return None if local is None else align_local(read_labels(Path(local)), split, Path(local))
+
+
+def _known(run: RunFolder, split: Split) -> Pairs:
+    about = run.info().get("pairs")
+    return pairs_of((), split) if about is None else kept_pairs(run.path, split.paths, about["sha256"])
+
+
+def _joined(one: Pairs, other: Pairs) -> Pairs:
+    return Pairs(np.concatenate([one.same, other.same]), np.concatenate([one.different, other.different]))

@@ -1,0 +1,124 @@
+"""The page that asks a person for pairs: two strips of pictures side by side, and one key for each answer.
+
+What it asks is in the page itself, and so are the answers, in the browser, until they are saved as a file
+(``icsr_cli.runs.pairs``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from icsr_cli.labelling.questions import JOIN, Questions
+from icsr_cli.reports.galleries import Shown, sampled, shown
+from icsr_cli.reports.page import counted, render, script
+from icsr_cli.reports.pictures import Pictures
+from icsr_cli.runs.pairs import Answer
+from icsr_cli.types import IntArray, Split
+
+#: Pictures of each side.
+STRIP: Final = 9
+_WHY: Final = {
+    JOIN: "They are in two clusters that nearly became one.",
+    "split": "They are in one cluster that nearly became two.",
+}
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One side of a question: the picture that is asked for, then others of its side."""
+
+    title: str
+    facts: tuple[str, ...]
+    images: tuple[Shown, ...]
+    left_out: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """One pair of images, by their paths, with what the page says of it."""
+
+    first: str
+    second: str
+    why: str
+    left: Strip
+    right: Strip
+
+
+def review_page(
+    source: str,
+    facts: dict[str, str],
+    questions: Questions,
+    split: Split,
+    camera_names: Sequence[str],
+    pictures: Pictures | None,
+    *,
+    known: Sequence[Answer] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Give the whole page as HTML.
+
+    Args:
+        source: the run, by name.
+        facts: what the head says.
+        questions: the pairs, of images of ``split``.
+        split: the images.
+        camera_names: what the cameras are called.
+        pictures: of the images; None where there are none.
+        known: what the file of answers begins with.
+        notes: what the user should know first.
+    """
+    asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
+    # What was answered in this browser is known again by the pairs that are asked.
+    name = hashlib.sha256("\n".join(f"{one.first}\t{one.second}" for one in asked).encode()).hexdigest()[:16]
+    return render(
+        "review.html",
+        title=f"Review of {source}",
+        facts={**facts, **({"Known before": counted(len(known), "pair")} if known else {})},
+        notes=notes,
+        questions=asked,
+        known=known,
+        name=name,
+        file="answers.csv",
+        command="icsr train global --pairs answers.csv",
+        **script("review.js"),
+    )
+
+
+def _question(
+    questions: Questions, number: int, split: Split, camera_names: Sequence[str], pictures: Pictures | None
+) -> Question:
+    ends = int(questions.first[number]), int(questions.second[number])
+    left, right = (
+        _strip(title, end, questions.images(number, side), split, camera_names, pictures)
+        for side, (title, end) in enumerate(zip(("Left", "Right"), ends, strict=True))
+    )
+    first, second = (split.records[end].path for end in ends)
+    return Question(first, second, _WHY[str(questions.kinds[number])], left, right)
+
+
+def _strip(
+    title: str,
+    asked: int,
+    images: IntArray,
+    split: Split,
+    camera_names: Sequence[str],
+    pictures: Pictures | None,
+) -> Strip:
+    """Show the image that is asked for, and of the others some of every camera."""
+    others = images[images != asked]
+    cameras = split.cameras[others]
+    chosen = others[sampled([(str(camera),) for camera in cameras.tolist()], STRIP - 1)]
+    rows = [asked, *chosen[np.argsort(split.cameras[chosen], kind="stable")].tolist()]
+    own = [split.records[row] for row in rows]
+    of = len(set(split.cameras[images].tolist()))
+    return Strip(
+        title,
+        (counted(len(images), "image"), counted(of, "camera")),
+        tuple(shown(one.path, pictures, "kept", [camera_names[one.camera]]) for one in own),
+        len(images) - len(rows),
+    )

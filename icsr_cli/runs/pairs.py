@@ -1,0 +1,271 @@
+"""What somebody said of pairs of images, as a CSV: ``first,second,answer``.
+
+``first`` and ``second`` are paths of images as a label file holds them, or ``cluster:17``: that cluster of a
+label file, which stands for the image that is most like the others of it. ``answer`` is ``same``,
+``different``, or ``unsure``, which says nothing. Further columns are the writer's own.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import breadth_first_order
+
+from icsr_cli.errors import RunError, UsageError, printable, reason
+from icsr_cli.files import write_with
+from icsr_cli.labelling.constraints import contradictions, groups_of
+from icsr_cli.runs.folder import find_labels
+from icsr_cli.runs.labels import LabelTable, read_labels
+from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Pairs
+
+COLUMNS: Final = ("first", "second", "answer")
+ANSWERS: Final = ("same", "different", "unsure")
+_CLUSTER: Final = re.compile(r"cluster:(\d{1,9})")
+#: Faults that are named; the others are counted.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One line of the file: two images, or clusters, and what was said of them."""
+
+    first: str
+    second: str
+    answer: str
+    line: int = 0
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """Read what was answered.
+
+    Raises:
+        UsageError: the file is missing, no such table, or holds another word than the three answers.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    except OSError as error:
+        raise UsageError(f"The pairs {path} cannot be read: {error.strerror}.") from None
+    try:
+        reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+        missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+        if missing:
+            raise UsageError(
+                f"{path} lacks the column(s) {', '.join(missing)}; its first line must name "
+                f"{', '.join(COLUMNS)}."
+            )
+        answers = [
+            Answer(row["first"].strip(), row["second"].strip(), row["answer"].strip(), reader.line_num)
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise UsageError(f"{path} is no table of pairs: {reason(error)}.") from None
+    odd = [
+        f"line {one.line}: {one.answer!r}{_nearest(one.answer, ANSWERS)}"
+        for one in answers
+        if one.answer not in ANSWERS
+    ]
+    _refuse(path, f"holds other answers than {', '.join(ANSWERS)}", odd)
+    return answers
+
+
+def write_answers(path: Path, answers: Iterable[Answer]) -> None:
+    """Write the table, whole or not at all."""
+    _write(path, _text(answers))
+
+
+def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = None) -> Pairs | None:
+    """Read pairs of the images ``paths`` (n,), by their number there; None where there is no file.
+
+    Args:
+        path: the file.
+        paths: the images, as the label file names them.
+        clusters: the run, or label file, that ``cluster:17`` is of, where there is one.
+
+    Raises:
+        UsageError: the file cannot be read, names images or clusters that are not there, or contradicts
+            itself; with its lines.
+        RunError: the labels whose clusters it names are not there.
+    """
+    if path is not None:
+        return _find(path, paths, None if clusters is None else find_labels(clusters))
+    if clusters is not None:
+        raise UsageError("--pairs-labels says whose clusters a file of pairs names: give --pairs FILE too.")
+    return None
+
+
+def _find(path: Path, paths: Sequence[str], clusters: Path | None = None) -> Pairs:
+    """Read pairs of ``paths``; see ``read_pairs``."""
+    answers = [one for one in read_answers(path) if one.answer != "unsure"]
+    rows = {name: row for row, name in enumerate(paths)}
+    stand_ins = _typical(read_labels(clusters)) if clusters is not None else None
+    faults: list[str] = []
+    ends = np.array(
+        [
+            [_row(name, one.line, rows, stand_ins, faults) for name in (one.first, one.second)]
+            for one in answers
+        ],
+        dtype=np.int64,
+    ).reshape(-1, 2)
+    _refuse(path, "names what is not there", faults)
+    same = np.array([one.answer == "same" for one in answers], dtype=np.bool_)
+    pairs = Pairs(ends[same], ends[~same])
+    _refuse(path, "contradicts itself", _contradictions(pairs, answers, same, paths))
+    return pairs
+
+
+def keep_pairs(folder: Path, pairs: Pairs, paths: Sequence[str]) -> None:
+    """Write what a run is to obey into its folder, as ``pairs.csv``: images alone, by their paths."""
+    _write(folder / "pairs.csv", _said(pairs, paths))
+
+
+def fingerprint(pairs: Pairs, paths: Sequence[str]) -> str:
+    """Give the SHA-256 of what ``keep_pairs`` writes: it changes with what was said, not with the file."""
+    return hashlib.sha256(_encoded(_said(pairs, paths))).hexdigest()
+
+
+def about_pairs(file: Path | None, pairs: Pairs, paths: Sequence[str]) -> dict[str, Any]:
+    """Give what ``run.json`` holds of pairs: the file, what it says by its hash, and how many of each."""
+    return {
+        "file": str(file),
+        "sha256": fingerprint(pairs, paths),
+        "same": len(pairs.same),
+        "different": len(pairs.different),
+    }
+
+
+def say_pairs(about: Mapping[str, Any]) -> str:
+    """Write what ``about_pairs`` gave as it is read; nothing where it is empty."""
+    return "{file}, {same:,} same, {different:,} different".format(**about) if about else ""
+
+
+def kept_pairs(folder: Path, paths: Sequence[str], expected: str) -> Pairs:
+    """Read what ``keep_pairs`` wrote.
+
+    Raises:
+        RunError: it is gone, or no longer what it was.
+    """
+    place = folder / "pairs.csv"
+    try:
+        pairs = _find(place, paths)
+    except UsageError as error:
+        raise RunError(f"The run {folder} cannot go on. {error}") from None
+    if fingerprint(pairs, paths) != expected:
+        raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
+    return pairs
+
+
+def answers_of(pairs: Pairs, paths: Sequence[str]) -> list[Answer]:
+    """Give pairs as the lines of a file that names images alone."""
+    return [
+        Answer(paths[first], paths[second], answer)
+        for answer, ends in (("same", pairs.same), ("different", pairs.different))
+        for first, second in ends.tolist()
+    ]
+
+
+def _said(pairs: Pairs, paths: Sequence[str]) -> str:
+    return _text(answers_of(pairs, paths))
+
+
+def _text(answers: Iterable[Answer]) -> str:
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows((one.first, one.second, one.answer) for one in answers)
+    return stream.getvalue()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _write(path: Path, text: str) -> None:
+    write_with(path, lambda temporary: temporary.write_bytes(_encoded(text)))
+
+
+def _refuse(path: Path, what: str, faults: Sequence[str]) -> None:
+    if faults:
+        more = f"\n  and {len(faults) - _NAMED:,} more" if len(faults) > _NAMED else ""
+        raise UsageError(printable(f"{path} {what}:\n  " + "\n  ".join(faults[:_NAMED]) + more))
+
+
+def _row(
+    name: str, line: int, rows: dict[str, int], stand_ins: dict[int, str] | None, faults: list[str]
+) -> int:
+    """Give the number of an image, or of the one that stands for a cluster; a fault is added to the list."""
+    cluster = _CLUSTER.fullmatch(name)
+    if cluster is not None and name not in rows:
+        if stand_ins is None:
+            faults.append(f"line {line}: {name} - say of which labels: --pairs-labels RUN or FILE")
+            return -1
+        if int(cluster[1]) not in stand_ins:
+            faults.append(f"line {line}: {name}; the labels have clusters 0 to {max(stand_ins, default=-1)}")
+            return -1
+        name = stand_ins[int(cluster[1])]
+    if name not in rows:
+        # Looking for the nearest among all images takes a moment: only for those that are named.
+        faults.append(f"line {line}: {name!r}{_nearest(name, rows) if len(faults) < _NAMED else ''}")
+    return rows.get(name, -1)
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    near = get_close_matches(name, names, 1)
+    return f" (did you mean {near[0]!r}?)" if near else ""
+
+
+def _typical(table: LabelTable) -> dict[int, str]:
+    """Give for each cluster its image that is most like the others, the first where nobody says that."""
+    cohesion = np.nan_to_num(table.columns.get("cohesion", np.zeros(len(table))), nan=-1.0)
+    order = np.lexsort((-cohesion, table.labels))
+    labels, first = np.unique(table.labels[order], return_index=True)
+    return {
+        int(label): table.paths[order[place]]
+        for label, place in zip(labels, first, strict=True)
+        if label != NO_CLUSTER
+    }
+
+
+def _contradictions(
+    pairs: Pairs, answers: Sequence[Answer], same: BoolArray, paths: Sequence[str]
+) -> list[str]:
+    """Say of each pair that cannot be different by which lines it is the same."""
+    wrong = contradictions(pairs, groups_of(pairs, len(paths)))
+    if len(wrong) == 0:
+        return []
+    equal = [one for one, is_same in zip(answers, same, strict=True) if is_same]
+    unlike = [one for one, is_same in zip(answers, same, strict=True) if not is_same]
+    way = _ways(pairs.same, len(paths), [one.line for one in equal])
+    found = []
+    for row in wrong[: _NAMED + 1].tolist():
+        one, (first, second) = unlike[row], pairs.different[row].tolist()
+        said = f"line {one.line}: {one.first!r} and {one.second!r} are different"
+        lines = way(first, second)
+        them = f"the same by line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
+        found.append(f"{said}, and {them if lines else 'one image'}")
+    return found + [""] * (len(wrong) - len(found))
+
+
+def _ways(same: IntArray, n: int, lines: Sequence[int]) -> Callable[[int, int], list[int]]:
+    """Give a function that names the lines which lead from one image to another by ``same``."""
+    line_of = {tuple(sorted(ends)): line for ends, line in zip(same.tolist(), lines, strict=True)}
+    graph = coo_array((np.ones(len(same), dtype=np.int8), (same[:, 0], same[:, 1])), shape=(n, n)).tocsr()
+
+    def way(first: int, second: int) -> list[int]:
+        before = breadth_first_order(graph, first, directed=False)[1]
+        found = []
+        while second != first:
+            found.append(line_of[tuple(sorted((second, int(before[second]))))])
+            second = int(before[second])
+        return sorted(found)
+
+    return way
