@@ -19,19 +19,25 @@ BoolArray: TypeAlias = npt.NDArray[np.bool_]
 UNKNOWN_IDENTITY: Final = -1
 #: The label of an image that is in no cluster: noise, or thrown out by the refinement.
 NO_CLUSTER: Final = -1
+#: The track of an image that belongs to none, and the frame of one whose time is unknown.
+NO_TRACK: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image: where it is, which camera took it, who is on it.
+    """One image: where it is, which camera took it, who is on it, and when.
 
     ``path`` is POSIX, relative to the data set's root. ``camera`` counts from 0.
-    ``identity`` is the data set's own number, or ``UNKNOWN_IDENTITY``.
+    ``identity`` is the data set's own number, or ``UNKNOWN_IDENTITY``. ``track`` numbers what a tracker took
+    for one person under one camera, once in the whole data set; ``frame`` orders the images of a camera in
+    time, in frames or any other whole unit. Both are ``NO_TRACK`` where nobody knows.
     """
 
     path: str
     camera: int
     identity: int = UNKNOWN_IDENTITY
+    track: int = NO_TRACK
+    frame: int = NO_TRACK
 
 
 @dataclass(frozen=True)
@@ -58,6 +64,21 @@ class Split:
     def has_identities(self) -> bool:
         """Whether at least one image has a known identity."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())
+
+    @cached_property
+    def tracks(self) -> IntArray:
+        """int64 (n,), a number once in the data set, ``NO_TRACK`` where there is none."""
+        return np.array([record.track for record in self.records], dtype=np.int64)
+
+    @cached_property
+    def frames(self) -> IntArray:
+        """int64 (n,), in order of time within a camera, ``NO_TRACK`` where nobody knows."""
+        return np.array([record.frame for record in self.records], dtype=np.int64)
+
+    @property
+    def has_tracks(self) -> bool:
+        """Whether at least one image belongs to a track."""
+        return bool((self.tracks != NO_TRACK).any())
 
     def select(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int]) -> Split:
         """Give the split of the images at ``rows``, in that order."""

@@ -1,7 +1,8 @@
 """The index of a prepared data set: written once by ``prepare``, read in a moment by everything else.
 
 ``<data root>/<name>/index.json`` says what it is and where the images lie; ``index.csv`` beside it has one
-line per image: split, path, camera (from 0), identity (-1: nobody knows).
+line per image: split, path, camera (from 0), identity (-1: nobody knows); and track and frame (-1 as well)
+where the data set knows of any.
 """
 
 from __future__ import annotations
@@ -12,15 +13,19 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import read_json, whole_file
-from icsr_cli.types import Dataset, ImageRecord, Split
+from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
-FORMAT = 2  # 1 had no checksum of its own
-_HEADER = ["split", "path", "camera", "identity"]
+#: By the columns of index.csv; format 1 had no checksum of its own.
+_HEADERS = {
+    2: ["split", "path", "camera", "identity"],
+    3: ["split", "path", "camera", "identity", "track", "frame"],
+}
 
 
 def write(
@@ -39,9 +44,10 @@ def write(
     """
     folder = data_root / dataset.name
     folder.mkdir(parents=True, exist_ok=True)
-    table = _table(dataset)
+    form = 3 if _knows_tracks(dataset) else 2
+    table = _table(dataset, form)
     head = {
-        "format": FORMAT,
+        "format": form,
         "name": dataset.name,
         "layout": dataset.layout,
         "root": _stored_root(dataset.root, data_root),
@@ -83,7 +89,7 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"Cannot read {path}: {error}. Run again: {_command(name)}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(found, dict) or found.get("format") not in tuple(_HEADERS):  # it may be no number
         raise DatasetError(f"{path} is damaged, or of another version. Run again: {_command(name)}")
     if found.pop("sha256", None) != _checksum(found):
         raise DatasetError(f"{path} is damaged: its checksum does not fit. Run again: {_command(name)}")
@@ -156,12 +162,23 @@ def _stored_root(root: Path, data_root: Path) -> str:
     return root.relative_to(data_root).as_posix() if root.is_relative_to(data_root) else str(root)
 
 
-def _table(dataset: Dataset) -> bytes:
+def _knows_tracks(dataset: Dataset) -> bool:
+    """Whether any image has a track or a frame; without them the index is what it always was."""
+    return any(
+        (column != NO_TRACK).any()
+        for split in dataset.splits.values()
+        for column in (split.tracks, split.frames)
+    )
+
+
+def _table(dataset: Dataset, form: int) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(_HEADER)
+    header = _HEADERS[form]
+    writer.writerow(header)
+    of_record = attrgetter(*header[1:])
     for name, split in dataset.splits.items():
-        writer.writerows((name, row.path, row.camera, row.identity) for row in split.records)
+        writer.writerows((name, *of_record(record)) for record in split.records)
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 
@@ -170,6 +187,6 @@ def _splits(table: bytes, root: Path, expected: Mapping[str, Any]) -> dict[str, 
     reader = csv.reader(io.StringIO(table.decode("utf-8", "surrogateescape"), newline=""))
     next(reader)
     rows: dict[str, list[ImageRecord]] = {name: [] for name in expected}
-    for split, path, camera, identity in reader:
-        rows[split].append(ImageRecord(path, int(camera), int(identity)))
+    for split, path, *numbers in reader:
+        rows[split].append(ImageRecord(path, *map(int, numbers)))
     return {name: Split(root, tuple(records)) for name, records in rows.items()}

@@ -57,6 +57,36 @@ def test_any_names_and_numbers_come_back(tmp_path_factory, rows):
     assert datasets.load("shop", folder) == dataset
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(names, st.integers(0, 30), *[st.integers(-1, 2**62)] * 3), min_size=1, max_size=9))
+def test_tracks_and_frames_come_back(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("index")
+    records = tuple(ImageRecord(*row) for row in rows)
+    dataset = make(folder, splits={"train": records, "query": (ImageRecord("x", 0),)})
+    index.write(folder, dataset)
+    found = datasets.load("shop", folder)
+    assert found == dataset
+    assert found.train.tracks.tolist() == [row[3] for row in rows]
+    assert found.train.frames.tolist() == [row[4] for row in rows]
+    assert found.train.tracks.dtype == found.train.frames.dtype == np.int64
+    assert found.train.has_tracks == any(row[3] >= 0 for row in rows)
+    assert not found.splits["query"].has_tracks
+
+
+@pytest.mark.parametrize(
+    ("record", "form", "columns"),
+    [
+        (ImageRecord("a", 0, 5), 2, "split,path,camera,identity"),
+        (ImageRecord("a", 0, 5, track=0), 3, "split,path,camera,identity,track,frame"),
+        (ImageRecord("a", 0, 5, frame=0), 3, "split,path,camera,identity,track,frame"),
+    ],
+)
+def test_columns_are_there_where_they_say_something(record, form, columns, tmp_path):
+    written = index.write(tmp_path, make(tmp_path, splits={"train": (ImageRecord("b", 1), record)}))
+    assert json.loads(written.read_text())["format"] == form
+    assert (tmp_path / "shop" / "index.csv").read_text().splitlines()[0] == columns
+
+
 def test_names_that_are_no_utf8_come_back(tmp_path):
     records = (ImageRecord(b"caf\xe9.jpg".decode("utf-8", "surrogateescape"), 0),)
     index.write(tmp_path, make(tmp_path, splits={"train": records}))
@@ -98,6 +128,7 @@ def test_damage_is_said(tmp_path):
     for text, fault in [
         ("{", "Cannot read"),
         ('{"format": 99}', "another version"),
+        ('{"format": []}', "another version"),
         ("[]", "another version"),
         ("[" * 100_000, "nested too deeply"),
         (head.replace("door", "hall"), "its checksum does not fit"),
