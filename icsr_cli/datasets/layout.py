@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import DatasetError
-from icsr_cli.types import ImageRecord
+from icsr_cli.types import UNKNOWN_IDENTITY, ImageRecord
 
 SPLITS = ("train", "query", "gallery")
 #: Longer numbers do not fit 64 bits.
@@ -145,7 +145,7 @@ class FolderLayout:
 
     ``pattern`` has the groups ``identity`` and ``camera`` and must match the whole name without its
     suffix. ``cameras`` maps the numbers in the names to 0, 1, ...; None takes whatever is found, in order.
-    Identity ``junk`` is left out.
+    Identity ``junk`` is left out, but for the splits of ``unknown``: there it is somebody whom nobody knows.
     """
 
     folders: Mapping[str, str]
@@ -153,6 +153,7 @@ class FolderLayout:
     examples: tuple[str, ...]
     cameras: Mapping[int, int] | None
     junk: int = -1
+    unknown: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -199,12 +200,13 @@ class FolderLayout:
                 unread.append(Unread(split, f"{folder}/{name}", "the name does not fit"))
                 continue
             identity, camera = int(match["identity"]), int(match["camera"])
-            if identity == self.junk:
+            if identity == self.junk and split not in self.unknown:
                 junk += 1
             elif self.cameras is not None and camera not in self.cameras:
                 unread.append(Unread(split, f"{folder}/{name}", f"there is no camera {camera}"))
             else:
-                rows.append((f"{folder}/{name}", identity, camera))
+                known = UNKNOWN_IDENTITY if identity == self.junk else identity
+                rows.append((f"{folder}/{name}", known, camera))
         if not rows:
             raise DatasetError(
                 f"Nothing in {root / folder} can be read: {len(names)} image files, "
@@ -216,7 +218,9 @@ class FolderLayout:
 
 def _same_people(raw: Mapping[str, list[tuple[str, int, int]]]) -> tuple[str, ...]:
     """Note identities that are both trained on and looked for: what is measured then is no test."""
-    train, query = ({identity for _, identity, _ in raw[split]} for split in ("train", "query"))
+    train, query = (
+        {identity for _, identity, _ in raw[split]} - {UNKNOWN_IDENTITY} for split in ("train", "query")
+    )
     if not (both := train & query):
         return ()
     return (f"{len(both)} identities are in train and in query, such as {min(both)}: the test is none.",)
