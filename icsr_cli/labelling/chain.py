@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -20,7 +20,7 @@ class LabelMethods(Protocol):
     """The settings of the chain: how features become comparable, and the methods that are chosen."""
 
     @property
-    def normalise(self) -> Normalisation:
+    def normalise(self) -> Normalisation | Literal["auto"]:
         """What is taken off the features of each camera."""
 
     @property
@@ -48,7 +48,8 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
 
     The labels hold the column ``cohesion`` (each image's mean similarity to the others of its cluster, before
     the refiners) and the figure ``silhouette``; and, where cameras are known, ``camera_nmi``: how much the
-    labels tell of the camera (0 nothing, 1 everything).
+    labels tell of the camera (0 nothing, 1 everything). Where normalisation is ``auto``, also
+    ``camera_effect``, the share of the cameras' difference that is theirs, and ``normalised``, 1 or 0.
     """
     clusters = settings.clusterer.module.cluster(evidence, settings.clusterer)
     labels = replace(
@@ -61,7 +62,13 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     if evidence.cameras is None:
         return labels
     told = _shared_information(labels.labels, evidence.cameras)
-    return replace(labels, figures={**labels.figures, "camera_nmi": told})
+    return replace(labels, figures={**labels.figures, "camera_nmi": told, **_choice(evidence)})
+
+
+def _choice(evidence: Evidence) -> dict[str, float]:
+    if not isinstance(evidence, KnownEvidence) or evidence.normalise != "auto":
+        return {}
+    return {"camera_effect": evidence.effect.share, "normalised": float(evidence.effect.mode == "full")}
 
 
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:

@@ -170,11 +170,16 @@ _CITY: Final[dict[str, Any]] = {
     "background": 1.5,
 }
 _SEPARATE: Final[dict[str, Any]] = {
-    "train_identities": 150,
+    "train_identities": 200,
     "cameras": 6,
     "cameras_per_person": (2, 3),
-    "camera_shift": 0.5,
-    "separation": 0.7,
+    "background": 0.3,
+    "camera_shift": 0.2,
+    "blur": 0.25,
+    "noise": 0.2,
+    "resolution": 0.2,
+    "view_spread": 0.25,
+    "separation": 0.8,
 }
 _METRO: Final[dict[str, Any]] = {
     **_CITY,
