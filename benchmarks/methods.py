@@ -23,6 +23,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
+
 #: A network per camera: five cameras take 1.5 times the steps of the shared one.
 PER_CAMERA = {"cam.network": "per-camera", "cam.iters": 12, "global.model.weights": "none"}
 ONE_STAGE = {"global.epochs": 26, "global.optimizer.step_size": 18}
@@ -120,7 +122,7 @@ class World:
         self.workplace = Workplace(folder / "data", None, SilentProgress())
         self.cam_runs: dict[str, tuple[Any, Seconds]] = {}
         truth = folder / "true_identities.npy"
-        np.save(truth, np.unique(self.dataset.train.identities, return_inverse=True)[1])
+        np.save(truth, true_clusters(self.dataset.train.identities))
         plugin = folder / "true_identities.py"
         plugin.write_text(SUPERVISED.format(path=str(truth)), encoding="utf-8")
         load_plugin(plugin)
@@ -166,6 +168,14 @@ class World:
 
         found = measure(network, self.dataset, self.settings(METHODS["plain"]), self.workplace).plain
         return {"mAP": found.mAP, "rank_1": found.rank(1)}
+
+
+def true_clusters(identities: Any) -> Any:
+    """Give the identities as clusters from 0, int64 (n,); images of nobody known are noise."""
+    known = identities != UNKNOWN_IDENTITY
+    labels = np.full(len(identities), NO_CLUSTER)
+    labels[known] = np.unique(identities[known], return_inverse=True)[1]
+    return labels
 
 
 #: The truth as a clusterer: the supervised bound runs through the same loop as everything else.

@@ -158,7 +158,9 @@ def synthetic(
         Optional[str],  # noqa: UP045
         typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32."),
     ] = None,
-    preset: Annotated[str, typer.Option(help="default, easy, hard, city or market1501.")] = "default",
+    preset: Annotated[
+        str, typer.Option(help="default, easy, hard, city, separate, metro or market1501.")
+    ] = "default",
     assignments: Annotated[
         Optional[list[str]],  # noqa: UP045
         typer.Option("--set", metavar="DIAL=VALUE", help="Set any dial, e.g. --set background=1.6."),

@@ -116,7 +116,7 @@ def train(
         ),
     ] = None,
     normalise: Annotated[
-        Literal["none", "centre", "full"] | None,
+        Literal["none", "centre", "full", "auto"] | None,
         typer.Option(
             "--normalise", help="global: features per camera, for the labels.", rich_help_panel=METHOD
         ),

@@ -140,7 +140,7 @@ class StageSettings(Section):
     sampler: Sampler = "identity"  # type: ignore[assignment]
     optimizer: Optimizer = "adam"  # type: ignore[assignment]
     memory: Memories = "clusters"  # type: ignore[assignment]
-    normalise: Literal["none", "centre", "full"] = "none"
+    normalise: Literal["none", "centre", "full", "auto"] = "none"
     distance: Distance = "jaccard"  # type: ignore[assignment]
     clusterer: Clusterer = "dbscan"  # type: ignore[assignment]
     refiners: tuple[Refiner, ...] = ()

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import DatasetError
-from icsr_cli.types import NO_TRACK, ImageRecord
+from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 SPLITS = ("train", "query", "gallery")
 #: Longer numbers do not fit 64 bits.
@@ -148,7 +148,7 @@ class FolderLayout:
     suffix. Where it has the groups ``sequence`` and ``frame``, their digits, one after the other, are the
     frame: recordings of a camera follow each other, and each counts its frames anew, with as many digits.
     ``cameras`` maps the numbers in the names to 0, 1, ...; None takes whatever is found, in order.
-    Identity ``junk`` is left out.
+    Identity ``junk`` is left out, but for the splits of ``unknown``: there it is somebody whom nobody knows.
     """
 
     folders: Mapping[str, str]
@@ -156,6 +156,7 @@ class FolderLayout:
     examples: tuple[str, ...]
     cameras: Mapping[int, int] | None
     junk: int = -1
+    unknown: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -205,12 +206,13 @@ class FolderLayout:
                 unread.append(Unread(split, f"{folder}/{name}", "the name does not fit"))
                 continue
             identity, camera = int(match["identity"]), int(match["camera"])
-            if identity == self.junk:
+            if identity == self.junk and split not in self.unknown:
                 junk += 1
             elif self.cameras is not None and camera not in self.cameras:
                 unread.append(Unread(split, f"{folder}/{name}", f"there is no camera {camera}"))
             else:
-                rows.append(ImageRecord(f"{folder}/{name}", camera, identity, frame=_frame(match)))
+                known = UNKNOWN_IDENTITY if identity == self.junk else identity
+                rows.append(ImageRecord(f"{folder}/{name}", camera, known, frame=_frame(match)))
         if not rows:
             raise DatasetError(
                 f"Nothing in {root / folder} can be read: {len(names)} image files, "
@@ -229,7 +231,7 @@ def _frame(match: re.Match[str]) -> int:
 
 def _same_people(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     """Note identities that are both trained on and looked for: what is measured then is no test."""
-    train, query = ({row.identity for row in raw[split]} for split in ("train", "query"))
+    train, query = ({row.identity for row in raw[split]} - {UNKNOWN_IDENTITY} for split in ("train", "query"))
     if not (both := train & query):
         return ()
     return (f"{len(both)} identities are in train and in query, such as {min(both)}: the test is none.",)

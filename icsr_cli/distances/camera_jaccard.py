@@ -95,7 +95,7 @@ def camera_jaccard_similarity(
         return jaccard_similarity(vectors, k1, k2)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
-    near, far = _by_camera(vectors, of_image, own + 1, cross)
+    near, far = nearest_by_camera(vectors, of_image, own + 1, cross)
     members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in (near, far)], axis=1)
     members.sort(axis=1)
     kept = members < n
@@ -106,7 +106,7 @@ def camera_jaccard_similarity(
     return mirrored(n, overlaps(expanded(averaged, rows)))
 
 
-def _by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:
+def nearest_by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:
     """Search the nearest under the own camera, self first, and under all others: int32 (n, own), (n, cross).
 
     -1 where there are fewer. Both come from one product of each block of images with all.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -21,7 +21,7 @@ class LabelMethods(Protocol):
     """The settings of the chain: how features become comparable, and the methods that are chosen."""
 
     @property
-    def normalise(self) -> Normalisation:
+    def normalise(self) -> Normalisation | Literal["auto"]:
         """What is taken off the features of each camera."""
 
     @property
@@ -49,12 +49,13 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
 
     The labels hold the column ``cohesion`` (each image's mean similarity to the others of its cluster, before
     the refiners) and the figure ``silhouette``; and, where cameras are known, ``camera_nmi``: how much the
-    labels tell of the camera (0 nothing, 1 everything). Where somebody has said something of pairs, the
-    clusters and what each refiner makes of them obey it (``constraints``).
+    labels tell of the camera (0 nothing, 1 everything). Where normalisation is ``auto``, also
+    ``camera_effect``, the share of the cameras' difference that is theirs, and ``normalised``, 1 or 0. Where
+    somebody has said something of pairs, the clusters and what each refiner makes of them obey it
+    (``constraints``).
     """
     rules = None if evidence.pairs is None else constraints.Rules.of(evidence.pairs, len(evidence))
-    given = settings.clusterer.module.cluster(evidence, settings.clusterer)
-    found = given if isinstance(given, Labels) else Labels.of(given)
+    found = _cluster(evidence, settings.clusterer)
     clusters = found.clusters if rules is None else rules.mend_clusters(found.clusters, evidence.similarity)
     labels = replace(
         Labels.of(clusters),
@@ -71,7 +72,13 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     if evidence.cameras is None:
         return labels
     told = _shared_information(labels.labels, evidence.cameras)
-    return replace(labels, figures={**labels.figures, "camera_nmi": told})
+    return replace(labels, figures={**labels.figures, "camera_nmi": told, **_choice(evidence)})
+
+
+def _choice(evidence: Evidence) -> dict[str, float]:
+    if not isinstance(evidence, KnownEvidence) or evidence.normalise != "auto":
+        return {}
+    return {"camera_effect": evidence.effect.share, "normalised": float(evidence.effect.mode == "full")}
 
 
 def label_cameras(
@@ -90,8 +97,14 @@ def label_cameras(
         evidence = KnownEvidence(
             features[rows], settings.distance, most, settings.normalise, cameras=cameras[rows], **own
         )
-        local[rows] = clusterer.module.cluster(evidence, clusterer)
+        local[rows] = _cluster(evidence, clusterer).clusters
     return local
+
+
+def _cluster(evidence: Evidence, clusterer: Options) -> Labels:
+    """Run a clusterer, which gives int64 (n,), or labels where it has more to say."""
+    found = clusterer.module.cluster(evidence, clusterer)
+    return found if isinstance(found, Labels) else Labels.of(found)
 
 
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:

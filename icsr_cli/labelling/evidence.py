@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -13,6 +13,7 @@ from icsr_cli.checks import as_numpy
 from icsr_cli.choices import Options
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.distances import knn
+from icsr_cli.distances.camera_effect import CameraEffect, camera_effect
 from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
 from icsr_cli.errors import InputError
 from icsr_cli.labelling import constraints
@@ -28,7 +29,8 @@ class KnownEvidence:
         distance: the options of a method of ``distances``.
         most: neighbours that will be asked for at most, so that one search serves all.
         normalise: what is taken off the features of each camera before anything is compared (arXiv
-            2502.10195): ``none``, its mean (``centre``), or its mean and spread (``full``).
+            2502.10195): ``none``, its mean (``centre``), or its mean and spread (``full``); ``auto``: full or
+            none, as ``camera_effect`` says.
         cameras, local, tracks, frames, previous: int64 (n,) or None, as the protocol says.
         pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
@@ -41,7 +43,7 @@ class KnownEvidence:
     given: Any
     distance: Options
     most: int = 1
-    normalise: Normalisation = "none"
+    normalise: Normalisation | Literal["auto"] = "none"
     cameras: IntArray | None = None
     local: IntArray | None = None
     tracks: IntArray | None = None
@@ -61,7 +63,13 @@ class KnownEvidence:
             return self.given
         if self.cameras is None:
             raise InputError(f"normalise = {self.normalise} needs the camera of each image.")
-        return normalise_cameras(self.given, self.cameras, self.normalise)
+        mode = self.normalise if self.normalise != "auto" else self.effect.mode
+        return normalise_cameras(self.given, self.cameras, mode)
+
+    @cached_property
+    def effect(self) -> CameraEffect:
+        """Whether the cameras are apart, or their people; ``auto`` goes by it."""
+        return camera_effect(self.given, self.cameras)
 
     @cached_property
     def nearest(self) -> Neighbours:

@@ -18,7 +18,7 @@ from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
 from icsr_cli.progress import Progress, SilentProgress
-from icsr_cli.types import NO_TRACK, Dataset, Split
+from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
 if TYPE_CHECKING:
     from icsr_cli.synthesis import World
@@ -147,7 +147,7 @@ def prepare_synthetic(
 
     Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
     """
-    from icsr_cli.synthesis import render
+    from icsr_cli.synthesis import render, tracks_of
 
     _check_free(name, data_root, SYNTHETIC)
     plan = Plan(
@@ -159,12 +159,26 @@ def prepare_synthetic(
         progress=progress or SilentProgress(),
         distractor=0,
     )
-    layout = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
+    layout = FolderLayout(
+        market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None, unknown=("train",)
+    )
     with places.alone(plan.folder):
         target = plan.folder / f"rendered-{zlib.crc32(world.to_json().encode()):08x}"
         if not target.is_dir():
             render(target, world, progress=plan.progress, workers=workers)
-        return _finish(plan, layout.read(target), {"world": asdict(world)})
+        reading = layout.read(target)
+        known = tracks_of(world)
+        splits = {
+            name: tuple(
+                _with_track(record, *known.get(record.path, (NO_TRACK, NO_TRACK))) for record in records
+            )
+            for name, records in reading.splits.items()
+        }
+        return _finish(plan, replace(reading, splits=splits), {"world": asdict(world)})
+
+
+def _with_track(record: ImageRecord, track: int, frame: int) -> ImageRecord:
+    return replace(record, track=track, frame=frame)
 
 
 @dataclass(frozen=True)

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import InputError
 from icsr_cli.synthesis.cameras import PANORAMA_CROPS, PANORAMA_MARGIN, camera_table
+from icsr_cli.synthesis.crowd import dress_by_home, make_doubles, popularity
 from icsr_cli.synthesis.people import draw_people
 from icsr_cli.synthesis.world import World
-from icsr_cli.types import IntArray
+from icsr_cli.types import NO_TRACK, IntArray
 
 TRAIN_FOLDER: Final = "bounding_box_train"
 QUERY_FOLDER: Final = "query"
 GALLERY_FOLDER: Final = "bounding_box_test"
+#: Frames between two images of one pass, and those of a whole sequence.
+_STEP, _SEQUENCE = 25, 60_000
 
 SHOT: Final = np.dtype(
     [
@@ -30,20 +33,27 @@ SHOT: Final = np.dtype(
         ("light", "f4"), ("sun", "f4"),  # brightness factor, shading from one side
         ("background_x", "i8"), ("background_y", "i8"),  # pixels into the panorama
         ("occluded", "f4"), ("occluder_x", "f4"), ("occluder_y", "f4"),
+        ("companion", "i8"), ("companion_x", "f4"),  # 1 + row of a second person, 0: none; how far beside
     ]
 )  # fmt: skip
 
 # One stream of random numbers per purpose, so that a dial moves only what it names.
-_PEOPLE, _SEEN, _PASSES, _FRAMES, _NUMBERS, _EXTRAS = range(6)
+_PEOPLE, _SEEN, _PASSES, _FRAMES, _NUMBERS, _EXTRAS, _HOMES, _LOOKS, _DOUBLES, _CLUTTER, _JUMPS = range(11)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that is drawn: people (p,) and shots (n,), and the n files, relative to the target."""
+    """Everything that is drawn: people (p,), shots (n,), and the n files, relative to the target.
+
+    ``tracks`` and ``frames``, int64 (n,): one track is one pass of a person, or what the tracker made of it;
+    frames count on from sequence to sequence. Both are -1 for distractors, junk and clutter.
+    """
 
     people: npt.NDArray[np.void]
     shots: npt.NDArray[np.void]
     files: tuple[str, ...]
+    tracks: IntArray
+    frames: IntArray
 
     def __len__(self) -> int:
         return len(self.files)
@@ -64,28 +74,49 @@ def plan(world: World) -> Plan:
     numbers[world.train_identities :].sort()
     train = _seen(world, world.train_identities, 0, stream(world, _SEEN, 0))
     test = _seen(world, world.test_identities, 1, stream(world, _SEEN, 1))
-    counts = np.concatenate([train, test])
-    shots, sequences, frames = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
-    files = _files(world, shots, numbers, sequences, frames)
-    extra_shots, extra_files = _extras(world, total, strangers, shots)
+    _dress(world, people[:total], np.concatenate([train.homes, test.homes]))
+    counts = np.concatenate([train.counts, test.counts])
+    walk = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
+    files = _files(world, walk, numbers)
     order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
+    extra_shots, extra_files = _extras(world, total, strangers)
+    clutter_shots, clutter_files = _clutter(world, walk.shots)
+    more = np.full(len(extra_files) + len(clutter_files), NO_TRACK)
     return Plan(
         people,
-        np.concatenate([shots[order], extra_shots]),
-        tuple(files[row] for row in order) + extra_files,
+        np.concatenate([walk.shots[order], extra_shots, clutter_shots]),
+        tuple(files[row] for row in order) + extra_files + clutter_files,
+        np.concatenate([walk.tracks[order], more]),
+        np.concatenate([walk.times[order], more]),
     )
+
+
+def _dress(world: World, people: npt.NDArray[np.void], homes: IntArray) -> None:
+    """Let people look like their neighbours, or like one other; no double lives in the other half."""
+    dress_by_home(people, homes, world.separation, world.garment_similarity, stream(world, _LOOKS))
+    for number, half in enumerate((slice(world.train_identities), slice(world.train_identities, None))):
+        make_doubles(people[half], homes[half], world.lookalikes, stream(world, _DOUBLES, number))
 
 
 _FOLDER_ORDER: Final = {TRAIN_FOLDER: 0, QUERY_FOLDER: 1, GALLERY_FOLDER: 2}
 
 
-def _seen(world: World, people: int, test: int, random: np.random.Generator) -> IntArray:
-    """Give images per person and camera, int64 (people, cameras)."""
+class _Seen(NamedTuple):
+    """Images per person and camera, int64 (people, cameras), and where each lives, int64 (people,)."""
+
+    counts: IntArray
+    homes: IntArray
+
+
+def _seen(world: World, people: int, test: int, random: np.random.Generator) -> _Seen:
     low, high = (min(bound, world.cameras) for bound in world.cameras_per_person)
-    preference = random.random((people, world.cameras)).argsort(axis=1).argsort(axis=1)
+    distance = random.random((people, world.cameras)) / popularity(world.cameras, world.uneven)
+    preference = distance.argsort(axis=1).argsort(axis=1)
     wanted = low + (random.random(people) * (high - low + 1)).astype(np.int64)
     if test and world.queries is not None:
         wanted = _meet(wanted, low, high, world.queries, "queries", random)
+    if not test:
+        wanted[stream(world, _HOMES).random(people) < world.separation] = 1
     seen = preference < wanted[:, None]
     least = max(world.images[0], 2) if test else world.images[0]
     most = max(world.images[1], least)
@@ -95,7 +126,7 @@ def _seen(world: World, people: int, test: int, random: np.random.Generator) -> 
     if images is not None:
         name = "test_images" if test else "train_images"
         counts[seen] = _meet(counts[seen], least, most, images, name, random)
-    return counts
+    return _Seen(counts, preference.argmin(axis=1))
 
 
 def _meet(
@@ -114,10 +145,24 @@ def _meet(
     return values
 
 
+class _Walk(NamedTuple):
+    """The images of all people, person by person and camera by camera; all entries (n,)."""
+
+    shots: npt.NDArray[np.void]
+    sequences: IntArray
+    frames: IntArray  # within the sequence
+    tracks: IntArray
+
+    @property
+    def times(self) -> IntArray:
+        """Frames from the begin of the first sequence."""
+        return (self.sequences - 1) * _SEQUENCE + self.frames
+
+
 def _walk(
     world: World, counts: IntArray, pass_random: np.random.Generator, frame_random: np.random.Generator
-) -> tuple[npt.NDArray[np.void], IntArray, IntArray]:
-    """Give the shots of all people, person by person and camera by camera, with sequence and frame."""
+) -> _Walk:
+    """Let everybody pass the cameras that see them."""
     person, camera = np.nonzero(counts)
     length = counts[person, camera]
     # Two rows per person and camera: the second is used where a person comes by twice.
@@ -127,12 +172,48 @@ def _walk(
     within = np.arange(len(cell)) - np.repeat(np.cumsum(length) - length, length)
     second = twice[cell] & (within >= (length[cell] + 1) // 2)
     step = np.where(second, within - (length[cell] + 1) // 2, within)
-    shots = passes[2 * cell + second]
+    number = 2 * cell + second
+    shots = passes[number]
     _vary_frames(world, shots, step, frame_random)
     begin = 200 + (pass_random.random(2 * len(person)) * 50_000).astype(np.int64)
-    frames = begin[2 * cell + second] + 25 * step
     sequences = 1 + person[cell] * 3 // max(len(counts), 1) + 3 * second
-    return shots, sequences, frames
+    tracks = np.unique(number, return_inverse=True)[1].astype(np.int64)
+    begin = begin[number]
+    if world.impure_tracks > 0:
+        _jump(world, shots, sequences, step, tracks, begin)
+    return _Walk(shots, sequences, begin + _STEP * step, tracks)
+
+
+def _jump(
+    world: World,
+    shots: npt.NDArray[np.void],
+    sequences: IntArray,
+    step: IntArray,
+    tracks: IntArray,
+    begin: IntArray,
+) -> None:
+    """Let two people of the training half cross, and the tracker take each for the other; in place.
+
+    Both come at one time, and the second halves of their tracks change places: two impure tracks.
+    """
+    random = stream(world, _JUMPS)
+    first = np.flatnonzero(step == 0)
+    length = np.bincount(tracks)
+    long = first[(shots["person"][first] < world.train_identities) & (length[tracks[first]] > 1)]
+    mixed = random.permutation(long)
+    mixed = mixed[np.lexsort((sequences[mixed], shots["camera"][mixed]))]
+    ones, others = mixed[:-1:2], mixed[1::2]
+    same_place = (shots["camera"][ones] == shots["camera"][others]) & (sequences[ones] == sequences[others])
+    meet = random.permutation(np.flatnonzero(same_place & (shots["person"][ones] != shots["person"][others])))
+    meet = meet[: round(world.impure_tracks * len(long) / 2)]
+    one, other = tracks[ones[meet]], tracks[others[meet]]
+    partner = np.arange(len(length))
+    partner[one], partner[other] = other, one
+    starts = begin[first[np.argsort(tracks[first])]]
+    starts[other] = starts[one] + _STEP // 2
+    begin[:] = starts[tracks]
+    late = 2 * step >= length[tracks]
+    tracks[late] = partner[tracks[late]]
 
 
 def _passes(
@@ -193,15 +274,12 @@ def _vary_frames(
     shots["occluder_x"] += 0.1 * step + spread(0.05)
 
 
-def _files(
-    world: World, shots: npt.NDArray[np.void], numbers: IntArray, sequences: IntArray, frames: IntArray
-) -> list[str]:
+def _files(world: World, walk: _Walk, numbers: IntArray) -> list[str]:
     """Name the people's images; the first of each test person and camera is the query."""
     names = []
     before = (-1, -1)
-    for person, camera, sequence, frame in zip(
-        shots["person"].tolist(), shots["camera"].tolist(), sequences.tolist(), frames.tolist(), strict=True
-    ):
+    columns = (walk.shots["person"], walk.shots["camera"], walk.sequences, walk.frames)
+    for person, camera, sequence, frame in zip(*(column.tolist() for column in columns), strict=True):
         first, before = (person, camera) != before, (person, camera)
         if person < world.train_identities:
             folder = TRAIN_FOLDER
@@ -212,9 +290,7 @@ def _files(
     return names
 
 
-def _extras(
-    world: World, people: int, strangers: int, shots: npt.NDArray[np.void]
-) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
+def _extras(world: World, people: int, strangers: int) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
     """Make distractors (empty views, pieces of strangers) and junk (the test people, badly cut out)."""
     count = world.distractors + world.junk
     random = stream(world, _EXTRAS)
@@ -226,14 +302,52 @@ def _extras(
     extra = _passes(world, person, camera, random)
     _vary_frames(world, extra, np.zeros(count, np.int64), random)
     extra["visible"] = junk | (random.random(count) < 0.5)
-    side = np.where(random.random(count) < 0.5, -1, 1)
-    far = random.random(count)
-    # Cut so that at most half of the person is left: to the side, or much too near.
-    extra["shift_x"] += side * np.where(far < 0.6, 0.14 + 0.12 * far, 0.05)
-    extra["shift_y"] += np.where(far < 0.6, 0.1, 0.45) * (2 * random.random(count) - 1)
-    extra["scale"] += np.where(far < 0.6, 0.1, 0.8)
+    _cut_badly(extra, random)
     names = [
         f"{GALLERY_FOLDER}/{'-1' if is_junk else '0000'}_c{view + 1}s1_{number:06d}_{number % 100:02d}.jpg"
         for number, (is_junk, view) in enumerate(zip(junk.tolist(), camera.tolist(), strict=True))
     ]
     return extra, tuple(names)
+
+
+def _cut_badly(shots: npt.NDArray[np.void], random: np.random.Generator) -> None:
+    """Cut so that at most half of the person is left: to the side, or much too near; in place."""
+    count = len(shots)
+    side = np.where(random.random(count) < 0.5, -1, 1)
+    far = random.random(count)
+    shots["shift_x"] += side * np.where(far < 0.6, 0.14 + 0.12 * far, 0.05)
+    shots["shift_y"] += np.where(far < 0.6, 0.1, 0.45) * (2 * random.random(count) - 1)
+    shots["scale"] += np.where(far < 0.6, 0.1, 0.8)
+
+
+def _clutter(world: World, shots: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
+    """Make wrong detections beside the training images: a third each background, half persons, two persons.
+
+    Each is made of one of the ``shots``, so that its pass, its light and its camera are those of real images.
+    """
+    random = stream(world, _CLUTTER)
+    train = shots[shots["person"] < world.train_identities]
+    made = train[(random.random(round(world.clutter * len(train))) * len(train)).astype(np.int64)]
+    count = len(made)
+    kind = (random.random(count) * 3).astype(np.int64)
+    empty, half, two = (np.flatnonzero(kind == number) for number in range(3))
+    made["visible"][empty] = 0
+    room = (PANORAMA_CROPS - 1) * world.width
+    made["background_x"][empty] = (random.random(len(empty)) * (room + 1)).astype(np.int64)
+    halves = made[half]
+    _cut_badly(halves, random)
+    made[half] = halves
+    # Beside each of the two walks the next of the same camera: round a circle of those who are doubled there.
+    two = two[np.lexsort((random.random(len(two)), made["camera"][two]))]
+    camera = made["camera"][two]
+    begin, after = np.searchsorted(camera, camera), np.searchsorted(camera, camera, side="right")
+    place = np.arange(len(two)) + 1
+    made["companion"][two] = 1 + made["person"][two[np.where(place < after, place, begin)]]
+    side = np.where(random.random(len(two)) < 0.5, -1, 1)
+    made["companion_x"][two] = side * (0.2 + 0.06 * random.random(len(two)))
+    made["shift_x"][two] -= 0.5 * made["companion_x"][two]
+    names = [
+        f"{TRAIN_FOLDER}/-1_c{view + 1}s1_{number:06d}_{number % 100:02d}.jpg"
+        for number, view in enumerate(made["camera"].tolist())
+    ]
+    return made, tuple(names)

@@ -26,6 +26,7 @@ from icsr_cli.synthesis.lens import Optics, optics
 from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
 from icsr_cli.synthesis.world import World
 from icsr_cli.threads import usable_cpus
+from icsr_cli.types import NO_TRACK
 
 #: The file beside the folders that says which world they show.
 WORLD_FILE: Final = "world.json"
@@ -62,6 +63,17 @@ def draw(world: World) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
     content, optic = plan(world), optics(world)
     batches = [draw_batch(world, optic, content, number) for number in range(batch_count(world, content))]
     return content.files, np.concatenate(batches)
+
+
+def tracks_of(world: World) -> dict[str, tuple[int, int]]:
+    """Give the track and the frame of every file of ``world`` that belongs to a track; nothing is drawn.
+
+    One track is one pass of a person by a camera, or what a tracker made of it (dial ``impure_tracks``);
+    distractors, junk and clutter have none. Frames order the images of a camera in time.
+    """
+    content = plan(world)
+    rows = zip(content.files, content.tracks.tolist(), content.frames.tolist(), strict=True)
+    return {name: (track, frame) for name, track, frame in rows if track != NO_TRACK}
 
 
 def render(

@@ -17,7 +17,17 @@ PIXEL_VERSION: Final = 1
 #: Strengths: 0 is off; more is harder.
 STRENGTHS: Final = ("background", "camera_shift", "blur", "noise", "resolution", "crop_jitter")
 #: Shares: from 0 to 1.
-SHARES: Final = ("occlusion", "view_spread", "garment_similarity", "second_pass")
+SHARES: Final = (
+    "occlusion",
+    "view_spread",
+    "garment_similarity",
+    "second_pass",
+    "separation",
+    "clutter",
+    "lookalikes",
+    "uneven",
+    "impure_tracks",
+)
 MAX_STRENGTH: Final = 4.0
 MAX_PEOPLE: Final = 9999
 MAX_CAMERAS: Final = 99
@@ -48,6 +58,15 @@ class World:
         turned by up to this many quarter turns.
         ``garment_similarity``: 0 every garment has its own colour, 1 all share a small palette.
         ``second_pass``: people who go through a camera twice, in different directions.
+
+    What real crowds and detectors add, as shares (0 to 1; 0 is off)
+        ``separation``: everybody lives at one camera and dresses as people do there, by this share; and
+        this share of the training people is seen by no other camera (test people walk as always).
+        ``clutter``: wrong detections of identity -1 in the training folder, for each image of a person:
+        background, half persons, two persons in one.
+        ``lookalikes``: people with a double, who differs in two traits only.
+        ``uneven``: how much fewer people the quieter cameras see.
+        ``impure_tracks``: training tracks in which the tracker jumped to another person.
     """
 
     train_identities: int = 100
@@ -73,6 +92,11 @@ class World:
     view_spread: float = 0.1
     garment_similarity: float = 0.95
     second_pass: float = 0.0
+    separation: float = 0.0
+    clutter: float = 0.0
+    lookalikes: float = 0.0
+    uneven: float = 0.0
+    impure_tracks: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every dial; all faults come in one message (:class:`InputError`)."""
@@ -145,6 +169,29 @@ _CITY: Final[dict[str, Any]] = {
     "garment_similarity": 1.0,
     "background": 1.5,
 }
+_SEPARATE: Final[dict[str, Any]] = {
+    "train_identities": 200,
+    "cameras": 6,
+    "cameras_per_person": (2, 3),
+    "background": 0.3,
+    "camera_shift": 0.2,
+    "blur": 0.25,
+    "noise": 0.2,
+    "resolution": 0.2,
+    "view_spread": 0.25,
+    "separation": 0.8,
+}
+_METRO: Final[dict[str, Any]] = {
+    **_CITY,
+    "train_identities": 500,
+    "test_identities": 200,
+    "cameras": 12,
+    "cameras_per_person": (2, 4),
+    "images": (2, 5),
+    "lookalikes": 0.3,
+    "clutter": 0.15,
+    "uneven": 0.8,
+}
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
     "default": {},
@@ -161,6 +208,8 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "view_spread": 0.05,
         "garment_similarity": 0.8,
     },
+    "separate": _SEPARATE,
+    "metro": _METRO,
     "market1501": {
         "train_identities": 751,
         "test_identities": 750,

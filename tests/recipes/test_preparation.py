@@ -22,7 +22,7 @@ from icsr_cli.images.decode import decode_resized
 from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import SilentProgress, SilentTask
 from icsr_cli.recipes.preparation import OwnCrops, prepare, prepare_folder, prepare_synthetic, verify
-from icsr_cli.synthesis import World
+from icsr_cli.synthesis import World, tracks_of
 
 SIZE = (16, 8)
 
@@ -388,3 +388,18 @@ def test_an_incomplete_folder_at_the_published_place_is_said(tmp_path):
     next((tmp_path / "data").rglob("query")).rename(tmp_path / "elsewhere")
     with pytest.raises(DatasetError, match="incomplete: query is missing"):
         prepare("market1501", None, tmp_path / "data", size=SIZE)
+
+
+def test_synthetic_tracks_and_clutter_are_known(tmp_path):
+    report = prepare_synthetic(world(clutter=0.5, impure_tracks=0.5), tmp_path)
+    train = datasets.load("synthetic", tmp_path).train
+    known = tracks_of(world(clutter=0.5, impure_tracks=0.5))
+    for record in train.records:
+        assert (record.track, record.frame) == known.get(record.path, (-1, -1))
+    nobody = train.identities == -1
+    assert nobody.sum() == round((~nobody).sum() * 0.5) > 0
+    assert (train.tracks[nobody] == -1).all()
+    assert (train.tracks[~nobody] >= 0).all()
+    people = {track: set(train.identities[train.tracks == track]) for track in set(train.tracks[~nobody])}
+    assert max(map(len, people.values())) == 2
+    assert "identities are in train and in query" not in " ".join(report.notes)
