@@ -99,7 +99,8 @@ def choose_engine(device: str | None, precision: str) -> Engine:
         chosen = torch.device(name)
         if chosen.type == "meta":
             raise RuntimeError("it holds no numbers")
-        torch.empty(1, device=chosen)
+        # With its number: tensors are on cuda:0, and what compares devices finds that it is not cuda.
+        chosen = torch.empty(1, device=chosen).device
     except (RuntimeError, AssertionError) as error:
         gpus = torch.cuda.device_count()
         reason = str(error).splitlines()[0]
