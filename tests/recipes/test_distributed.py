@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from tiny_world import TINY
 
+from icsr_cli.choices import available
 from icsr_cli.errors import UsageError
 from icsr_cli.recipes.distributed import ALONE, Ranks, device_of
 
@@ -83,6 +84,25 @@ def test_a_rank_of_its_own_statistics_is_another_training(trained: dict[str, Any
     """The comparison above can fail."""
     difference = trained["own-bn x 2"][0]["later"] - trained["alone x 1"][0]["later"]
     assert difference.abs().max() > 1e-3
+
+
+@pytest.fixture(scope="module")
+def memories(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
+    """What one process and two came to with every memory there is."""
+    out = tmp_path_factory.mktemp("memories")
+    run([sys.executable, str(WORKER), "memories", str(out)])
+    run(torchrun(2, str(WORKER), "memories", str(out)))
+    return [torch.load(out / f"memories-{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2")]
+
+
+@pytest.mark.parametrize("name", available("memories"))
+def test_two_ranks_train_every_memory_as_one(memories: list[dict[str, Any]], name: str) -> None:
+    alone, first, second = (found[name] for found in memories)
+    for part, value in alone.items():
+        length = value.double().norm()
+        assert length > 0, part
+        assert (first[part].double() - value).norm() < 1e-4 * length, part
+        assert torch.equal(first[part], second[part]), part
 
 
 def test_shares_cover_everything_once() -> None:
