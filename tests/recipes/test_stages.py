@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from tiny_world import TINY
 
 from icsr_cli import config
+from icsr_cli.choices import available
 from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.progress import SilentProgress
@@ -198,6 +199,22 @@ def test_a_resumed_global_stage_ends_as_an_uninterrupted_one(
         assert_same_weights(run.path / name, whole.path / name)
     assert run.label_file(3).read_text() == whole.label_file(3).read_text()
     assert timeless(run) == timeless(whole)
+
+
+@pytest.mark.parametrize("memory", available("memories"))
+def test_every_memory_goes_on_as_if_nothing_had_been(
+    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path, memory: str
+) -> None:
+    """Interrupted in the second epoch and resumed, to the same bits, with every memory there is."""
+    chosen = (f"global.memory={memory}", "global.refiners=[]")
+    whole, parts = (create(tmp_path / name, "tiny", "global") for name in ("whole", "parts"))
+    train_global_stage(global_stage(tiny, pixels, whole, None, *chosen))
+    stage = global_stage(tiny, pixels, parts, None, *chosen)
+    with pytest.raises(Interrupted):
+        train_global_stage(replace(stage, check=stop_after(5)))
+    train_global_stage(stage)
+    assert_same_weights(parts.path / "last.safetensors", whole.path / "last.safetensors")
+    assert timeless(parts) == timeless(whole)
 
 
 def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
