@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
+from icsr_cli.pixels import as_images, gather, scaled
 from icsr_cli.progress import SilentTask, Task, Watch, unwatched
 from icsr_cli.types import IMAGENET, PixelNorm
 
@@ -61,7 +62,8 @@ def extract(
         for first in range(0, len(rows), batch_size):
             part = rows[first : first + batch_size]
             with watch("pixels, extraction"):
-                images = _normalise(_take(pixels, part, device), scale, shift)
+                batch = gather(pixels, part, device)
+                images = as_images(scaled(batch.flatten(2), scale, shift), batch.shape[2])
             with watch("network, extraction"):
                 found = model(images)
             if features is None:
@@ -99,13 +101,6 @@ def _constants(norm: PixelNorm, width: int, device: torch.device) -> tuple[Tenso
     return (1 / (255 * std)).repeat(width).to(device), (-mean / std).repeat(width).to(device)
 
 
-def _normalise(batch: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-    """Uint8 (b, h, w, 3) to float32 (b, 3, h, w), channels-last in memory."""
-    b, h, w, _ = batch.shape
-    values = batch.reshape(b, h, w * 3).to(torch.float32).mul_(scale).add_(shift)
-    return values.view(b, h, w, 3).permute(0, 3, 1, 2)
-
-
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
     """Put a model into evaluation mode, and each of its modules back into its own."""
@@ -116,14 +111,3 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
-
-
-def _take(pixels: Any, rows: npt.NDArray[np.int64], device: torch.device) -> Tensor:
-    """Images at ``rows``, on the device; a copy from the host does not wait for the device."""
-    if isinstance(pixels, Tensor):
-        index = torch.from_numpy(rows).to(pixels.device, non_blocking=True)
-        return pixels.index_select(0, index).to(device, non_blocking=True)
-    batch = torch.from_numpy(np.asarray(pixels[rows]))
-    if device.type == "cuda":
-        batch = batch.pin_memory()
-    return batch.to(device, non_blocking=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from icsr_cli.errors import InputError
+from icsr_cli.pixels import as_images, scaled
 from icsr_cli.types import IMAGENET, PixelNorm, Three
 
 BORDERS = ("black", "edge")
@@ -25,7 +26,7 @@ def normalise(pixels: Tensor, norm: PixelNorm = IMAGENET) -> Tensor:
     """
     _check_pixels(pixels)
     b, h, w, _ = pixels.shape
-    return _as_images(_normalise_rows(pixels.reshape(b, h, w * 3), norm), w)
+    return as_images(_normalise_rows(pixels.reshape(b, h, w * 3), norm), w)
 
 
 def _check_pixels(pixels: Tensor) -> None:
@@ -52,14 +53,7 @@ def _normalise_rows(rows: Tensor, norm: PixelNorm) -> Tensor:
     """Normalise uint8 (..., w * 3); channels are innermost, so that whole rows are one vector."""
     width = rows.shape[-1] // 3
     scale, shift = _scale_and_shift(norm)
-    values = rows.to(torch.float32)
-    return values.mul_(_tiled(scale, width, rows.device)).add_(_tiled(shift, width, rows.device))
-
-
-def _as_images(rows: Tensor, width: int) -> Tensor:
-    """View (b, h, w * 3) as (b, 3, h, w)."""
-    b, h, _ = rows.shape
-    return rows.view(b, h, width, 3).permute(0, 3, 1, 2)
+    return scaled(rows, _tiled(scale, width, rows.device), _tiled(shift, width, rows.device))
 
 
 @dataclass(frozen=True)
@@ -131,7 +125,7 @@ class Augmentation:
         if self.erase > 0:
             hole = self._holes(dice[:, 3:])
             rows = torch.where(hole, _tiled(self.fill, self.width, rows.device), rows)
-        return _as_images(rows, self.width)
+        return as_images(rows, self.width)
 
     def _flip_and_crop(self, pixels: Tensor, dice: Tensor) -> Tensor:
         """Uint8 (b, height, width, 3) to (b, height, width * 3), flipped, padded and cropped."""

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from icsr_cli.checks import as_numpy
 from icsr_cli.errors import InputError
 from icsr_cli.types import IntArray
 
@@ -16,7 +17,7 @@ def integer_vector(values: Any, name: str, length: int | None = None) -> IntArra
 
     Raises InputError when it is not one-dimensional, not whole numbers, or not ``length`` long.
     """
-    array = values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    array = as_numpy(values)
     if array.size == 0 and array.ndim == 1:
         array = array.astype(np.int64)
     if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -29,7 +30,7 @@ def integer_vector(values: Any, name: str, length: int | None = None) -> IntArra
             f"{name} has {len(array)} entries, but there are {length} images. "
             "Pass one entry per image, in the same order."
         )
-    return array.astype(np.int64)
+    return np.asarray(array, dtype=np.int64)
 
 
 def feature_matrix(features: Any, name: str, device: torch.device) -> torch.Tensor:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.checks import as_numpy
-from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
+from icsr_cli.types import UNKNOWN_IDENTITY, FloatArray, IntArray
 
 #: Euclidean distances of unit vectors lie from 0 to 2; a threshold is exact to one of so many steps.
 _STEPS: Final = 1 << 15
@@ -53,9 +52,8 @@ def thresholds(
     Returns:
         Thresholds on the Euclidean distance of unit vectors; none where no pair is true, or none false.
     """
-    true, false = _histograms(
-        as_numpy(query), as_numpy(gallery), query_ids, gallery_ids, query_cameras, gallery_cameras
-    )
+    ids, cameras = (query_ids, gallery_ids), (query_cameras, gallery_cameras)
+    true, false = _histograms(as_numpy(query), as_numpy(gallery), ids, cameras)
     if not true.sum() or not false.sum():
         return []
     found_true, found_false = np.cumsum(true), np.cumsum(false)
@@ -66,36 +64,25 @@ def thresholds(
         for rate in FALSE_RATES
     }
     places["best F1"] = int(f1.argmax())
+    rates = [np.append(values, 0.0) for values in (true_rate, false_rate, f1)]  # the last is that of none
     return [
-        Threshold(
-            name,
-            (place + 1) * 2 / _STEPS,
-            float(true_rate[place]) if place >= 0 else 0.0,
-            float(false_rate[place]) if place >= 0 else 0.0,
-            float(f1[place]) if place >= 0 else 0.0,
-        )
+        Threshold(name, (place + 1) * 2 / _STEPS, *(float(values[place]) for values in rates))
         for name, place in places.items()
     ]
 
 
 def _histograms(
-    query: npt.NDArray[np.float32],
-    gallery: npt.NDArray[np.float32],
-    query_ids: IntArray,
-    gallery_ids: IntArray,
-    query_cameras: IntArray,
-    gallery_cameras: IntArray,
-) -> npt.NDArray[np.int64]:
+    query: FloatArray, gallery: FloatArray, ids: tuple[IntArray, IntArray], cameras: tuple[IntArray, IntArray]
+) -> IntArray:
     """Count true and false pairs by their distance: int64 (2, steps)."""
     counts = np.zeros((2, _STEPS), dtype=np.int64)
     step = max(1, _BLOCK // len(gallery))
-    known = gallery_ids != UNKNOWN_IDENTITY
+    known = ids[1] != UNKNOWN_IDENTITY
     for first in range(0, len(query), step):
         rows = slice(first, first + step)
         squared = np.maximum(2 - 2 * (query[rows] @ gallery.T), 0)
         place = np.minimum((np.sqrt(squared) * (_STEPS / 2)).astype(np.int64), _STEPS - 1)
-        same = query_ids[rows, None] == gallery_ids
-        own = query_cameras[rows, None] == gallery_cameras
+        same, own = (of[0][rows, None] == of[1] for of in (ids, cameras))
         for kind, mask in enumerate((same & ~own & known, ~same & known)):
             counts[kind] += np.bincount(place[mask], minlength=_STEPS)
     return counts

@@ -113,7 +113,7 @@ def rank(
 
     Raises InputError for shapes that do not fit, features that are not finite, or when no query has a match.
     """
-    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank)
+    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank)
     queries, candidates = _check_features(query, gallery, names, device)
     return _rank_features(queries, candidates, names, max_rank)
 
@@ -131,7 +131,7 @@ def rank_distances(
 
     Raises InputError for shapes that do not fit, distances that are not finite, or no query with a match.
     """
-    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank)
+    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank=max_rank)
     _check_distances(distances, names)
     return _rank_matrix(distances, names, max_rank)
 
@@ -139,20 +139,17 @@ def rank_distances(
 def rank_by_camera(
     query: Any,
     gallery: Any,
-    query_ids: Any,
-    gallery_ids: Any,
-    query_cameras: Any,
-    gallery_cameras: Any,
-    *,
+    *truth: Any,
     max_rank: int = 50,
     device: torch.device | str | None = None,
 ) -> dict[tuple[int, int], Ranking]:
     """Rank as :func:`rank` does, for each pair (query camera, gallery camera) on its own.
 
+    ``truth``: identities of queries and gallery, then their cameras, as :func:`rank` takes them.
     A pair ranks the gallery images of that camera alone for the queries of that camera. Pairs without a
     single match, a camera with itself among them, are absent. Keys are in rising order.
     """
-    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank)
+    names = _check_names(*truth, max_rank=max_rank)
     queries, candidates = _check_features(query, gallery, names, device)
     results = {}
     for cameras, rows, columns in _camera_pairs(names):
@@ -164,15 +161,11 @@ def rank_by_camera(
 
 def rank_distances_by_camera(
     distances: Any,
-    query_ids: Any,
-    gallery_ids: Any,
-    query_cameras: Any,
-    gallery_cameras: Any,
-    *,
+    *truth: Any,
     max_rank: int = 50,
 ) -> dict[tuple[int, int], Ranking]:
     """Score a (q, g) matrix of distances, re-ranked ones for instance, as :func:`rank_by_camera` does."""
-    names = _check_names(query_ids, gallery_ids, query_cameras, gallery_cameras, max_rank)
+    names = _check_names(*truth, max_rank=max_rank)
     _check_distances(distances, names)
     return {
         cameras: _rank_matrix(distances[rows][:, columns], names.pair(rows, columns), max_rank)
@@ -181,7 +174,7 @@ def rank_distances_by_camera(
 
 
 def _check_names(
-    query_ids: Any, gallery_ids: Any, query_cameras: Any, gallery_cameras: Any, max_rank: int
+    query_ids: Any, gallery_ids: Any, query_cameras: Any, gallery_cameras: Any, *, max_rank: int
 ) -> _Names:
     if max_rank < 1:
         raise InputError(f"max_rank is {max_rank}; expected at least 1.")

@@ -18,6 +18,7 @@ from icsr_cli.errors import TrainingError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
+from icsr_cli.pixels import gather
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
 from icsr_cli.types import Epoch, IntArray
@@ -206,14 +207,6 @@ def _require_finite(
         )
 
 
-def gather(pixels: Tensor, rows: IntArray, engine: Engine) -> Tensor:
-    """Bring the pixels of ``rows`` (b,) to the device: uint8 (b, h, w, 3)."""
-    index = torch.from_numpy(rows)
-    if pixels.device == engine.device:
-        return pixels[index.to(engine.device, non_blocking=True)]
-    return pixels[index].pin_memory().to(engine.device, non_blocking=True)
-
-
 def _step(
     network: nn.Module,
     optimizer: Optimizer,
@@ -236,7 +229,7 @@ def _step(
         with watch("pixels, training"):
             # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
             dice = augmentation.draw(len(rows), generator)[own]
-            images = augmentation.apply(gather(pixels, rows[own], engine), dice)
+            images = augmentation.apply(gather(pixels, rows[own], engine.device), dice)
         with watch("forward"):
             found = network(images)
     with watch("loss"):
