@@ -25,18 +25,21 @@ class Review:
     """The labels of a run and what is known of its training images.
 
     ``clusters`` int64 (n,): those of the run's last epoch, before the refiners, in the order of ``split``.
-    ``pairs``: what is known already, by the run or by a file.
+    ``asking``: what the questions are chosen by: the same features, normalised per camera, for a network
+    that mixes up cameras with people does not see itself who is seen by two. ``pairs``: what is known
+    already, by the run or by a file.
     """
 
     split: Split
     clusters: IntArray
     evidence: KnownEvidence
+    asking: KnownEvidence
     settings: GlobalSettings
     pairs: Pairs
 
     def ask(self, count: int) -> Questions:
         """Choose the pairs that are worth most, ``count`` at most."""
-        return choose(self.clusters, self.evidence.similarity, self.split.cameras, count, self.pairs)
+        return choose(self.clusters, self.asking.similarity, self.split.cameras, count, self.pairs)
 
     def known(self) -> list[Answer]:
         """Give what is known already as the lines of a file."""
@@ -83,6 +86,8 @@ def open_review(
     embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
     features = embedder.embed(embedder.pixels("train"), "Train features")
     both = known if given is None else _joined(known, given)
+    several = len(np.unique(split.cameras)) > 1
+    debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
     evidence = gather(
         features,
         settings.global_,
@@ -90,7 +95,8 @@ def open_review(
         local=_local(run, split),
         pairs=both if len(both) else None,
     )
-    return Review(split, clusters, evidence, settings.global_, both)
+    asking = gather(features, debiased, cameras=split.cameras)
+    return Review(split, clusters, evidence, asking, settings.global_, both)
 
 
 def truth_of(questions: Questions, split: Split) -> list[Answer]:
