@@ -20,7 +20,7 @@ from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.gallery import Embedder, embed_files
 from icsr_cli.recipes.report_data import open_embedder
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder, read_labels
+from icsr_cli.runs import RunFolder, places_of, read_labels
 from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.types import NO_CLUSTER, Dataset, IntArray
 
@@ -113,8 +113,8 @@ def open_known(
     if run.stage != "global" or not files:
         raise RunError(f"{run.path} holds no labels of a global stage to assign to. Give such a run to --to.")
     table = read_labels(files[-1])
-    of_image = dict(zip(table.paths, table.labels.tolist(), strict=True))
-    labels = np.array([of_image.get(path, NO_CLUSTER) for path in dataset.train.paths], dtype=np.int64)
+    where = places_of(table, dataset.train)
+    labels = np.where(where >= 0, table.labels[where], NO_CLUSTER)
     rows = np.flatnonzero(labels != NO_CLUSTER)
     if len(rows) == 0:
         raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
