@@ -59,7 +59,7 @@ def embed(
         raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
-    root, paths, cameras, ids = _images(images, split, pattern, data_root)
+    root, paths, cameras, ids = images_of(images, split, pattern, data_root)
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
@@ -97,7 +97,7 @@ def embed(
     )
 
 
-def _images(
+def images_of(
     images: str, split: str, pattern: str | None, data_root: Path
 ) -> tuple[Path, list[str], IntArray | None, IntArray | None]:
     """Give the folder, the paths in it, and cameras from 0 and identities where they are known."""

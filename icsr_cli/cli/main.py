@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from icsr_cli import __version__
 from icsr_cli.cli import (
+    assign,
     compare,
     demo,
     doctor,
@@ -184,6 +185,11 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {
         search.search,
         "Find a person in a folder of crops.",
         "icsr search person.jpg --gallery crops/",
+    ),
+    "assign": (
+        assign.assign,
+        "Give new images to known clusters.",
+        "icsr assign crops/ --to runs/market1501/global/RUN",
     ),
     "report": (
         report.report,

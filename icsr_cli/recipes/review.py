@@ -15,7 +15,7 @@ from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.report_data import open_embedder
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import LabelTable, RunFolder, align_local, read_labels
+from icsr_cli.runs import RunFolder, align_local, places_of, read_labels
 from icsr_cli.runs.pairs import Answer, answers_of, kept_pairs, read_pairs
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, Dataset, IntArray, Labels, Pairs, Split
 
@@ -25,18 +25,21 @@ class Review:
     """The labels of a run and what is known of its training images.
 
     ``clusters`` int64 (n,): those of the run's last epoch, before the refiners, in the order of ``split``.
-    ``pairs``: what is known already, by the run or by a file.
+    ``asking``: what the questions are chosen by: the same features, normalised per camera, for a network
+    that mixes up cameras with people does not see itself who is seen by two. ``pairs``: what is known
+    already, by the run or by a file.
     """
 
     split: Split
     clusters: IntArray
     evidence: KnownEvidence
+    asking: KnownEvidence
     settings: GlobalSettings
     pairs: Pairs
 
     def ask(self, count: int) -> Questions:
         """Choose the pairs that are worth most, ``count`` at most."""
-        return choose(self.clusters, self.evidence.similarity, self.split.cameras, count, self.pairs)
+        return choose(self.clusters, self.asking.similarity, self.split.cameras, count, self.pairs)
 
     def known(self) -> list[Answer]:
         """Give what is known already as the lines of a file."""
@@ -76,13 +79,14 @@ def open_review(
     if run.stage != "global":
         raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
     split = dataset.train
-    table = _labels(run)
-    clusters = clusters_of(table, split)
+    clusters = _clusters(run, split)
     known = _known(run, split)
     given = read_pairs(pairs, split.paths)
     embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
     features = embedder.embed(embedder.pixels("train"), "Train features")
     both = known if given is None else _joined(known, given)
+    several = len(np.unique(split.cameras)) > 1
+    debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
     evidence = gather(
         features,
         settings.global_,
@@ -90,7 +94,8 @@ def open_review(
         local=_local(run, split),
         pairs=both if len(both) else None,
     )
-    return Review(split, clusters, evidence, settings.global_, both)
+    asking = gather(features, debiased, cameras=split.cameras)
+    return Review(split, clusters, evidence, asking, settings.global_, both)
 
 
 def truth_of(questions: Questions, split: Split) -> list[Answer]:
@@ -116,24 +121,16 @@ def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
     return Pairs(same, different)
 
 
-def clusters_of(table: LabelTable, split: Split) -> IntArray:
-    """Give the cluster of each image of ``split``, int64 (n,), -1 where the table has none.
-
-    Raises:
-        RunError: the table holds none of the images.
-    """
-    rows = {path: row for row, path in enumerate(table.paths)}
-    where = np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
-    if not (where >= 0).any():
-        raise RunError("None of the training images has a label in this run: it is of another data set.")
-    return np.where(where >= 0, table.clusters[where], NO_CLUSTER)
-
-
-def _labels(run: RunFolder) -> LabelTable:
+def _clusters(run: RunFolder, split: Split) -> IntArray:
+    """Give the cluster of each image in the last labels of the run, -1 where there is none."""
     files = run.label_files()
     if not files:
         raise RunError(f"The run {run.path} has no labels yet: its first epoch is not finished.")
-    return read_labels(files[-1])
+    table = read_labels(files[-1])
+    where = places_of(table, split)
+    if not (where >= 0).any():
+        raise RunError(f"{files[-1]} holds none of the training images: it is of another data set.")
+    return np.where(where >= 0, table.clusters[where], NO_CLUSTER)
 
 
 def _local(run: RunFolder, split: Split) -> IntArray | None:
@@ -147,4 +144,9 @@ def _known(run: RunFolder, split: Split) -> Pairs:
 
 
 def _joined(one: Pairs, other: Pairs) -> Pairs:
-    return Pairs(np.concatenate([one.same, other.same]), np.concatenate([one.different, other.different]))
+    """Put pairs together; what both say is there once."""
+    same, different = (
+        np.unique(np.sort(np.concatenate(ends), axis=1), axis=0)
+        for ends in ((one.same, other.same), (one.different, other.different))
+    )
+    return Pairs(same, different)

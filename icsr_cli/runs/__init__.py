@@ -1,7 +1,7 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
 from icsr_cli.runs.folder import LoggedProgress, RunFolder, create, find_runs, newest, open_run
-from icsr_cli.runs.labels import LabelTable, align_local, read_labels, tabulate, write_labels
+from icsr_cli.runs.labels import LabelTable, align_local, places_of, read_labels, tabulate, write_labels
 from icsr_cli.runs.settings import by_method, flat, said
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "flat",
     "newest",
     "open_run",
+    "places_of",
     "read_labels",
     "said",
     "tabulate",

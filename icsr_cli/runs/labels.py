@@ -197,6 +197,12 @@ def _numbers(column: Any) -> npt.NDArray[Any]:
     return np.array([value or "nan" for value in column], dtype=np.float32)
 
 
+def places_of(table: LabelTable, split: Split) -> IntArray:
+    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none."""
+    rows = {path: row for row, path in enumerate(table.paths)}
+    return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
+
+
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     """Give the local cluster of each image of ``split``, in its order, numbered camera by camera.
 
@@ -205,8 +211,7 @@ def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     Raises:
         RunError: where no image, or an image under another camera, is found.
     """
-    rows = {path: row for row, path in enumerate(table.paths)}
-    where = np.array([rows.get(record.path, -1) for record in split.records], dtype=np.int64)
+    where = places_of(table, split)
     found = where >= 0
     if not found.any():
         raise RunError(

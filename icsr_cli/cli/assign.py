@@ -1,0 +1,110 @@
+"""``icsr assign``: new images to the clusters of a run, or to somebody new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from icsr_cli.cli import complete
+from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.errors import DatasetError, UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.assignment import Assignment
+
+
+def assign(
+    images: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|FOLDER",
+            help="The new images: a prepared data set, or a folder.",
+            autocompletion=complete.datasets,
+        ),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option("--to", help="The run that knows; the newest global run.", autocompletion=complete.runs),
+    ] = None,
+    split: Annotated[
+        Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
+    ] = "train",
+    at: Annotated[
+        str | None,
+        typer.Option(
+            "--at",
+            metavar="NAME|DISTANCE",
+            help="How far somebody known may be: a distance, labels, or a threshold of icsr eval.",
+            show_default="labels",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The table that is written.")] = Path(
+        "assigned.csv"
+    ),
+    precision: Precision = "auto",
+    device: Device = None,
+    data_root: DataRoot = Path("data"),
+    runs_root: RunsRoot = Path("runs"),
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Give new images to known clusters, or to somebody new; nothing is trained.
+
+    The table: path, cluster (-1: somebody new), the nearest cluster in any case, and its distance.
+    """
+    from icsr_cli import config, datasets
+    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.cli.embed import images_of
+    from icsr_cli.recipes.assignment import assign_files, open_known
+    from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import newest, open_run
+
+    if out.suffix != ".csv":
+        raise UsageError(f"--out must end in .csv, got {out}.")
+    progress = make_progress(quiet, as_json)
+    folder, paths, _, _ = images_of(images, split, None, data_root)
+    run = open_run(to) if to is not None else newest(runs_root, stage="global", file="settings.yaml")
+    settings = config.load_run(run.path / "settings.yaml")
+    engine = choose_engine(device, precision)
+    data = datasets.load(run.dataset, data_root)
+    known = open_known(run, data, settings, data_root, engine, progress)
+    name, farthest = known.limits.distance(at)
+    found = assign_files(folder, paths, known, farthest, progress)
+    if found.unread:
+        path, why = found.unread[0]
+        progress.warn(f"{len(found.unread):,} images cannot be read and are left out, such as {path}: {why}")
+    if not found.paths:
+        raise DatasetError(f"None of the {len(paths)} images can be read.")
+    found.write(out)
+    facts = {
+        "run": str(run.path),
+        "known clusters": len(known.clusters.numbers),
+        "at": name,
+        "farthest": round(farthest, 4),
+        "images": len(found.paths),
+        "known": int((found.clusters >= 0).sum()),
+        "new": int((found.clusters < 0).sum()),
+        "written": str(out),
+    }
+    if as_json:
+        limits_said = {key: round(value, 4) for key, value in known.limits.by_name.items()}
+        rows = {"limits": limits_said, "assigned": found.rows()}
+        print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
+    else:
+        _show(facts, found)
+
+
+def _show(facts: dict[str, object], found: Assignment) -> None:
+    import numpy as np
+
+    from icsr_cli.cli.console import output, print_table
+
+    print_table("Assigned", ("", "value"), [(key, value) for key, value in facts.items() if key != "written"])
+    clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:5]
+    if len(order):
+        rows = [(int(clusters[row]), int(counts[row])) for row in order]
+        print_table("Clusters with most new images", ("cluster", "new images"), rows)
+    output().print(f"Written to {facts['written']}", markup=False, soft_wrap=True)

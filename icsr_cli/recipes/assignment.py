@@ -1,0 +1,157 @@
+"""New images to the clusters of a run, or to nobody: what stands between the two, and how far it reaches."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from icsr_cli.config.schema import Settings
+from icsr_cli.errors import RunError, UsageError
+from icsr_cli.files import write_with
+from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.evaluation import weights_file
+from icsr_cli.recipes.gallery import Embedder, embed_files
+from icsr_cli.recipes.report_data import open_embedder
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs import RunFolder, places_of, read_labels
+from icsr_cli.runs.evaluation import read_evaluations
+from icsr_cli.types import NO_CLUSTER, Dataset, IntArray
+
+#: The limit that the run's own labels give; the others are those that ``icsr eval`` stored.
+FROM_LABELS = "labels"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How far from a cluster somebody known may be, by name (see ``distance``)."""
+
+    by_name: dict[str, float]
+
+    def distance(self, chosen: str | None) -> tuple[str, float]:
+        """Give the name and the distance of a limit: a name, a number, or None for the run's own labels.
+
+        Raises:
+            UsageError: it is neither.
+        """
+        name = chosen or FROM_LABELS
+        if name in self.by_name:
+            return name, self.by_name[name]
+        try:
+            distance = float(name)
+        except ValueError:
+            distance = -1
+        if not 0 <= distance <= 2:
+            raise UsageError(
+                f"--at takes a distance from 0 to 2 or one of {', '.join(map(repr, self.by_name))}; got "
+                f"{name!r}. Those beside {FROM_LABELS!r} come from icsr eval."
+            )
+        return "given", distance
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """What became of new images.
+
+    ``paths`` (n,) that could be read, ``found`` their nearest clusters, ``clusters`` int64 (n,) those they
+    are given to, -1 for somebody new; ``unread`` (path, why).
+    """
+
+    paths: tuple[str, ...]
+    found: Assigned
+    clusters: IntArray
+    unread: tuple[tuple[str, str], ...]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Give a row for each image: path, cluster, distance, and the nearest cluster in any case."""
+        return [
+            {"path": path, "cluster": cluster, "nearest": nearest, "distance": round(distance, 4)}
+            for path, cluster, nearest, distance in zip(
+                self.paths,
+                self.clusters.tolist(),
+                self.found.nearest.tolist(),
+                self.found.distances.tolist(),
+                strict=True,
+            )
+        ]
+
+    def write(self, path: Path) -> None:
+        """Write the rows as a CSV, whole or not at all; a cluster of -1 is somebody new."""
+        stream = io.StringIO()
+        writer = csv.DictWriter(stream, ["path", "cluster", "nearest", "distance"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        text = stream.getvalue().encode("utf-8", "surrogateescape")
+        write_with(path, lambda temporary: temporary.write_bytes(text))
+
+
+@dataclass(frozen=True)
+class Known:
+    """Whom a run knows, how far they reach, and what embeds new images as its own were embedded."""
+
+    clusters: KnownClusters
+    limits: Limits
+    embedder: Embedder
+
+
+def open_known(
+    run: RunFolder, dataset: Dataset, settings: Settings, data_root: Path, engine: Engine, progress: Progress
+) -> Known:
+    """Embed the images that the last labels of a run hold, and find how far the known reach.
+
+    Raises:
+        RunError: the run has no labels or no network yet, or its images are not in the data set.
+        InputError: there are fewer than two clusters.
+    """
+    files = run.label_files()
+    if run.stage != "global" or not files:
+        raise RunError(f"{run.path} holds no labels of a global stage to assign to. Give such a run to --to.")
+    table = read_labels(files[-1])
+    where = places_of(table, dataset.train)
+    labels = np.where(where >= 0, table.labels[where], NO_CLUSTER)
+    rows = np.flatnonzero(labels != NO_CLUSTER)
+    if len(rows) == 0:
+        raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
+    own = open_embedder(run, dataset, settings, data_root, engine, progress)
+    features = own.embed(own.pixels("train"), "Known features", rows)
+    weights = weights_file(run.path, run.path.parent, None)
+    return Known(
+        KnownClusters.of(features, labels[rows]),
+        limits_of(run, features, labels[rows]),
+        Embedder(own.network, weights, (own.image.height, own.image.width), engine),
+    )
+
+
+def limits_of(run: RunFolder, features: Any, labels: IntArray) -> Limits:
+    """Give the limit of the run's own labels, and those that ``icsr eval`` stored last for plain features."""
+    stored = [
+        entry
+        for entry in read_evaluations(run.path)
+        if entry.get("thresholds") and entry.get("debias") in (None, "none") and not entry.get("rerank")
+    ]
+    marks = (
+        {str(mark["name"]): float(mark["distance"]) for mark in stored[-1]["thresholds"]} if stored else {}
+    )
+    return Limits({FROM_LABELS: estimate(features, labels).distance, **marks})
+
+
+def assign_files(
+    folder: Path, paths: Sequence[str], known: Known, farthest: float, progress: Progress
+) -> Assignment:
+    """Embed image files and give each to the nearest cluster, or to nobody where that is too far."""
+    with progress.task("New features", len(paths), "img") as task:
+        features, faults = embed_files([folder / path for path in paths], known.embedder, task)
+    bad = {row for row, _ in faults}
+    found = assign(features, known.clusters)
+    return Assignment(
+        tuple(path for row, path in enumerate(paths) if row not in bad),
+        found,
+        found.within(farthest),
+        tuple((paths[row], why) for row, why in faults),
+    )

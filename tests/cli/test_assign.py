@@ -1,0 +1,105 @@
+"""New images to the people that a run knows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_world import TINY
+from typer.testing import CliRunner, Result
+
+from icsr_cli.cli.main import app
+from icsr_cli.runs import open_run, read_labels
+from icsr_cli.types import Dataset
+
+SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+
+
+def icsr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def home(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("assign")
+    own = ["--method", "cluster-contrast", "--init", "none", "--name", "known"]
+    done = icsr(
+        "train", "global", "-d", "tiny", *SETTINGS, *own, "--data-root", tiny_root, "--runs", home / "runs"
+    )
+    assert done.exit_code == 0, done.output
+    return home
+
+
+def assign(home: Path, root: Path, *arguments: object) -> Result:
+    return icsr(
+        "assign", *arguments, "--data-root", root, "--runs", home / "runs", "--out", home / "found.csv"
+    )
+
+
+def test_images_it_was_trained_on_are_known(home: Path, tiny_root: Path, tiny: Dataset) -> None:
+    done = assign(home, tiny_root, "tiny", "--at", 2, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert (found["at"], found["known"], found["new"]) == ("given", len(tiny.train), 0)
+    table = read_labels(open_run(home / "runs/tiny/global/known").label_files()[-1])
+    label = dict(zip(table.paths, table.labels.tolist(), strict=True))
+    rows = [row for row in found["assigned"] if label[row["path"]] >= 0]
+    right = sum(row["cluster"] == label[row["path"]] for row in rows)
+    assert right / len(rows) > 0.8
+    with (home / "found.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert [row["path"] for row in written] == list(tiny.train.paths)
+    assert {row["cluster"] for row in written} <= {str(number) for number in range(99)}
+
+
+def test_nobody_is_known_at_no_distance(home: Path, tiny_root: Path, tiny: Dataset) -> None:
+    done = assign(home, tiny_root, "tiny", "--split", "query", "--at", 0)
+    assert done.exit_code == 0, done.output
+    with (home / "found.csv").open() as file:
+        written = list(csv.DictReader(file))
+    assert len(written) == len(tiny.splits["query"])
+    assert {row["cluster"] for row in written} == {"-1"}
+    assert all(int(row["nearest"]) >= 0 for row in written)
+
+
+def test_limits_of_the_labels_and_of_an_evaluation(home: Path, tiny_root: Path) -> None:
+    plain = json.loads(assign(home, tiny_root, "tiny", "--json").stdout)
+    assert plain["at"] == "labels"
+    assert plain["farthest"] == plain["limits"]["labels"]
+    measured = icsr(
+        "eval", home / "runs/tiny/global/known", "--data-root", tiny_root, "--runs", home / "runs"
+    )
+    assert measured.exit_code == 0, measured.output
+    stored = json.loads(assign(home, tiny_root, "tiny", "--at", "best F1", "--json").stdout)
+    assert set(stored["limits"]) > {"labels", "best F1"}
+    assert stored["farthest"] == stored["limits"]["best F1"]
+
+
+def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path: Path) -> None:
+    for number, path in enumerate(tiny.train.paths[:3]):
+        shutil.copy(tiny.train.root / path, tmp_path / f"{number}.jpg")
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    done = assign(home, tiny_root, tmp_path, "--to", home / "runs/tiny/global/known")
+    assert done.exit_code == 0, done.output
+    assert "1 images cannot be read" in " ".join(done.output.split())
+    assert (home / "found.csv").read_text().count("\n") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["tiny", "--at", "fair"], 2, "a distance from 0 to 2 or one of 'labels'"),
+        (["tiny", "--at", "3"], 2, "a distance from 0 to 2"),
+        (["nowhere"], 1, "nowhere"),
+        (["tiny", "--to", "nowhere"], 1, "no run folder"),
+    ],
+)
+def test_what_cannot_be_assigned(
+    home: Path, tiny_root: Path, arguments: list[str], code: int, said: str
+) -> None:
+    done = assign(home, tiny_root, *arguments)
+    assert done.exit_code == code
+    assert said in " ".join(done.stderr.split())
