@@ -197,7 +197,8 @@ def synthetic(
     "  icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'\n"
     "  icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'\n"
     "  icsr prepare folder shop --source crops --pattern '{camera}/{track}/{frame}.jpg'\n"
-    "  icsr prepare folder shop --csv images.csv",
+    "  icsr prepare folder shop --csv images.csv\n"
+    "  icsr prepare folder shop --add week2",
 )
 def folder(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
@@ -214,6 +215,10 @@ def folder(
     table: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--csv", help="CSV file with path,camera and, if known, id, split, track, frame."),
+    ] = None,
+    add: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--add", metavar="DIR", help="Add the new crops of a folder to what is prepared."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
@@ -233,13 +238,29 @@ def folder(
 ) -> None:
     """Prepare your own crops: the camera of each image is needed, identities are not."""
     if verify:
-        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size}
+        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size, "--add": add}
         _refuse_with_verify({**given, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None})
         show_verification(name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.cli.console import make_progress
-    from icsr_cli.recipes.preparation import OwnCrops, prepare_folder
+    from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
 
+    if add is not None:
+        if source is not None or dry_run:
+            raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
+        report = add_to_folder(
+            name,
+            add,
+            data_root,
+            pattern=pattern,
+            table=table,
+            size=_size(size),
+            allow_bad=allow_bad,
+            workers=workers,
+            progress=make_progress(quiet, as_json),
+        )
+        show_report(report, as_json, quiet)
+        return
     crops = OwnCrops(pattern, table, seed, test_share)
     if dry_run:
         show_preview(source, crops, as_json)
