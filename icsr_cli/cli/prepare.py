@@ -54,12 +54,27 @@ Verify = Annotated[
 
 
 class _Prepare(TyperGroup):
-    """Besides the data sets it knows, takes the name of any prepared one for ``--verify``."""
+    """Besides the data sets it knows, takes the name of any prepared one for ``--verify``.
+
+    And that of one which a file of the user's own defines, with ``--plugin``.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and "--verify" in args and self.get_command(ctx, args[0]) is None:
-            return super().resolve_command(ctx, ["verify", *args])
+        if args and self.get_command(ctx, args[0]) is None:
+            if "--verify" in args:
+                return super().resolve_command(ctx, ["verify", *args])
+            if _names_plugin(args):
+                return super().resolve_command(ctx, ["plugin", *args])
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        own = _names_plugin(args) and first.startswith("-") and first not in ("--list", "--help")
+        return super().parse_args(ctx, ["plugin", *args] if own else args)
+
+
+def _names_plugin(args: list[str]) -> bool:
+    return any(arg == "--plugin" or arg.startswith("--plugin=") for arg in args)
 
 
 app = Commands(
@@ -274,6 +289,44 @@ def folder(
         allow_bad=allow_bad,
         workers=workers,
         expansion=expansion,
+        progress=make_progress(quiet, as_json),
+    )
+    show_report(report, as_json, quiet)
+
+
+@app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
+def own_file(
+    plugin: Annotated[
+        Path, typer.Option("--plugin", metavar="FILE", help="Your file with BENCHMARK = ...; it is run.")
+    ],
+    name: Annotated[Optional[str], typer.Argument(help="Name of the data set, as the file has it.")] = None,  # noqa: UP045
+    source: Source = None,
+    data_root: DataRoot = Path("data"),
+    size: Size = None,
+    allow_bad: AllowBad = False,
+    workers: Workers = None,
+    expansion: Expansion = 100,
+    tracks_within: TracksWithin = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare a data set that a file of your own defines: icsr prepare NAME --plugin FILE."""
+    from icsr_cli.cli.console import make_progress
+    from icsr_cli.datasets.own_file import OwnFile
+    from icsr_cli.recipes.preparation import prepare_own_file
+
+    file = OwnFile.load(plugin)
+    if name not in (None, file.benchmark.name):
+        raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
+    report = prepare_own_file(
+        file,
+        source,
+        data_root,
+        size=_size(size),
+        allow_bad=allow_bad,
+        workers=workers,
+        expansion=expansion,
+        tracks_within=tracks_within,
         progress=make_progress(quiet, as_json),
     )
     show_report(report, as_json, quiet)

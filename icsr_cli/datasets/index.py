@@ -134,9 +134,10 @@ def load(name: str, data_root: Path) -> Dataset:
     root = root if root.is_absolute() else data_root / root
     if not root.is_dir():
         raise DatasetError(
-            f"The images of {name!r} were in {root}, which is gone. Put them back, or run: {_command(name)}"
+            f"The images of {name!r} were in {root}, which is gone. Put them back, or run: "
+            f"{_command(name, about)}"
         )
-    table = _read_table(data_root / name, about["index_sha256"], name)
+    table = _read_table(data_root / name, about)
     return Dataset(
         name=name,
         root=root,
@@ -144,20 +145,22 @@ def load(name: str, data_root: Path) -> Dataset:
         camera_names=tuple(about["cameras"]),
         notes=tuple(about["notes"]),
         layout=about["layout"],
+        settings=about["details"].get("settings", {}),
     )
 
 
-def _read_table(folder: Path, wanted: str, name: str) -> bytes:
+def _read_table(folder: Path, about: Mapping[str, Any]) -> bytes:
     """Read index.csv, or the one before it where writing ended between the two files."""
     path, kept = folder / "index.csv", folder / _KEPT
+    command = _command(folder.name, about)
     try:
         table = path.read_bytes()
     except OSError as error:
-        raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {_command(name)}") from error
+        raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {command}") from error
     for found in (table, kept.read_bytes() if kept.is_file() else b""):
-        if hashlib.sha256(found).hexdigest() == wanted:
+        if hashlib.sha256(found).hexdigest() == about["index_sha256"]:
             return found
-    raise DatasetError(f"{path} does not belong to index.json beside it. Run again: {_command(name)}")
+    raise DatasetError(f"{path} does not belong to index.json beside it. Run again: {command}")
 
 
 def names(data_root: Path) -> tuple[str, ...]:
@@ -180,9 +183,12 @@ def _prepared_at(data_root: Path, name: str) -> str:
         return ""
 
 
-def _command(name: str) -> str:
+def _command(name: str, about: Mapping[str, Any] | None = None) -> str:
+    """Say how to prepare it; ``about`` is what index.json says, where it can be read."""
     from icsr_cli.datasets.published import available
 
+    if about is not None and "plugin" in about["details"]:
+        return f"icsr prepare {name} --plugin {about['details']['plugin'][0]} --source PATH"
     if name in available() or name == "synthetic":
         return f"icsr prepare {name}"
     return f"icsr prepare folder {name} --source DIR --pattern '{{camera}}/{{name}}.jpg'"

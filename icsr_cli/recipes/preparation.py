@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icsr_cli import datasets
+from icsr_cli import config, datasets
 from icsr_cli.datasets import folder as own_crops
 from icsr_cli.datasets import index, places
 from icsr_cli.datasets.addition import extend
 from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.datasets.derived import derive_tracks
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
+from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 MAX_BAD_SHARE = 0.01
 SYNTHETIC = "synthetic"
 FOLDER = "folder"
+PLUGIN = "plugin"
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,50 @@ def prepare(
         if tracks_within is not None:
             reading = _with_tracks(reading, tracks_within, benchmark)
         return _finish(plan, reading, {"source": str(source), "tracks_within": tracks_within})
+
+
+def prepare_own_file(
+    file: OwnFile,
+    source: Path | None,
+    data_root: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    allow_bad: bool = False,
+    workers: int | None = None,
+    expansion: int = EXPANSION,
+    tracks_within: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Prepare the data set that a file of the user's own defines; as ``prepare``.
+
+    Its settings are kept in the index: nothing runs the file again.
+
+    Raises:
+        UsageError: its name belongs to another data set, or its settings do not fit.
+        DatasetError: as ``prepare``, or its reader fails.
+    """
+    benchmark = file.benchmark
+    _check_free(benchmark.name, data_root, PLUGIN)
+    config.load(benchmark.name, own=file.settings)
+    plan = Plan(
+        name=benchmark.name,
+        layout=PLUGIN,
+        data_root=data_root,
+        size=size or (benchmark.height, benchmark.width),
+        allow_bad=allow_bad,
+        workers=workers,
+        progress=progress or SilentProgress(),
+        benchmark=benchmark,
+        distractor=benchmark.distractor,
+        notes=(benchmark.notice,) if benchmark.notice else (),
+    )
+    source = source or places.published(benchmark, data_root)
+    details = {"source": str(source), "plugin": [str(file.path), file.digest], "settings": file.settings}
+    with places.alone(plan.folder):
+        reading = places.read(source, plan.folder, file.read, expansion, plan.progress)
+        if tracks_within is not None:
+            reading = _with_tracks(reading, tracks_within, benchmark)
+        return _finish(plan, reading, {**details, "tracks_within": tracks_within})
 
 
 def _with_tracks(reading: Reading, within: int, benchmark: Benchmark) -> Reading:
@@ -305,8 +351,8 @@ def _check_free(name: str, data_root: Path, layout: str) -> None:
     """Refuse a name of a published data set, or one that another kind of data set has taken."""
     reserved = (
         *datasets.available(),
-        *({SYNTHETIC, FOLDER} - {layout}),
-        *([FOLDER] if layout == FOLDER else []),
+        *({SYNTHETIC, FOLDER, PLUGIN} - {layout}),
+        *([layout] if layout in (FOLDER, PLUGIN) else []),
     )
     places.check_name(name, reserved)
     if name in datasets.names(data_root) and index.head(data_root, name)["layout"] != layout:
@@ -389,7 +435,7 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
         return ()
     found = []
     for name, expected in benchmark.counts.items():
-        records = reading.splits[name]
+        records = reading.splits.get(name, ())
         people = {record.identity for record in records} - {benchmark.distractor}
         tracks = {record.track for record in records} - {NO_TRACK}
         counts = [
@@ -401,7 +447,8 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
         if any(number != published for number, _, _, published in known):
             here = "".join(f"{link}{number:,}{word}" for number, word, link, _ in known)
             there = "".join(f"{link}{published:,}" for _, _, link, published in known)
-            found.append(f"{name}: {here.removeprefix(' in ')}; published are {there.removeprefix(' in ')}")
+            first = known[0][2]  # a link joins to what is before
+            found.append(f"{name}: {here.removeprefix(first)}; published are {there.removeprefix(first)}")
     return tuple(found)
 
 
@@ -416,7 +463,7 @@ def _complaints(plan: Plan, reading: Reading, bad: Sequence[Unread]) -> list[str
 
 
 def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Unread]) -> SplitReport:
-    published = plan.benchmark.counts[name] if plan.benchmark else None
+    published = plan.benchmark.counts.get(name) if plan.benchmark else None
     counts = index.counts(split)
     distractors = 0 if plan.distractor is None else int((split.identities == plan.distractor).sum())
     return SplitReport(
