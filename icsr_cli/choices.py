@@ -188,6 +188,17 @@ def load_plugin(path: Path) -> str:
     Raises:
         UsageError: the file cannot be read or run, or is no method.
     """
+    module, digest = run_plugin(path)
+    _add(module, str(path))
+    return digest
+
+
+def run_plugin(path: Path) -> tuple[ModuleType, str]:
+    """Run a file of the user's; gives the module and the SHA-256 of what was run.
+
+    Raises:
+        UsageError: the file cannot be read or run.
+    """
     try:
         source = path.read_bytes()
         spec = importlib.util.spec_from_file_location(f"{_PLUGIN}.{path.stem}", path)
@@ -201,8 +212,7 @@ def load_plugin(path: Path) -> str:
         raise UsageError(
             f"The plug-in {path} fails when it is loaded: {type(error).__name__}: {error}"
         ) from error
-    _add(module, str(path))
-    return hashlib.sha256(source).hexdigest()
+    return module, hashlib.sha256(source).hexdigest()
 
 
 def _add(module: ModuleType, source: str) -> None:

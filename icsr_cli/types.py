@@ -134,7 +134,8 @@ class Split:
 class Dataset:
     """A prepared data set: its splits, and the name of each camera (index = camera number).
 
-    ``layout`` names the reader it came from: a published data set, ``synthetic`` or ``folder``.
+    ``layout`` names the reader it came from: a published data set, ``synthetic``, ``folder``, or ``plugin``,
+    a file of the user's own, whose ``settings`` of a run were kept with it.
     """
 
     name: str
@@ -143,6 +144,7 @@ class Dataset:
     camera_names: tuple[str, ...]
     notes: tuple[str, ...] = field(default=())
     layout: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def train(self) -> Split:

@@ -70,6 +70,9 @@ def evaluate(
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,
+    tracks: Annotated[
+        bool, typer.Option("--tracks", help="From track to track: the mean features of each.")
+    ] = False,
     precision: Precision = "auto",
     device: Device = None,
     config: Config = None,
@@ -124,16 +127,18 @@ def evaluate(
         ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
         debias=debias,
         per_camera=per_camera,
+        tracks=tracks,
     )
     if run is not None:
-        _record(run, path, data, found, debias)
+        _record(run, path, data, found, debias, tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
-        facts = {"dataset": data.name, "network": str(path), "debias": debias}
+        facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
         marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
-    show(found, "Retrieval (%)" if debias == "none" else f"Retrieval (%), test features debiased ({debias})")
+    title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
+    show(found, title if debias == "none" else f"{title}, test features debiased ({debias})")
     _show_thresholds(found.thresholds)
     for way, rankings in found.by_camera.items():
         _show_cameras(_NAMES[way], rankings, data.camera_names)
@@ -158,7 +163,9 @@ def _settings(
     return load_run(own, sections=sections, options=options, assignments=assignments or ())
 
 
-def _record(run: RunFolder, weights: Path, data: Dataset, found: Evaluation, debias: str) -> None:
+def _record(
+    run: RunFolder, weights: Path, data: Dataset, found: Evaluation, debias: str, tracks: bool
+) -> None:
     """Keep what was measured in the run's folder."""
     from icsr_cli import __version__
     from icsr_cli.runs.evaluation import record_evaluations
@@ -166,7 +173,7 @@ def _record(run: RunFolder, weights: Path, data: Dataset, found: Evaluation, deb
     common = {
         "dataset": data.name,
         "weights": weights.name,
-        "protocol": "cross-camera",
+        "protocol": "tracks" if tracks else "cross-camera",
         "debias": None if debias == "none" else debias,
         "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "version": __version__,

@@ -139,7 +139,12 @@ def resolve_settings(
 
     given = {key: value for key, value in options.items() if value is not None}
     return settings.load(
-        dataset.name, config=config, family=dataset.layout, options=given, assignments=assignments or ()
+        dataset.name,
+        config=config,
+        family=dataset.layout,
+        own=dataset.settings,
+        options=given,
+        assignments=assignments or (),
     )
 
 

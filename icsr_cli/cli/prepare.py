@@ -54,12 +54,27 @@ Verify = Annotated[
 
 
 class _Prepare(TyperGroup):
-    """Besides the data sets it knows, takes the name of any prepared one for ``--verify``."""
+    """Besides the data sets it knows, takes the name of any prepared one for ``--verify``.
+
+    And that of one which a file of the user's own defines, with ``--plugin``.
+    """
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        if args and "--verify" in args and self.get_command(ctx, args[0]) is None:
-            return super().resolve_command(ctx, ["verify", *args])
+        if args and self.get_command(ctx, args[0]) is None:
+            if "--verify" in args:
+                return super().resolve_command(ctx, ["verify", *args])
+            if _names_plugin(args):
+                return super().resolve_command(ctx, ["plugin", *args])
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        own = _names_plugin(args) and first.startswith("-") and first not in ("--list", "--help")
+        return super().parse_args(ctx, ["plugin", *args] if own else args)
+
+
+def _names_plugin(args: list[str]) -> bool:
+    return any(arg == "--plugin" or arg.startswith("--plugin=") for arg in args)
 
 
 app = Commands(
@@ -197,7 +212,8 @@ def synthetic(
     "  icsr prepare folder shop --source crops --pattern '{camera}/{name}.jpg'\n"
     "  icsr prepare folder shop --source crops --pattern '{id}_c{camera}_*.jpg'\n"
     "  icsr prepare folder shop --source crops --pattern '{camera}/{track}/{frame}.jpg'\n"
-    "  icsr prepare folder shop --csv images.csv",
+    "  icsr prepare folder shop --csv images.csv\n"
+    "  icsr prepare folder shop --add week2",
 )
 def folder(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
@@ -214,6 +230,10 @@ def folder(
     table: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option("--csv", help="CSV file with path,camera and, if known, id, split, track, frame."),
+    ] = None,
+    add: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--add", metavar="DIR", help="Add the new crops of a folder to what is prepared."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
@@ -233,13 +253,29 @@ def folder(
 ) -> None:
     """Prepare your own crops: the camera of each image is needed, identities are not."""
     if verify:
-        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size}
+        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size, "--add": add}
         _refuse_with_verify({**given, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None})
         show_verification(name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.cli.console import make_progress
-    from icsr_cli.recipes.preparation import OwnCrops, prepare_folder
+    from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
 
+    if add is not None:
+        if source is not None or dry_run:
+            raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
+        report = add_to_folder(
+            name,
+            add,
+            data_root,
+            pattern=pattern,
+            table=table,
+            size=_size(size),
+            allow_bad=allow_bad,
+            workers=workers,
+            progress=make_progress(quiet, as_json),
+        )
+        show_report(report, as_json, quiet)
+        return
     crops = OwnCrops(pattern, table, seed, test_share)
     if dry_run:
         show_preview(source, crops, as_json)
@@ -253,6 +289,44 @@ def folder(
         allow_bad=allow_bad,
         workers=workers,
         expansion=expansion,
+        progress=make_progress(quiet, as_json),
+    )
+    show_report(report, as_json, quiet)
+
+
+@app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
+def own_file(
+    plugin: Annotated[
+        Path, typer.Option("--plugin", metavar="FILE", help="Your file with BENCHMARK = ...; it is run.")
+    ],
+    name: Annotated[Optional[str], typer.Argument(help="Name of the data set, as the file has it.")] = None,  # noqa: UP045
+    source: Source = None,
+    data_root: DataRoot = Path("data"),
+    size: Size = None,
+    allow_bad: AllowBad = False,
+    workers: Workers = None,
+    expansion: Expansion = 100,
+    tracks_within: TracksWithin = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Prepare a data set that a file of your own defines: icsr prepare NAME --plugin FILE."""
+    from icsr_cli.cli.console import make_progress
+    from icsr_cli.datasets.own_file import OwnFile
+    from icsr_cli.recipes.preparation import prepare_own_file
+
+    file = OwnFile.load(plugin)
+    if name not in (None, file.benchmark.name):
+        raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
+    report = prepare_own_file(
+        file,
+        source,
+        data_root,
+        size=_size(size),
+        allow_bad=allow_bad,
+        workers=workers,
+        expansion=expansion,
+        tracks_within=tracks_within,
         progress=make_progress(quiet, as_json),
     )
     show_report(report, as_json, quiet)

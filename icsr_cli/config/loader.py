@@ -33,6 +33,7 @@ def load(
     options: Mapping[str, Any] | None = None,
     assignments: Iterable[str] = (),
     beneath: Tree | None = None,
+    own: Mapping[str, Any] | None = None,
     images: Mapping[str, int] | None = None,
     note: Note = lambda message: None,
 ) -> Settings:
@@ -46,6 +47,7 @@ def load(
         options: dotted keys with values.
         assignments: ``key.key=value`` strings.
         beneath: settings that give way to those of the user's only.
+        own: the settings of the data set, where they were kept with it; default: those of its name or family.
         images: how many images a stage trains on (``cam``, ``global``): what cannot fit them is a fault.
         note: is told of keys in the form they had before.
 
@@ -53,12 +55,12 @@ def load(
         UsageError: with one line per fault: the key, the file or option it came from, the nearest right
             key.
     """
-    own = dict(import_module("icsr_cli.datasets").settings(dataset, family))
-    by_method = own.pop("methods", {})
+    of_data = dict(own or import_module("icsr_cli.datasets").settings(dataset, family))
+    by_method = of_data.pop("methods", {})
     mine = read_yaml(config) if config else {}
-    name = method or str(mine.get("method") or own.get("method") or "icsr")
+    name = method or str(mine.get("method") or of_data.get("method") or "icsr")
     layers = [
-        (own, f"the settings of {dataset}"),
+        (of_data, f"the settings of {dataset}"),
         (_method_file(name), f"the method {name}"),
         (by_method.get(name, {}), f"the settings of {dataset} for {name}"),
         (beneath or {}, "the run it begins from"),

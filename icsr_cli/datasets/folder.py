@@ -234,9 +234,9 @@ def assemble(
         )
     if not 0 < test_share < 1:
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
-    cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=_natural))}
-    identities = _number_identities(row.identity for row in rows)
-    tracks = _number_tracks(rows, cameras)
+    cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=natural))}
+    identities = number_identities(row.identity for row in rows)
+    tracks = number_tracks(rows, cameras)
     records = [
         ImageRecord(
             row.path,
@@ -261,27 +261,34 @@ def assemble(
         tuple(cameras),
         unread=tuple(unread),
         notes=tuple(notes),
+        identities=names_of(identities),
     )
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """Give the key by which names sort as people count: 2 before 10."""
     return [
         (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
     ]
 
 
-def _number_identities(names: Iterable[str | None]) -> dict[str, int]:
+def number_identities(names: Iterable[str | None]) -> dict[str, int]:
     """Keep numbers as they are; where there are other names, or two spellings of a number, count from 0."""
-    known = sorted({name for name in names if name is not None}, key=_natural)
+    known = sorted({name for name in names if name is not None}, key=natural)
     if all(name.isdecimal() for name in known) and len({int(name) for name in known}) == len(known):
         return {name: int(name) for name in known}
     return {name: index for index, name in enumerate(known)}
 
 
-def _number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
+def names_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
+    """Give the names by their number, none where each is its number."""
+    return () if all(name.isdecimal() and int(name) == n for name, n in numbers.items()) else tuple(numbers)
+
+
+def number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
     """Count the tracks of one camera after the other from 0, each in the order of names."""
     known = {(row.camera, row.track) for row in rows if row.track is not None}
-    in_order = sorted(known, key=lambda track: (cameras[track[0]], _natural(track[1]), track[1]))
+    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1]), track[1]))
     return {track: number for number, track in enumerate(in_order)}
 
 

@@ -11,7 +11,9 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from operator import attrgetter
 from pathlib import Path
@@ -22,6 +24,7 @@ from icsr_cli.files import read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
 #: By the columns of index.csv; format 1 had no checksum of its own.
+_KEPT = ".index.csv.before"
 _HEADERS = {
     2: ["split", "path", "camera", "identity"],
     3: ["split", "path", "camera", "identity", "track", "frame"],
@@ -60,10 +63,30 @@ def write(
         "index_sha256": hashlib.sha256(table).hexdigest(),
     }
     text = json.dumps({**head, "sha256": _checksum(head)}, indent=1)
-    with whole_file(folder / "index.json") as first, whole_file(folder / "index.csv") as second:
+    with (
+        _old_or_new(folder / "index.csv"),
+        whole_file(folder / "index.json") as first,
+        whole_file(folder / "index.csv") as second,
+    ):
         first.write_text(text, encoding="utf-8")
         second.write_bytes(table)
     return folder / "index.json"
+
+
+@contextmanager
+def _old_or_new(table: Path) -> Iterator[None]:
+    """Keep the table that is there by a second name until both files are new: ``load`` takes what belongs."""
+    kept = table.with_name(_KEPT)
+    kept.unlink(missing_ok=True)
+    if table.is_file():
+        shutil.copyfile(table, kept)
+    try:
+        yield
+    except BaseException:
+        if not kept.is_file() or kept.read_bytes() == table.read_bytes():
+            kept.unlink(missing_ok=True)
+        raise
+    kept.unlink(missing_ok=True)
 
 
 def counts(split: Split) -> dict[str, int]:
@@ -111,15 +134,10 @@ def load(name: str, data_root: Path) -> Dataset:
     root = root if root.is_absolute() else data_root / root
     if not root.is_dir():
         raise DatasetError(
-            f"The images of {name!r} were in {root}, which is gone. Put them back, or run: {_command(name)}"
+            f"The images of {name!r} were in {root}, which is gone. Put them back, or run: "
+            f"{_command(name, about)}"
         )
-    path = data_root / name / "index.csv"
-    try:
-        table = path.read_bytes()
-    except OSError as error:
-        raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {_command(name)}") from error
-    if hashlib.sha256(table).hexdigest() != about["index_sha256"]:
-        raise DatasetError(f"{path} does not belong to index.json beside it. Run again: {_command(name)}")
+    table = _read_table(data_root / name, about)
     return Dataset(
         name=name,
         root=root,
@@ -127,7 +145,22 @@ def load(name: str, data_root: Path) -> Dataset:
         camera_names=tuple(about["cameras"]),
         notes=tuple(about["notes"]),
         layout=about["layout"],
+        settings=about["details"].get("settings", {}),
     )
+
+
+def _read_table(folder: Path, about: Mapping[str, Any]) -> bytes:
+    """Read index.csv, or the one before it where writing ended between the two files."""
+    path, kept = folder / "index.csv", folder / _KEPT
+    command = _command(folder.name, about)
+    try:
+        table = path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {command}") from error
+    for found in (table, kept.read_bytes() if kept.is_file() else b""):
+        if hashlib.sha256(found).hexdigest() == about["index_sha256"]:
+            return found
+    raise DatasetError(f"{path} does not belong to index.json beside it. Run again: {command}")
 
 
 def names(data_root: Path) -> tuple[str, ...]:
@@ -150,9 +183,12 @@ def _prepared_at(data_root: Path, name: str) -> str:
         return ""
 
 
-def _command(name: str) -> str:
+def _command(name: str, about: Mapping[str, Any] | None = None) -> str:
+    """Say how to prepare it; ``about`` is what index.json says, where it can be read."""
     from icsr_cli.datasets.published import available
 
+    if about is not None and "plugin" in about["details"]:
+        return f"icsr prepare {name} --plugin {about['details']['plugin'][0]} --source PATH"
     if name in available() or name == "synthetic":
         return f"icsr prepare {name}"
     return f"icsr prepare folder {name} --source DIR --pattern '{{camera}}/{{name}}.jpg'"

@@ -47,7 +47,8 @@ class Reading:
     """What a layout gave: records per split (POSIX paths relative to ``root``), cameras from 0.
 
     ``ignored`` counts the images per split that the data set itself says to leave out (junk).
-    ``unread`` are image files whose names do not fit the layout.
+    ``unread`` are image files whose names do not fit the layout. ``identities``: the names of identities by
+    number, empty where the numbers are the names.
     """
 
     root: Path
@@ -56,6 +57,7 @@ class Reading:
     ignored: Mapping[str, int] = field(default_factory=dict)
     unread: tuple[Unread, ...] = ()
     notes: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
 
 
 class Layout(Protocol):

@@ -152,8 +152,14 @@ def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, f
 
 
 def _of(run: RunFolder, entry: Mapping[str, Any]) -> str:
-    """Say of an evaluation what is not as usual: data set, weights, re-ranking, normalisation per camera."""
-    usual = {"dataset": run.dataset, "weights": "best.safetensors", "rerank": None, "debias": None}
+    """Say of an evaluation what is not as usual: data set, weights, protocol, re-ranking, normalisation."""
+    usual = {
+        "dataset": run.dataset,
+        "weights": "best.safetensors",
+        "protocol": "cross-camera",
+        "rerank": None,
+        "debias": None,
+    }
     odd = [str(entry[key]) for key, value in usual.items() if entry.get(key, value) != value]
     return f" ({', '.join(odd)})" if odd else ""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import scipy.sparse as sp
 import torch
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from icsr_cli.models import Network, build, open_model, read_metadata, resized
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import LabelTable, RunFolder, find_runs, newest, open_run
-from icsr_cli.types import Dataset, FloatArray, IntArray, Split
+from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
 #: How the gallery is ranked: by the features, and re-ranked.
@@ -167,15 +168,16 @@ def evaluate(
     ways: Iterable[str] = (),
     debias: Normalisation = "none",
     per_camera: bool = False,
+    tracks: bool = False,
 ) -> Evaluation:
-    """Rank the gallery for every query, by the protocol of Market-1501.
+    """Rank the gallery for every query, by the protocol of Market-1501; with ``tracks``, whole tracks.
 
     ``ways``: also re-ranked by k-reciprocal neighbours (``reranked``, arXiv 1701.08398), by camera-aware ones
     (``camera``, 2311.10605). ``debias``: what is taken off the features of each camera, queries and gallery
     together (2502.10195): a look at all unlabelled test images.
 
     Raises:
-        DatasetError: where the data set has no query or gallery images.
+        DatasetError: where the data set has no query or gallery images, or no tracks and they are asked for.
     """
     require_test_images(dataset)
     embedder = Embedder(network, dataset, image, settings, folder, engine, progress)
@@ -183,19 +185,81 @@ def evaluate(
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
     both = normalise_cameras(torch.cat([features["query"], features["gallery"]]), cameras, debias)
-    found = both[: len(query)], both[len(query) :]
-    truth = (query.identities, gallery.identities, query.cameras, gallery.cameras)
+    identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
+    if tracks:
+        units = track_units(dataset.name, query, gallery)
+        both, identities, cameras, count = units.average(both), units.identities, units.cameras, units.queries
+    found = both[:count], both[count:]
+    truth = (identities[:count], identities[count:], cameras[:count], cameras[count:])
     rankings = {PLAIN: rank(*found, *truth)}
     by_camera = {PLAIN: rank_by_camera(*found, *truth)} if per_camera else {}
     for way in ways:
         if way == RERANKED:
             distances = rerank(*found, settings.k1, settings.k2, settings.lambda_value)
         else:
-            distances = _camera_distances(both, cameras, len(query), settings.lambda_value)
+            distances = _camera_distances(both, cameras, count, settings.lambda_value)
         rankings[way] = rank_distances(distances, *truth)
         if per_camera:
             by_camera[way] = rank_distances_by_camera(distances, *truth)
     return Evaluation(rankings, by_camera, thresholds(*found, *truth))
+
+
+@dataclass(frozen=True)
+class TrackUnits:
+    """Tracks as what is looked for and in: of queries, then of gallery images.
+
+    ``members``: sparse (m, n), the share of each of n images (queries, then gallery) in each track.
+    ``identities``, ``cameras`` int64 (m,). ``queries``: how many of the m are queries.
+    """
+
+    members: sp.csr_array
+    identities: IntArray
+    cameras: IntArray
+    queries: int
+
+    def average(self, features: Tensor) -> Tensor:
+        """Give the mean features of the tracks: float (m, d) of unit (n, d), on the same device."""
+        entries = self.members.tocoo()
+        rows, columns = (
+            torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords
+        )
+        unit = torch.nn.functional.normalize(features, dim=1)
+        parts = unit.new_zeros(self.members.shape[0], features.shape[1])
+        return parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+
+
+def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
+    """Find the tracks of query and gallery images; an image without one stands for itself.
+
+    A track is looked for if one of its images is a query, and looked in if one is in the gallery; its images
+    in either make its features, each once. Its identity is that of most of them.
+
+    Raises:
+        DatasetError: no image has a track.
+    """
+    tracks = np.concatenate([query.tracks, gallery.tracks])
+    if not (tracks != NO_TRACK).any():
+        raise DatasetError(
+            f"The test images of {name!r} have no tracks. Prepare them with theirs: icsr prepare folder NAME "
+            "--pattern '{camera}/{track}/{name}.jpg'; or leave --tracks out."
+        )
+    paths = np.array([record.path for split in (query, gallery) for record in split.records])
+    first, image = np.unique(paths, return_index=True, return_inverse=True)[1:]
+    alone = int(tracks.max()) + 1 + image  # an image of both parts is one
+    of_image = np.unique(np.where(tracks == NO_TRACK, alone, tracks), return_inverse=True)[1]
+    members = sp.csr_array(
+        (np.ones(len(first)), (of_image[first], first)), shape=(of_image.max() + 1, len(paths))
+    )
+    identities = np.concatenate([query.identities, gallery.identities])
+    cameras = np.concatenate([query.cameras, gallery.cameras])
+    votes, counts = np.unique(np.column_stack([of_image, identities])[first], axis=0, return_counts=True)
+    best = np.lexsort((votes[:, 1], -counts, votes[:, 0]))
+    identity = votes[best[np.unique(votes[best, 0], return_index=True)[1]], 1]
+    camera = cameras[np.unique(of_image, return_index=True)[1]]
+    asked, searched = np.unique(of_image[: len(query)]), np.unique(of_image[len(query) :])
+    rows = np.concatenate([asked, searched])
+    chosen = sp.csr_array(members[rows] / np.asarray(members.sum(axis=1))[rows][:, None])
+    return TrackUnits(chosen.astype(np.float32), identity[rows], camera[rows], len(asked))
 
 
 #: Images of a training set that thresholds are estimated from, spread evenly.

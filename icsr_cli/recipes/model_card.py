@@ -76,7 +76,10 @@ def _thresholds(run: RunFolder, weights: Path) -> dict[str, Any]:
     found = [
         entry
         for entry in read_evaluations(run.path)
-        if entry.get("thresholds") and entry.get("weights") == weights.name and not entry.get("debias")
+        if entry.get("thresholds")
+        and entry.get("weights") == weights.name
+        and not entry.get("debias")
+        and entry.get("protocol") != "tracks"
     ]
     if not found:
         return {}

@@ -132,6 +132,7 @@ def resolve(
         data.name,
         config=wish.config,
         family=data.layout,
+        own=data.settings,
         method=wish.method,
         options=wish.options,
         assignments=wish.assignments,
@@ -161,7 +162,14 @@ def resume(
     began = config.load_run(folder.path / "settings.yaml")
     load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
-        load = partial(config.load, data.name, config=wish.config, family=data.layout, method=wish.method)
+        load = partial(
+            config.load,
+            data.name,
+            config=wish.config,
+            family=data.layout,
+            own=data.settings,
+            method=wish.method,
+        )
     load = partial(load, options=wish.options, assignments=wish.assignments)
     settings = load()
     if wish.config or wish.method:

@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from icsr_cli import datasets
+from icsr_cli import config, datasets
 from icsr_cli.datasets import folder as own_crops
 from icsr_cli.datasets import index, places
+from icsr_cli.datasets.addition import extend
 from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.datasets.derived import derive_tracks
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
+from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 MAX_BAD_SHARE = 0.01
 SYNTHETIC = "synthetic"
 FOLDER = "folder"
+PLUGIN = "plugin"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,50 @@ def prepare(
         if tracks_within is not None:
             reading = _with_tracks(reading, tracks_within, benchmark)
         return _finish(plan, reading, {"source": str(source), "tracks_within": tracks_within})
+
+
+def prepare_own_file(
+    file: OwnFile,
+    source: Path | None,
+    data_root: Path,
+    *,
+    size: tuple[int, int] | None = None,
+    allow_bad: bool = False,
+    workers: int | None = None,
+    expansion: int = EXPANSION,
+    tracks_within: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Prepare the data set that a file of the user's own defines; as ``prepare``.
+
+    Its settings are kept in the index: nothing runs the file again.
+
+    Raises:
+        UsageError: its name belongs to another data set, or its settings do not fit.
+        DatasetError: as ``prepare``, or its reader fails.
+    """
+    benchmark = file.benchmark
+    _check_free(benchmark.name, data_root, PLUGIN)
+    config.load(benchmark.name, own=file.settings)
+    plan = Plan(
+        name=benchmark.name,
+        layout=PLUGIN,
+        data_root=data_root,
+        size=size or (benchmark.height, benchmark.width),
+        allow_bad=allow_bad,
+        workers=workers,
+        progress=progress or SilentProgress(),
+        benchmark=benchmark,
+        distractor=benchmark.distractor,
+        notes=(benchmark.notice,) if benchmark.notice else (),
+    )
+    source = source or places.published(benchmark, data_root)
+    details = {"source": str(source), "plugin": [str(file.path), file.digest], "settings": file.settings}
+    with places.alone(plan.folder):
+        reading = places.read(source, plan.folder, file.read, expansion, plan.progress)
+        if tracks_within is not None:
+            reading = _with_tracks(reading, tracks_within, benchmark)
+        return _finish(plan, reading, {**details, "tracks_within": tracks_within})
 
 
 def _with_tracks(reading: Reading, within: int, benchmark: Benchmark) -> Reading:
@@ -238,19 +285,74 @@ def prepare_folder(
             reading = crops.read(None)
         else:
             reading = places.read(source, plan.folder, crops.read, expansion, plan.progress)
-        return _finish(plan, reading, {"source": str(source or ""), **_plain(crops)})
+        details = {"source": str(source or ""), **_plain(crops), "identities": list(reading.identities)}
+        return _finish(plan, reading, details)
 
 
 def _plain(crops: OwnCrops) -> dict[str, Any]:
     return asdict(crops) | {"table": str(crops.table or "")}
 
 
+def add_to_folder(
+    name: str,
+    source: Path,
+    data_root: Path,
+    *,
+    pattern: str | None = None,
+    table: Path | None = None,
+    size: tuple[int, int] | None = None,
+    allow_bad: bool = False,
+    workers: int | None = None,
+    progress: Progress | None = None,
+) -> PreparationReport:
+    """Add the crops below ``source`` to a prepared data set of one's own (see ``datasets.addition``).
+
+    They are read by ``pattern``, or by a CSV file, ``table``; without either as those before. Only the new
+    images are decoded. The index is replaced at the end, as a whole.
+
+    Raises:
+        UsageError: the data set is none of own crops, or nothing says how paths read.
+        DatasetError: it is not prepared, nothing is new, too much is unreadable, or what was there is not
+            any more.
+    """
+    known, dataset = index.head(data_root, name), datasets.load(name, data_root)
+    details = known["details"]
+    if dataset.layout != FOLDER:
+        raise UsageError(f"{name!r} is a data set {dataset.layout}; --add is for own crops: prepare folder.")
+    if not source.is_dir():
+        raise UsageError(f"--add {source} is no folder. Unpack an archive first.")
+    pattern = pattern if pattern or table else details.get("pattern")
+    if pattern is None and table is None:
+        raise UsageError(
+            f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
+        )
+    size = size or tuple(details.get("size", (256, 128)))
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress())
+    with places.alone(plan.folder):
+        if table is not None:
+            root, rows, unread = own_crops.read_csv(table, source)
+        else:
+            root = source.resolve()
+            rows, unread = own_crops.read_pattern(root, str(pattern))
+        reading = extend(dataset, details.get("identities"), root, rows, unread)
+        added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
+        details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
+        before = {part: len(split) for part, split in dataset.splits.items()}
+        reading = replace(reading, notes=(*_lasting(dataset), *reading.notes))
+        return _finish(plan, reading, details, before, known["bad"])
+
+
+def _lasting(dataset: Dataset) -> tuple[str, ...]:
+    """Give the notes on a data set that more images do not make wrong."""
+    return tuple(note for note in dataset.notes if "no identit" not in note)
+
+
 def _check_free(name: str, data_root: Path, layout: str) -> None:
     """Refuse a name of a published data set, or one that another kind of data set has taken."""
     reserved = (
         *datasets.available(),
-        *({SYNTHETIC, FOLDER} - {layout}),
-        *([FOLDER] if layout == FOLDER else []),
+        *({SYNTHETIC, FOLDER, PLUGIN} - {layout}),
+        *([layout] if layout in (FOLDER, PLUGIN) else []),
     )
     places.check_name(name, reserved)
     if name in datasets.names(data_root) and index.head(data_root, name)["layout"] != layout:
@@ -260,8 +362,18 @@ def _check_free(name: str, data_root: Path, layout: str) -> None:
         )
 
 
-def _finish(plan: Plan, reading: Reading, details: Mapping[str, Any]) -> PreparationReport:
-    """Decode every image, leave out the bad ones, write the index. The steps that all data sets share."""
+def _finish(
+    plan: Plan,
+    reading: Reading,
+    details: Mapping[str, Any],
+    before: Mapping[str, int] | None = None,
+    bad_before: Sequence[Mapping[str, str]] = (),
+) -> PreparationReport:
+    """Decode every image, leave out the bad ones, write the index. The steps that all data sets share.
+
+    ``before``: how many images of each split were prepared already; ``bad_before``: what was left out then.
+    """
+    there = before or {}
     splits: dict[str, Split] = {}
     bad: list[Unread] = []
     for name, records in reading.splits.items():
@@ -269,14 +381,20 @@ def _finish(plan: Plan, reading: Reading, details: Mapping[str, Any]) -> Prepara
         _, failed = build_pixels(
             whole, plan.folder / "pixels", *plan.size, name=name, workers=plan.workers, progress=plan.progress
         )
-        _check_bad(plan, name, len(whole), failed)
+        _check_gone(plan, name, [item for item in failed if item.row < there.get(name, 0)])
+        _check_bad(plan, name, len(whole) - there.get(name, 0), failed)
         bad += [Unread(name, item.path, item.reason) for item in failed]
         lost = {item.row for item in failed}
         splits[name] = whole.select([row for row in range(len(whole)) if row not in lost]) if lost else whole
     differences = _differences(plan.benchmark, reading)
     notes = (*plan.notes, *reading.notes, *_complaints(plan, reading, bad))
     dataset = Dataset(plan.name, reading.root, splits, reading.camera_names, notes, plan.layout)
-    written = index.write(plan.data_root, dataset, bad=[asdict(item) for item in bad], details=details)
+    written = index.write(
+        plan.data_root,
+        dataset,
+        bad=[*bad_before, *(asdict(item) for item in bad)],
+        details={**details, "size": list(plan.size)},
+    )
     places.forget_others(plan.folder, reading.root)
     return PreparationReport(
         name=plan.name,
@@ -289,6 +407,15 @@ def _finish(plan: Plan, reading: Reading, details: Mapping[str, Any]) -> Prepara
         unread=reading.unread,
         notes=notes,
     )
+
+
+def _check_gone(plan: Plan, split: str, failed: Sequence[BadImage]) -> None:
+    if failed:
+        raise DatasetError(
+            f"{len(failed)} images that {plan.name!r} has in its {split} split cannot be read any more "
+            f"({failed[0].path}: {failed[0].reason}). Put them back, or prepare all images anew; nothing was "
+            "added."
+        )
 
 
 def _check_bad(plan: Plan, split: str, images: int, failed: Sequence[BadImage]) -> None:
@@ -308,7 +435,7 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
         return ()
     found = []
     for name, expected in benchmark.counts.items():
-        records = reading.splits[name]
+        records = reading.splits.get(name, ())
         people = {record.identity for record in records} - {benchmark.distractor}
         tracks = {record.track for record in records} - {NO_TRACK}
         counts = [
@@ -320,7 +447,8 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
         if any(number != published for number, _, _, published in known):
             here = "".join(f"{link}{number:,}{word}" for number, word, link, _ in known)
             there = "".join(f"{link}{published:,}" for _, _, link, published in known)
-            found.append(f"{name}: {here.removeprefix(' in ')}; published are {there.removeprefix(' in ')}")
+            first = known[0][2]  # a link joins to what is before
+            found.append(f"{name}: {here.removeprefix(first)}; published are {there.removeprefix(first)}")
     return tuple(found)
 
 
@@ -335,7 +463,7 @@ def _complaints(plan: Plan, reading: Reading, bad: Sequence[Unread]) -> list[str
 
 
 def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Unread]) -> SplitReport:
-    published = plan.benchmark.counts[name] if plan.benchmark else None
+    published = plan.benchmark.counts.get(name) if plan.benchmark else None
     counts = index.counts(split)
     distractors = 0 if plan.distractor is None else int((split.identities == plan.distractor).sum())
     return SplitReport(

@@ -15,9 +15,9 @@ _KEY = ("dataset", "weights", "protocol", "rerank", "debias", "estimated")
 def read_evaluations(run: Path) -> list[dict[str, Any]]:
     """Read the evaluations of a run folder, oldest first; none where nobody has measured.
 
-    Each holds data set, protocol (``cross-camera``: the query's own camera does not count),
-    ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1), queries,
-    thresholds, the file of weights, date and version. One with ``estimated`` has thresholds alone.
+    Each holds data set, protocol (``cross-camera``: the query's own camera does not count; ``tracks``: so for
+    whole tracks), ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1),
+    queries, thresholds, the file of weights, date and version. One with ``estimated`` has thresholds alone.
 
     Raises:
         RunError: the file is damaged.

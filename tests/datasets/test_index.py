@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,28 @@ def test_a_failed_write_keeps_the_old_index(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         index.write(tmp_path, make(tmp_path, splits={"train": (ImageRecord("z.jpg", 0),)}))
     assert datasets.load("shop", tmp_path) == before
+    assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == ["index.csv", "index.json"]
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_an_end_between_the_two_files_leaves_the_old_index(tmp_path, monkeypatch, killed):
+    index.write(tmp_path, make(tmp_path))
+    before = datasets.load("shop", tmp_path)
+    replace = Path.replace
+
+    def stop(path, target):
+        if target.name == "index.json":
+            raise (SystemExit if killed else OSError)("stopped")
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", stop)
+    with pytest.raises((OSError, SystemExit)):
+        index.write(tmp_path, make(tmp_path, splits={"train": (ImageRecord("z.jpg", 0),)}))
+    monkeypatch.undo()
+    assert "z.jpg" in (tmp_path / "shop" / "index.csv").read_text()
+    assert datasets.load("shop", tmp_path) == before
+    index.write(tmp_path, make(tmp_path, splits={"train": (ImageRecord("z.jpg", 0),)}))
+    assert [record.path for record in datasets.load("shop", tmp_path).train.records] == ["z.jpg"]
     assert sorted(path.name for path in (tmp_path / "shop").iterdir()) == ["index.csv", "index.json"]
 
 

@@ -288,7 +288,7 @@ def _evaluation_table(run: RunFolder) -> Table | None:
         [
             entry.get("dataset"),
             entry.get("weights"),
-            entry.get("rerank") or "features",
+            (entry.get("rerank") or "features") + (", tracks" if entry.get("protocol") == "tracks" else ""),
             entry.get("debias") or "-",
             *(percent(entry[key]) if isinstance(entry.get(key), float) else None for key in _MEASURES),
             str(entry.get("date", ""))[:10],
