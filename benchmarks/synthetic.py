@@ -30,6 +30,7 @@ from icsr_cli.metrics import rank
 from icsr_cli.models import build
 from icsr_cli.synthesis import World, draw, render
 from icsr_cli.synthesis.difficulty import colour_features, colour_histograms, neighbour_shares
+from icsr_cli.synthesis.passes import plan
 from icsr_cli.types import BoolArray, FloatArray, IntArray
 
 #: The world whose dials are turned one by one.
@@ -39,6 +40,9 @@ BASE: dict[str, Any] = {
     "view_spread": 0.25,
     "garment_similarity": 0.95,
     "second_pass": 0.0,
+    "separation": 0.0,
+    "lookalikes": 0.0,
+    "uneven": 0.0,
 }
 #: The turns of each dial: off, up.
 DIALS: dict[str, tuple[float, float]] = {
@@ -52,7 +56,14 @@ DIALS: dict[str, tuple[float, float]] = {
     "view_spread": (0, 1),
     "garment_similarity": (0.5, 1),
     "second_pass": (0, 1),
+    "separation": (0, 0.8),
+    "lookalikes": (0, 0.6),
+    "uneven": (0, 0.9),
 }
+
+
+#: Presets of the picture of crowds, and how many wrong detections it shows of each camera.
+CROWDS = {"separate": 0, "metro": 4}
 
 
 @dataclass(frozen=True)
@@ -124,11 +135,9 @@ def line(title: str, preset: str, seeds: list[int], **dials: Any) -> str:
 
 
 def table(seeds: list[int]) -> None:
-    print(
-        f"Percent, mean of seeds {', '.join(map(str, seeds))}; 100 test people, 5 cameras, 64 x 32 pixels\n"
-    )
+    print(f"Percent, mean of seeds {', '.join(map(str, seeds))}; 64 x 32 pixels\n")
     print("| world | near | far | histogram | untrained |\n| --- | --- | --- | --- | --- |")
-    for preset in ("easy", "default", "hard"):
+    for preset in ("easy", "default", "hard", "city", "separate", "metro"):
         print(line(preset, preset, seeds), flush=True)
     print(line("base", "default", seeds, **BASE), flush=True)
     for dial, turns in DIALS.items():
@@ -166,6 +175,22 @@ def sheet(world: World, people: int, frames: int) -> npt.NDArray[np.uint8]:
     return np.concatenate(rows)
 
 
+def by_camera(world: World, cameras: int, people: int, clutter: int) -> npt.NDArray[np.uint8]:
+    """Give one row per camera: ``people`` of the training half, once each, then ``clutter`` detections."""
+    content, (_, pixels) = plan(world), draw(world)
+    shots, nobody = content.shots, content.tracks < 0
+    white = np.full(pixels.shape[1:], 255, np.uint8)
+    rows = []
+    for camera in range(cameras):
+        here = (shots["camera"] == camera) & (shots["person"] < world.train_identities)
+        once = np.unique(shots["person"][here & ~nobody], return_index=True)[1][:people]
+        row = [pixels[place] for place in np.flatnonzero(here & ~nobody)[once]]
+        row += [white] * (people - len(row))
+        row += [pixels[place] for place in np.flatnonzero(here & nobody)[:clutter]]
+        rows.append(np.concatenate(row + [white] * (people + clutter - len(row)), axis=1))
+    return np.concatenate(rows)
+
+
 def pictures(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     size = {
@@ -185,12 +210,16 @@ def pictures(folder: Path) -> None:
         np.concatenate([worlds[0], line_between, worlds[1], line_between, worlds[2]]),
         folder / "synthetic_worlds.png",
     )
+    few = {"test_identities": 0, "distractors": 0, "junk": 0, "seed": 3}
+    crowds = [by_camera(World.preset(name, **few), 6, 12, clutter) for name, clutter in CROWDS.items()]
+    gap = np.full((len(crowds[0]), 8, 3), 255, np.uint8)
+    save(np.concatenate([crowds[0], gap, crowds[1]], axis=1), folder / "synthetic_crowds.png", 256)
 
 
-def save(pixels: npt.NDArray[np.uint8], path: Path) -> None:
+def save(pixels: npt.NDArray[np.uint8], path: Path, colours: int = 128) -> None:
     image = Image.fromarray(pixels)
     twice = image.resize((2 * image.width, 2 * image.height), Image.Resampling.NEAREST)
-    twice.quantize(128).save(path, optimize=True)
+    twice.quantize(colours).save(path, optimize=True)
     print(f"{path}: {path.stat().st_size // 1024} KB")
 
 

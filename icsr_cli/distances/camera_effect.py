@@ -16,7 +16,7 @@ import numpy as np
 
 from icsr_cli.checks import as_numpy, whole_numbers
 from icsr_cli.distances.camera_jaccard import nearest_by_camera
-from icsr_cli.distances.features import check_features, unit_rows
+from icsr_cli.distances.features import check_features, is_tensor, unit_rows
 
 #: Images that one person has under one camera, about: means are as uncertain as of so many fewer images.
 _IMAGES_PER_PERSON: Final = 5
@@ -53,7 +53,8 @@ def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     Raises:
         InputError: shapes or values do not fit.
     """
-    x = as_numpy(unit_rows(check_features(features)))
+    vectors = unit_rows(check_features(features))
+    x = as_numpy(vectors)
     of_image = np.unique(whole_numbers("cameras", cameras, len(x), low=0), return_inverse=True)[1]
     count = np.bincount(of_image)
     means = np.stack([x[of_image == camera].mean(axis=0) for camera in range(len(count))])
@@ -62,7 +63,10 @@ def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     rest = _complement(centred, means)
     if rest is None:
         return CameraEffect(1.0, 0)
-    one, other = _likely_pairs(rest, of_image)
+    # The one search over all pairs happens where the features are.
+    searched = vectors.new_tensor(rest) if is_tensor(vectors) else rest
+    nearest = nearest_by_camera(searched, of_image, 1, 1)[1][:, 0]
+    one, other = _likely_pairs(rest, nearest)
     apart = means[of_image[other]] - means[of_image[one]]
     seen = float(((x[other] - x[one]) * apart).sum())
     chance = spread / (count / _IMAGES_PER_PERSON)
@@ -83,9 +87,8 @@ def _complement(centred: Any, means: Any) -> Any | None:
     return rest / np.maximum(length, np.float32(1e-12))
 
 
-def _likely_pairs(rest: Any, cameras: Any) -> tuple[Any, Any]:
-    """Give the closer half of all pairs who are each other's nearest under the other cameras."""
-    nearest = nearest_by_camera(rest, cameras, 1, 1)[1][:, 0]
+def _likely_pairs(rest: Any, nearest: Any) -> tuple[Any, Any]:
+    """Give the closer half of all pairs who are each other's ``nearest`` under the other cameras."""
     rows = np.arange(len(rest))
     one = rows[(nearest[nearest] == rows) & (rows < nearest)]
     alike = (rest[one] * rest[nearest[one]]).sum(axis=1)

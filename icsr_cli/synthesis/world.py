@@ -184,13 +184,17 @@ _SEPARATE: Final[dict[str, Any]] = {
 _METRO: Final[dict[str, Any]] = {
     **_CITY,
     "train_identities": 500,
-    "test_identities": 200,
+    "test_identities": 300,
     "cameras": 12,
     "cameras_per_person": (2, 4),
     "images": (2, 5),
-    "lookalikes": 0.3,
+    "distractors": 200,
+    "background": 1.8,
+    "camera_shift": 2.2,
+    "view_spread": 0.7,
     "clutter": 0.15,
-    "uneven": 0.8,
+    "lookalikes": 0.5,
+    "uneven": 0.9,
 }
 #: What differs from the defaults of :class:`World`.
 PRESETS: Final[dict[str, dict[str, Any]]] = {
