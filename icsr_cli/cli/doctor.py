@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli.options import DataRoot, Json, RunsRoot
+from icsr_cli.cli import complete
+from icsr_cli.cli.options import METHOD, Assignments, Config, DataRoot, DatasetName, Json, RunsRoot
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
@@ -27,16 +29,65 @@ _TITLES = {
 }
 
 
+PLAN = "A plan"
+
+
 def doctor(
-    data_root: DataRoot = Path("data"), runs_root: RunsRoot = Path("runs"), as_json: Json = False
+    data_root: DataRoot = Path("data"),
+    runs_root: RunsRoot = Path("runs"),
+    as_json: Json = False,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Estimate a run: time, memory, what binds.", rich_help_panel=PLAN),
+    ] = False,
+    dataset: DatasetName = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", help="How many; left out: the CPU.", rich_help_panel=PLAN)
+    ] = None,
+    gpu: Annotated[
+        str | None,
+        typer.Option(
+            "--gpu",
+            metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]",
+            help="Which; a100 if left out.",
+            rich_help_panel=PLAN,
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            "--method", "-m", help="As in train.", autocompletion=complete.methods, rich_help_panel=METHOD
+        ),
+    ] = None,
+    arch: Annotated[
+        str | None,
+        typer.Option(
+            "-a", "--arch", help="As in train.", autocompletion=complete.networks, rich_help_panel=METHOD
+        ),
+    ] = None,
+    config: Config = None,
+    assignments: Assignments = None,
 ) -> None:
     """Look at what is installed, GPUs, memory and room, and say what will be slow and why.
 
     The exit code is 1 if something that is needed is missing or broken. Nothing is downloaded or written.
+    With --plan: how long a run will take, here or on GPUs that you have not got yet.
     """
     from icsr_cli.cli.console import print_json
     from icsr_cli.recipes.diagnosis import diagnose
 
+    asked = (dataset, gpus, gpu, method, arch, assignments)
+    if plan:
+        from icsr_cli.cli.doctor_plan import show_plan
+        from icsr_cli.recipes.plan import Question, answer
+
+        options = {"cam.model.arch": arch, "global.model.arch": arch}
+        question = Question(dataset, data_root, method, config, options, tuple(assignments or ()))
+        found_plan = answer(question, gpus, gpu)
+        print_json(found_plan.as_dict()) if as_json else show_plan(found_plan)
+        return
+    if any(one is not None for one in asked):
+        raise UsageError("-d, --gpus, --gpu, -m, -a and --set belong to a plan: add --plan.")
     found = diagnose(data_root, runs_root)
     if as_json:
         print_json(found.as_dict())

@@ -87,6 +87,8 @@ class Benchmark:
     """The folder of the published layout, below ``<data root>/<name>``."""
     counts: Mapping[str, Count]
     layouts: tuple[Layout, ...]
+    cameras: int = 1
+    """Cameras that took the training images."""
     height: int = 256
     width: int = 128
     settings: Mapping[str, Any] = field(default_factory=dict)

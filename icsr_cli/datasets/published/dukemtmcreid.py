@@ -15,6 +15,7 @@ BENCHMARK = Benchmark(
     place="DukeMTMC-reID",
     # The gallery holds the 702 people of the queries and 408 more, seen by one camera only.
     counts={"train": Count(16_522, 702), "query": Count(2_228, 702), "gallery": Count(17_661, 1_110)},
+    cameras=8,
     layouts=(
         FolderLayout(
             {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},

@@ -21,6 +21,7 @@ BENCHMARK = Benchmark(
     place="Market-1501-v15.09.15",
     # 19,732 files in bounding_box_test, of which 3,819 are junk; 2,798 of the rest are distractors.
     counts={"train": Count(12_936, 751), "query": Count(3_368, 750), "gallery": Count(15_913, 750)},
+    cameras=6,
     layouts=(
         FolderLayout(FOLDERS, _TIMED, EXAMPLES, cameras={number: number - 1 for number in range(1, 7)}),
     ),

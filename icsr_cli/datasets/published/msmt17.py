@@ -113,6 +113,7 @@ BENCHMARK = Benchmark(
     ask="The authors, with a signed agreement: https://www.pkuvmc.com/dataset.html",
     place="MSMT17_V1",
     counts={"train": Count(32_621, 1_041), "query": Count(11_659, 3_060), "gallery": Count(82_161, 3_060)},
+    cameras=15,
     layouts=(
         ListLayout("train", "test"),
         ListLayout("mask_train_v2", "mask_test_v2"),

@@ -12,6 +12,7 @@ BENCHMARK = Benchmark(
     ask="https://github.com/sxzrt/Instructions-of-the-PersonX-dataset",
     place="PersonX",
     counts={"train": Count(9_840, 410), "query": Count(5_136, 856), "gallery": Count(30_816, 856)},
+    cameras=6,
     layouts=(
         FolderLayout(
             {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"},

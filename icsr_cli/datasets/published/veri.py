@@ -13,6 +13,7 @@ BENCHMARK = Benchmark(
     ask="The authors, by mail: https://github.com/JDAI-CV/VeRidataset",
     place="VeRi",
     counts={"train": Count(37_778, 576), "query": Count(1_678, 200), "gallery": Count(11_579, 200)},
+    cameras=20,
     layouts=(
         FolderLayout(
             {"train": "image_train", "query": "image_query", "gallery": "image_test"},

@@ -1,0 +1,116 @@
+"""The schedule on paper."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from typer.testing import CliRunner
+
+from icsr_cli import config
+from icsr_cli.cli.main import app
+from icsr_cli.config.schema import ImageSettings, ModelSettings
+from icsr_cli.models import build
+from icsr_cli.recipes import plan as paper
+from icsr_cli.recipes.plan import DEVICES, Rates, plan
+
+#: One operation takes a second, nothing else takes time.
+SLOW = Rates("slow", 1.0, 0.0, float("inf"), 1e9, float("inf"), launch=0.0)
+
+
+def settings(**given: Any) -> Any:
+    options = {"image.height": 32, "image.width": 16, "stages": ("global",), "precision": "fp32"}
+    options |= {"global.model.arch": "resnet_small", "global.iters": 3, "global.batch_size": 8}
+    options["evaluation.batch_size"] = 8
+    return config.load("made-up", method="cluster-contrast", options={**options, **given})
+
+
+def test_operations_are_those_of_torch() -> None:
+    """Counted without numbers as FlopCounterMode counts them with numbers."""
+    network = build("resnet_small")
+    with FlopCounterMode(display=False) as counted:
+        network(torch.zeros(4, 3, 32, 16)).square().sum().backward()
+    found, _ = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 4, SLOW)
+    assert found.arithmetic == counted.get_total_flops()
+    assert found.seconds == pytest.approx(found.arithmetic)
+
+
+def test_activations_are_those_that_autograd_keeps() -> None:
+    network = build("resnet_small")
+    kept: dict[int, int] = {}
+    held = []
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        held.append(tensor)
+        kept[tensor.untyped_storage().data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        features = network(torch.zeros(8, 3, 32, 16).to(memory_format=torch.channels_last))
+    assert features.requires_grad
+    weights = sum(parameter.numel() for parameter in network.parameters()) * 4
+    _, found = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 8, SLOW)
+    assert found == pytest.approx(sum(kept.values()) - weights, rel=0.1)
+
+
+def test_what_more_devices_and_images_do() -> None:
+    [one], [two] = (plan(settings(), 512, 3, DEVICES["t4"], n).stages for n in (1, 2))
+    assert two.parts["extraction"].seconds == pytest.approx(one.parts["extraction"].seconds / 2)
+    assert two.parts["training"].link > one.parts["training"].link == 0
+    assert two.memory["activations"] < one.memory["activations"]
+    [more] = plan(settings(), 1024, 3, DEVICES["t4"]).stages
+    assert more.parts["training"] == one.parts["training"]
+    assert more.parts["labels"].arithmetic == 4 * one.parts["labels"].arithmetic
+    assert one.seconds == one.epoch * one.epochs
+    [large] = plan(settings(**{"global.batch_size": 4096}), 512, 3, DEVICES["t4"]).stages
+    assert sum(large.memory.values()) > sum(one.memory.values())
+
+
+def test_networks_of_cameras_go_to_devices_whole() -> None:
+    own = settings(stages=("cam",), **{"cam.model.arch": "resnet_small", "cam.network": "per-camera"})
+    found = [plan(own, 600, 3, DEVICES["t4"], n).stages[0] for n in (1, 2, 3, 8)]
+    assert [stage.networks for stage in found] == [3, 2, 1, 1]
+    assert len({stage.epoch for stage in found}) == 1
+
+
+def test_what_binds() -> None:
+    image = ImageSettings(height=32, width=16)
+    assert image.height == 32
+    quick = Rates("quick", 1e30, 0.0, 1e30, 1e9, 1e30, launch=1.0)
+    [found] = plan(settings(), 64, 3, quick).stages
+    assert found.binds == "training: launching operations"
+    assert plan(settings(), 64, 3, SLOW).stages[0].binds == "training: arithmetic"
+    assert not plan(settings(), 64, 3, Rates("small", 1, 0, 1, 1.0, 1)).fits
+
+
+def test_the_cpu_is_measured() -> None:
+    found = paper.rates_of("cpu")
+    assert 1e8 < found.fp32 < 1e14
+    assert 1e7 < found.bandwidth < 1e13
+    assert 0 < found.launch < 1e-2
+
+
+def icsr(*words: str) -> Any:
+    return CliRunner().invoke(app, ["doctor", *words])
+
+
+def test_the_command(tmp_path: Path, tiny_root: Path) -> None:
+    there = ["--plan", "--data-root", str(tiny_root), "-d", "tiny", "-a", "resnet_small"]
+    answer = json.loads(icsr(*there, "--gpus", "2", "--gpu", "h100", "--json").stdout)
+    assert (answer["devices"], answer["device"]) == (2, "NVIDIA H100 80 GB")
+    assert answer["seconds"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]))
+    table = icsr("--plan", "-d", "msmt17", "--gpus", "8", "--data-root", str(tmp_path))
+    assert table.exit_code == 0, table.output
+    assert "32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
+    for wrong, words in (
+        (["--gpus", "2"], "add --plan"),
+        ([*there, "--gpus", "0"], "at least 1"),
+        ([*there, "--gpu", "abacus"], "no rates of 'abacus'"),
+    ):
+        found = icsr(*wrong)
+        assert found.exit_code == 2
+        assert words in found.stderr
