@@ -209,7 +209,9 @@ def _size(name: str | None, data_root: Path) -> tuple[int, int, str, str | None]
     """Give images and cameras to train on, the name, and whose settings it has."""
     if name in datasets.available():
         published = datasets.benchmark(name)
-        return published.counts["train"].images, published.cameras, name, None
+        images = published.counts["train"].images
+        if images is not None:
+            return images, published.cameras, name, None
     data = datasets.load(name or datasets.newest(data_root), data_root)
     return len(data.train), len(set(data.train.cameras.tolist())), data.name, data.layout
 
@@ -309,7 +311,7 @@ def _training(network: Network, settings: Settings, batch: int, rates: Rates) ->
     with _counting(rates, settings.precision) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             features = network(_images(settings.image, batch))
-        features.square().sum().backward()  # type: ignore[no-untyped-call]
+        features.square().sum().backward()
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
     adam = Work(seconds=7 * weights / rates.bandwidth, traffic=7 * weights / rates.bandwidth)
     size = settings.image.height * settings.image.width * 3 * batch
@@ -333,11 +335,11 @@ def _labels(images: int, width: int, rates: Rates) -> Work:
     return Work(seconds=products + pairs, arithmetic=products, traffic=pairs)
 
 
-class _Counter(TorchDispatchMode):
+class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds up the operations that come by, with the time each will take."""
 
     def __init__(self, rates: Rates, precision: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.rates, self.precision = rates, precision
         self.size = 0.5 if rates.arithmetic(precision) == rates.bf16 else 1.0
         self.work, self.largest = Work(), 0.0
@@ -377,7 +379,7 @@ def probe() -> Rates:
     values, tiny = torch.randn(1 << 20), torch.randn(4)
 
     def convolve() -> None:
-        layer(images).sum().backward()  # type: ignore[no-untyped-call]
+        layer(images).sum().backward()
 
     # Forward, and the gradient of the weights: twice the forward pass.
     operations = 2 * 2 * 16 * 32 * 16 * 64 * 64 * 9
@@ -394,7 +396,8 @@ def probe() -> Rates:
 def _processor_seconds(work: Callable[[], Any]) -> float:
     """Give the processor time of one call, the least of several in a sixth of a second."""
     work()
-    found, ends = [], time.perf_counter() + 0.17
+    found: list[float] = []
+    ends = time.perf_counter() + 0.17
     while len(found) < 3 or time.perf_counter() < ends:
         started = time.process_time()
         for _ in range(4):
