@@ -43,6 +43,21 @@ _PLUGIN: Final = "icsr_plugin"
 _plugins: dict[tuple[str, str], ModuleType] = {}
 
 
+@dataclass(frozen=True)
+class OrAuto:
+    """Lets a setting be ``auto`` too: ``Annotated[float, Field(gt=0), OrAuto()]``.
+
+    Not a union, whose faults would speak of its members.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_wrap_validator_function(
+            lambda given, otherwise: given if given == "auto" else otherwise(given),
+            handler(source),
+            serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value),
+        )
+
+
 class Options(BaseModel):
     """The settings of one method: frozen, unknown keys refused."""
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
 
 import numpy as np
 import scipy.sparse as sp
@@ -11,21 +12,25 @@ from pydantic import Field, model_validator
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
+from icsr_cli.clusterers.silhouette import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import Evidence, IntArray, by_first_appearance
+
+#: Images per cluster among which ``auto`` chooses, each a tenth more than the one before.
+SIZES: Final = tuple(2 * 1.1**step for step in range(25))
 
 
 class Options(choices.Options):
     """Where the merging stops, one of three.
 
     At ``n_clusters``; at the mean ``distance_threshold``; or at n // ``images_per_cluster`` clusters, and at
-    two at least (published for one camera's images: 5).
+    two at least (published for one camera's images: 5; ``auto``: where the silhouette is highest).
     """
 
     n_clusters: int | None = Field(None, ge=1)
     distance_threshold: float | None = Field(None, gt=0)
-    images_per_cluster: int | None = Field(None, ge=1)
+    images_per_cluster: Annotated[int | None, Field(ge=1), choices.OrAuto()] = None
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Options:
@@ -48,10 +53,28 @@ def cluster(evidence: Evidence, options: Options) -> IntArray:
     n = len(evidence)
     if options.distance_threshold is not None:
         return _below(evidence.similarity, options.distance_threshold)
-    if options.images_per_cluster is not None:
+    if options.n_clusters is not None:
+        return _into(evidence.similarity, options.n_clusters)
+    if isinstance(options.images_per_cluster, int):
         return _into(evidence.similarity, min(n, max(2, n // options.images_per_cluster)))
-    assert options.n_clusters is not None
-    return _into(evidence.similarity, options.n_clusters)
+    return best_cut(evidence.similarity)
+
+
+def best_cut(similarity: sp.csr_array, sizes: Sequence[float] = SIZES) -> IntArray:
+    """Cut the one tree of the linkage where the silhouette is highest, into the most clusters on a tie.
+
+    ``similarity`` as ``average_linkage`` takes it, checked; ``sizes``: images per cluster that are tried,
+    ascending. Gives int64 (n,).
+    """
+    n = similarity.shape[0]
+    merges = _merges(similarity, 0.0)
+    best, chosen = -math.inf, np.zeros(n, dtype=np.int64)
+    for wanted in dict.fromkeys(min(n, max(2, round(n / size))) for size in sizes):
+        labels = _cut(n, *merges, n_clusters=wanted)
+        value = silhouette_of(similarity, labels)
+        if value > best:
+            best, chosen = value, labels
+    return chosen
 
 
 def average_linkage(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import scipy.sparse as sp
-from pydantic import Field, PlainSerializer, WrapValidator
+from pydantic import Field
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
@@ -20,17 +20,10 @@ from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, by_first_appe
 RADII = tuple(round(0.05 * step, 2) for step in range(4, 15))
 
 
-def _number_or_auto(given: Any, number: Callable[[Any], float]) -> Any:
-    return given if given == "auto" else number(given)
-
-
 class Options(choices.Options):
     """Radius (a distance, above 0 and below 1, or ``auto``), and the neighbours that make a core image."""
 
-    # Not a union: its faults would speak of its members.
-    eps: Annotated[
-        float, Field(gt=0, lt=1), WrapValidator(_number_or_auto), PlainSerializer(lambda eps: eps)
-    ] = 0.5
+    eps: Annotated[float, Field(gt=0, lt=1), choices.OrAuto()] = 0.5
     min_samples: int = Field(4, ge=1, lt=2**31)
 
     @property

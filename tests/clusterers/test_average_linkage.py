@@ -7,7 +7,10 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering
 
-from icsr_cli.clustering import average_linkage
+from icsr_cli.choices import find
+from icsr_cli.clusterers.average_linkage import SIZES, best_cut
+from icsr_cli.clustering import average_linkage, silhouette
+from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import by_first_appearance
 
@@ -181,3 +184,34 @@ GOOD = random_similarity(10, 0.5, 0)
 def test_bad_input(similarity, options, message):
     with pytest.raises(InputError, match=message):
         average_linkage(similarity, **options)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_auto_cuts_where_the_silhouette_is_highest(seed):
+    """Against a clustering for each number of clusters, and near the people that there are."""
+    rng = np.random.default_rng(seed)
+    ids = np.repeat(np.arange(20), rng.integers(3, 9, 20))
+    features = rng.standard_normal((20, 16))[ids] + 0.3 * rng.standard_normal((len(ids), 16))
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    similarity = jaccard_similarity(features.astype(np.float32), 10, 3)
+    found = best_cut(similarity)
+    n = len(ids)
+    tried = {min(n, max(2, round(n / size))) for size in SIZES}
+    values = {k: silhouette(similarity, average_linkage(similarity, n_clusters=k)) for k in tried}
+    most = max(values.values())
+    assert silhouette(similarity, found) == most
+    assert found.max() + 1 == max(k for k, value in values.items() if value == most)
+    assert abs(found.max() + 1 - 20) <= 4, (seed, found.max() + 1)
+
+
+def test_auto_among_settings():
+    options = find("clusterers", "average-linkage").Options
+    assert options(images_per_cluster="auto").dump()["images_per_cluster"] == "auto"
+    for wrong in ("many", 0, 2.5):
+        with pytest.raises(ValueError, match="images_per_cluster"):
+            options(images_per_cluster=wrong)
+
+
+def test_auto_of_images_that_share_nothing():
+    assert set(best_cut(sp.csr_array(np.eye(5, dtype=np.float32))).tolist()) == {0, 1}
+    assert best_cut(sp.csr_array(np.eye(1, dtype=np.float32))).tolist() == [0]
