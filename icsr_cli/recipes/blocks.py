@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any, cast
 
 from torch import nn
@@ -12,18 +13,14 @@ from icsr_cli.optimizers.common import Trained
 
 
 def trained_parameters(network: nn.Module, epochs: int) -> Trained:
-    """Give the parameters of ``network`` that train, for so many ``epochs``.
-
-    ``network`` has its backbone in ``base``; what stands on that is one block deeper than its last.
-    """
+    """Give the parameters of ``network`` that train, for so many ``epochs``; its backbone is ``base``."""
     found = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
-    depths = _depths(cast("nn.Module", network.base))
-    above = max(depths.values(), default=-1) + 1
+    depths = _depths(network)
     spared = {f"base.{name}" for name in _spared(network.base)}
     return Trained(
         [value for _, value in found],
         names=[name for name, _ in found],
-        depths=[depths.get(name.removeprefix("base."), above) for name, _ in found],
+        depths=[depths[name] for name, _ in found],
         decays=[
             value.ndim > 1 and not name.endswith(".bias") and name not in spared for name, value in found
         ],
@@ -42,22 +39,31 @@ def blocks(base: nn.Module) -> Iterator[nn.Module]:
             yield module
 
 
-def _depths(base: nn.Module) -> dict[str, int]:
-    """Give the block of each parameter of a backbone, by name, counted from 0 at the images.
+def _depths(network: nn.Module) -> dict[str, int]:
+    """Give the block of each parameter, by name, counted from 0 at the images.
 
-    A ResNet counts by stage: the layers before the first are 0.
+    timm's networks have their own count, in which a head and what stands on the backbone are the last. A
+    ResNet counts by stage: the layers before the first are 0, what stands on the last is one deeper.
     """
+    names = {name: name.removeprefix("base.") for name, _ in network.named_parameters()}
+    base = cast("nn.Module", network.base)
     if hasattr(base, "group_matcher"):
         from timm.models import group_parameters
 
         matcher = cast("Any", base).group_matcher(coarse=False)
-        return cast("dict[str, int]", group_parameters(base, matcher, reverse=True))
-    depths: dict[str, int] = {}
+        # It asks a module for its names alone, and counts those that it does not know as the head's.
+        named = SimpleNamespace(named_parameters=lambda: dict.fromkeys(names.values()).items())
+        inner = group_parameters(named, matcher, reverse=True)
+        return {name: inner[own] for name, own in names.items()}
+    of_child: dict[str, int] = {}
     depth = 0
     for child, module in base.named_children():
         depth += next(module.children(), None) is not None
-        depths |= {f"{child}.{name}": depth for name, _ in module.named_parameters()}
-    return depths
+        of_child[child] = depth
+    return {
+        name: of_child[own.partition(".")[0]] if name.startswith("base.") else depth + 1
+        for name, own in names.items()
+    }
 
 
 def _spared(base: Any) -> set[str]:
