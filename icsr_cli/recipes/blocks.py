@@ -52,7 +52,7 @@ def _depths(network: nn.Module) -> dict[str, int]:
 
         matcher = cast("Any", base).group_matcher(coarse=False)
         # It asks a module for its names alone, and counts those that it does not know as the head's.
-        named = SimpleNamespace(named_parameters=lambda: dict.fromkeys(names.values()).items())
+        named: Any = SimpleNamespace(named_parameters=lambda: dict.fromkeys(names.values()).items())
         inner = group_parameters(named, matcher, reverse=True)
         return {name: inner[own] for name, own in names.items()}
     of_child: dict[str, int] = {}

@@ -66,7 +66,6 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             )
         settings = use_local(settings, partial(resolve, data, wish, progress, ("global",)))
     _check_tracks(data, settings, stage)
-    _check_parts(settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
     settings, init = _begin_from_run(data, stage, settings, wish, progress)
@@ -76,6 +75,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     else:
         settings, found = _global_inputs(data, settings, wish, progress)
         facts |= found
+    _check_parts(settings, stage)
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
