@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,6 +154,29 @@ def test_each_stage_of_a_resnet_has_its_share_of_the_rate() -> None:
         schedule.step()
     assert max(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.1)
     assert min(group["lr"] for group in optimizer.param_groups) == pytest.approx(0.1 / 32)
+
+
+def test_a_plug_in_takes_parameters_as_a_list_and_may_ask_what_each_is(tmp_path: Path) -> None:
+    file = tmp_path / "deep.py"
+    file.write_text(
+        "from torch.optim import RMSprop\n"
+        "from torch.optim.lr_scheduler import ConstantLR\n"
+        "from icsr_cli import choices\n"
+        "class Options(choices.Options):\n"
+        "    lr: float = 0.01\n"
+        "def build(parameters, options):\n"
+        "    plain = RMSprop(parameters, lr=options.lr)\n"
+        "    rates = [options.lr * (1 + depth) for depth in parameters.depths]\n"
+        "    groups = [{'params': [p], 'lr': r} for p, r in zip(parameters, rates)]\n"
+        "    return (RMSprop(groups) if parameters.epochs > 5 else plain), ConstantLR(plain)\n"
+    )
+    choices.load_plugin(file)
+    options = options_of("deep")
+    network = build("resnet_small", seed=1)
+    [group] = options.module.build(trained_parameters(network, 5), options)[0].param_groups
+    assert len(group["params"]) == len(trained_parameters(network, 5))
+    groups = options.module.build(trained_parameters(network, 6), options)[0].param_groups
+    assert {round(group["lr"], 3) for group in groups} == {0.01, 0.02, 0.03, 0.04, 0.05, 0.06}
 
 
 @pytest.mark.parametrize(
