@@ -126,6 +126,9 @@ class StageSettings(Section):
     """What both stages share.
 
     ``bn_group``: BatchNorm in training over contiguous groups of so many images; 0: over the batch.
+    ``accumulate``: parts in which the backbone computes a batch that does not fit into memory.
+    ``checkpoint``: its blocks compute again what the way back needs. ``clip``: the longest gradient, by its
+    norm; 0: any.
     ``normalise``: what is taken off each camera's features before they are compared (arXiv 2502.10195). A
     ``memory`` is one choice, or several whose losses are added by their weights.
     """
@@ -136,6 +139,9 @@ class StageSettings(Section):
     batch_size: int = Field(64, ge=2)
     num_instances: int = Field(4, ge=1)
     bn_group: int = Field(0, ge=0)
+    accumulate: int = Field(1, ge=1)
+    checkpoint: bool = False
+    clip: float = Field(0.0, ge=0, allow_inf_nan=False)
     augmentation: AugmentationSettings = AugmentationSettings()
     sampler: Sampler = "identity"  # type: ignore[assignment]
     optimizer: Optimizer = "adam"  # type: ignore[assignment]
@@ -157,6 +163,10 @@ class StageSettings(Section):
             raise ValueError(
                 f"bn_group {self.bn_group} must be a multiple of num_instances {self.num_instances} and "
                 f"divide batch_size {self.batch_size}; 0 is the whole batch"
+            )
+        if self.accumulate > self.batch_size:
+            raise ValueError(
+                f"accumulate {self.accumulate} is more parts than batch_size {self.batch_size} has images"
             )
         return self
 
@@ -223,6 +233,14 @@ class Settings(Section):
     cam: CamSettings = CamSettings()
     global_: GlobalSettings = Field(GlobalSettings(), alias="global")
     evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _check_compile(self) -> Settings:
+        for stage, own in (("cam", self.cam), ("global", self.global_)):
+            sparing = "checkpoint" if own.checkpoint else "accumulate" if own.accumulate > 1 else None
+            if self.compile and sparing:
+                raise ValueError(f"compile does not go with {stage}.{sparing}; leave one of them out")
+        return self
 
     def dump(self, stage: str | None = None) -> dict[str, Any]:
         """Give plain dictionaries, with the keys of the YAML files; of one stage without the other's."""

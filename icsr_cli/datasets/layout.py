@@ -17,7 +17,7 @@ SPLITS = ("train", "query", "gallery")
 MOST_DIGITS = 18
 #: The authors' script asks for 1,200 clusters on every data set (arXiv 2304.12634); each of its four GPUs
 #: normalised its 16 of 64 images.
-PUBLISHED: Final = {
+PUBLISHED: Final[dict[str, Any]] = {
     "cam": {"bn_group": 16},
     "global": {"bn_group": 16},
     "methods": {"icsr": {"global": {"clusterer": {"method": "average-linkage", "n_clusters": 1200}}}},

@@ -11,12 +11,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_file
+from icsr_cli.recipes.spare_memory import check_parts
+from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings
 from icsr_cli.runs import RunFolder, create, newest, open_run
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
@@ -71,6 +75,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     else:
         settings, found = _global_inputs(data, settings, wish, progress)
         facts |= found
+    _check_parts(settings, stage)
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
@@ -118,6 +123,18 @@ def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
             f"The training images of {data.name!r} have no tracks, which {', '.join(wanting)} needs. Prepare "
             "them with their tracks: icsr prepare folder NAME --pattern '{camera}/{track}/{name}.jpg'."
         )
+
+
+def _check_parts(settings: Settings, stage: str) -> None:
+    """Refuse parts of a batch that do not fit the network; it is looked at without its numbers."""
+    own, image = settings.cam if stage == "cam" else settings.global_, settings.image
+    if own.accumulate == 1 and not own.checkpoint:
+        return
+    device = torch.device("meta")
+    model = own.model.model_copy(update={"weights": "none"})
+    with device:
+        network = build_network(model, 0, Engine(device, "fp32"), (image.height, image.width))
+    check_parts(network.base, own)
 
 
 def resolve(

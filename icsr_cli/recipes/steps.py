@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from icsr_cli.choices import Options
@@ -156,13 +157,15 @@ def train_epoch(
     check: Callable[[], None],
     ranks: Ranks = ALONE,
     watch: Watch = unwatched,
+    clip: float = 0.0,
 ) -> float:
     """Train on ``batches`` and give the mean loss.
 
     ``pixels`` uint8 (n, h, w, 3), on the device or on the host. The loss of a batch is the mean over its
     parts. ``check`` is called after every step and may raise. With several ``ranks``, ``network`` is what
     ``ranks.wrap`` gave; all ranks are given the same batches and random numbers, and each takes its share.
-    After the epoch all have the running statistics of the leading rank. ``watch`` times the parts.
+    After the epoch all have the running statistics of the leading rank. ``watch`` times the parts. ``clip``:
+    the longest gradient, by the norm over all parameters; 0 for any.
 
     Raises:
         TrainingError: where the loss or the features are not finite; the last epoch's checkpoint is
@@ -173,7 +176,7 @@ def train_epoch(
     steps = 0
     for batch in batches:
         total += _step(
-            network, optimizer, pixels, batch, memories, augmentation, generator, engine, ranks, watch
+            network, optimizer, pixels, batch, memories, augmentation, generator, engine, ranks, watch, clip
         )
         steps += 1
         task.advance()
@@ -218,6 +221,7 @@ def _step(
     engine: Engine,
     ranks: Ranks,
     watch: Watch,
+    clip: float,
 ) -> Tensor:
     """Take one step; give the loss of the whole batch, which is the same on every rank."""
     rows = np.concatenate([part.rows for part in batch])
@@ -247,6 +251,9 @@ def _step(
         # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
         (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
     with watch("optimiser"):
+        if clip:
+            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            clip_grad_norm_(trained, clip)
         optimizer.step()
     with watch("memory update"):
         for memory, compared, number in asked:

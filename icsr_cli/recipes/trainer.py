@@ -17,8 +17,10 @@ from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.progress import Progress, Watch, unwatched
+from icsr_cli.recipes.blocks import trained_parameters
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
-from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, train_epoch
+from icsr_cli.recipes.spare_memory import check_parts, spare_memory
+from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, seed_of, train_epoch
 from icsr_cli.runs import RunFolder
 from icsr_cli.types import IMAGENET, IntArray, Pairs, PixelNorm, Split
 
@@ -48,13 +50,9 @@ class Stage:
 
 
 @contextmanager
-def _dropping_paths(rate: float, seed: int, device: torch.device) -> Iterator[None]:
-    """Let stochastic depth, which draws from torch's own generators, depend on ``seed`` alone."""
-    if not rate:
-        yield
-        return
-    gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus):
+def own_dice(seed: int, device: torch.device) -> Iterator[None]:
+    """Let what a network throws dice for (stochastic depth), with torch's own generators, follow ``seed``."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
@@ -77,7 +75,7 @@ class Trainer:
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
         image, change = stage.settings.image, own.augmentation
         self.network = build_network(model, seed, stage.engine, (image.height, image.width))
-        trained = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        trained = trained_parameters(self.network, own.epochs)
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:
             self._restore(state)
@@ -109,10 +107,12 @@ class Trainer:
 
     def _trainee(self) -> nn.Module:
         """Give the form that is trained: spread over the ranks, compiled if that was chosen; same weights."""
-        settings = self.stage.settings
+        settings, ranks = self.stage.settings, self.stage.ranks
+        check_parts(self.network.base, self.own, processes=ranks.size, sync_bn=settings.sync_bn)
         if self.own.bn_group:
             group_batch_norm(self.network, self.own.bn_group)
-        spread = self.stage.ranks.wrap(self.network, sync_bn=settings.sync_bn)
+        spread = ranks.wrap(self.network, sync_bn=settings.sync_bn)
+        spare_memory(self.network.base, self.own)
         return cast("nn.Module", torch.compile(spread)) if settings.compile else spread
 
     @contextmanager
@@ -149,7 +149,7 @@ class Trainer:
         stage = self.stage
         with (
             self.timed("training"),
-            _dropping_paths(self.own.model.drop_path, seed, stage.engine.device),
+            own_dice(seed_of(seed, stage.ranks.rank), stage.engine.device),
             stage.progress.task(title, self.own.iters, "step") as task,
         ):
             loss = train_epoch(
@@ -165,6 +165,7 @@ class Trainer:
                 check=stage.check,
                 ranks=stage.ranks,
                 watch=stage.watch,
+                clip=self.own.clip,
             )
         self.schedule.step()
         return loss

@@ -124,5 +124,13 @@ BENCHMARK = Benchmark(
             cameras=_CAMERAS,
         ),
     ),
-    settings={**PUBLISHED, "global": {"iters": 400, "bn_group": 16}},
+    settings={
+        **PUBLISHED,
+        "global": {"iters": 400, "bn_group": 16},
+        "methods": {
+            **PUBLISHED["methods"],
+            "cluster-contrast-vit-s": {"global": {"clusterer": {"eps": 0.7}}},
+            "cluster-contrast-clip": {"global": {"clusterer": {"eps": 0.7}}},
+        },
+    },
 )
