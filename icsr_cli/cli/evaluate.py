@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -89,7 +88,15 @@ def evaluate(
     """
     from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.cli.options import open_dataset
-    from icsr_cli.recipes.evaluation import BY_CAMERA, RERANKED, Embedder, open_network, run_of, weights_file
+    from icsr_cli.recipes.evaluation import (
+        BY_CAMERA,
+        RERANKED,
+        Embedder,
+        keep,
+        open_network,
+        run_of,
+        weights_file,
+    )
     from icsr_cli.recipes.evaluation import evaluate as evaluate_network
     from icsr_cli.recipes.steps import choose_engine
 
@@ -130,7 +137,7 @@ def evaluate(
         tracks=tracks,
     )
     if run is not None:
-        _record(run, path, data, found, debias, tracks)
+        keep(found, run, path, data, debias, tracks=tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
@@ -163,56 +170,19 @@ def _settings(
     return load_run(own, sections=sections, options=options, assignments=assignments or ())
 
 
-def _record(
-    run: RunFolder, weights: Path, data: Dataset, found: Evaluation, debias: str, tracks: bool
-) -> None:
-    """Keep what was measured in the run's folder."""
-    from icsr_cli import __version__
-    from icsr_cli.runs.evaluation import record_evaluations
-
-    common = {
-        "dataset": data.name,
-        "weights": weights.name,
-        "protocol": "tracks" if tracks else "cross-camera",
-        "debias": None if debias == "none" else debias,
-        "date": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-        "version": __version__,
-        "gallery": len(data.splits["gallery"]),
-    }
-    ways = {"plain": None, "reranked": "k-reciprocal", "camera": "camera"}
-    marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
-    record_evaluations(
-        run.path,
-        [
-            {**common, "rerank": ways[way], **figures, **(marks if way == "plain" else {})}
-            for way, figures in found.as_dict().items()
-        ],
-    )
-
-
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
     from icsr_cli.cli.console import output, print_json
-    from icsr_cli.recipes.evaluation import estimate_thresholds
-    from icsr_cli.runs import read_labels
-    from icsr_cli.runs.evaluation import record_evaluations
+    from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
-    files = sorted(run.labels.glob("epoch_*.csv"))
-    if not files:
-        raise UsageError(
-            f"The data set {embedder.dataset.name!r} has no query and gallery images to measure on, and "
-            f"{run.path} no labels of a global stage to estimate thresholds from."
-        )
-    found = estimate_thresholds(embedder, read_labels(files[-1]))
-    facts = {"dataset": embedder.dataset.name, "weights": weights.name, "estimated": True}
-    marks = {"thresholds": [asdict(mark) for mark in found]}
-    record_evaluations(run.path, [{**facts, **marks, "date": time.strftime("%Y-%m-%dT%H:%M:%S%z")}])
+    found, file = estimate_thresholds(embedder, run)
+    facts = keep_estimated(found, run, weights, embedder.dataset)
     if as_json:
-        print_json({**facts, **marks})
+        print_json(facts)
         return
     output().print(
         "No identities are known here, so nothing can be measured. These distances are estimates: pairs of "
-        f"one cluster ({files[-1].name}) under two cameras count as the same person."
+        f"one cluster ({file.name}) under two cameras count as the same person."
     )
     _show_thresholds(found, "Estimated thresholds: the same person, if the distance is at most")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from icsr_cli.config.schema import EvaluationSettings, ImageSettings
 from icsr_cli.distances import camera_jaccard_similarity, normalise_cameras
 from icsr_cli.distances.normalisation import Normalisation
-from icsr_cli.errors import DatasetError, ModelError, RunError
+from icsr_cli.errors import DatasetError, ModelError, RunError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import (
@@ -31,7 +31,8 @@ from icsr_cli.metrics import (
 from icsr_cli.models import Network, build, open_model, read_metadata, resized
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import LabelTable, RunFolder, find_runs, newest, open_run
+from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
+from icsr_cli.runs.evaluation import record_evaluations
 from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
@@ -266,19 +267,68 @@ def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
 _ESTIMATED_FROM: Final = 5000
 
 
-def estimate_thresholds(embedder: Embedder, labels: LabelTable) -> list[Threshold]:
+def estimate_thresholds(embedder: Embedder, run: RunFolder) -> tuple[list[Threshold], Path]:
     """Estimate thresholds where nobody knows identities: pairs of one cluster under two cameras are true.
 
     The clusters are those of the training images, so distances come out smaller than on people never seen.
+    Gives the file of these clusters, too.
+
+    Raises:
+        UsageError: the run has no labels of a global stage.
     """
-    split = embedder.dataset.train
+    files = [file for file in run.label_files() if file.stem.startswith("epoch")]
+    if not files:
+        raise UsageError(
+            f"The data set {embedder.dataset.name!r} has no query and gallery images to measure on, and "
+            f"{run.path} no labels of a global stage to estimate thresholds from."
+        )
+    split, labels = embedder.dataset.train, read_labels(files[-1])
     count = min(len(split), _ESTIMATED_FROM)
     rows = np.linspace(0, len(split) - 1, count).astype(np.int64)
     clusters = labels.of_images(split.select(rows))
     rows, clusters = rows[clusters >= 0], clusters[clusters >= 0]
     features = embedder.embed(embedder.pixels("train"), "Train features", rows)
     cameras = split.cameras[rows]
-    return thresholds(features, features, clusters, clusters, cameras, cameras)
+    return thresholds(features, features, clusters, clusters, cameras, cameras), files[-1]
+
+
+#: What ``evaluation.json`` calls the ways of ranking.
+_RERANK: Final = {PLAIN: None, RERANKED: "k-reciprocal", BY_CAMERA: "camera"}
+
+
+def keep(
+    found: Evaluation,
+    run: RunFolder,
+    weights: Path,
+    dataset: Dataset,
+    debias: Normalisation,
+    *,
+    tracks: bool = False,
+) -> None:
+    """Keep what was measured in the run's folder; ``tracks`` says that tracks were ranked, not images."""
+    common = {
+        "dataset": dataset.name,
+        "weights": weights.name,
+        "protocol": "tracks" if tracks else "cross-camera",
+        "debias": None if debias == "none" else debias,
+        "gallery": len(dataset.splits["gallery"]),
+    }
+    marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
+    entries = [
+        {**common, "rerank": _RERANK[way], **figures, **(marks if way == PLAIN else {})}
+        for way, figures in found.as_dict().items()
+    ]
+    record_evaluations(run.path, entries)
+
+
+def keep_estimated(
+    found: Sequence[Threshold], run: RunFolder, weights: Path, dataset: Dataset
+) -> dict[str, Any]:
+    """Keep estimated thresholds in the run's folder; gives the entry."""
+    entry = {"dataset": dataset.name, "weights": weights.name, "estimated": True}
+    entry |= {"thresholds": [asdict(mark) for mark in found]}
+    record_evaluations(run.path, [entry])
+    return entry
 
 
 def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share: float) -> FloatArray:

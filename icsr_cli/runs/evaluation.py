@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
+from icsr_cli import __version__
 from icsr_cli.errors import RunError
 from icsr_cli.files import read_json, write_json
 
@@ -39,7 +41,9 @@ def _says_something(entry: dict[str, Any]) -> bool:
 
 
 def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:
-    """Add evaluations to those of a run folder."""
+    """Add evaluations to those of a run folder, with date and version."""
+    stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": __version__}
+    entries = [stamp | entry for entry in entries]
     new = [tuple(entry.get(key) for key in _KEY) for entry in entries]
     kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
     write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})

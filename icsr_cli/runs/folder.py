@@ -78,6 +78,25 @@ class RunFolder:
         local = self.labels / "local.csv"
         return sorted(self.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
 
+    def find_labels(self, epoch: int | None = None) -> Path:
+        """Give the labels of an epoch, from 1, or the last ones.
+
+        Raises:
+            RunError: there are none.
+        """
+        files = self.label_files()
+        if not files:
+            status = self.info().get("status")
+            raise RunError(
+                f"The run {self.path} ({status}) has no labels yet: its first epoch is not finished."
+            )
+        if epoch is None or self.label_file(epoch).is_file():
+            return files[-1] if epoch is None else self.label_file(epoch)
+        there = ", ".join(str(int(file.stem[6:])) for file in files if file.stem.startswith("epoch"))
+        raise RunError(
+            f"The run {self.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
+        )
+
     def info(self) -> dict[str, Any]:
         """Read ``run.json``.
 
@@ -299,12 +318,7 @@ def find_labels(place: Path) -> Path:
     Raises:
         RunError: where there is none.
     """
-    if place.is_file():
-        return place
-    files = open_run(place).label_files()
-    if not files:
-        raise RunError(f"The run {place} has no labels yet: its first epoch is not finished.")
-    return files[-1]
+    return place if place.is_file() else open_run(place).find_labels()
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:

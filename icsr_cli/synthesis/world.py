@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias, get_type_hints
+
+from pydantic import BaseModel, Field, ValidationError, create_model
 
 from icsr_cli.errors import InputError
 from icsr_cli.files import read_json
 
 #: Raised whenever the same dials no longer give the same pixels.
 PIXEL_VERSION: Final = 1
-#: Strengths: 0 is off; more is harder.
-STRENGTHS: Final = ("background", "camera_shift", "blur", "noise", "resolution", "crop_jitter")
-#: Shares: from 0 to 1.
-SHARES: Final = (
-    "occlusion",
-    "view_spread",
-    "garment_similarity",
-    "second_pass",
-    "separation",
-    "clutter",
-    "lookalikes",
-    "uneven",
-    "impure_tracks",
-)
-MAX_STRENGTH: Final = 4.0
 MAX_PEOPLE: Final = 9999
 MAX_CAMERAS: Final = 99
+
+_People: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=MAX_PEOPLE)]
+_Files: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=10_000_000)]
+_PerPerson: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+_Cameras: TypeAlias = Annotated[int, Field(strict=True, ge=1, le=MAX_CAMERAS)]
+#: 0 is off; more is harder.
+_Strength: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=4, allow_inf_nan=False)]
+_Share: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=1, allow_inf_nan=False)]
 
 
 @dataclass(frozen=True)
@@ -69,34 +64,34 @@ class World:
         ``impure_tracks``: training tracks in which the tracker jumped to another person.
     """
 
-    train_identities: int = 100
-    test_identities: int = 100
-    cameras: int = 5
-    cameras_per_person: tuple[int, int] = (2, 5)
-    images: tuple[int, int] = (2, 6)
-    train_images: int | None = None
-    test_images: int | None = None
-    queries: int | None = None
-    distractors: int = 100
-    junk: int = 50
-    height: int = 64
-    width: int = 32
-    seed: int = 0
-    background: float = 0.6
-    camera_shift: float = 1.0
-    blur: float = 0.5
-    noise: float = 0.4
-    resolution: float = 0.4
-    crop_jitter: float = 1.5
-    occlusion: float = 0.05
-    view_spread: float = 0.1
-    garment_similarity: float = 0.95
-    second_pass: float = 0.0
-    separation: float = 0.0
-    clutter: float = 0.0
-    lookalikes: float = 0.0
-    uneven: float = 0.0
-    impure_tracks: float = 0.0
+    train_identities: _People = 100
+    test_identities: _People = 100
+    cameras: _Cameras = 5
+    cameras_per_person: tuple[_Cameras, _Cameras] = (2, 5)
+    images: tuple[_PerPerson, _PerPerson] = (2, 6)
+    train_images: _Files | None = None
+    test_images: _Files | None = None
+    queries: _Files | None = None
+    distractors: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 100
+    junk: Annotated[int, Field(strict=True, ge=0, le=1_000_000)] = 50
+    height: Annotated[int, Field(strict=True, ge=16, le=1024)] = 64
+    width: Annotated[int, Field(strict=True, ge=8, le=1024)] = 32
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63)] = 0
+    background: _Strength = 0.6
+    camera_shift: _Strength = 1.0
+    blur: _Strength = 0.5
+    noise: _Strength = 0.4
+    resolution: _Strength = 0.4
+    crop_jitter: _Strength = 1.5
+    occlusion: _Share = 0.05
+    view_spread: _Share = 0.1
+    garment_similarity: _Share = 0.95
+    second_pass: _Share = 0.0
+    separation: _Share = 0.0
+    clutter: _Share = 0.0
+    lookalikes: _Share = 0.0
+    uneven: _Share = 0.0
+    impure_tracks: _Share = 0.0
 
     def __post_init__(self) -> None:
         """Check every dial; all faults come in one message (:class:`InputError`)."""
@@ -104,8 +99,7 @@ class World:
             value = getattr(self, name)
             if isinstance(value, list):  # from JSON or YAML
                 object.__setattr__(self, name, tuple(value))
-        faults = [*_size_faults(self), *_difficulty_faults(self)]
-        if faults:
+        if faults := _faults(self):
             raise InputError("this synthetic world cannot be: " + "; ".join(faults))
 
     @classmethod
@@ -240,48 +234,29 @@ def _refuse_unknown(dials: Mapping[str, Any]) -> None:
         )
 
 
-def _is_int(value: Any, low: int, high: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+@cache
+def _limits() -> type[BaseModel]:
+    """Give a model that holds every dial to what stands beside it in :class:`World`."""
+    dials = {name: (kind, ...) for name, kind in get_type_hints(World, include_extras=True).items()}
+    model: type[BaseModel] = create_model("Dials", **dials)  # type: ignore[call-overload]
+    return model
 
 
-def _size_faults(world: World) -> list[str]:
-    limits = {
-        "train_identities": (0, MAX_PEOPLE),
-        "test_identities": (0, MAX_PEOPLE),
-        "cameras": (1, MAX_CAMERAS),
-        "distractors": (0, 1_000_000),
-        "junk": (0, 1_000_000),
-        "height": (16, 1024),
-        "width": (8, 1024),
-        "seed": (0, 2**63 - 1),
-    }
+def _faults(world: World) -> list[str]:
+    """Say of each dial what is wrong with it; of their sums, where each is right by itself."""
+    try:
+        _limits()(**vars(world))
+    except ValidationError as error:
+        said = {str(fault["loc"][0]): fault["msg"].lower() for fault in error.errors()}
+        return [f"{name} is {getattr(world, name)!r}: {why}" for name, why in said.items()]
     faults = [
-        f"{name} is {getattr(world, name)!r}, expected a whole number from {low} to {high}"
-        for name, (low, high) in limits.items()
-        if not _is_int(getattr(world, name), low, high)
+        f"{name} is {pair!r}, expected (from, to) with from <= to"
+        for name, pair in (("cameras_per_person", world.cameras_per_person), ("images", world.images))
+        if pair[0] > pair[1]
     ]
-    for name in ("train_images", "test_images", "queries"):
-        value = getattr(world, name)
-        if value is not None and not _is_int(value, 0, 10_000_000):
-            faults.append(f"{name} is {value!r}, expected None or a whole number of 0 or more")
-    for name, high in (("cameras_per_person", MAX_CAMERAS), ("images", 10_000)):
-        value = getattr(world, name)
-        pair = isinstance(value, tuple) and len(value) == 2 and all(_is_int(v, 1, high) for v in value)
-        if not pair or value[0] > value[1]:
-            faults.append(f"{name} is {value!r}, expected (from, to) with 1 <= from <= to <= {high}")
-    if not faults and world.train_identities + world.test_identities > MAX_PEOPLE:
+    people = world.train_identities + world.test_identities
+    if people > MAX_PEOPLE:
         faults.append(f"more than {MAX_PEOPLE} people do not fit the names' four digits")
-    if not faults and world.train_identities + world.test_identities == 0:
+    if people == 0:
         faults.append("there is nobody in it (train_identities and test_identities are 0)")
-    return faults
-
-
-def _difficulty_faults(world: World) -> list[str]:
-    limits = [(name, MAX_STRENGTH) for name in STRENGTHS] + [(name, 1.0) for name in SHARES]
-    faults = []
-    for name, high in limits:
-        value = getattr(world, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or not 0 <= value <= high:
-            faults.append(f"{name} is {value!r}, expected a number from 0 to {high:g}")
     return faults

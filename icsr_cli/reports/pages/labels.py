@@ -9,7 +9,6 @@ from typing import Final
 import numpy as np
 from markupsafe import Markup
 
-from icsr_cli.errors import RunError
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
@@ -36,9 +35,9 @@ def page(view: View) -> str:
     Raises:
         RunError: there are none yet.
     """
-    if view.labels is None:
-        raise RunError(f"The run {view.run.path} has no labels yet: its first epoch is not finished.")
-    return overview_page(view.source(view.run.label_files()[-1]), view.labels, view.pictures)
+    source = view.source(view.run.find_labels())
+    assert view.labels is not None, "the run has labels"
+    return overview_page(source, view.labels, view.pictures)
 
 
 def overview_page(

@@ -1,0 +1,257 @@
+"""``icsr labels inspect``: what the labels of a run look like."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from icsr_cli.cli import complete
+from icsr_cli.cli.options import DataRoot, Json, RunsRoot
+from icsr_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from icsr_cli.reports.label_report import ClusterRow, ImageRow
+    from icsr_cli.reports.view import View
+    from icsr_cli.runs import LabelTable, RunFolder
+
+
+def inspect(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A run or a label file; the newest finished or running run with labels if left out.",
+            autocompletion=complete.runs,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
+    ] = None,
+    epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
+    cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
+    camera: Annotated[
+        str | None,
+        typer.Option("--camera", help="Show one camera's images, by its name (else number, from 0)."),
+    ] = None,
+    discarded: Annotated[
+        bool, typer.Option("--discarded", help="Show the images that the refinement threw out.")
+    ] = False,
+    compare: Annotated[
+        int | None, typer.Option("--compare", metavar="EPOCH", help="Show what moved since that epoch.")
+    ] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="Rows of the tables of clusters.")] = 5,
+    images: Annotated[
+        int, typer.Option("--images", min=1, help="With --html: pictures of each cluster, of all cameras.")
+    ] = 24,
+    html: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, with the pictures.")
+    ] = None,
+    data_root: DataRoot = Path("data"),
+    runs_root: RunsRoot = Path("runs"),
+    as_json: Json = False,
+) -> None:
+    """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
+    from icsr_cli.reports import label_report as report
+    from icsr_cli.runs import read_labels
+
+    if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
+        raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
+    folder, path = _find(run, dataset, epoch, runs_root)
+    table = read_labels(path)
+    if folder is not None:
+        table = replace(table, camera_names=folder.camera_names)
+    number = None if camera is None else _camera(table, camera)
+    if compare is not None and folder is None:
+        raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
+    before = None if compare is None or folder is None else folder.find_labels(compare)
+    if html is not None:
+        from icsr_cli.cli.console import make_progress, print_json
+        from icsr_cli.files import write_text
+        from icsr_cli.reports.view import View
+
+        progress = make_progress(quiet=False, as_json=as_json)
+        view = View((folder,) if folder else (), data_root, dataset, progress=progress)
+        write_text(html, _page(view, path, table, count, images, (cluster, number, discarded, before)))
+        print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))
+    elif before is not None:
+        _show_changes(before, table, path, as_json)
+    elif cluster is not None:
+        _show_images(path, report.cluster_images(table, cluster), as_json, report.cluster_row(table, cluster))
+    elif number is not None:
+        _show_images(path, report.camera_images(table, number), as_json)
+    elif discarded:
+        _show_images(path, report.discarded_images(table), as_json)
+    else:
+        _show_overview(folder, path, table, count, as_json)
+
+
+def _page(
+    view: View,
+    path: Path,
+    table: LabelTable,
+    count: int,
+    images: int,
+    part: tuple[int | None, int | None, bool, Path | None],
+) -> str:
+    """Give the page of all labels, or of a part: a cluster, a camera, what was thrown out, what moved."""
+    from icsr_cli.reports.pages import changes, labels
+    from icsr_cli.reports.pages import images as of_images
+    from icsr_cli.reports.truth import one_number_per_cluster
+
+    cluster, camera, discarded, before = part
+    if before is not None:
+        return changes.page_between(view, before, path, count)
+    shown = view.source(path), one_number_per_cluster(table), view.pictures
+    if cluster is not None:
+        return of_images.cluster_page(*shown, cluster)
+    if camera is not None:
+        return of_images.camera_page(*shown, camera)
+    return of_images.discarded_page(*shown) if discarded else labels.overview_page(*shown, count, images)
+
+
+def _camera(table: LabelTable, given: str) -> int:
+    """Give the number of a camera by its name, or by itself."""
+    if given in table.camera_names:
+        return table.camera_names.index(given)
+    if given.isdecimal() and len(given) < 10:
+        return int(given)
+    raise UsageError(
+        f"There is no camera {given!r}; there are {', '.join(table.camera_names) or 'numbers, from 0'}."
+    )
+
+
+def _find(
+    run: Path | None, dataset: str | None, epoch: int | None, runs_root: Path
+) -> tuple[RunFolder | None, Path]:
+    """Give the run, where there is one, and the label file that is meant."""
+    from icsr_cli.runs import find_runs, newest, open_run
+
+    if run is not None and run.is_file():
+        if epoch is not None:
+            raise UsageError(f"{run} is one epoch's labels; --epoch goes with a run folder.")
+        return None, run
+    if run is not None:
+        folder = open_run(run)
+    else:
+        labelled = [one for one in find_runs(runs_root, dataset) if one.label_files()]
+        sound = [one for one in labelled if one.info().get("status") in ("finished", "running")] or labelled
+        folder = sound[-1] if sound else newest(runs_root, dataset, "cam", file="labels/local.csv")
+    return folder, folder.find_labels(epoch)
+
+
+def _show_overview(
+    folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
+) -> None:
+    from icsr_cli.cli.console import heading, output, print_json, print_records
+    from icsr_cli.reports.label_report import camera_rows, label_report
+
+    found = label_report(table, count)
+    metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
+    if as_json:
+        print_json({"labels": str(path), "epochs": metrics, **found})
+        return
+    if folder is not None:
+        heading(f"Run: {folder.path} ({folder.info().get('status')})")
+    heading(f"{path}: {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
+    if metrics:
+        _show_epochs(metrics)
+    _show_quality(found["quality"])
+    print_records("Cameras", [asdict(row) for row in camera_rows(table)])
+    for title, key in (
+        ("Largest clusters", "largest_clusters"),
+        ("Most mixed clusters", "most_mixed_clusters"),
+        ("Clusters that lost most images", "most_discarded_clusters"),
+    ):
+        _show_clusters(title, found[key])
+    example = found["largest_clusters"][:1]
+    if example:
+        output().print(
+            f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}",
+            markup=False,
+            soft_wrap=True,
+        )
+
+
+def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
+    from icsr_cli.cli.console import print_records
+
+    rows = []
+    for line in metrics:
+        hidden = ("nodes", "camera_nmi", "kept")  # with them the table would not fit 80 columns
+        row = {key: value for key, value in line.items() if not isinstance(value, dict) and key not in hidden}
+        judged = line.get("quality", {})
+        titles = {"global": "NMI", "refined": "NMI refined"}
+        row |= {title: judged[name]["nmi"] for name, title in titles.items() if name in judged}
+        rows.append(row)
+    print_records("Epochs", rows)
+
+
+def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
+    """One column per kind of labels: there are many measures, and few kinds."""
+    from icsr_cli.cli.console import print_table
+    from icsr_cli.reports.page import title_of
+
+    known = {name: part for name, part in judged.items() if part is not None}
+    if not known:
+        return
+    measures = next(iter(known.values()))
+    rows = [[title_of(measure), *(part[measure] for part in known.values())] for measure in measures]
+    print_table("Against the truth", ["measure", *known], rows)
+
+
+def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
+    from icsr_cli.cli.console import print_records
+
+    # What is kept is what is not thrown out; with it the table would not fit 80 columns.
+    print_records(title, rows, hidden=("nodes", "kept", "local_clusters"))
+
+
+def _show_images(
+    path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
+) -> None:
+    from icsr_cli.cli.console import heading, output, print_json, print_records
+
+    if as_json:
+        head = {"cluster": asdict(cluster)} if cluster else {}
+        print_json({"labels": str(path), **head, "images": [asdict(image) for image in images]})
+        return
+    heading(str(path))
+    if cluster is not None:
+        _show_clusters("", [asdict(cluster)])
+    if not images:
+        output().print("No images.")
+        return
+    print_records("", [asdict(image) for image in images])
+
+
+def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
+    from icsr_cli.cli.console import heading, print_json, print_table
+    from icsr_cli.reports.label_changes import compare_labels
+    from icsr_cli.runs import read_labels
+
+    changes = compare_labels(read_labels(before), table)
+    if as_json:
+        print_json({"before": str(before), "after": str(path), **changes.as_dict()})
+        return
+    heading(f"{before.stem} -> {path.stem}")
+    figures = {
+        "images": changes.images,
+        "in a cluster in both": changes.compared,
+        "moved": len(changes.moved),
+        "agreement (NMI)": changes.agreement,
+        "joined a cluster": changes.into_cluster,
+        "became noise": changes.into_noise,
+        "newly thrown out": changes.now_discarded,
+        "let back in": changes.no_longer_discarded,
+    }
+    print_table("What changed", list(figures), [list(figures.values())])
+    for title, parts in (("Clusters that split", changes.split), ("Clusters that merged", changes.merged)):
+        if parts:
+            rows = [
+                [part.cluster, part.images, ", ".join(f"{number} ({size})" for number, size in part.parts)]
+                for part in parts
+            ]
+            print_table(title, ["cluster", "images", "parts (images)"], rows)
