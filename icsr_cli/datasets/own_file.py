@@ -65,7 +65,7 @@ class OwnFile:
         return reading
 
 
-def _fault(reading: Reading) -> str:
+def _fault(reading: Any) -> str:
     """Say what is wrong with a reading, or nothing."""
     if not isinstance(reading, Reading):
         return f"a {type(reading).__name__}, not a Reading"
