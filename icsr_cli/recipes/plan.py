@@ -209,7 +209,7 @@ def _size(name: str | None, data_root: Path) -> tuple[int, int, str, str | None]
     """Give images and cameras to train on, the name, and whose settings it has."""
     if name in datasets.available():
         published = datasets.benchmark(name)
-        return published.counts["train"].images, published.cameras, name, None
+        return published.counts["train"].images or 0, published.cameras, name, None
     data = datasets.load(name or datasets.newest(data_root), data_root)
     return len(data.train), len(set(data.train.cameras.tolist())), data.name, data.layout
 
