@@ -109,6 +109,7 @@ BENCHMARK = Benchmark(
     ),
     ask="The authors; their lists: https://github.com/liangzheng06/MARS-evaluation",
     place="MARS",
+    cameras=6,
     # bbox_test holds 681,089 images of 12,180 tracks, junk among them; how they part is not published.
     counts={
         "train": Count(509_914, 625, 8_298),
