@@ -15,7 +15,7 @@ from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.report_data import open_embedder
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder, align_local, places_of, read_labels
+from icsr_cli.runs import RunFolder, places_of, read_labels
 from icsr_cli.runs.pairs import Answer, answers_of, kept_pairs, read_pairs
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, Dataset, IntArray, Labels, Pairs, Split
 
@@ -79,7 +79,7 @@ def open_review(
     if run.stage != "global":
         raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
     split = dataset.train
-    clusters = _clusters(run, split)
+    clusters, local = _labels(run, split)
     known = _known(run, split)
     given = read_pairs(pairs, split.paths)
     embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
@@ -91,7 +91,8 @@ def open_review(
         features,
         settings.global_,
         cameras=split.cameras,
-        local=_local(run, split),
+        local=local,
+        **split.when(),
         pairs=both if len(both) else None,
     )
     asking = gather(features, debiased, cameras=split.cameras)
@@ -121,8 +122,8 @@ def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
     return Pairs(same, different)
 
 
-def _clusters(run: RunFolder, split: Split) -> IntArray:
-    """Give the cluster of each image in the last labels of the run, -1 where there is none."""
+def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
+    """Give cluster and local cluster of each image in the last labels of the run, -1 where there is none."""
     files = run.label_files()
     if not files:
         raise RunError(f"The run {run.path} has no labels yet: its first epoch is not finished.")
@@ -130,12 +131,10 @@ def _clusters(run: RunFolder, split: Split) -> IntArray:
     where = places_of(table, split)
     if not (where >= 0).any():
         raise RunError(f"{files[-1]} holds none of the training images: it is of another data set.")
-    return np.where(where >= 0, table.clusters[where], NO_CLUSTER)
-
-
-def _local(run: RunFolder, split: Split) -> IntArray | None:
-    local = run.info().get("local")
-    return None if local is None else align_local(read_labels(Path(local)), split, Path(local))
+    clusters, local = (
+        np.where(where >= 0, column[where], NO_CLUSTER) for column in (table.clusters, table.local_clusters)
+    )
+    return clusters, local if (local != NO_CLUSTER).any() else None
 
 
 def _known(run: RunFolder, split: Split) -> Pairs:
