@@ -116,7 +116,7 @@ def _seen(world: World, people: int, test: int, random: np.random.Generator) -> 
     if test and world.queries is not None:
         wanted = _meet(wanted, low, high, world.queries, "queries", random)
     if not test:
-        wanted[stream(world, _HOMES).random(people) < world.separation] = 1
+        wanted[stream(world, _HOMES).random(people) < 0.5 * world.separation] = 1
     seen = preference < wanted[:, None]
     least = max(world.images[0], 2) if test else world.images[0]
     most = max(world.images[1], least)

@@ -56,7 +56,7 @@ class World:
 
     What real crowds and detectors add, as shares (0 to 1; 0 is off)
         ``separation``: everybody lives at one camera and dresses as people do there, by this share; and
-        this share of the training people is seen by no other camera (test people walk as always).
+        half this share of the training people is seen by no other camera (test people walk as always).
         ``clutter``: wrong detections of identity -1 in the training folder, for each image of a person:
         background, half persons, two persons in one.
         ``lookalikes``: people with a double, who differs in two traits only.
@@ -168,12 +168,12 @@ _SEPARATE: Final[dict[str, Any]] = {
     "cameras": 6,
     "cameras_per_person": (2, 3),
     "background": 0.3,
-    "camera_shift": 0.2,
+    "camera_shift": 0.0,
     "blur": 0.25,
     "noise": 0.2,
     "resolution": 0.2,
     "view_spread": 0.25,
-    "separation": 0.8,
+    "separation": 1.0,
 }
 _METRO: Final[dict[str, Any]] = {
     **_CITY,
