@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from icsr_cli.types import PixelNorm
 
@@ -20,7 +20,8 @@ class Layout:
     ``mark``: a pattern that a name in such a file begins with, and in no other layout of the family.
     ``names``: (pattern, replacement), the first that a name begins with counts; None: the tensor is left out.
     ``change``: what renaming cannot do, after it. ``norm``: gives what the weights' pixels are normalised
-    by, where the layout tells, from the state as it was in the file.
+    by, where the layout tells, from the state as it was in the file. ``fault``: says why a backbone cannot be
+    the weights' though names and shapes fit.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Layout:
     names: Sequence[tuple[str, str | None]] = ()
     change: Callable[[State], State] = lambda state: state
     norm: Callable[[Mapping[str, Tensor]], PixelNorm | None] = lambda state: None
+    fault: Callable[[nn.Module], str | None] = lambda backbone: None
 
     def fits(self, state: Mapping[str, Tensor]) -> bool:
         """Tell whether a state dict is in this layout."""

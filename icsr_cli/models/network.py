@@ -108,7 +108,9 @@ class Network(nn.Module):
         self.gap = Pooling(spec.pooling, spec.stripes)
         if backbone.neck is not None:
             self.neck = backbone.neck
-        pooled = backbone.channels * spec.stripes
+        self._parts = backbone.parts
+        both = 2 if spec.pooling == "cls" and backbone.parts else 1
+        pooled = backbone.channels * spec.stripes * both
         self.dim = spec.num_features or pooled
         self.feat: nn.Linear | None = None
         if spec.num_features:
@@ -174,6 +176,8 @@ class Network(nn.Module):
             return found.permute(0, 3, 1, 2)
         if self._form == "map":
             return found
+        if self.pooling == "cls" and self._parts:
+            return torch.cat((found[:, 0], found[:, 1 : 1 + self._parts].mean(dim=1)), dim=1)
         if self.pooling == "cls":
             return found[:, 0]
         patches = found[:, self._prefix :].transpose(1, 2)

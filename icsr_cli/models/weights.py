@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import pickle
@@ -25,6 +26,8 @@ from icsr_cli.models.network import Network
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import PixelNorm
 
+#: Under which of a checkpoint's keys the parameters are; the teacher is what DINO leaves behind.
+_CONTAINERS = ("state_dict", "teacher", "model")
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 _HEAD = ("gap.", "feat.", "feat_bn.")
 # How torch.load names what it refuses to call or to build.
@@ -36,7 +39,8 @@ _CHECKSUM = "sha256"
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """Read a state dict from a .safetensors file or a PyTorch checkpoint, on the CPU.
 
-    A ``{"state_dict": ...}`` around it and the prefixes ``module.`` and ``_orig_mod.`` are taken off.
+    A ``{"state_dict": ...}`` around it (``teacher``, ``model``) and the prefixes ``module.`` and
+    ``_orig_mod.`` are taken off.
     A PyTorch file is opened with ``weights_only=True``: nothing in it can run.
 
     Raises:
@@ -46,8 +50,9 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise ModelError(f"{path}: there is no such file of weights. Check the path.")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+    if isinstance(content, Mapping):
+        inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
+        content = content if inner is None else content[inner]
     if not isinstance(content, Mapping) or not content:
         raise ModelError(
             f"{path}: no state dict in it, but {type(content).__name__}. Give a file of weights."
@@ -90,6 +95,7 @@ def _read_torch(path: Path) -> Any:
         (scalar, "numpy.core.multiarray.scalar"),
         (scalar, "numpy._core.multiarray.scalar"),
         np.dtype,
+        argparse.Namespace,  # the options of a training; it holds values only
         *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
     ]
     try:
@@ -166,6 +172,8 @@ def load_into(
             f"{source}: these weights do not fit {model.spec}. {found}. "
             "Build the network with the architecture, num_features, pooling and stripes of the file."
         )
+    if layout is not None and (fault := layout.fault(model.base)):
+        raise ModelError(f"{source}: these weights do not fit {model.arch}: {fault}.")
     for name, value in new.items():
         if value.dim() > 1 and value.numel() and not bool(value.any()) and bool(own[name].any()):
             raise ModelError(

@@ -8,8 +8,8 @@ be had, by which names, their pixels' mean and standard deviation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from torch import nn
@@ -27,7 +27,8 @@ class Backbone(NamedTuple):
     ``form`` is that of their output: ``map`` (b, channels, h', w'), ``last`` (b, h', w', channels), or
     ``tokens`` (b, prefix + h' w', channels), of which ``prefix`` stand before those of the patches, the class
     token first. ``patch``: height of a patch in pixels. ``neck``: layers after the pooling, which make
-    ``channels`` of those of the map. ``sized``: takes images of the size it was made for, no other.
+    ``channels`` of those of the map. ``parts``: tokens of parts of the body after the class token; their mean
+    stands beside it. ``sized``: takes images of the size it was made for, no other.
 
     ResNets have the published order of eight children: convolution, normalisation, ReLU, pooling, and the
     four stages.
@@ -39,6 +40,7 @@ class Backbone(NamedTuple):
     prefix: int = 0
     patch: int = 1
     neck: nn.Module | None = None
+    parts: int = 0
     sized: bool = False
 
 
@@ -54,7 +56,8 @@ class Architecture:
     """One architecture of a family, and what is known of its weights.
 
     ``pooling``, ``size`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
-    keeps them; ``fetch`` gives them where a library does. ``has_drop_path``: whether it can have stochastic
+    keeps them; ``fetch`` gives them where a library does. ``pages``: where other weights are to be had, by
+    what they were trained on. ``has_drop_path``: whether it can have stochastic
     depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
     """
 
@@ -62,6 +65,7 @@ class Architecture:
     layouts: Sequence[Layout] = ()
     source: Source | None = None
     fetch: Callable[[], State] | None = None
+    pages: Mapping[str, Source] = field(default_factory=dict)
     pooling: str = "gem"
     norm: PixelNorm = IMAGENET
     size: Size = (256, 128)

@@ -14,6 +14,7 @@ from torch.nn.functional import relu
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.layouts import Layout
+from icsr_cli.models.sources import Source
 
 _WIDTHS = {
     "osnet_x1_0": (64, 256, 384, 512),
@@ -131,4 +132,9 @@ LAYOUTS = (
     Layout("of our own", r"base\.conv"),
 )
 
-ARCHITECTURES = {arch: Architecture(partial(_osnet, arch), LAYOUTS, pooling="avg") for arch in _WIDTHS}
+_ZOO = Source("https://kaiyangzhou.github.io/deep-person-reid/MODEL_ZOO", "MIT (torchreid)")
+
+ARCHITECTURES = {
+    arch: Architecture(partial(_osnet, arch), LAYOUTS, pages={"ImageNet; people": _ZOO}, pooling="avg")
+    for arch in _WIDTHS
+}

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models import (
     ResNet18_Weights,
     ResNet34_Weights,
@@ -17,6 +18,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.layouts import Layout
 from icsr_cli.models.sources import Source
+from icsr_cli.types import PixelNorm
 
 _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
     "resnet18": (BasicBlock, (2, 2, 2, 2)),
@@ -73,7 +75,35 @@ def numbered(prefix: str = "") -> list[tuple[str, str | None]]:
 #: Classifiers are left out.
 _HEADS: list[tuple[str, str | None]] = [(r"fc\.", None), ("classifier", None)]
 
+
+def _of_fast_reid(state: Mapping[str, Tensor]) -> PixelNorm | None:
+    """Read the mean and standard deviation, from 0 to 255, that fast-reid keeps among its weights."""
+    if not {"pixel_mean", "pixel_std"} <= state.keys():
+        return None
+    mean, std = (tuple((state[f"pixel_{part}"].flatten() / 255).tolist()) for part in ("mean", "std"))
+    try:
+        return PixelNorm(mean, std)
+    except ValueError:
+        return None
+
+
+_FAST_REID: list[tuple[str, str | None]] = [
+    *numbered(r"backbone\."),
+    (r"heads\.pool_layer\.p$", "gap.p"),
+    (r"heads\.bottleneck\.0\.", "feat_bn."),
+    (r"heads\.(?:classifier\.)?weight$", None),
+    (r"pixel_(?:mean|std)$", None),
+]
+#: MoCo's, as LUPerson's ResNet-50 was trained: the query's encoder is the network.
+_MOCO: list[tuple[str, str | None]] = [
+    (r"(?:module\.)?encoder_q\.(?:fc|classifier)", None),
+    *numbered(r"(?:module\.)?encoder_q\."),
+    (r"(?:module\.)?(?:encoder_k|queue|id_queue)", None),
+]
+
 LAYOUTS = (
+    Layout("fast-reid", r"backbone\.conv1\.", _FAST_REID, norm=_of_fast_reid),
+    Layout("MoCo (LUPerson)", r"(?:module\.)?encoder_q\.conv1\.", _MOCO),
     Layout("torchvision, torchreid", r"conv1\.|layer\d\.", [*numbered(), *_HEADS]),
     Layout("published", r"base\.", _HEADS),
 )

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError
-from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones import Architecture, Backbone, Make, Size
 from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source, may_download
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -29,9 +29,56 @@ def _norm_of_tokens(state: State) -> State:
     return {name.replace("base.fc_norm.", "base.norm."): value for name, value in state.items()}
 
 
+def _openai(state: State) -> State:
+    """Give the class token and the positions of OpenAI's the shapes of timm's."""
+    shapes = {"base.cls_token": (1, 1), "base.pos_embed": (1,)}
+    return {
+        name: value.reshape(*shapes[name], *value.shape) if name in shapes else value
+        for name, value in state.items()
+    }
+
+
+def _quick_gelu(network: nn.Module) -> str | None:
+    """Say what is wrong where a network has another activation than OpenAI's CLIP."""
+    if any(type(part).__name__ == "QuickGELU" for part in network.modules()):
+        return None
+    return "OpenAI's CLIP has QuickGELU: take timm:vit_base_patch16_clip_quickgelu_224 or another of its kind"
+
+
+_RESBLOCK = r"visual\.transformer\.resblocks\.(\d+)\."
+_OPENAI: list[tuple[str, str | None]] = [
+    (r"visual\.conv1\.", "base.patch_embed.proj."),
+    (r"visual\.class_embedding$", "base.cls_token"),
+    (r"visual\.positional_embedding$", "base.pos_embed"),
+    (r"visual\.ln_pre\.", "base.norm_pre."),
+    (r"visual\.ln_post\.", "base.norm."),
+    (rf"{_RESBLOCK}ln_(\d)\.", r"base.blocks.\1.norm\2."),
+    (rf"{_RESBLOCK}attn\.in_proj_", r"base.blocks.\1.attn.qkv."),
+    (rf"{_RESBLOCK}attn\.out_proj\.", r"base.blocks.\1.attn.proj."),
+    (rf"{_RESBLOCK}mlp\.c_fc\.", r"base.blocks.\1.mlp.fc1."),
+    (rf"{_RESBLOCK}mlp\.c_proj\.", r"base.blocks.\1.mlp.fc2."),
+    # The projection to the words' space, and the tower of the words.
+    (r"visual\.proj$", None),
+    (r"(?:transformer|token_embedding|ln_final)\.", None),
+    (r"(?:positional_embedding|text_projection|logit_scale)$", None),
+    (r"(?:input_resolution|context_length|vocab_size)$", None),
+]
+_DINO: list[tuple[str, str | None]] = [
+    (r"(?:module\.)?head\.", None),
+    (r"(?:module\.)?backbone\.", "base."),
+]
 _HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
 LAYOUTS = (
     Layout("of our own", r"base\."),
+    Layout(
+        "CLIP, OpenAI's names",
+        r"visual\.",
+        _OPENAI,
+        _openai,
+        lambda state: PIXEL_NORMS["clip"],
+        _quick_gelu,
+    ),
+    Layout("DINO", r"(?:module\.)?backbone\.", _DINO),
     Layout("timm", "", [(_HEADS, None), ("", "base.")], _norm_of_tokens),
 )
 
@@ -54,6 +101,7 @@ def architecture(name: str) -> Architecture:
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         size=known.input_size[1:],
         has_drop_path=True,
+        pages={name: pretrained} if (pretrained := source(name)) else {},
         grids=((16, 8), (24, 8)),
     )
 
@@ -87,11 +135,16 @@ def _config(name: str) -> PretrainedCfg:
         ) from None
 
 
-def _create(name: str, wish: Make) -> nn.Module:
+def create(name: str, wish: Make, **more: Any) -> nn.Module:
+    """Make timm's network without classifier and pooling; ``more`` are options of timm's.
+
+    Raises:
+        InputError: it cannot be made so.
+    """
     import timm
 
     known = _config(name)
-    options: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
+    options: dict[str, Any] = {"num_classes": 0, "global_pool": "", **more}
     if known.fixed_input_size:
         options["img_size"] = wish.size
     if name.startswith("swin_"):
@@ -114,7 +167,7 @@ def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
     size = _config(name).input_size[1:]
     with torch.device("meta"):
-        network = _create(name, Make(size)).eval()
+        network = create(name, Make(size)).eval()
         with torch.no_grad():
             found = network(torch.empty(1, 3, *size))
     if not isinstance(found, Tensor) or found.dim() not in (3, 4):
@@ -129,15 +182,20 @@ def _probe(name: str) -> Backbone:
     return Backbone(network, found.shape[2], "tokens", prefix, patch)
 
 
+def check_patches(arch: str, size: Size, patch: int) -> None:
+    """Raise an InputError where images of ``size`` are not whole patches; it names the nearest size."""
+    if any(edge % patch for edge in size):
+        height, width = (max(1, round(edge / patch)) * patch for edge in size)
+        raise InputError(
+            f"{arch} takes images in patches of {patch} pixels, and {size[0]} x {size[1]} is no multiple of "
+            f"that. Take --height {height} --width {width}."
+        )
+
+
 def _make(name: str, wish: Make) -> Backbone:
     known, probe = _config(name), _probe(name)
-    if any(edge % probe.patch for edge in wish.size):
-        height, width = (max(1, round(edge / probe.patch)) * probe.patch for edge in wish.size)
-        raise InputError(
-            f"timm:{name} takes images in patches of {probe.patch} pixels, and {wish.size[0]} x "
-            f"{wish.size[1]} is no multiple of that. Take --height {height} --width {width}."
-        )
-    network = _create(name, wish)
+    check_patches(f"timm:{name}", wish.size, probe.patch)
+    network = create(name, wish)
     return probe._replace(layers=network, sized=bool(known.fixed_input_size))
 
 

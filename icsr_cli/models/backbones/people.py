@@ -1,0 +1,133 @@
+"""ViTs trained on unlabelled people: TransReID-SSL's with a convolutional stem, and PASS's with part tokens.
+
+Both are timm's ViT but for that. The plain ones (LUPerson, DINO) are ``timm:vit_small_patch16_224``.
+
+- TransReID-SSL (Luo et al., arXiv 2111.12084): the ICS stem, three convolutions of stride 2 in all, two of
+  them with instance and batch normalisation, then patches of 8 x 8 of what they give.
+- PASS (Zhu et al., arXiv 2203.03931): three tokens learn a part of the body each, beside the class token. The
+  features are the class token and the mean of the parts, side by side.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
+from icsr_cli.models.backbones.timm import check_patches, create
+from icsr_cli.models.layouts import Layout, State
+from icsr_cli.models.sources import Source
+from icsr_cli.types import PIXEL_NORMS
+
+_VIT = {"small": "vit_small_patch16_224", "base": "vit_base_patch16_224"}
+_WIDTHS = {"small": 384, "base": 768}
+_PATCH = 16
+_PARTS = 3
+_HALF = PIXEL_NORMS["half"]
+#: What a checkpoint of DINO puts before the names, and the heads of its training.
+_PREFIX = r"(?:module\.)?(?:backbone\.)?"
+_HEADS: list[tuple[str, str | None]] = [(r"(?:module\.)?head\.", None), (rf"{_PREFIX}(?:head|fc)\.", None)]
+
+
+class _Stem(nn.Module):
+    """Float (b, 3, h, w) to patches (b, h w / 256, width); children as in the published weights."""
+
+    def __init__(self, size: tuple[int, int], width: int, inner: int = 64) -> None:
+        super().__init__()
+        self.patch_size = (_PATCH, _PATCH)
+        self.grid_size = (size[0] // _PATCH, size[1] // _PATCH)
+        self.conv = nn.Sequential(
+            nn.Conv2d(3, inner, 7, 2, 3, bias=False),
+            InstanceBatchNorm(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, 1, 1, bias=False),
+            InstanceBatchNorm(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, inner, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+        )
+        self.proj = nn.Conv2d(inner, width, _PATCH // 2, _PATCH // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the patches, row by row."""
+        found: Tensor = self.proj(self.conv(x))
+        return found.flatten(2).transpose(1, 2)
+
+
+def _ics(kind: str, wish: Make) -> Backbone:
+    check_patches(f"vit_{kind}_ics", wish.size, _PATCH)
+    network = create(_VIT[kind], wish)
+    network.patch_embed = _Stem(wish.size, _WIDTHS[kind])
+    return Backbone(network, _WIDTHS[kind], "tokens", 1, _PATCH, sized=True)
+
+
+def _pass(kind: str, wish: Make) -> Backbone:
+    check_patches(f"pass_vit_{kind}", wish.size, _PATCH)
+    network = create(_VIT[kind], wish, reg_tokens=_PARTS)
+    return Backbone(network, _WIDTHS[kind], "tokens", 1 + _PARTS, _PATCH, parts=_PARTS, sized=True)
+
+
+def _join_tokens(state: State) -> State:
+    """Join the part tokens, and their positions and the class token's with those of the patches."""
+    state = dict(state)
+    tokens = [f"base.part_token{part}" for part in range(1, _PARTS + 1)]
+    places = ["base.cls_pos", *(f"base.part{part}_pos" for part in range(1, _PARTS + 1)), "base.pos_embed"]
+    for names, joined in ((tokens, "base.reg_token"), (places, "base.pos_embed")):
+        if all(name in state and state[name].dim() == 3 for name in names):
+            parts = [state.pop(name) for name in names]
+            if len({part.shape[2] for part in parts}) == 1:
+                state[joined] = torch.cat(parts, dim=1)
+            else:  # of another shape: the reader lists them
+                state |= dict(zip(names, parts, strict=True))
+    return state
+
+
+_ICS_LAYOUTS = (
+    Layout("of our own", r"base\."),
+    Layout(
+        "TransReID-SSL",
+        rf"{_PREFIX}patch_embed\.conv\.",
+        [*_HEADS, (_PREFIX, "base.")],
+        norm=lambda state: _HALF,
+    ),
+)
+_PASS_LAYOUTS = (
+    Layout("of our own", r"base\."),
+    Layout(
+        "PASS", rf"{_PREFIX}part_token\d$", [*_HEADS, (_PREFIX, "base.")], _join_tokens, lambda state: _HALF
+    ),
+)
+_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "MIT; the pictures of LUPerson: research only")
+_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "none given; LUPerson: research only")
+_GRIDS = ((16, 8), (24, 8), (14, 14))
+
+ARCHITECTURES = {
+    **{
+        f"vit_{kind}_ics": Architecture(
+            partial(_ics, kind),
+            _ICS_LAYOUTS,
+            pages={"LUPerson": _SSL},
+            pooling="cls",
+            norm=_HALF,
+            has_drop_path=True,
+            grids=_GRIDS,
+        )
+        for kind in _VIT
+    },
+    **{
+        f"pass_vit_{kind}": Architecture(
+            partial(_pass, kind),
+            _PASS_LAYOUTS,
+            pages={"LUPerson": _PASS},
+            pooling="cls",
+            norm=_HALF,
+            has_drop_path=True,
+            grids=_GRIDS,
+        )
+        for kind in _VIT
+    },
+}
