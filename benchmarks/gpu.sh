@@ -26,7 +26,7 @@ part() { # part NAME COMMAND...: its output to FOLDER/NAME.txt
 
 "$python" -m icsr_cli doctor --json > "$out/environment.json"
 if [ -n "${GPU_QUICK:-}" ]; then
-    small=(--epochs 1 --iters 2 --images 64 --arch resnet_small --height 32 --width 16 --batch-size 16)
+    small=(--epochs 1 --iters 2 --images 300 --arch resnet_small --height 32 --width 16 --batch-size 16 --icsr-only --measure 1)
     part plan "$python" -m icsr_cli doctor --plan -d market1501 --gpus 1 -a resnet_small
     part labels "$python" benchmarks/labels.py --n 300 --d 16 --engine-only --device "$device"
     part epoch "$python" benchmarks/training.py "${small[@]}" --device "$device" --out "$out/epoch.json"

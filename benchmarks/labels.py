@@ -62,7 +62,7 @@ class Clock:
 # The engine -----------------------------------------------------------------------------------------
 
 
-def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None):
+def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
     """Label each camera alone, then all images, and refine; give labels, refined labels and facts."""
     from icsr_cli.clustering import average_linkage, silhouette
     from icsr_cli.distances import jaccard_similarity, knn
@@ -74,11 +74,11 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None):
         for camera in np.unique(cams):
             rows = np.flatnonzero(cams == camera)
             count = min(len(rows), max(2, len(rows) // 5))
-            local[rows] = average_linkage(jaccard_similarity(features[rows], k1, k2), n_clusters=count)
+            local[rows] = average_linkage(jaccard_similarity(features[rows], k1, k2, device=device), n_clusters=count)
     with clock("kNN"):
-        found = knn(features, k1, metric="cosine", approximate=approximate)
+        found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
     with clock("Jaccard"):
-        similarity = jaccard_similarity(features, k1, k2, neighbours=found)
+        similarity = jaccard_similarity(features, k1, k2, device=device, neighbours=found)
     with clock("average linkage"):
         labels = average_linkage(similarity, n_clusters=clusters)
     with clock("silhouette"):
@@ -169,7 +169,7 @@ def dense_refine(labels, local, cams, scores):
     return refined
 
 
-def dense_chain(features, cams, clusters, k1, k2, clock, approximate=None):
+def dense_chain(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
     from sklearn.metrics import silhouette_score
 
     local = np.empty(len(features), dtype=np.int64)
@@ -210,11 +210,12 @@ def run_side(arguments):
     features, cams = np.load(folder / "features.npy"), np.load(folder / "cams.npy")
     chain = SIDES[arguments.side]
     small, _, small_cams = make_features(300, 16, 3, 10, 0)
-    chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), arguments.approximate)
+    how = {"approximate": arguments.approximate, "device": arguments.device}
+    chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
     loaded = peak_memory()
     clock = Clock()
     labels, refined, facts = chain(
-        features, cams, arguments.clusters, arguments.k1, arguments.k2, clock, arguments.approximate
+        features, cams, arguments.clusters, arguments.k1, arguments.k2, clock, **how
     )
     peak = peak_memory()
     np.savez(folder / f"{arguments.side}.npz", labels=labels, refined=refined)
@@ -224,8 +225,9 @@ def run_side(arguments):
 def measure(side, arguments, folder, clusters):
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
     command += ["--k1", str(arguments.k1), "--k2", str(arguments.k2), "--clusters", str(clusters)]
-    if arguments.approximate:
-        command += ["--approximate", arguments.approximate]
+    for name in ("approximate", "device"):
+        if getattr(arguments, name):
+            command += [f"--{name}", getattr(arguments, name)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{side} side ended with code {result.returncode}:\n{result.stderr[-2000:]}")
@@ -302,6 +304,7 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine-only", action="store_true", help="leave the dense side out")
     parser.add_argument("--approximate", choices=("hnsw", "ivf"), help="the engine's neighbours by an index")
+    parser.add_argument("--device", help="where the engine searches: cuda; default: the CPU")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
