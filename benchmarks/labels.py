@@ -74,7 +74,9 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, devi
         for camera in np.unique(cams):
             rows = np.flatnonzero(cams == camera)
             count = min(len(rows), max(2, len(rows) // 5))
-            local[rows] = average_linkage(jaccard_similarity(features[rows], k1, k2, device=device), n_clusters=count)
+            local[rows] = average_linkage(
+                jaccard_similarity(features[rows], k1, k2, device=device), n_clusters=count
+            )
     with clock("kNN"):
         found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
     with clock("Jaccard"):

@@ -52,11 +52,12 @@ def _padded_block() -> type[nn.Module]:
     """Give timm's block, but that it pads to whole windows before it shifts, not after, as published."""
     from timm.models.swin_transformer import SwinTransformerBlock
 
-    class PaddedBlock(SwinTransformerBlock):  # type: ignore[misc]
+    class PaddedBlock(SwinTransformerBlock):
         def _attn(self, x: Tensor) -> Tensor:
             _, h, w, _ = x.shape
             rows, columns = self.window_size
-            found: Tensor = super()._attn(pad(x, (0, 0, 0, -w % columns, 0, -h % rows)))
+            padded = pad(x, (0, 0, 0, -w % columns, 0, -h % rows))
+            found: Tensor = super()._attn(padded)  # type: ignore[no-untyped-call]
             return found[:, :h, :w]
 
     return PaddedBlock
