@@ -56,8 +56,8 @@ def assign(
     """
     from icsr_cli import config, datasets
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.cli.embed import images_of
     from icsr_cli.recipes.assignment import assign_files, open_known
+    from icsr_cli.recipes.gallery import images_of
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import newest, open_run
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, UsageError
-
-if TYPE_CHECKING:
-    from icsr_cli.types import IntArray
 
 
 def embed(
@@ -52,7 +49,7 @@ def embed(
     from icsr_cli.distances import normalise_cameras
     from icsr_cli.files import write_with
     from icsr_cli.recipes.feature_files import writer
-    from icsr_cli.recipes.gallery import embed_files, open_embedder
+    from icsr_cli.recipes.gallery import embed_files, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
@@ -95,37 +92,3 @@ def embed(
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
-
-
-def images_of(
-    images: str, split: str, pattern: str | None, data_root: Path
-) -> tuple[Path, list[str], IntArray | None, IntArray | None]:
-    """Give the folder, the paths in it, and cameras from 0 and identities where they are known."""
-    import numpy as np
-
-    from icsr_cli import datasets
-    from icsr_cli.datasets.folder import read_pattern
-    from icsr_cli.datasets.scan import image_files
-
-    folder = Path(images)
-    if not folder.is_dir():
-        part = datasets.load(images, data_root).splits.get(split)
-        if part is None or not len(part):
-            raise UsageError(f"The data set {images!r} has no {split} images.")
-        ids = part.identities if part.has_identities else None
-        return part.root, [record.path for record in part.records], part.cameras, ids
-    if pattern is None:
-        paths = image_files(folder, recursive=True)
-        if not paths:
-            raise DatasetError(f"There is no image in {folder}, nor in folders below.")
-        return folder, paths, None, None
-    rows, _ = read_pattern(folder, pattern)
-    if not rows:
-        raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
-    named = [row.identity for row in rows]
-    cameras = np.unique([row.camera for row in rows], return_inverse=True)[1].astype(np.int64)
-    numbers = {
-        name: number for number, name in enumerate(sorted({name for name in named if name is not None}))
-    }
-    ids = np.array([numbers.get(name, -1) if name is not None else -1 for name in named], dtype=np.int64)
-    return folder, [row.path for row in rows], cameras, ids if numbers else None

@@ -17,8 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from icsr_cli import datasets
+from icsr_cli.datasets.folder import read_pattern
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
-from icsr_cli.errors import DatasetError
+from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.files import write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
@@ -27,7 +29,7 @@ from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import usable_cpus
-from icsr_cli.types import FloatArray
+from icsr_cli.types import FloatArray, IntArray
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
 _CHUNK = 128
@@ -141,6 +143,34 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
         len(files) - len(fresh),
         cache,
     )
+
+
+def images_of(
+    images: str, split: str, pattern: str | None, data_root: Path
+) -> tuple[Path, list[str], IntArray | None, IntArray | None]:
+    """Give the folder, the paths in it, and cameras from 0 and identities where they are known."""
+    folder = Path(images)
+    if not folder.is_dir():
+        part = datasets.load(images, data_root).splits.get(split)
+        if part is None or not len(part):
+            raise UsageError(f"The data set {images!r} has no {split} images.")
+        ids = part.identities if part.has_identities else None
+        return part.root, [record.path for record in part.records], part.cameras, ids
+    if pattern is None:
+        paths = image_files(folder, recursive=True)
+        if not paths:
+            raise DatasetError(f"There is no image in {folder}, nor in folders below.")
+        return folder, paths, None, None
+    rows, _ = read_pattern(folder, pattern)
+    if not rows:
+        raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
+    named = [row.identity for row in rows]
+    cameras = np.unique([row.camera for row in rows], return_inverse=True)[1].astype(np.int64)
+    numbers = {
+        name: number for number, name in enumerate(sorted({name for name in named if name is not None}))
+    }
+    ids = np.array([numbers.get(name, -1) if name is not None else -1 for name in named], dtype=np.int64)
+    return folder, [row.path for row in rows], cameras, ids if numbers else None
 
 
 def embed_files(
