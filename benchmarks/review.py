@@ -46,12 +46,10 @@ def measure(world: World, key: str, numbers: Sequence[int], way: str, epochs: in
     """Measure one world; gives a line for each number of answers and way of choosing."""
     from icsr_cli import config
     from icsr_cli.metrics import judge
-    from icsr_cli.models import open_model
     from icsr_cli.recipes.review import open_review, truth_of
     from icsr_cli.recipes.steps import choose_engine
 
     run = finished(world, key)
-    before = world.score(open_model(run.path / "last.safetensors"))["mAP"]
     settings = config.load_run(run.path / "settings.yaml")
     engine = choose_engine(None, "fp32")
     place = world.workplace
@@ -75,7 +73,6 @@ def measure(world: World, key: str, numbers: Sequence[int], way: str, epochs: in
                 "pairwise_f": judged.pairwise_f,
                 "bcubed_f": judged.bcubed_f,
                 "nmi": judged.nmi,
-                "mAP_before": before,
             }
             if way != "no":
                 line["mAP"] = train(world, key, run, given[:number], f"{chosen}-{number}", way, epochs)

@@ -1,9 +1,9 @@
 """What somebody said of pairs, obeyed: ``same`` always in one cluster, ``different`` never.
 
-Images that are the same, one by the other, are a group; what is said of one holds for all of it. The
-similarity is told first, so that a clusterer can use it, and what it makes is mended: clusters that hold
-parts of a group are joined, clusters that hold two groups which differ are split, each image to the side
-that it is nearer to.
+Images that are the same, one by the other, are a group; what is said of one holds for all of it. What
+differs is cut in the similarity before there are clusters, and those are mended: clusters that hold parts of
+a group are joined, clusters that hold two groups which differ are split, each image to the side that it is
+nearer to.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from icsr_cli.checks import as_numpy
+from icsr_cli.clusterers.cohesion import cohesion_of
 from icsr_cli.errors import InputError
 from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Labels, Pairs, by_first_appearance
 
@@ -62,7 +63,7 @@ class Rules:
 
     def mend_clusters(self, clusters: IntArray, similarity: sp.csr_array) -> IntArray:
         """Give clusters (n,) that obey; a group that was noise as a whole is a cluster of its own."""
-        return self._split(self._joined(clusters), similarity)
+        return self._split(self._joined(clusters, similarity), similarity)
 
     def mend_labels(self, labels: Labels, similarity: sp.csr_array) -> Labels:
         """Give labels that obey, as a refiner left them: it may leave out groups, but as a whole.
@@ -96,14 +97,35 @@ class Rules:
         columns = {**labels.columns, "pairs": named.astype(np.int64)}
         return replace(labels, columns=columns, figures={**labels.figures, **figures})
 
-    def _joined(self, clusters: IntArray) -> IntArray:
-        """Join the clusters that hold parts of one group, and groups that no cluster holds."""
+    def _joined(self, clusters: IntArray, similarity: sp.csr_array) -> IntArray:
+        """Join the clusters that hold parts of one group, and groups that no cluster holds.
+
+        A cluster that holds parts of several groups is joined with one of them, and the parts of the others
+        leave it: early on clusters mix people, and those that were joined from one to the next would end
+        as a crowd.
+        """
         n_clusters = int(clusters.max(initial=NO_CLUSTER)) + 1
         own = n_clusters + self.groups
-        links = self.bound & (clusters != NO_CLUSTER)
+        links = self._main_parts(clusters, similarity)
         components = _components(np.column_stack([clusters, own])[links], int(own.max()) + 1)
         nodes = np.where(self.bound, own, clusters)
         return by_first_appearance(np.where(nodes == NO_CLUSTER, NO_CLUSTER, components[nodes]))
+
+    def _main_parts(self, clusters: IntArray, similarity: sp.csr_array) -> IntArray:
+        """Give the images of each cluster's main group: that of most images in it.
+
+        On a tie, the one whose images are most like the others of the cluster.
+        """
+        images = np.flatnonzero(self.bound & (clusters != NO_CLUSTER))
+        ends = np.column_stack([clusters, self.groups])[images]
+        parts, place, sizes = np.unique(ends, axis=0, return_inverse=True, return_counts=True)
+        place = place.ravel()
+        cohesion = np.nan_to_num(cohesion_of(similarity, clusters)[images])
+        alike = np.bincount(place, weights=cohesion, minlength=len(parts)) / sizes
+        order = np.lexsort((-alike, -sizes, parts[:, 0]))
+        main = np.zeros(len(parts), dtype=np.bool_)
+        main[order[np.unique(parts[order, 0], return_index=True)[1]]] = True
+        return images[main[place]]
 
     def _gathered(self, labels: IntArray) -> IntArray:
         """Put each group where most of its images are; on a tie, into the lowest cluster."""
@@ -160,23 +182,20 @@ def within(pairs: Pairs, rows: IntArray, n: int) -> Pairs:
 
 
 def write_in(similarity: sp.csr_array, pairs: Pairs) -> sp.csr_array:
-    """Give the similarity (n, n) with 1 for pairs that are the same, and nothing between groups that differ.
+    """Give the similarity (n, n) with nothing between groups that differ.
+
+    What is the same stays as it is: a pair at 1 would join whole clusters in a clusterer that follows
+    chains, whatever else they hold.
 
     Raises:
         InputError: pairs that name other images, or contradict each other.
     """
-    if len(pairs) == 0:
+    rules = Rules.of(pairs, similarity.shape[0])
+    if len(rules.apart) == 0:
         return similarity
-    n = similarity.shape[0]
-    rules = Rules.of(pairs, n)
-    ones = np.ones(2 * len(rules.pairs.same), dtype=similarity.dtype)
-    ends = np.concatenate([rules.pairs.same, rules.pairs.same[:, ::-1]])
-    same = sp.csr_array((ones, (ends[:, 0], ends[:, 1])), shape=(n, n))
-    same.data[:] = 1  # a pair that was said twice
-    told = sp.csr_array(similarity.maximum(same))
-    if len(rules.apart):
-        told.data[_entries_apart(told, rules)] = 0
-        told.eliminate_zeros()
+    told = similarity.copy()
+    told.data[_entries_apart(told, rules)] = 0
+    told.eliminate_zeros()
     return told
 
 

@@ -96,6 +96,6 @@ class KnownEvidence:
 
     @cached_property
     def similarity(self) -> sp.csr_array:
-        """1 - distance, sparse (n, n), checked once; what is known of pairs is written into it."""
+        """1 - distance, sparse (n, n), checked once; between images that are known to differ it is 0."""
         found = check_similarity(self.distance.module.similarity(self, self.distance))
         return found if self.pairs is None else constraints.write_in(found, self.pairs)

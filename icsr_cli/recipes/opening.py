@@ -265,9 +265,15 @@ def _global_inputs(
     if from_cam:
         facts["init"] = "cam"
         weights = find_cam_weights(source)
-        settings = start_from_run(weights, "global", partial(resolve, data, wish, progress, ("global",)))
+        settings = start_from_run(
+            weights, "global", settings, partial(resolve, data, wish, progress, ("global",))
+        )
         progress.note(f"Weights: {settings.global_.model.weights}")
     return settings, facts
+
+
+#: Weights that are no file and no run, whatever a folder beside us is called.
+_WORDS = ("imagenet", "pretrained", "none", "cam")
 
 
 def _begin_from_run(
@@ -275,10 +281,10 @@ def _begin_from_run(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
     named = _of(settings, stage).model.weights
-    if not Path(named).is_dir():
+    if named in _WORDS or not Path(named).is_dir():
         return settings, {}
     weights = weights_file(Path(named), wish.runs_root, None)
-    settings = start_from_run(weights, stage, partial(resolve, data, wish, progress, (stage,)))
+    settings = start_from_run(weights, stage, settings, partial(resolve, data, wish, progress, (stage,)))
     progress.note(f"Weights: {weights}")
     return settings, {"init": named}
 
@@ -297,8 +303,10 @@ def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Setting
 _OF_THE_NETWORK = ("arch", "num_features", "pooling", "stripes")
 
 
-def start_from_run(weights: Path, stage: str, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
-    """Give settings whose stage begins from ``weights``, a file of a run.
+def start_from_run(
+    weights: Path, stage: str, settings: Settings, resolved: Callable[[Mapping[str, Any]], Settings]
+) -> Settings:
+    """Give ``settings`` with a stage that begins from ``weights``, a file of a run.
 
     ``resolved`` gives the settings with others laid beneath those that the user gave: the network and the
     size of its images are the run's.
@@ -309,11 +317,11 @@ def start_from_run(weights: Path, stage: str, resolved: Callable[[Mapping[str, A
     run = open_run(weights)
     began = config.load_run(run.path / "settings.yaml", sections=(run.stage, "image"))
     model = {key: getattr(_of(began, run.stage).model, key) for key in _OF_THE_NETWORK}
-    settings = resolved({"image": began.image.model_dump(), stage: {"model": model}})
-    own = _of(settings, stage).model
+    found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
+    own = _of(found, stage).model
     asked = {f"{stage}.model.{key}": (getattr(own, key), of_run) for key, of_run in model.items()}
     for key in ("height", "width"):
-        asked[f"image.{key}"] = getattr(settings.image, key), getattr(began.image, key)
+        asked[f"image.{key}"] = getattr(found.image, key), getattr(began.image, key)
     against = [
         f"  - {key}: {now!r} asked for, {then!r} there" for key, (now, then) in asked.items() if now != then
     ]
@@ -323,7 +331,8 @@ def start_from_run(weights: Path, stage: str, resolved: Callable[[Mapping[str, A
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    return _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
+    settings = _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
+    return settings.model_copy(update={"image": found.image})
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:

@@ -172,8 +172,9 @@ def _two_blobs() -> sp.csr_array:
     return sp.csr_array(matrix)
 
 
-def _label(pairs: Pairs | None) -> list[int]:
-    return label(Known(_two_blobs(), pairs), _methods(0)).clusters.tolist()
+def _label(pairs: Pairs | None, similarity: sp.csr_array | None = None) -> list[int]:
+    given = _two_blobs() if similarity is None else similarity
+    return label(Known(given, pairs), _methods(0)).clusters.tolist()
 
 
 def test_a_cluster_is_split_where_it_is_thin() -> None:
@@ -204,26 +205,35 @@ def test_three_people_in_one_cluster() -> None:
     assert len(set(label(Known(matrix, pairs), _methods(0)).clusters[:3].tolist())) == 3
 
 
-def test_the_similarity_is_told() -> None:
-    told = constraints.write_in(
-        _two_blobs(), _pairs(same=[(8, 5), (8, 5)], different=[(8, 4), (0, 1)])
-    ).toarray()
-    assert told[8, 5] == told[5, 8] == 1
-    assert told[4, 5] == told[5, 4] == 0, "5 is the same as 8, which differs from 4"
-    assert told[0, 1] == told[1, 0] == 0
+def test_clusters_that_mix_people_join_no_crowd() -> None:
+    """A cluster of two groups is joined with the one that has more of it; the other's part leaves it."""
+    groups = [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    matrix = np.eye(9, dtype=np.float32)
+    for group in groups:
+        matrix[np.ix_(group, group)] = 0.9
+    found = _label(_pairs(same=[(0, 3), (1, 3), (2, 6)]), sp.csr_array(matrix))
+    assert found == [0, 0, 1, 0, 0, 0, 1, 1, 1]
+    assert _label(_pairs(same=[(0, 3), (0, 6)]), sp.csr_array(matrix)) == [0] * 9
+
+
+def test_the_similarity_is_cut_between_those_who_differ() -> None:
+    told = constraints.write_in(_two_blobs(), _pairs(same=[(8, 5)], different=[(8, 4), (0, 1)])).toarray()
     untouched = np.ones((9, 9), dtype=bool)
-    for a, b in ((8, 5), (4, 5), (0, 1), (4, 8)):
+    for a, b in ((4, 5), (0, 1), (4, 8)):  # 5 is the same as 8, which differs from 4
         untouched[a, b] = untouched[b, a] = False
-    np.testing.assert_array_equal(told[untouched], _two_blobs().toarray()[untouched])
+    np.testing.assert_array_equal(told, np.where(untouched, _two_blobs().toarray(), 0))
 
 
-def test_known_evidence_tells_its_similarity() -> None:
+def test_known_evidence_cuts_its_similarity() -> None:
     features = np.random.default_rng(0).standard_normal((12, 8)).astype(np.float32)
     distance = find("distances", "jaccard").Options(k1=4, k2=2)
     plain = KnownEvidence(features, distance, 4).similarity
-    told = KnownEvidence(features, distance, 4, pairs=_pairs(same=[(0, 11)])).similarity
-    assert told[0, 11] == told[11, 0] == 1
-    assert (abs(told - plain) > 0).sum() <= 2
+    rows, columns = sp.triu(plain, 1).nonzero()
+    pair = int(rows[0]), int(columns[0])
+    told = KnownEvidence(features, distance, 4, pairs=_pairs(different=[pair])).similarity
+    assert plain[pair] > 0
+    assert told[pair] == told[pair[::-1]] == 0
+    assert (abs(told - plain) > 0).sum() == 2
 
 
 @pytest.mark.parametrize(
