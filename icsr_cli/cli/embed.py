@@ -75,6 +75,7 @@ def embed(
     columns: dict[str, Any] = {"paths": np.array(paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}
     columns |= {} if ids is None else {"ids": ids[kept]}
+    columns |= {name: found[kept] for name, found in tracks_of(images, split, data_root).items()}
     about = {
         "network": embedder.checksum(),
         "weights": str(embedder.weights),
@@ -95,6 +96,16 @@ def embed(
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
+
+
+def tracks_of(images: str, split: str, data_root: Path) -> dict[str, IntArray]:
+    """Give the tracks and frames of a prepared data set, where it has any."""
+    from icsr_cli import datasets
+
+    if Path(images).is_dir():
+        return {}
+    known = datasets.load(images, data_root).splits[split].when()
+    return {name: found for name, found in known.items() if found is not None}
 
 
 def images_of(
