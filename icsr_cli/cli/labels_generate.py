@@ -24,7 +24,7 @@ def generate(
     features: Annotated[
         Path,
         typer.Argument(
-            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, paths (n,).",
+            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths.",
         ),
     ],
     method: Annotated[
@@ -151,7 +151,8 @@ def _label(given: Given, own: GlobalSettings, facts: dict[str, Any]) -> tuple[Kn
     """Run the chain; gives what it knew, and the labels."""
     from icsr_cli.labelling import gather, label
 
-    evidence = gather(given.features, own, cameras=given.cameras, **facts)
+    facts |= {"cameras": given.cameras, "tracks": given.tracks, "frames": given.frames}
+    evidence = gather(given.features, own, **facts)
     return evidence, label(evidence, own)
 
 

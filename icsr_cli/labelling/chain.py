@@ -86,17 +86,16 @@ def label_cameras(
 ) -> IntArray:
     """Cluster each camera's images alone by ``clusterer``: int64 (n,), numbered camera by camera from 0.
 
-    ``facts``: arrays (n,) or None, as ``KnownEvidence`` takes them. Features are normalised, and compared, as
-    ``settings`` say.
+    ``facts``: arrays (n,) or None, as ``KnownEvidence`` takes them. Features are normalised, all cameras
+    together, and compared as ``settings`` say.
     """
     most = max(settings.distance.neighbours, clusterer.neighbours)
+    whole = KnownEvidence(features, settings.distance, 1, settings.normalise, cameras=cameras).features
     local = np.full(len(features), NO_CLUSTER, dtype=np.int64)
     for camera in np.unique(cameras):
         rows = np.flatnonzero(cameras == camera)
-        own = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
-        evidence = KnownEvidence(
-            features[rows], settings.distance, most, settings.normalise, cameras=cameras[rows], **own
-        )
+        own: dict[str, Any] = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
+        evidence = KnownEvidence(whole[rows], settings.distance, most, cameras=cameras[rows], **own)
         local[rows] = _cluster(evidence, clusterer).clusters
     return local
 

@@ -18,6 +18,9 @@ from icsr_cli.types import FloatArray, IntArray
 Save: TypeAlias = Callable[[Path, FloatArray, Mapping[str, Any], str], None]
 
 
+_COLUMNS = ("cameras", "local_labels", "ids", "tracks", "frames")
+
+
 @dataclass(frozen=True)
 class Given:
     """What a file holds: features (n, d), and whole numbers or names (n,), or None."""
@@ -26,6 +29,8 @@ class Given:
     cameras: IntArray | None
     local_labels: IntArray | None
     ids: IntArray | None
+    tracks: IntArray | None
+    frames: IntArray | None
     paths: Any
 
 
@@ -58,7 +63,7 @@ def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], abou
 
 def renamed(pairs: Iterable[str]) -> dict[str, str]:
     """Give the name under which a file holds each array; ``pairs`` are NAME=KEY. Raises UsageError."""
-    names = {name: name for name in ("features", "cameras", "local_labels", "ids", "paths")}
+    names = {name: name for name in ("features", *_COLUMNS, "paths")}
     for pair in pairs:
         name, equals, key = pair.partition("=")
         if not equals or name not in names:
@@ -94,7 +99,7 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
     if table.ndim != 2:
         raise InputError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {table.shape}.")
     n = len(table)
-    columns = {name: _column(name, arrays.get(names[name]), n) for name in ("cameras", "local_labels", "ids")}
+    columns = {name: _column(name, arrays.get(names[name]), n) for name in _COLUMNS}
     if columns["local_labels"] is not None and columns["cameras"] is None:
         raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
     paths = arrays.get(names["paths"], np.arange(n)).astype(str)

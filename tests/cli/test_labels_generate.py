@@ -201,3 +201,17 @@ def test_not_an_archive(tmp_path):
     assert isinstance(result.exception, UsageError)
     result = CliRunner().invoke(app, [str(path), "--local", "guess"])
     assert result.exit_code == 2
+
+
+def test_tracks_of_the_file(tmp_path, arrays):
+    rng = np.random.default_rng(2)
+    own = rng.standard_normal((20, 24))[arrays["ids"]] + 0.3 * rng.standard_normal((180, 24))
+    tracks = 3 * arrays["ids"] + arrays["cameras"]  # one for each person under each camera
+    given = {**arrays, "features": own.astype(np.float32), "tracks": tracks, "times": np.arange(180)}
+    out = tmp_path / "labels.npz"
+    run(tmp_path, given, "-c", "tracks", "--key", "frames=times", "--refine", "none", "--out", out)
+    found = read_labels(out).labels
+    assert len(np.unique(found)) == 60
+    assert all(len(set(found[tracks == track])) == 1 for track in range(60))
+    with pytest.raises(InputError, match="needs the track of each image"):
+        run(tmp_path, arrays, "-c", "tracks")

@@ -130,7 +130,3 @@ def test_the_command(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         ("tracks", "k-reciprocal"),
     ]
     assert "from track to track" in icsr("eval", "runs/shop/global/r", "--tracks")
-    places = ("-d", "tiny", "--data-root", str(tiny_root))
-    assert "have no tracks" in " ".join(
-        icsr("eval", "runs/shop/global/r", "--tracks", *places, code=1).split()
-    )
