@@ -56,7 +56,7 @@ DIALS: dict[str, tuple[float, float]] = {
     "view_spread": (0, 1),
     "garment_similarity": (0.5, 1),
     "second_pass": (0, 1),
-    "separation": (0, 0.8),
+    "separation": (0, 1),
     "lookalikes": (0, 0.6),
     "uneven": (0, 0.9),
 }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -33,3 +35,10 @@ def test_a_benchmark_runs(command: str, prints: str, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert prints in done.stdout
+
+
+def test_the_supervised_bound_leaves_out_whom_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    methods = importlib.import_module("methods")
+    found = methods.true_clusters(np.array([7, -1, 3, 7, -1, 12]))
+    assert found.tolist() == [1, -1, 0, 1, -1, 2]

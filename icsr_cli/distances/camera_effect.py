@@ -21,7 +21,7 @@ from icsr_cli.distances.features import check_features, is_tensor, unit_rows
 #: Images that one person has under one camera, about: means are as uncertain as of so many fewer images.
 _IMAGES_PER_PERSON: Final = 5
 #: Below this share of the pairs' own difference, normalisation is left out.
-_LEAST_SHARE: Final = 0.6
+_LEAST_SHARE: Final = 0.5
 #: With fewer pairs nothing is concluded.
 _LEAST_PAIRS: Final = 10
 
