@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from test_typed_commands import ROOT, SMALL, commands, type_in
 
 
