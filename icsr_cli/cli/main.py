@@ -25,6 +25,7 @@ from icsr_cli.cli import (
     export,
     labels,
     methods,
+    models,
     prepare,
     report,
     search,
@@ -175,6 +176,7 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {
     "demo": (demo.demo, "The main job, whole, on rendered people.", ""),
     "train": (train.train, "Train on a data set.", "icsr train -d market1501 -a resnet50 -b 64 --iters 100"),
     "methods": (methods.methods, "List the methods, or print one's settings.", ""),
+    "models": (models.models, "List the networks, and where weights are.", ""),
     "eval": (
         evaluate.evaluate,
         "Measure retrieval: mAP, Rank-k, thresholds.",

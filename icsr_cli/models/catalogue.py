@@ -108,6 +108,7 @@ def build(
         )
     header = read_metadata(weights) if weights not in (None, *_NO_FILE) else {}
     size = size or size_of(header) or (256, 128)
+    _check_patches(arch, size, chosen.patch)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             # Not torch.manual_seed, which would seed the GPUs of the process as well.
@@ -156,10 +157,13 @@ def _load(network: Network, weights: str | Path | None, header: Mapping[str, str
         return load_into(network, load_weights(file), str(file))
     if chosen.fetch is not None:
         return load_into(network, chosen.fetch(), f"the weights of {arch}")
+    pages = "".join(
+        f" Trained on {data}: {page.address} ({page.licence})." for data, page in chosen.pages.items()
+    )
     known = sorted(name for name, other in _families().items() if other.source is not None)
     raise ModelError(
         f"weights: there are no ImageNet weights of {arch}, only of {', '.join(known)}. "
-        "Use --weights none or --weights FILE."
+        f"Use --weights none or --weights FILE.{pages}"
     )
 
 
@@ -185,6 +189,22 @@ def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -
 def check_arch(arch: str) -> None:
     """Raise an InputError where there is no such architecture; it names the nearest."""
     architecture(arch)
+
+
+def nearest_size(size: Size, patch: int) -> Size:
+    """Give the size of whole patches that comes nearest."""
+    height, width = (max(1, round(edge / patch)) * patch for edge in size)
+    return height, width
+
+
+def _check_patches(arch: str, size: Size, patch: int) -> None:
+    """Refuse images that are not whole patches."""
+    if any(edge % patch for edge in size):
+        height, width = nearest_size(size, patch)
+        raise InputError(
+            f"{arch} takes images in patches of {patch} pixels, and {size[0]} x {size[1]} is no multiple of "
+            f"that. Take --height {height} --width {width}."
+        )
 
 
 def _check(arch: str, num_features: int, pooling: str, stripes: int) -> None:

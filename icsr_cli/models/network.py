@@ -130,11 +130,6 @@ class Network(nn.Module):
         """Rows and columns of its patches, where its positions are of one size."""
         return None if self.size is None else (self.size[0] // self._patch, self.size[1] // self._patch)
 
-    @property
-    def prefix(self) -> int:
-        """How many tokens stand before those of the patches."""
-        return self._prefix
-
     def freeze(self, parts: Iterable[str]) -> None:
         """Keep the parameters of these parts of the backbone (``patch_embed``, ``0``) as they are.
 

@@ -47,8 +47,8 @@ def fetch(source: Source, arch: str) -> Path:
     if file.exists():
         return file
     ways = (
-        f"Download {address} and put it there, or name it with --init FILE, or start from random weights "
-        "with --init none."
+        f"Download {address} (licence: {source.licence}) and put it there, or name it with --init FILE, or "
+        "start from random weights with --init none."
     )
     if not may_download():
         raise ModelError(

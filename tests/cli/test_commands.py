@@ -58,7 +58,7 @@ def test_help_needs_no_heavy_library() -> None:
 @pytest.mark.parametrize(
     "command",
     ["", "prepare", "prepare market1501", "train", "train cam", "train global", "labels", "labels inspect",
-     "embed", "methods",
+     "embed", "methods", "models",
      "labels generate", "eval", "demo", "search", "export", "doctor", "report"],
 )  # fmt: skip
 def test_every_command_has_help(command: str) -> None:

@@ -59,6 +59,7 @@ class Architecture:
     keeps them; ``fetch`` gives them where a library does. ``pages``: where other weights are to be had, by
     what they were trained on. ``has_drop_path``: whether it can have stochastic
     depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
+    ``patch``: pixels of a patch's edge; images are whole patches.
     """
 
     make: Callable[[Make], Backbone]
@@ -71,3 +72,4 @@ class Architecture:
     size: Size = (256, 128)
     has_drop_path: bool = False
     grids: Sequence[Size] = ()
+    patch: int = 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
-from icsr_cli.models.backbones.timm import check_patches, create
+from icsr_cli.models.backbones.timm import create
 from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PIXEL_NORMS
@@ -59,14 +59,12 @@ class _Stem(nn.Module):
 
 
 def _ics(kind: str, wish: Make) -> Backbone:
-    check_patches(f"vit_{kind}_ics", wish.size, _PATCH)
     network = create(_VIT[kind], wish)
     network.patch_embed = _Stem(wish.size, _WIDTHS[kind])
     return Backbone(network, _WIDTHS[kind], "tokens", 1, _PATCH, sized=True)
 
 
 def _pass(kind: str, wish: Make) -> Backbone:
-    check_patches(f"pass_vit_{kind}", wish.size, _PATCH)
     network = create(_VIT[kind], wish, reg_tokens=_PARTS)
     return Backbone(network, _WIDTHS[kind], "tokens", 1 + _PARTS, _PATCH, parts=_PARTS, sized=True)
 
@@ -101,8 +99,8 @@ _PASS_LAYOUTS = (
         "PASS", rf"{_PREFIX}part_token\d$", [*_HEADS, (_PREFIX, "base.")], _join_tokens, lambda state: _HALF
     ),
 )
-_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "MIT; the pictures of LUPerson: research only")
-_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "none given; LUPerson: research only")
+_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "research only (LUPerson)")
+_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "research only (LUPerson)")
 _GRIDS = ((16, 8), (24, 8), (14, 14))
 
 ARCHITECTURES = {
@@ -114,6 +112,7 @@ ARCHITECTURES = {
             pooling="cls",
             norm=_HALF,
             has_drop_path=True,
+            patch=_PATCH,
             grids=_GRIDS,
         )
         for kind in _VIT
@@ -126,6 +125,7 @@ ARCHITECTURES = {
             pooling="cls",
             norm=_HALF,
             has_drop_path=True,
+            patch=_PATCH,
             grids=_GRIDS,
         )
         for kind in _VIT

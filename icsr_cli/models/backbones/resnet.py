@@ -117,7 +117,14 @@ _IMAGENET = {
     "resnet152": ResNet152_Weights.IMAGENET1K_V1.url,
 }
 
+_PEOPLE = {"LUPerson": Source("https://github.com/DengpanFu/LUPerson", "research only (LUPerson)")}
+
 ARCHITECTURES = {
-    arch: Architecture(partial(_resnet, arch), LAYOUTS, Source(_IMAGENET[arch], "BSD-3-Clause (torchvision)"))
+    arch: Architecture(
+        partial(_resnet, arch),
+        LAYOUTS,
+        Source(_IMAGENET[arch], "BSD-3-Clause (torchvision)"),
+        pages=_PEOPLE if _BLOCKS[arch][0] is Bottleneck else {},
+    )
     for arch in _BLOCKS
 }

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError
-from icsr_cli.models.backbones import Architecture, Backbone, Make, Size
+from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
@@ -83,6 +83,24 @@ LAYOUTS = (
 )
 
 
+#: What ``icsr models`` shows of timm's networks, of which there are a thousand.
+SHOWN = (
+    "timm:vit_small_patch16_224",
+    "timm:vit_base_patch16_clip_quickgelu_224.openai",
+    "timm:vit_small_patch14_dinov2",
+    "timm:vit_small_patch16_dinov3",
+    "timm:swin_tiny_patch4_window7_224",
+    "timm:convnext_tiny",
+    "timm:efficientnet_b0",
+    "timm:mobilenetv4_conv_small",
+)
+
+
+_LUPERSON = Source("https://github.com/damo-cv/TransReID-SSL", "research only (LUPerson)")
+#: Weights that timm does not have.
+_PEOPLE = {"vit_small_patch16_224": {"LUPerson": _LUPERSON}}
+
+
 @cache
 def architecture(name: str) -> Architecture:
     """Describe timm's network ``name`` (with or without a tag of its weights, ``NAME.TAG``).
@@ -101,7 +119,8 @@ def architecture(name: str) -> Architecture:
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         size=known.input_size[1:],
         has_drop_path=True,
-        pages={name: pretrained} if (pretrained := source(name)) else {},
+        patch=probe.patch,
+        pages=({"timm's": hub} if (hub := source(name)) else {}) | _PEOPLE.get(name, {}),
         grids=((16, 8), (24, 8)),
     )
 
@@ -182,19 +201,8 @@ def _probe(name: str) -> Backbone:
     return Backbone(network, found.shape[2], "tokens", prefix, patch)
 
 
-def check_patches(arch: str, size: Size, patch: int) -> None:
-    """Raise an InputError where images of ``size`` are not whole patches; it names the nearest size."""
-    if any(edge % patch for edge in size):
-        height, width = (max(1, round(edge / patch)) * patch for edge in size)
-        raise InputError(
-            f"{arch} takes images in patches of {patch} pixels, and {size[0]} x {size[1]} is no multiple of "
-            f"that. Take --height {height} --width {width}."
-        )
-
-
 def _make(name: str, wish: Make) -> Backbone:
     known, probe = _config(name), _probe(name)
-    check_patches(f"timm:{name}", wish.size, probe.patch)
     network = create(name, wish)
     return probe._replace(layers=network, sized=bool(known.fixed_input_size))
 

@@ -1,0 +1,82 @@
+"""``icsr models``: the networks, how large they are, and where weights of them are to be had."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from icsr_cli.cli import complete
+from icsr_cli.cli.options import DataRoot, Json
+
+if TYPE_CHECKING:
+    from icsr_cli.recipes.networks import NetworkFacts
+
+
+def models(
+    archs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ARCH]...",
+            help="These only, timm:NAME too; if left out all of our own and some of timm's.",
+            autocompletion=complete.networks,
+        ),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option("-d", "--dataset", help="At the size of its images.", autocompletion=complete.datasets),
+    ] = "folder",
+    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of the images.")] = None,
+    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of the images.")] = None,
+    data_root: DataRoot = Path("data"),
+    as_json: Json = False,
+) -> None:
+    """List networks: parameters, multiply-adds per image, normalisation, licence and place of weights.
+
+    Nothing is downloaded. Any backbone of timm is a network, as timm:NAME.
+    """
+    from icsr_cli import config, datasets
+    from icsr_cli.cli.console import print_json
+    from icsr_cli.errors import IcsrError, InputError, UsageError
+    from icsr_cli.recipes.networks import facts, names
+
+    try:
+        layout = datasets.load(dataset, data_root).layout
+    except IcsrError:
+        layout = None  # a published data set has its size whether it is here or not
+    image = config.load(dataset, family=layout).image
+    try:
+        found = facts(archs or names(), height or image.height, width or image.width)
+    except InputError as error:
+        raise UsageError(str(error)) from None
+    if as_json:
+        print_json([one.as_dict() for one in found])
+        return
+    _show(found)
+
+
+def _show(found: list[NetworkFacts]) -> None:
+    from icsr_cli.cli.console import output, print_table
+
+    print_table(
+        "Networks (icsr train -a ARCH)",
+        ["architecture", "features", "M param.", "M mult."],
+        [
+            [one.arch, one.features, f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
+            for one in found
+        ],
+    )
+    sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
+    print_ = output().print
+    print_(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n", markup=False)
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for one in found:
+        for weights in one.weights:
+            key = (weights.trained_on, weights.licence, weights.address)
+            places.setdefault(key, []).append(one.arch)
+    if places:
+        print_("Weights: trained on, licence, networks, and where they are to be had", markup=False)
+    for (trained_on, licence, address), archs in places.items():
+        print_(f"- {trained_on}, {licence}: {', '.join(archs)}", markup=False)
+        print_(f"  {address}", markup=False, soft_wrap=True)

@@ -1,0 +1,91 @@
+"""The networks that there are: one table of facts for ``icsr models``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from icsr_cli.models import architecture, available, build
+from icsr_cli.models.backbones.timm import SHOWN
+from icsr_cli.models.catalogue import nearest_size
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of an architecture that are published: trained on what, under which licence, where they are."""
+
+    trained_on: str
+    licence: str
+    address: str
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """One architecture at one size of images.
+
+    ``parameters`` of the backbone; ``multiply_adds`` of one image, convolutions and products of matrices.
+    ``normalisation``, ``mean`` and ``std``: of its pixels, where the weights do not say another.
+    """
+
+    arch: str
+    height: int
+    width: int
+    features: int
+    pooling: str
+    parameters: int
+    multiply_adds: int
+    normalisation: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    weights: tuple[Weights, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything for JSON."""
+        return asdict(self)
+
+
+def names() -> tuple[str, ...]:
+    """Name the architectures of our own families, and some of timm's."""
+    return (*available(), *SHOWN)
+
+
+def facts(archs: Iterable[str], height: int, width: int) -> list[NetworkFacts]:
+    """Look at architectures, without a single number in them.
+
+    A transformer whose patches do not divide the images is looked at in the nearest size that they do.
+
+    Raises:
+        InputError: there is no such architecture, or it cannot be made for such images.
+    """
+    return [_facts(arch, height, width) for arch in archs]
+
+
+def _facts(arch: str, height: int, width: int) -> NetworkFacts:
+    with torch.device("meta"):
+        network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()
+        size = network.size or (height, width)
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(torch.empty(1, 3, *size))
+    chosen = network.architecture
+    known = [("ImageNet", chosen.source)] if chosen.source else []
+    return NetworkFacts(
+        arch,
+        *size,
+        network.dim,
+        network.pooling,
+        sum(
+            value.numel() for name, value in network.named_parameters() if name.startswith(("base.", "neck."))
+        ),
+        counter.get_total_flops() // 2,
+        network.norm.name,
+        network.norm.mean,
+        network.norm.std,
+        tuple(
+            Weights(trained_on, source.licence, source.address)
+            for trained_on, source in [*known, *chosen.pages.items()]
+        ),
+    )

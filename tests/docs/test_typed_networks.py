@@ -1,0 +1,21 @@
+"""The commands of docs/networks.md, typed as they stand."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+from test_typed_commands import ROOT, SMALL, commands, type_in
+
+
+@pytest.mark.slow
+def test_the_page(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(tiny_root, "data")
+    small = {**SMALL, "global": {key: value for key, value in SMALL["global"].items() if key != "model"}}
+    Path("small.yaml").write_text(yaml.safe_dump(small | {"image": {"height": 32, "width": 16}}))
+    monkeypatch.setenv("ICSR_CONFIG", "small.yaml")
+    type_in(commands((ROOT / "docs/networks.md").read_text(encoding="utf-8")))
+    assert "timm:test_vit" in Path("runs/tiny/global/vit/settings.yaml").read_text()
