@@ -140,7 +140,8 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
     given = {"arch": arch, "weights": "none", "stripes": 1 if arch.startswith("timm:") else 4}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        prepare_synthetic(World.preset(options.preset, seed=11), folder / "data", workers=1)
+        dials = {name: json.loads(value) for name, value in (dial.split("=", 1) for dial in options.dial)}
+        prepare_synthetic(World.preset(options.preset, seed=11, **dials), folder / "data", workers=1)
         data = datasets.load("synthetic", folder / "data")
         changed = {f"global.model.{key}": value for key, value in given.items()}
         settings = config.load(
@@ -149,7 +150,7 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
         workplace = Workplace(folder / "data", options.device, SilentProgress())
         run = create(folder / "runs", "synthetic", "global")
         started = time.perf_counter()
-        network = run_global_stage(data, settings, run, workplace)
+        network = run_global_stage(data, settings, run, workplace, local=None)
         seconds = time.perf_counter() - started
         found = measure(network, data, settings, workplace).as_dict()["plain"]
         last = run.metrics()[-1]
@@ -175,6 +176,7 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--train", metavar="ARCH")
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help="change the world")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
