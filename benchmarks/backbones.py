@@ -20,7 +20,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +116,20 @@ def measure(arch: str, options: argparse.Namespace, engine: Engine) -> dict[str,
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Write rows of figures as Markdown."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * (len(rows[0]) - 1)]
+def show(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Print rows of figures as Markdown, each as it comes."""
+    found: list[dict[str, Any]] = []
     for row in rows:
+        if not found:
+            print("| " + " | ".join(row) + " |\n| --- |" + " ---: |" * (len(row) - 1))
         cells = [
             f"{value:,.0f}" if isinstance(value, float) and value >= 100 else
             f"{value:.3g}" if isinstance(value, float) else f"{value}"
             for value in row.values()
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        print("| " + " | ".join(cells) + " |", flush=True)
+        found.append(row)
+    return found
 
 
 def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -182,16 +185,15 @@ def main() -> None:
     options = parser.parse_args()
     options.size = tuple(int(edge) for edge in options.size.split("x"))
     if options.train:
-        rows = [train_on_a_world(options.train, options)]
+        rows = show([train_on_a_world(options.train, options)])
     else:
         engine = choose_engine(options.device, options.precision)
         chosen = options.arch.split(",") if options.arch else ARCHITECTURES
-        rows = [measure(arch, options, engine) for arch in chosen]
         print(
             f"{engine.device}, {engine.precision}, {torch.get_num_threads()} threads, batches of "
             f"{options.batch} images of {options.size[0]} x {options.size[1]}\n"
         )
-    print(table(rows))
+        rows = show(measure(arch, options, engine) for arch in chosen)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1))
 
