@@ -20,7 +20,7 @@ import argparse
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +116,20 @@ def measure(arch: str, options: argparse.Namespace, engine: Engine) -> dict[str,
     }
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """Write rows of figures as Markdown."""
-    lines = ["| " + " | ".join(rows[0]) + " |", "| --- |" + " ---: |" * (len(rows[0]) - 1)]
+def show(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Print rows of figures as Markdown, each as it comes."""
+    found: list[dict[str, Any]] = []
     for row in rows:
+        if not found:
+            print("| " + " | ".join(row) + " |\n| --- |" + " ---: |" * (len(row) - 1))
         cells = [
             f"{value:,.0f}" if isinstance(value, float) and value >= 100 else
             f"{value:.3g}" if isinstance(value, float) else f"{value}"
             for value in row.values()
         ]  # fmt: skip
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        print("| " + " | ".join(cells) + " |", flush=True)
+        found.append(row)
+    return found
 
 
 def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -140,7 +143,8 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
     given = {"arch": arch, "weights": "none", "stripes": 1 if arch.startswith("timm:") else 4}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        prepare_synthetic(World.preset(options.preset, seed=11), folder / "data", workers=1)
+        dials = {name: json.loads(value) for name, value in (dial.split("=", 1) for dial in options.dial)}
+        prepare_synthetic(World.preset(options.preset, seed=11, **dials), folder / "data", workers=1)
         data = datasets.load("synthetic", folder / "data")
         changed = {f"global.model.{key}": value for key, value in given.items()}
         settings = config.load(
@@ -149,7 +153,7 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
         workplace = Workplace(folder / "data", options.device, SilentProgress())
         run = create(folder / "runs", "synthetic", "global")
         started = time.perf_counter()
-        network = run_global_stage(data, settings, run, workplace)
+        network = run_global_stage(data, settings, run, workplace, local=None)
         seconds = time.perf_counter() - started
         found = measure(network, data, settings, workplace).as_dict()["plain"]
         last = run.metrics()[-1]
@@ -175,21 +179,21 @@ def main() -> None:
     parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
     parser.add_argument("--train", metavar="ARCH")
     parser.add_argument("--preset", default="default")
+    parser.add_argument("--dial", action="append", default=[], metavar="NAME=VALUE", help="change the world")
     parser.add_argument("--set", dest="assignments", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     options.size = tuple(int(edge) for edge in options.size.split("x"))
     if options.train:
-        rows = [train_on_a_world(options.train, options)]
+        rows = show([train_on_a_world(options.train, options)])
     else:
         engine = choose_engine(options.device, options.precision)
         chosen = options.arch.split(",") if options.arch else ARCHITECTURES
-        rows = [measure(arch, options, engine) for arch in chosen]
         print(
             f"{engine.device}, {engine.precision}, {torch.get_num_threads()} threads, batches of "
             f"{options.batch} images of {options.size[0]} x {options.size[1]}\n"
         )
-    print(table(rows))
+        rows = show(measure(arch, options, engine) for arch in chosen)
     if options.out:
         options.out.write_text(json.dumps(rows, indent=1))
 
