@@ -93,7 +93,7 @@ def label_cameras(
     local = np.full(len(features), NO_CLUSTER, dtype=np.int64)
     for camera in np.unique(cameras):
         rows = np.flatnonzero(cameras == camera)
-        own = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
+        own: dict[str, Any] = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
         evidence = KnownEvidence(
             features[rows], settings.distance, most, settings.normalise, cameras=cameras[rows], **own
         )
