@@ -21,8 +21,10 @@ from icsr_cli.threads import in_threads, row_ranges
 Rows: TypeAlias = tuple[Any, Any, Any]
 
 
-def reciprocal_sets(ranks: Any, half: int) -> tuple[Any, Any]:
+def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None) -> tuple[Any, Any]:
     """Give the grown k-reciprocal set of every image: starts int64 (n + 1,), members int32 in order.
+
+    ``share``: first and end of the images that are asked for; default: all.
 
     ``ranks`` (n, k): whole numbers, the k nearest of each image, nearest first. R(i, k) holds those of i
     that have i among theirs (equation 3). It grows by R(c, half) for each c in it of which more than 2/3
@@ -36,24 +38,28 @@ def reciprocal_sets(ranks: Any, half: int) -> tuple[Any, Any]:
         _mark_reciprocal(ranks, full_sets, low, high)
         _mark_reciprocal(ranks[:, :half], half_sets, low, high)
 
-    n = len(ranks)
-    in_threads(mark, row_ranges(n))
-    starts, members = _joined(
-        in_threads(lambda low, high: _grow(ranks, full_sets, half_sets, low, high), row_ranges(n))
+    in_threads(mark, row_ranges(len(ranks)))
+    first, end = share or (0, len(ranks))
+    grow = in_threads(
+        lambda low, high: _grow(ranks, full_sets, half_sets, low, high), row_ranges(end, first=first)
     )
+    starts, members = _joined(grow)
     return starts, members
 
 
-def expanded(ranks: Any, rows: Rows) -> Rows:
+def expanded(ranks: Any, rows: Rows, share: tuple[int, int] | None = None) -> Rows:
     """Give for each image the mean of the rows of its nearest, ``ranks`` (n, k2), -1 for none (equation 11).
+
+    ``share``: first and end of the images that are asked for; default: all.
 
     With k2 = 1 that is its own row, also where a copy of it comes first.
     """
     if ranks.shape[1] == 1:
         return rows
     ranks = np.ascontiguousarray(ranks, dtype=np.int32)
+    first, end = share or (0, len(ranks))
     starts, columns, values = _joined(
-        in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(len(ranks)))
+        in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(end, first=first))
     )
     return starts, columns, values
 

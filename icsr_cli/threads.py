@@ -35,13 +35,13 @@ def thread_count() -> int:
     return max(1, int(asked)) if asked.isdigit() else usable_cpus()
 
 
-def row_ranges(n: int, parts: int | None = None) -> Iterator[tuple[int, int]]:
-    """Cut ``range(n)`` into at most ``parts`` pieces of nearly the same length.
+def row_ranges(n: int, parts: int | None = None, *, first: int = 0) -> Iterator[tuple[int, int]]:
+    """Cut ``range(first, n)`` into at most ``parts`` pieces of nearly the same length.
 
     Default: so many that the threads finish together.
     """
     parts = 16 * thread_count() if parts is None else parts
-    edges = np.linspace(0, n, min(parts, n) + 1).astype(np.int64)
+    edges = np.linspace(first, n, min(parts, n - first) + 1).astype(np.int64)
     return ((int(low), int(high)) for low, high in pairwise(edges))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,8 @@ import numpy.typing as npt
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+
+T = TypeVar("T")
 
 #: The identity of an image that nobody has named.
 UNKNOWN_IDENTITY: Final = -1
@@ -228,6 +230,50 @@ class Pairs:
         return len(self.same) + len(self.different)
 
 
+class Team(Protocol):
+    """Processes that compute one thing together, each its share; all ask the same in the same order."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    @property
+    def rank(self) -> int:
+        """Which of them this is; the first, 0, leads."""
+
+    def share(self, n: int) -> tuple[int, int]:
+        """Give first and end of this process's stretch of n things."""
+
+    def join(self, part: T) -> list[T]:
+        """Give what all of them have, in order, to all."""
+
+    def to_leader(self, part: T) -> list[T]:
+        """Give what all of them have, in order, to the leader; nothing to the others."""
+
+
+@dataclass(frozen=True)
+class OneProcess:
+    """The team of a process that computes alone."""
+
+    rank: int = 0
+    size: int = 1
+
+    def share(self, n: int) -> tuple[int, int]:
+        """All of it."""
+        return 0, n
+
+    def join(self, part: T) -> list[T]:
+        """Its own part."""
+        return [part]
+
+    def to_leader(self, part: T) -> list[T]:
+        """Its own part."""
+        return [part]
+
+
+ALONE: Final = OneProcess()
+
+
 class Evidence(Protocol):
     """What is known of n images, each thing computed once, when it is first asked for."""
 
@@ -254,6 +300,10 @@ class Evidence(Protocol):
     @property
     def pairs(self) -> Pairs | None:
         """What somebody said of pairs of images; the labels obey it. None where nobody has said anything."""
+
+    @property
+    def team(self) -> Team:
+        """The processes that compute neighbours and similarity together."""
 
     @property
     def features(self) -> Any:

@@ -17,9 +17,9 @@ from pydantic import Field
 from icsr_cli import choices
 from icsr_cli.checks import as_numpy, check_count, whole_numbers
 from icsr_cli.distances.features import check_features, unit_rows
-from icsr_cli.distances.jaccard import jaccard_similarity, mirrored, overlaps, weighted
+from icsr_cli.distances.jaccard import jaccard_similarity, joined, mirrored, overlaps, weighted
 from icsr_cli.errors import InputError
-from icsr_cli.types import Evidence
+from icsr_cli.types import ALONE, Evidence, Team
 
 #: Similarities that are held at a time.
 _BLOCK = 1 << 25
@@ -48,7 +48,9 @@ def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     """Give 1 - the camera-aware Jaccard distance, sparse (n, n)."""
     if evidence.cameras is None:
         raise InputError("The camera-aware distance needs the camera of each image.")
-    return camera_jaccard_similarity(evidence.features, evidence.cameras, **options.model_dump())
+    return camera_jaccard_similarity(
+        evidence.features, evidence.cameras, **options.model_dump(), team=evidence.team
+    )
 
 
 def camera_jaccard_similarity(
@@ -61,6 +63,7 @@ def camera_jaccard_similarity(
     *,
     k1: int = 30,
     k2: int = 6,
+    team: Team = ALONE,
 ) -> sp.csr_array:
     """Give 1 - the camera-aware Jaccard distance of all pairs that share anything (arXiv 2311.10605).
 
@@ -79,6 +82,7 @@ def camera_jaccard_similarity(
         cross2: such under the others.
         k1: of ``jaccard_similarity``, which serves where there is one camera.
         k2: of the same.
+        team: as there.
 
     Returns:
         float32 (n, n), symmetric, values in (0, 1], as ``jaccard_similarity``.
@@ -92,7 +96,7 @@ def camera_jaccard_similarity(
     n = len(vectors)
     of_image = whole_numbers("cameras", cameras, n, low=0)
     if len(np.unique(of_image)) == 1:
-        return jaccard_similarity(vectors, k1, k2)
+        return jaccard_similarity(vectors, k1, k2, team=team)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
     near, far = nearest_by_camera(vectors, of_image, own + 1, cross)
@@ -103,7 +107,9 @@ def camera_jaccard_similarity(
     x = vectors if isinstance(vectors, np.ndarray) else as_numpy(vectors)
     rows = weighted(x, starts, np.ascontiguousarray(members[kept], dtype=np.int32))
     averaged = np.concatenate([near[:, :own2], far[:, :cross2]], axis=1)
-    return mirrored(n, overlaps(expanded(averaged, rows)))
+    if averaged.shape[1] > 1:
+        rows = joined(expanded(averaged, rows, team.share(n)), team)
+    return mirrored(n, overlaps(rows, team))
 
 
 def nearest_by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from icsr_cli.distances.features import check_features, is_tensor, unit_rows
 from icsr_cli.distances.neighbours import Index, knn
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
-from icsr_cli.types import Evidence, Neighbours
+from icsr_cli.types import ALONE, Evidence, Neighbours, Team
 
 if TYPE_CHECKING:
     from icsr_cli.kreciprocal import Rows
@@ -41,7 +41,7 @@ class Options(choices.Options):
 def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance, sparse (n, n)."""
     near = evidence.neighbours(options.k1)
-    return jaccard_similarity(evidence.features, options.k1, options.k2, neighbours=near)
+    return jaccard_similarity(evidence.features, options.k1, options.k2, neighbours=near, team=evidence.team)
 
 
 Backend = Literal["auto", "numba", "torch"]
@@ -58,6 +58,7 @@ def jaccard_similarity(
     neighbours: Neighbours | None = None,
     backend: Backend = "auto",
     approximate: Index | None = None,
+    team: Team = ALONE,
 ) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance of all pairs that share anything.
 
@@ -83,6 +84,8 @@ def jaccard_similarity(
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
             caller has it already.
         approximate: how the neighbours are searched; see ``knn``.
+        team: processes that compute it together, each from the same arguments. The result, that of one
+            process to the bit, is the leader's; the others get an array without entries.
 
     Returns:
         float32 (n, n) array, symmetric to the bit, values in (0, 1], the diagonal 1, columns sorted.
@@ -101,15 +104,16 @@ def jaccard_similarity(
     if k2 > k1:
         raise InputError(f"k2 must be at most k1, got k2 = {k2} and k1 = {k1}.")
     if neighbours is None:
-        neighbours = knn(vectors, min(k1, n), device=device, approximate=approximate)
+        neighbours = knn(vectors, min(k1, n), device=device, approximate=approximate, team=team)
     ranks = _ranks(n, min(k1, n), neighbours)
     half = min(round(k1 / 2) + 1, ranks.shape[1])
     if backend == "torch" or (backend == "auto" and is_tensor(vectors)):
         from icsr_cli.distances.jaccard_torch import overlaps_above
 
-        return mirrored(n, list(overlaps_above(vectors, ranks, half, k2)))
+        parts = list(overlaps_above(vectors, ranks, half, k2, team.share))
+        return mirrored(n, [part for own in team.to_leader(parts) for part in own])
     x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    return mirrored(n, overlaps(_weights(x, ranks, half, k2)))
+    return mirrored(n, overlaps(_weights(x, ranks, half, k2, team), team))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -128,37 +132,72 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
     return np.ascontiguousarray(indices[:, :k1], dtype=np.int32)
 
 
-def _weights(x: Any, ranks: Any, half: int, k2: int) -> Rows:
+def _weights(x: Any, ranks: Any, half: int, k2: int, team: Team) -> Rows:
     from icsr_cli.kreciprocal import expanded, reciprocal_sets
 
-    return expanded(ranks[:, :k2], weighted(x, *reciprocal_sets(ranks, half)))
+    share = team.share(len(ranks))
+    rows = joined(weighted(x, *reciprocal_sets(ranks, half, share), first=share[0]), team)
+    nearest = ranks[:, :k2]
+    return rows if nearest.shape[1] == 1 else joined(expanded(nearest, rows, share), team)
 
 
-def weighted(x: Any, starts: Any, members: Any) -> Rows:
-    """Give V of sets (starts int64 (n + 1,), members int32): a softmax over each (equation 7)."""
+def joined(rows: Rows, team: Team) -> Rows:
+    """Give the rows of all processes, one's after another's."""
+    if team.size == 1:
+        return rows
+    starts, columns, values = rows
+    parts = team.join((np.diff(starts), columns, values))
+    counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return np.concatenate(([0], np.cumsum(counts))), columns, values
+
+
+def weighted(x: Any, starts: Any, members: Any, *, first: int = 0) -> Rows:
+    """Give V of sets (starts int64 (m + 1,), members int32): a softmax over each (equation 7).
+
+    They are the sets of the images from ``first`` on.
+    """
     from icsr_cli.distances import jaccard_kernels as kernels
 
     weights = np.empty(members.size, dtype=np.float32)
     in_threads(
-        lambda low, high: kernels.softmax(x, starts, members, weights, low, high), row_ranges(len(starts) - 1)
+        lambda low, high: kernels.softmax(x, first, starts, members, weights, low, high),
+        row_ranges(len(starts) - 1),
     )
     return starts, members, weights
 
 
-def overlaps(rows: Rows) -> list[Part]:
-    """Give the similarities above the diagonal."""
+def overlaps(rows: Rows, team: Team = ALONE) -> list[Part]:
+    """Give the similarities above the diagonal; of several processes to the leader alone."""
     from icsr_cli.kreciprocal import inverted, overlap
 
     by_column = inverted(rows)
-    ranges = list(row_ranges(len(rows[0]) - 1))
+    first, end = _even_share(rows, by_column, team)
+    ranges = list(row_ranges(end, first=first))
     parts = in_threads(lambda low, high: overlap(rows, by_column, low, high), ranges)
-    return [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
+    own = [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
+    return [part for found in team.to_leader(own) for part in found]
+
+
+def _even_share(rows: Rows, by_column: Any, team: Team) -> tuple[int, int]:
+    """Cut the rows so that each process adds up as much: the last rows have few that come after them."""
+    starts, columns, _ = rows
+    if team.size == 1:
+        return 0, len(starts) - 1
+    heads, _, _, places = by_column
+    done = np.concatenate(([0], np.cumsum(heads[columns + 1] - places)))[starts]
+    edges = np.searchsorted(done, done[-1] * np.arange(team.size + 1) / team.size)
+    edges[0], edges[-1] = 0, len(starts) - 1
+    return int(edges[team.rank]), int(edges[team.rank + 1])
 
 
 def mirrored(n: int, parts: list[Part]) -> sp.csr_array:
     """Put the parts, which are emptied on the way, and their mirrors into one array."""
     from icsr_cli.distances import jaccard_kernels as kernels
 
+    if not parts:  # another process has them
+        empty = np.empty(0, dtype=np.int32)
+        starts = np.zeros(n + 1, dtype=np.int32)
+        return sp.csr_array((empty.astype(np.float32), empty, starts), shape=(n, n))
     above = np.concatenate([counts for _, (counts, _, _) in parts])
     below = np.zeros(n, dtype=np.int64)
     for _, (_, found, _) in parts:

@@ -20,12 +20,15 @@ def _product(a: Any, b: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def softmax(x: Any, starts: Any, members: Any, weights: Any, low: int, high: int) -> None:
-    """Write V of the rows: the softmax over each set of minus the squared distances (equation 7)."""
+def softmax(x: Any, first: int, starts: Any, members: Any, weights: Any, low: int, high: int) -> None:
+    """Write V of the rows: the softmax over each set of minus the squared distances (equation 7).
+
+    The first row is that of the vector ``x[first]``.
+    """
     for row in range(low, high):
         total = 0.0
         for place in range(starts[row], starts[row + 1]):
-            distance = 2.0 - 2.0 * np.float64(_product(x[row], x[members[place]]))
+            distance = 2.0 - 2.0 * np.float64(_product(x[first + row], x[members[place]]))
             weight = np.exp(-distance)
             weights[place] = weight
             total += weight

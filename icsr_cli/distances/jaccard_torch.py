@@ -7,7 +7,7 @@ not depend on the order in which a device adds.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,13 @@ BLOCK = 2**24
 ONE = 2**30
 
 
-def overlaps_above(features: Any, neighbours: Any, half: int, k2: int) -> Iterator[tuple[int, Any]]:
+def overlaps_above(
+    features: Any,
+    neighbours: Any,
+    half: int,
+    k2: int,
+    share: Callable[[int], tuple[int, int]] = lambda n: (0, n),
+) -> Iterator[tuple[int, Any]]:
     """Give, block of rows after block of rows, the similarities above the diagonal.
 
     Args:
@@ -27,6 +33,7 @@ def overlaps_above(features: Any, neighbours: Any, half: int, k2: int) -> Iterat
         neighbours: whole numbers (n, k1), nearest first.
         half: columns of the half sets.
         k2: neighbours whose weights are averaged.
+        share: which of so many blocks are wanted, first and end.
 
     Yields:
         The number of rows, and their (entries per row, columns, values) as numpy arrays.
@@ -44,7 +51,8 @@ def overlaps_above(features: Any, neighbours: Any, half: int, k2: int) -> Iterat
     order = torch.sort(columns, stable=True).indices
     heads = torch.searchsorted(columns[order], torch.arange(n + 1, device=x.device))
     by_column = (rows[order], whole[order])
-    for low, high in _blocks(rows, columns, heads, n):
+    blocks = list(_blocks(rows, columns, heads, n))
+    for low, high in blocks[slice(*share(len(blocks)))]:
         yield high - low, _overlap_block(low, high, starts, columns, whole, heads, by_column)
 
 

@@ -64,6 +64,18 @@ def merge_columns(products: Any, squares: Any, top: int, left: int, best: Any, r
 
 
 @numba.njit(cache=True, nogil=True)
+def merge_lists(others: Any, their_rows: Any, best: Any, rows: Any, low: int, high: int) -> None:
+    """Offer what other lists hold for the rows [low, high); the vector itself is in both."""
+    last = best.shape[1] - 1
+    for row in range(low, high if last > 0 else low):
+        for place in range(1, last + 1):
+            if others[row, place] > best[row, last]:
+                break
+            if their_rows[row, place] < best.shape[0]:
+                _insert(best[row], rows[row], others[row, place], their_rows[row, place])
+
+
+@numba.njit(cache=True, nogil=True)
 def settle(x: Any, best: Any, rows: Any, k: int, tolerance: Any, low: int, high: int) -> None:
     """Decide near ties by distances in float64; give the vector itself its place by index, within k."""
     kept = best.shape[1]

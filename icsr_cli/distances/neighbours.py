@@ -12,7 +12,7 @@ from icsr_cli.checks import check_count
 from icsr_cli.distances.features import SPARE, check_features, is_tensor, squared_lengths, unit_rows
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
-from icsr_cli.types import FloatArray, Neighbours
+from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
 
 Metric = Literal["l2", "cosine"]
 Index = Literal["hnsw", "ivf"]
@@ -37,6 +37,7 @@ def knn(
     metric: Metric = "l2",
     device: Any = None,
     approximate: Index | None = None,
+    team: Team = ALONE,
 ) -> Neighbours:
     """Find the k nearest neighbours of every vector, itself included.
 
@@ -50,6 +51,8 @@ def knn(
         approximate: None searches all pairs. ``"hnsw"`` or ``"ivf"`` asks an index of faiss on the CPU,
             which pays beyond some 500,000 vectors; the result then is an ``ApproximateNeighbours`` with
             ``recall``, measured on 1,000 vectors drawn at random.
+        team: processes that search together, each with the same arguments; all get the whole result, that
+            of one process. (With ``approximate`` the leader searches.)
 
     Returns:
         ``indices`` int64 (n, k) and ``distances`` float32 (n, k), nearest first, ties by index, in the
@@ -76,7 +79,9 @@ def knn(
     if approximate is not None:
         from icsr_cli.distances.approximate import search
 
-        indices, distances, recall = search(vectors, k, approximate)
+        [searched] = team.join(search(vectors, k, approximate) if team.rank == 0 else None)[:1]
+        assert searched is not None
+        indices, distances, recall = searched
     elif len(devices) > 1:
         import torch
 
@@ -84,11 +89,11 @@ def knn(
 
         indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
-        indices, distances = _search_cpu(vectors, k)
+        indices, distances = _search_cpu(vectors, k, team)
     else:
         from icsr_cli.distances.neighbours_torch import search_device
 
-        indices, distances = search_device(vectors, k)
+        indices, distances = _whole(search_device(vectors, k, team.share(len(vectors))), team)
     if metric == "cosine":
         distances = distances / 2
     found = (_like(features, indices), _like(features, distances))
@@ -104,8 +109,22 @@ def _like(features: Any, result: Any) -> Any:
     return result.cpu().numpy() if is_tensor(result) else result
 
 
-def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
-    """Tiles of the upper triangle only: each product serves its row and its column."""
+def _whole(own: tuple[Any, Any], team: Team) -> tuple[Any, Any]:
+    """Join the rows that each process has searched on its device."""
+    if team.size == 1:
+        return own
+    import torch
+
+    parts = team.join(tuple(part.cpu() for part in own))
+    indices, distances = (torch.cat(part).to(own[0].device) for part in zip(*parts, strict=True))
+    return indices, distances
+
+
+def _search_cpu(x: FloatArray, k: int, team: Team) -> tuple[Any, Any]:
+    """Tiles of the upper triangle only: each product serves its row and its column.
+
+    Each process multiplies some of the tiles; then each merges the lists of its share of the rows.
+    """
     from icsr_cli.distances import neighbour_kernels as kernels
 
     n = len(x)
@@ -114,16 +133,25 @@ def _search_cpu(x: FloatArray, k: int) -> tuple[Any, Any]:
     best = np.full((n, kept), np.inf, dtype=np.float32)
     rows = np.full((n, kept), n, dtype=np.int32)
     kernels.seed_with_self(best, rows)
-    _merge_tiles(x, squares, best, rows)
+    _merge_tiles(x, squares, best, rows, team)
+    first, end = team.share(n)
+    if team.size > 1:
+        (best, rows), *others = team.join((best, rows))
+        for their_best, their_rows in others:
+            kernels.merge_lists(their_best, their_rows, best, rows, first, end)
     tolerance = np.float32(NEAR_TIE * float(squares.max()))
-    in_threads(lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high), row_ranges(n))
-    return rows[:, :k].astype(np.int64), np.ascontiguousarray(best[:, :k])
+    in_threads(
+        lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high), row_ranges(end, first=first)
+    )
+    parts = team.join((rows[first:end, :k].astype(np.int64), np.ascontiguousarray(best[first:end, :k])))
+    indices, distances = parts[0] if team.size == 1 else map(np.concatenate, zip(*parts, strict=True))
+    return indices, distances
 
 
-def _merge_tiles(x: FloatArray, squares: Any, best: Any, rows: Any) -> None:
-    """Let each thread multiply tiles of its own; the lists of a block of images have one lock.
+def _merge_tiles(x: FloatArray, squares: Any, best: Any, rows: Any, team: Team) -> None:
+    """Let each thread multiply tiles of its own, of those of this process.
 
-    The order of tiles does not matter, since ties go by index.
+    The lists of a block of images have one lock. The order of tiles does not matter, since ties go by index.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
@@ -146,4 +174,5 @@ def _merge_tiles(x: FloatArray, squares: Any, best: Any, rows: Any) -> None:
                 kernels.merge_columns(products, squares, top, left, best, rows)
 
     with threadpool_limits(limits=1, user_api="blas"):
-        in_threads(merge, [(top, left) for top in starts for left in starts if left >= top])
+        tiles = [(top, left) for top in starts for left in starts if left >= top]
+        in_threads(merge, tiles[team.rank :: team.size])

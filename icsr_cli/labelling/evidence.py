@@ -17,7 +17,7 @@ from icsr_cli.distances.camera_effect import CameraEffect, camera_effect
 from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
 from icsr_cli.errors import InputError
 from icsr_cli.labelling import constraints
-from icsr_cli.types import IntArray, Neighbours, Pairs
+from icsr_cli.types import ALONE, IntArray, Neighbours, Pairs, Team
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class KnownEvidence:
         pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
         approximate: an index of faiss for the search, see ``knn``.
+        team: processes that compute neighbours and similarity together; each has the same evidence, calls
+            ``compute_together`` once, and the leader then has everything.
 
     Raises:
         InputError: features that cannot be compared, or do not fit the other facts.
@@ -52,6 +54,7 @@ class KnownEvidence:
     pairs: Pairs | None = None
     device: Any = None
     approximate: Any = None
+    team: Team = ALONE
 
     def __len__(self) -> int:
         return len(self.given)
@@ -75,7 +78,23 @@ class KnownEvidence:
     def nearest(self) -> Neighbours:
         """The neighbours of the one search, by cosine."""
         most = max(1, min(self.most, len(self)))
-        return knn(self.features, most, metric="cosine", device=self.device, approximate=self.approximate)
+        return knn(
+            self.features,
+            most,
+            metric="cosine",
+            device=self.device,
+            approximate=self.approximate,
+            team=self.team,
+        )
+
+    def compute_together(self) -> None:
+        """Compute with the other processes what takes long; only the leader goes on from there.
+
+        Everything that is asked for later it computes alone: nobody else would come.
+        """
+        if self.most > 0:
+            _ = self.nearest
+        _ = self.computed
 
     def neighbours(self, k: int) -> Neighbours:
         """Give the k nearest by cosine, self included; all n where there are fewer."""
@@ -95,7 +114,13 @@ class KnownEvidence:
         return KnownEvidence(means, self.distance, self.most, device=self.device)
 
     @cached_property
+    def computed(self) -> sp.csr_array:
+        """What the method of ``distances`` gives; of several processes the leader's is whole."""
+        found: sp.csr_array = self.distance.module.similarity(self, self.distance)
+        return found
+
+    @cached_property
     def similarity(self) -> sp.csr_array:
         """1 - distance, sparse (n, n), checked once; between images that are known to differ it is 0."""
-        found = check_similarity(self.distance.module.similarity(self, self.distance))
+        found = check_similarity(self.computed)
         return found if self.pairs is None else constraints.write_in(found, self.pairs)

@@ -89,6 +89,36 @@ class Ranks:
         dist.all_gather_object(values, value)
         return values
 
+    def share(self, n: int) -> tuple[int, int]:
+        """Give first and end of this rank's stretch of n things."""
+        own = self.shares(n)[self.rank]
+        return own.start, own.stop
+
+    def join(self, part: T) -> list[T]:
+        """As ``collect``: what a ``Team`` is asked for."""
+        return self.collect(part)
+
+    def to_leader(self, part: T) -> list[T]:
+        """Give the values of all ranks, in order, to the leading one, and nothing to the others."""
+        if self.size == 1:
+            return [part]
+        values: list[Any] | None = [None] * self.size if self.leads else None
+        dist.gather_object(part, values)
+        return values or []
+
+    def together(self, work: Callable[[], None]) -> None:
+        """Do what all ranks do in the same way; what fails on all of them is said by the leading one.
+
+        Raises:
+            IcsrError: what ``work`` raised, on the leading rank; the others leave with its exit code.
+        """
+        try:
+            work()
+        except IcsrError as error:
+            if self.leads:
+                raise
+            raise SystemExit(error.exit_code) from None
+
     def from_leader(self, make: Callable[[], T]) -> T:
         """Let the leading rank make something and give it to all.
 

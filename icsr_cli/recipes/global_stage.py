@@ -19,7 +19,7 @@ from icsr_cli.recipes.steps import Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import read_labels, tabulate, write_labels
 from icsr_cli.runs.quality import quality
-from icsr_cli.types import Epoch, IntArray, Labels
+from icsr_cli.types import Epoch, Evidence, IntArray, Labels
 
 STAGE = 2
 
@@ -66,15 +66,19 @@ def _epoch(
     seed = seed_of(stage.settings.seed, STAGE, number)
     features = trainer.embed(np.arange(len(split)), f"Epoch {number}")
     with trainer.timed("labels"):
-        facts = {
+        facts: dict[str, Any] = {
             "cameras": split.cameras,
             "local": stage.local,
             "previous": previous,
             "pairs": stage.pairs,
             **split.when(),
         }
-        labels, local = stage.ranks.from_leader(lambda: _label(stage, features, facts))
-        table = tabulate(split, labels, local=local)
+        if (local := own.local) is not None:
+            facts |= stage.ranks.from_leader(lambda: _known_locally(features, own, local, facts))
+        evidence = gather(features, own, **facts, team=stage.ranks)
+        stage.ranks.together(evidence.compute_together)
+        labels = stage.ranks.from_leader(lambda: _label(stage, evidence))
+        table = tabulate(split, labels, local=facts["local"])
         if stage.ranks.leads:
             write_labels(stage.run.label_file(number), table)
     epoch = Epoch(number, features, split.cameras, labels)
@@ -93,12 +97,9 @@ def _epoch(
     return {**figures, "seconds": dict(trainer.seconds)}, labels.labels
 
 
-def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> tuple[Labels, IntArray | None]:
-    """Give the labels of the epoch, and the local labels that they were made with."""
+def _label(stage: Stage, evidence: Evidence) -> Labels:
     own = stage.settings.global_
-    if own.local is not None:
-        facts = {**facts, **_known_locally(features, own, own.local, facts)}
-    labels = label(gather(features, own, **facts), own)
+    labels = label(evidence, own)
     if labels.n_clusters == 0:
         raise TrainingError(_nothing_left(labels, own))
     if labels.n_clusters == 1:
@@ -108,7 +109,7 @@ def _label(stage: Stage, features: Any, facts: dict[str, Any]) -> tuple[Labels, 
         )
     for note in labels.notes:
         stage.progress.warn(note)
-    return labels, facts["local"]
+    return labels
 
 
 def _known_locally(
