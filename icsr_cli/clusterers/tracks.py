@@ -6,8 +6,8 @@ Where it loses a person, there are two tracks: they are joined by average linkag
 tracks that overlap in time are different people, and are never joined.
 
 What is alike is told by the tracks themselves, under each camera anew: 1 is how alike images of one track
-are in the mean, 0 those of different tracks. An untrained network, for which these are the same, changes
-nothing.
+are in the mean, 0 those of different tracks. Features that do not find a track's second half among those of
+all tracks join none.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ _BLOCK = 4096
 _CANDIDATES = 20
 #: Times that what contradicts itself is clustered once more, each time at half of the distance.
 _AGAIN = 6
+#: Tracks whose second half is looked for among all, and the share beyond which any are joined.
+_ASKED, _KNOWN_AGAIN = 256, 0.75
 #: From so many pairs that overlap, their similarities are a limit for those that are joined.
 _ENOUGH = 100
 
@@ -205,9 +207,11 @@ def _best_cuts(features: FloatArray, starts: IntArray, sizes: IntArray, limit: f
 
 
 def _half_similarity(features: FloatArray, pieces: IntArray, times: IntArray | None) -> float:
-    """Give the mean cosine between the means of a track's first and second half; nan where none has two.
+    """Give the mean cosine between the means of a track's first and second half; nan if it tells nothing.
 
-    It is how alike two tracks of one person are, if they follow each other.
+    It is how alike two tracks of one person are, if they follow each other. It tells nothing where no track
+    has two halves, or where too few first halves are nearest to their own second one, of all that there are:
+    such features do not know people again.
     """
     order = _in_time(pieces, times)
     sizes = np.bincount(pieces)
@@ -215,11 +219,14 @@ def _half_similarity(features: FloatArray, pieces: IntArray, times: IntArray | N
     halves = np.empty_like(pieces)
     halves[order] = 2 * pieces[order] + (place >= (sizes[pieces[order]] + 1) // 2)
     sums, counts = _sums(features, halves, 2 * len(sizes))
-    several = counts[1::2] > 0
-    if not several.any():
+    several = np.flatnonzero(counts[1::2] > 0)
+    if not len(several):
         return float("nan")
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    return float((sums[::2] * sums[1::2]).sum(axis=1)[several].mean())
+    first, second = sums[::2][several], sums[1::2][several]
+    asked = np.unique(np.linspace(0, len(several) - 1, _ASKED).astype(np.int64))
+    found = (first[asked] @ second.T).argmax(axis=1) == asked
+    return float((first * second).sum(axis=1).mean()) if found.mean() > _KNOWN_AGAIN else float("nan")
 
 
 @dataclass(frozen=True)

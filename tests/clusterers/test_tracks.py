@@ -185,3 +185,11 @@ def test_torch_and_numpy_agree():
     given = evidence(people, tracks)
     tensor = KnownEvidence(torch.from_numpy(given.given), jaccard.Options(), tracks=tracks)
     np.testing.assert_array_equal(cluster(tensor, Options()), cluster(given, Options()))
+
+
+def test_features_that_do_not_know_people_again_join_nothing():
+    tracks = np.repeat(np.arange(12), 8)
+    noise = evidence(tracks, tracks, noise=30, d=200)
+    same(cluster(noise, Options(join=0)), cluster(noise, Options(join=2)))
+    clear = evidence(tracks, tracks, noise=1)
+    assert len(set(cluster(clear, Options(join=0)).tolist())) < 12, "these are joined by such an option"
