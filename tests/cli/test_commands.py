@@ -72,7 +72,7 @@ def test_every_command_has_help(command: str) -> None:
     ("line", "offered"),
     [
         ("train -d ti", ["tiny"]),
-        ("train --method c", ["camera-aware", "cluster-contrast"]),
+        ("train --method ca", ["camera-aware"]),
         ("train -a resnet_s", ["resnet_small"]),
         ("labels inspect RUNS/tiny/gl", ["RUNS/tiny/global/a"]),
         ("compare RUNS/tiny/cam", ["RUNS/tiny/cam/a"]),

@@ -95,7 +95,7 @@ def test_data_root_from_the_environment(icsr, tmp_path, monkeypatch):
         (["--set", "background"], "DIAL=VALUE"),
         (["--set", "background=dark"], "the value is a number"),
         (["--set", "bakground=1"], "unknown dial 'bakground'"),
-        (["--cameras", "0"], "cameras is 0, expected"),
+        (["--cameras", "0"], "cameras is 0: input should be greater"),
         (["--name", "market1501"], "another kind"),
         (["--workers", "0"], "--workers"),
     ],
