@@ -2,6 +2,7 @@
 
     python benchmarks/labels.py                                  # 12,936 x 2,048, 6 cameras, both sides
     python benchmarks/labels.py --sizes 4000 8000 16000 --d 512  # the engine alone, at several sizes
+    python benchmarks/labels.py --camera-aware --sizes 4000 8000 --d 512  # two distances, side by side
 
 Made-up features: people as points of a space of 64 dimensions, shifted by the camera, spread by pose,
 mixed into d dimensions with some noise. Each side runs in a process of its own, after a warm-up on a
@@ -96,6 +97,27 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, devi
     if approximate:
         facts["recall"] = found.recall
     return labels, refined, facts
+
+
+# One distance, with its search of neighbours --------------------------------------------------------
+
+
+def jaccard_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+    """Take k-reciprocal Jaccard similarities, and stop there."""
+    from icsr_cli.distances import jaccard_similarity
+
+    with clock("Jaccard"):
+        similarity = jaccard_similarity(features, k1, k2)
+    return [], [], {"pairs per image": similarity.nnz / len(features)}
+
+
+def camera_aware_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+    """Take camera-aware Jaccard similarities, and stop there."""
+    from icsr_cli.distances import camera_jaccard_similarity
+
+    with clock("Jaccard"):
+        similarity = camera_jaccard_similarity(features, cams)
+    return [], [], {"pairs per image": similarity.nnz / len(features)}
 
 
 # The dense side -------------------------------------------------------------------------------------
@@ -198,7 +220,12 @@ def dense_chain(features, cams, clusters, k1, k2, clock, approximate=None, devic
 
 # Measuring ------------------------------------------------------------------------------------------
 
-SIDES = {"engine": engine_chain, "dense": dense_chain}
+SIDES = {
+    "engine": engine_chain,
+    "dense": dense_chain,
+    "jaccard": jaccard_alone,
+    "camera-aware": camera_aware_alone,
+}
 
 
 def peak_memory():
@@ -243,7 +270,7 @@ def agreement(folder):
     return {key: float(adjusted_rand_score(engine[key], dense[key])) for key in ("labels", "refined")}
 
 
-def compare(arguments, n):
+def compare(arguments, n, sides):
     clusters = arguments.clusters or max(2, n // 11)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -253,9 +280,8 @@ def compare(arguments, n):
         np.save(folder / "features.npy", features)
         np.save(folder / "cams.npy", cams)
         del features
-        results = {"engine": measure("engine", arguments, folder, clusters)}
-        if not arguments.engine_only:
-            results["dense"] = measure("dense", arguments, folder, clusters)
+        results = {side: measure(side, arguments, folder, clusters) for side in sides}
+        if "dense" in sides:
             results["agreement"] = agreement(folder)
     return results
 
@@ -284,13 +310,26 @@ def show_sizes(arguments, sizes):
     print("| images | " + ", s | ".join(STAGES) + ", s | pairs per image | memory added, GB |")
     print("| ---: " * (len(STAGES) + 3) + "|", flush=True)
     for n in sizes:
-        engine = compare(arguments, n)["engine"]
+        engine = compare(arguments, n, ["engine"])["engine"]
         times = " | ".join(f"{engine['seconds'][stage]:.2f}" for stage in STAGES)
         recall = f" (recall {engine['recall']:.3f})" if "recall" in engine else ""
         print(
             f"| {n:,}{recall} | {times} | {engine['pairs per image']:.0f} | {engine['added'] / 1e9:.2f} |",
             flush=True,
         )
+
+
+def show_distances(arguments, sizes):
+    print(f"d = {arguments.d:,}, {arguments.cameras} cameras, k1 = {arguments.k1}, k2 = {arguments.k2}\n")
+    print("| images | distance | kNN and Jaccard, s | pairs per image | memory added, GB |")
+    print("| ---: | --- | ---: | ---: | ---: |", flush=True)
+    for n in sizes:
+        for side, found in compare(arguments, n, ["jaccard", "camera-aware"]).items():
+            print(
+                f"| {n:,} | {side} | {found['seconds']['Jaccard']:.2f} | {found['pairs per image']:.0f} "
+                f"| {found['added'] / 1e9:.2f} |",
+                flush=True,
+            )
 
 
 def main():
@@ -305,6 +344,9 @@ def main():
     parser.add_argument("--images-per-identity", type=int, default=17)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--engine-only", action="store_true", help="leave the dense side out")
+    parser.add_argument(
+        "--camera-aware", action="store_true", help="the camera-aware distance beside the usual one, alone"
+    )
     parser.add_argument("--approximate", choices=("hnsw", "ivf"), help="the engine's neighbours by an index")
     parser.add_argument("--device", help="where the engine searches: cuda; default: the CPU")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
@@ -312,11 +354,14 @@ def main():
     arguments = parser.parse_args()
     if arguments.side:
         run_side(arguments)
+    elif arguments.camera_aware:
+        if arguments.approximate or arguments.device:
+            parser.error("--camera-aware goes with neither --approximate nor --device.")
+        show_distances(arguments, arguments.sizes or [arguments.n])
     elif arguments.sizes or arguments.engine_only:
-        arguments.engine_only = True
         show_sizes(arguments, arguments.sizes or [arguments.n])
     else:
-        show_comparison(arguments, arguments.n, compare(arguments, arguments.n))
+        show_comparison(arguments, arguments.n, compare(arguments, arguments.n, ["engine", "dense"]))
 
 
 if __name__ == "__main__":

@@ -64,19 +64,19 @@ def assign(
     if out.suffix != ".csv":
         raise UsageError(f"--out must end in .csv, got {out}.")
     progress = make_progress(quiet, as_json)
-    folder, paths, _, _ = images_of(images, split, None, data_root)
+    given = images_of(images, split, None, data_root)
     run = open_run(to) if to is not None else newest(runs_root, stage="global", file="settings.yaml")
     settings = config.load_run(run.path / "settings.yaml")
     engine = choose_engine(device, precision)
     data = datasets.load(run.dataset, data_root)
     known = open_known(run, data, settings, data_root, engine, progress)
     name, farthest = known.limits.distance(at)
-    found = assign_files(folder, paths, known, farthest, progress)
+    found = assign_files(given.root, given.paths, known, farthest, progress)
     if found.unread:
         path, why = found.unread[0]
         progress.warn(f"{len(found.unread):,} images cannot be read and are left out, such as {path}: {why}")
     if not found.paths:
-        raise DatasetError(f"None of the {len(paths)} images can be read.")
+        raise DatasetError(f"None of the {len(given.paths)} images can be read.")
     found.write(out)
     facts = {
         "run": str(run.path),

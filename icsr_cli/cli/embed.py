@@ -49,8 +49,8 @@ def embed(
     import numpy as np
 
     from icsr_cli.cli.console import make_progress, message, print_json
-    from icsr_cli.distances import normalise_cameras
     from icsr_cli.files import write_with
+    from icsr_cli.recipes.debiasing import debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
     from icsr_cli.recipes.gallery import embed_files, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
@@ -59,10 +59,12 @@ def embed(
         raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
-    root, paths, cameras, ids = images_of(images, split, pattern, data_root)
+    given = images_of(images, split, pattern, data_root)
+    root, paths, cameras, ids = given.root, given.paths, given.cameras, given.ids
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
+    how = debiasing(debias, embedder.weights)
     with progress.task("Features", len(paths), "img") as task:
         features, faults = embed_files([root / path for path in paths], embedder, task)
     if faults:
@@ -89,7 +91,7 @@ def embed(
         "debias": debias,
     }
     if cameras is not None:
-        features = normalise_cameras(features, cameras[kept], debias)
+        features = debiased(features, cameras[kept], given.camera_names, how, progress)
 
     write_with(out, lambda temporary: save(temporary, features, columns, json.dumps(about)))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}

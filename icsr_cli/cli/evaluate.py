@@ -88,6 +88,7 @@ def evaluate(
     """
     from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.cli.options import open_dataset
+    from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.evaluation import (
         BY_CAMERA,
         RERANKED,
@@ -113,6 +114,7 @@ def evaluate(
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
     path, network, size = open_network(path, runs_root, data.name, arch, engine)
+    how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
     settings = _settings(data, run, config, {k: v for k, v in given.items() if v is not None}, assignments)
     image = settings.image
@@ -132,7 +134,7 @@ def evaluate(
         engine=engine,
         progress=progress,
         ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
-        debias=debias,
+        debias=how,
         per_camera=per_camera,
         tracks=tracks,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,7 +13,10 @@ from icsr_cli.cli.options import DataRoot, Height, Json, Quiet, RunsRoot, Width
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.progress import Progress
+    from icsr_cli.recipes.debiasing import StoredStatistics
     from icsr_cli.recipes.export import Export
+    from icsr_cli.recipes.gallery import Embedder
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -47,6 +51,14 @@ def export(
     resize: Annotated[
         bool, typer.Option("--resize-in-graph", help="The same as --input crops: crops of any size.")
     ] = False,
+    debias: Annotated[
+        Literal["none", "centre", "full", "stored"],
+        typer.Option(
+            "--debias",
+            help="Store each camera's mean and spread of the features of the training images, for "
+            "--debias stored to take the mean (centre) or both (full) off; stored: those in FILE.",
+        ),
+    ] = "none",
     dataset: Annotated[
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
@@ -63,7 +75,7 @@ def export(
     The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
     the data set is there, on real ones, and written only if their features agree.
     """
-    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.cli.console import make_progress, output, print_json
     from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
@@ -78,7 +90,8 @@ def export(
     embedder = open_embedder(
         network,
         runs_root,
-        choose_engine("cpu", "fp32"),
+        # Whole data sets are embedded for statistics only.
+        choose_engine(None if debias in ("centre", "full") else "cpu", "fp32"),
         progress,
         height=height,
         width=width,
@@ -96,6 +109,8 @@ def export(
         )
     data = _dataset(dataset, run, data_root)
     origin = origin_of(path, run, data.layout if data else None)
+    if debias != "none":
+        origin = replace(origin, statistics=_statistics(debias, embedder, data, progress))
     if kind == "safetensors":
         found = export_safetensors(opened, size, target, origin)
     else:
@@ -103,9 +118,15 @@ def export(
         crops = _crops(data, size)
         found = export_onnx(opened, size, target, kind=takes, origin=origin, crops=crops)
     if as_json:
-        print_json({"network": path, **vars(found)})
-    else:
-        _show(found)
+        print_json({"network": path, "debias": debias, **vars(found)})
+        return
+    _show(found)
+    if (stored := origin.statistics) is not None:
+        output().print(
+            f"Statistics of {len(stored.cameras)} cameras ({stored.mode}): {stored.images:,} training images "
+            f"of {stored.dataset}",
+            markup=False,
+        )
 
 
 def _format(kind: str | None, out: Path | None) -> Literal["onnx", "safetensors"]:
@@ -131,6 +152,26 @@ def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Datase
         return datasets.load(run.dataset, data_root)
     except IcsrError:
         return None
+
+
+def _statistics(
+    debias: Literal["centre", "full", "stored"],
+    embedder: Embedder,
+    data: Dataset | None,
+    progress: Progress,
+) -> StoredStatistics:
+    """Measure statistics of the cameras on the training images, or read those that the file holds."""
+    from icsr_cli.recipes.debiasing import StoredStatistics
+    from icsr_cli.recipes.export import camera_statistics
+
+    if debias == "stored":
+        return StoredStatistics.read(embedder.weights)
+    if data is None or not len(data.splits.get("train", ())):
+        raise UsageError(
+            f"--debias {debias} needs the training images, and their data set is not there. Name one that is "
+            "prepared: -d NAME."
+        )
+    return camera_statistics(embedder, data, debias, progress)
 
 
 def _crops(data: Dataset | None, size: tuple[int, int]) -> Any:

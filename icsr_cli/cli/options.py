@@ -66,8 +66,11 @@ Pattern = Annotated[
     typer.Option("--pattern", help="Where a path has its {camera}, and {id} if any, e.g. {camera}_*.jpg."),
 ]
 Debias = Annotated[
-    Literal["none", "centre", "full"],
-    typer.Option("--debias", help="Take each camera's mean (and spread) off the features."),
+    Literal["none", "centre", "full", "stored"],
+    typer.Option(
+        "--debias",
+        help="Take each camera's mean (and spread) off the features; stored: those in the model file.",
+    ),
 ]
 Device = Annotated[
     str | None,

@@ -71,6 +71,7 @@ def search(
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
     from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
     from icsr_cli.recipes.steps import choose_engine
@@ -89,7 +90,7 @@ def search(
         top=top,
         pattern=pattern,
         across_cameras=across_cameras,
-        debias=debias,
+        debias=debiasing(debias, embedder.weights),
         keep=cache,
     )
     if max_distance is not None:

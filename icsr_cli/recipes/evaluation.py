@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import EvaluationSettings, ImageSettings
-from icsr_cli.distances import camera_jaccard_similarity, normalise_cameras
-from icsr_cli.distances.normalisation import Normalisation
+from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import DatasetError, ModelError, RunError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
@@ -30,6 +29,7 @@ from icsr_cli.metrics import (
 )
 from icsr_cli.models import Network, build, open_model, read_metadata, resized
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
@@ -167,7 +167,7 @@ def evaluate(
     engine: Engine,
     progress: Progress,
     ways: Iterable[str] = (),
-    debias: Normalisation = "none",
+    debias: Debiasing = "none",
     per_camera: bool = False,
     tracks: bool = False,
 ) -> Evaluation:
@@ -175,7 +175,7 @@ def evaluate(
 
     ``ways``: also re-ranked by k-reciprocal neighbours (``reranked``, arXiv 1701.08398), by camera-aware ones
     (``camera``, 2311.10605). ``debias``: what is taken off the features of each camera, queries and gallery
-    together (2502.10195): a look at all unlabelled test images.
+    together (2502.10195), a look at all unlabelled test images; or by the statistics of a model file.
 
     Raises:
         DatasetError: where the data set has no query or gallery images, or no tracks and they are asked for.
@@ -185,7 +185,8 @@ def evaluate(
     features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
-    both = normalise_cameras(torch.cat([features["query"], features["gallery"]]), cameras, debias)
+    both = torch.cat([features["query"], features["gallery"]])
+    both = debiased(both, cameras, dataset.camera_names, debias, progress)
     identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
     if tracks:
         units = track_units(dataset.name, query, gallery)
@@ -301,11 +302,14 @@ def keep(
     run: RunFolder,
     weights: Path,
     dataset: Dataset,
-    debias: Normalisation,
+    debias: str,
     *,
     tracks: bool = False,
 ) -> None:
-    """Keep what was measured in the run's folder; ``tracks`` says that tracks were ranked, not images."""
+    """Keep what was measured in the run's folder.
+
+    ``debias`` is the word of the command line; ``tracks`` says that tracks were ranked, not images.
+    """
     common = {
         "dataset": dataset.name,
         "weights": weights.name,

@@ -20,14 +20,17 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from icsr_cli import __version__
-from icsr_cli.errors import MissingExtraError, ModelError
+from icsr_cli.errors import DatasetError, MissingExtraError, ModelError
 from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import normalise
 from icsr_cli.models import Network, resized, save_weights
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.debiasing import KEY, StoredStatistics
+from icsr_cli.recipes.gallery import Embedder, embed_files
 from icsr_cli.recipes.model_card import Origin, model_card
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.types import IMAGENET, Dataset, PixelNorm
 
 #: What the exported network takes: ``normalised`` float32 (n, 3, h, w), ``pixels`` uint8 (n, h, w, 3), or
 #: ``crops``, the same of any size, which are resized in the graph.
@@ -144,6 +147,26 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
     )
 
 
+def camera_statistics(
+    embedder: Embedder, dataset: Dataset, mode: Literal["centre", "full"], progress: Progress
+) -> StoredStatistics:
+    """Measure the features of the training images under each camera; those that cannot be read do not count.
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    train = dataset.train
+    with progress.task("Train features", len(train), "img") as task:
+        features, faults = embed_files([train.root / path for path in train.paths], embedder, task)
+    if faults:
+        first = train.paths[faults[0][0]]
+        progress.warn(f"{len(faults):,} training images cannot be read and do not count, such as {first}.")
+    if not len(features):
+        raise DatasetError(f"None of the {len(train)} training images of {dataset.name!r} can be read.")
+    cameras = np.delete(train.cameras, [row for row, _ in faults])
+    return StoredStatistics.of(features, cameras, dataset, mode)
+
+
 def onnx_metadata(
     network: Network, size: tuple[int, int], kind: Input, origin: Origin | None = None
 ) -> dict[str, str]:
@@ -161,6 +184,7 @@ def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | N
     if origin is not None:
         about = {"dataset": origin.dataset or "", "licence": origin.licence or ""}
         about["thresholds"] = json.dumps(origin.thresholds) if origin.thresholds else ""
+        about[KEY] = origin.statistics.as_text() if origin.statistics else ""
     return {
         "icsr_version": __version__,
         **network.spec.metadata(),

@@ -145,32 +145,48 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
     )
 
 
-def images_of(
-    images: str, split: str, pattern: str | None, data_root: Path
-) -> tuple[Path, list[str], IntArray | None, IntArray | None]:
-    """Give the folder, the paths in it, and cameras from 0 and identities where they are known."""
+@dataclass(frozen=True)
+class Images:
+    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows."""
+
+    root: Path
+    paths: list[str]
+    cameras: IntArray | None = None
+    camera_names: tuple[str, ...] = ()
+    ids: IntArray | None = None
+
+
+def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> Images:
+    """Find the images of a folder, their names read by ``pattern``, or of a part of a data set."""
     folder = Path(images)
     if not folder.is_dir():
-        part = datasets.load(images, data_root).splits.get(split)
+        data = datasets.load(images, data_root)
+        part = data.splits.get(split)
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split} images.")
         ids = part.identities if part.has_identities else None
-        return part.root, [record.path for record in part.records], part.cameras, ids
+        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids)
     if pattern is None:
         paths = image_files(folder, recursive=True)
         if not paths:
             raise DatasetError(f"There is no image in {folder}, nor in folders below.")
-        return folder, paths, None, None
+        return Images(folder, paths)
     rows, _ = read_pattern(folder, pattern)
     if not rows:
         raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
     named = [row.identity for row in rows]
-    cameras = np.unique([row.camera for row in rows], return_inverse=True)[1].astype(np.int64)
+    names, cameras = np.unique([row.camera for row in rows], return_inverse=True)
     numbers = {
         name: number for number, name in enumerate(sorted({name for name in named if name is not None}))
     }
     ids = np.array([numbers.get(name, -1) if name is not None else -1 for name in named], dtype=np.int64)
-    return folder, [row.path for row in rows], cameras, ids if numbers else None
+    return Images(
+        folder,
+        [row.path for row in rows],
+        cameras.astype(np.int64),
+        tuple(names.tolist()),
+        ids if numbers else None,
+    )
 
 
 def embed_files(

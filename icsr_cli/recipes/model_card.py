@@ -9,6 +9,7 @@ from typing import Any
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError
 from icsr_cli.models import Network
+from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
 
@@ -23,7 +24,8 @@ class Origin:
     """What is known of a network's training; everything may be unknown.
 
     ``licence`` and ``citation`` are the data set's. ``figures`` are those of the last epoch. ``thresholds``
-    are distances up to which two images show the same person, as ``icsr eval`` found them.
+    are distances up to which two images show the same person, as ``icsr eval`` found them. ``statistics``
+    of its cameras are for ``--debias stored``.
     """
 
     weights: Path
@@ -37,6 +39,7 @@ class Origin:
     settings: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
     thresholds: dict[str, Any] = field(default_factory=dict)
+    statistics: StoredStatistics | None = None
 
 
 def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origin:
@@ -131,6 +134,7 @@ def model_card(network: Network, size: tuple[int, int], path: Path, origin: Orig
         f'```python\nfrom icsr_cli.models import open_model\nnetwork = open_model("{path.name}").eval()\n```',
         *_training(origin),
         *_marks(origin),
+        *_cameras(origin),
         "## Licence of the data",
         _licence(origin),
         "## Privacy and limits",
@@ -178,6 +182,17 @@ def _marks(origin: Origin) -> list[str]:
         f"Two images show the same person if the Euclidean distance of their features is at most this, {how} "
         f"on {origin.thresholds['dataset']}:",
         _table(origin.thresholds["distances"]),
+    ]
+
+
+def _cameras(origin: Origin) -> list[str]:
+    stored = origin.statistics
+    if stored is None:
+        return []
+    return [
+        "## Statistics of cameras",
+        f"Mean and spread of the features of {stored.images} training images of {stored.dataset} under each "
+        f"camera ({', '.join(stored.cameras)}), for `--debias stored` ({stored.mode}). Off unless asked for.",
     ]
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.datasets.folder import Pattern, compile_pattern
-from icsr_cli.distances.normalisation import CameraStatistics, Normalisation
+from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
 from icsr_cli.recipes.gallery import Embedder, Gallery, Unreadable, embed_files, open_gallery
 from icsr_cli.types import BoolArray, FloatArray
 
@@ -82,16 +83,16 @@ def search(
     top: int = 10,
     pattern: str | None = None,
     across_cameras: bool = False,
-    debias: Normalisation = "none",
+    debias: Debiasing = "none",
     keep: bool = True,
 ) -> SearchResult:
     """Rank the images under ``gallery`` for each query and give the ``top`` nearest.
 
     ``pattern`` reads cameras (``{camera}``) and identities (``{id}``) from paths relative to the gallery.
     ``across_cameras`` leaves out gallery images of the query's camera, and those of an unknown one.
-    ``debias`` takes each camera's mean in the gallery (and spread) off the features; an image of a camera
-    that is not known is held against all. A query's own file is never its answer. Of two images at the same
-    distance the first by name ranks first.
+    ``debias`` takes each camera's mean in the gallery (and spread) off the features, or those that a model
+    file holds; an image of a camera that is not known is held against all. A query's own file is
+    never its answer. Of two images at the same distance the first by name ranks first.
 
     Raises:
         UsageError: ``across_cameras`` or ``debias`` without a pattern, a pattern that is none, a query that
@@ -120,7 +121,7 @@ def search(
     ]
     table = found.features
     if debias != "none":
-        features, table = _debiased(features, named, table, names, debias)
+        features, table = _debiased(features, named, table, names, debias, progress)
     answers = _nearest(features, table, allowed, top)
     return SearchResult(
         gallery,
@@ -161,9 +162,15 @@ def _debiased(
     named: Sequence[Names],
     gallery: FloatArray,
     names: Sequence[Names],
-    mode: Normalisation,
+    how: Debiasing,
+    progress: Progress,
 ) -> tuple[FloatArray, FloatArray]:
-    """Normalise both by the gallery's statistics of each camera."""
+    """Normalise both by the gallery's statistics of each camera, or by stored ones."""
+    if isinstance(how, StoredStatistics):
+        both = how.apply(
+            np.concatenate([queries, gallery]), [one.camera for one in (*named, *names)], progress
+        )
+        return both[: len(queries)], both[len(queries) :]
     cameras = sorted({name.camera for name in names if name.camera is not None})
     number = {camera: place for place, camera in enumerate(cameras)}
     of_query, of_image = (
@@ -176,7 +183,7 @@ def _debiased(
             "--debias needs the camera of each image, and no image of the gallery fits --pattern."
         )
     statistics = CameraStatistics.of(gallery[known], of_image[known])
-    return statistics.apply(queries, of_query, mode), statistics.apply(gallery, of_image, mode)
+    return statistics.apply(queries, of_query, how), statistics.apply(gallery, of_image, how)
 
 
 def _names(reader: Pattern | None, path: str) -> Names:

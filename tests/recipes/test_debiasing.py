@@ -1,0 +1,235 @@
+"""Statistics of cameras in a model file: written by export, read back, and used by eval, search and embed."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner, Result
+
+from icsr_cli import datasets
+from icsr_cli.cli.main import app
+from icsr_cli.distances import CameraStatistics, normalise_cameras
+from icsr_cli.errors import ModelError, UsageError
+from icsr_cli.models import build, open_model, read_metadata, save_weights
+from icsr_cli.progress import SilentProgress
+from icsr_cli.recipes.debiasing import KEY, StoredStatistics, debiased, debiasing
+from icsr_cli.recipes.gallery import Embedder, embed_files
+from icsr_cli.recipes.steps import Engine
+from icsr_cli.runs import create
+from icsr_cli.types import FloatArray, Split
+
+SIZE = (32, 16)
+
+
+class Heard(SilentProgress):
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def warn(self, message: str) -> None:
+        self.warnings.append(message)
+
+
+def icsr(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, result.output
+    return result
+
+
+@pytest.fixture(scope="module")
+def places(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> list[object]:
+    """Where a finished run of the tiny data set is, its network untrained."""
+    root = tmp_path_factory.mktemp("runs")
+    run = create(root, "tiny", "global", name="a")
+    save_weights(
+        build("resnet_small", seed=1), run.path / "best.safetensors", {"height": "32", "width": "16"}
+    )
+    run.write_settings({"dataset": "tiny", "image": {"height": 32, "width": 16}})
+    run.write_metrics([{"epoch": 1, "loss": 1.0}])
+    run.finish()
+    return ["--runs", root, "--data-root", tiny_root]
+
+
+@pytest.fixture(scope="module")
+def exported(places: list[object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "net.safetensors"
+    shown = icsr("export", "--debias", "full", "--out", path, *places).stdout
+    assert "Statistics of 3 cameras (full): 48 training images of tiny" in shown
+    return path
+
+
+def embedded(path: Path, split: Split) -> FloatArray:
+    embedder = Embedder(open_model(path).eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
+    with SilentProgress().task("", 0) as task:
+        return embed_files([split.root / name for name in split.paths], embedder, task)[0]
+
+
+@pytest.fixture(scope="module")
+def right(exported: Path, tiny_root: Path) -> CameraStatistics:
+    """The statistics, measured again."""
+    train = datasets.load("tiny", tiny_root).train
+    return CameraStatistics.of(embedded(exported, train), train.cameras)
+
+
+def test_what_was_stored_is_read_back_to_the_bit(exported: Path, right: CameraStatistics) -> None:
+    found = StoredStatistics.read(exported)
+    np.testing.assert_array_equal(found.statistics.mean, right.mean)
+    np.testing.assert_array_equal(found.statistics.spread, right.spread)
+    assert (found.mode, found.dataset, found.images) == ("full", "tiny", 48)
+    assert "48 training images of tiny" in exported.with_suffix(".md").read_text()
+
+
+def test_they_are_off_by_default(places: list[object], tmp_path: Path) -> None:
+    path = tmp_path / "plain.safetensors"
+    icsr("export", "--out", path, *places)
+    assert KEY not in read_metadata(path)
+    assert "Statistics of cameras" not in path.with_suffix(".md").read_text()
+
+
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_apply_is_that_of_the_statistics(kind: str, exported: Path, right: CameraStatistics) -> None:
+    names = StoredStatistics.read(exported).cameras
+    random = np.random.default_rng(0)
+    rows = random.integers(0, 3, 20)
+    features: Any = random.standard_normal((20, right.mean.shape[1])).astype(np.float32)
+    if kind == "torch":
+        features = torch.from_numpy(features)
+    found = debiased(features, rows, names, debiasing("stored", exported), SilentProgress())
+    assert type(found) is type(features)
+    np.testing.assert_array_equal(found, right.apply(features, rows, "full"))
+    # Names count, not numbers: the same images where the cameras have another order.
+    order = np.array([2, 0, 1])
+    again = debiased(
+        features, order.argsort()[rows], [names[row] for row in order], debiasing("stored", exported), Heard()
+    )
+    np.testing.assert_array_equal(again, found)
+
+
+def test_an_unknown_camera_is_held_against_all_images(exported: Path, right: CameraStatistics) -> None:
+    stored, heard = StoredStatistics.read(exported), Heard()
+    features = np.random.default_rng(0).standard_normal((3, right.mean.shape[1])).astype(np.float32)
+    found = stored.apply(features, [stored.cameras[1], "attic", None], heard)
+    np.testing.assert_array_equal(found, right.apply(features, np.array([1, 3, 3]), "full"))
+    assert len(heard.warnings) == 1
+    assert "attic" in heard.warnings[0]
+    with pytest.raises(UsageError, match=r"none of the cameras here \(attic\)"):
+        stored.apply(features, ["attic", None, "attic"], heard)
+
+
+def test_a_camera_without_training_images_has_no_statistics(tiny_root: Path) -> None:
+    tiny = datasets.load("tiny", tiny_root)
+    features = np.random.default_rng(0).standard_normal((6, 4)).astype(np.float32)
+    found = StoredStatistics.of(features, np.array([0, 2, 2, 0, 0, 2]), tiny, "centre")
+    assert found.cameras == (tiny.camera_names[0], tiny.camera_names[2])
+    assert found.statistics.mean.shape == (3, 4)
+
+
+def test_search_eval_and_embed_use_them(
+    exported: Path, right: CameraStatistics, places: list[object], tiny_root: Path, tmp_path: Path
+) -> None:
+    tiny = datasets.load("tiny", tiny_root)
+    gallery = tiny.splits["gallery"]
+    plain = embedded(exported, gallery)
+    expected = right.apply(plain, gallery.cameras, "full")
+    assert np.abs(expected - normalise_cameras(plain, gallery.cameras, "full")).max() > 1e-3
+
+    out = tmp_path / "features.npz"
+    icsr("embed", "tiny", "--split", "gallery", "-n", exported, "--debias", "stored", "--out", out, *places)
+    np.testing.assert_allclose(np.load(out)["features"], expected, atol=1e-5)
+    assert json.loads(str(np.load(out)["about"]))["debias"] == "stored"
+
+    folder, pattern = tmp_path / "crops", "{camera}_{name}.jpg"
+    folder.mkdir()
+    for row, record in enumerate(gallery.records):
+        name = f"{tiny.camera_names[record.camera]}_{row:03}.jpg"
+        (folder / name).write_bytes((gallery.root / record.path).read_bytes())
+    options = ["-g", folder, "-n", exported, "--pattern", pattern, "--debias", "stored", "--no-cache"]
+    query = f"{tiny.camera_names[gallery.records[4].camera]}_004.jpg"
+    answer = icsr("search", folder / query, *options, "--top", 3, "--json", *places[:2])
+    matches = json.loads(answer.stdout)["queries"][0]["matches"]
+    distances = np.linalg.norm(expected - expected[4], axis=1)
+    nearest = [row for row in np.argsort(distances, kind="stable") if row != 4][:3]
+    np.testing.assert_allclose([one["distance"] for one in matches], distances[nearest], atol=1e-4)
+    icsr("embed", folder, "--pattern", pattern, "-n", exported, "--debias", "stored", "--out", out, *places)
+    names = [f"{tiny.camera_names[record.camera]}_{row:03}.jpg" for row, record in enumerate(gallery.records)]
+    order = [names.index(path) for path in np.load(out)["paths"]]
+    np.testing.assert_allclose(np.load(out)["features"], expected[order], atol=1e-5)
+
+    table = icsr("eval", exported, "-d", "tiny", "--debias", "stored", *places)
+    assert "test features debiased (stored)" in table.stdout
+    figures = [
+        json.loads(icsr("eval", exported, "-d", "tiny", "--debias", word, "--json", *places).stdout)["plain"]
+        for word in ("stored", "full", "none")
+    ]
+    assert figures[0] not in figures[1:]
+
+
+def test_they_travel_on_into_onnx(exported: Path, places: list[object], tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    out = tmp_path / "net.onnx"
+    icsr("export", exported, "--debias", "stored", "--out", out, *places)
+    metadata = {one.key: one.value for one in onnx.load(out).metadata_props}
+    assert metadata[KEY] == read_metadata(exported)[KEY]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "{run}", "-d", "tiny"],
+        ["embed", "tiny", "-n", "{run}", "--out", "{out}.npz"],
+        ["search", "{query}", "-g", "{folder}", "-n", "{run}", "--pattern", "{{id}}_{{camera}}s*.jpg"],
+        ["export", "{run}", "--out", "{out}.safetensors"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_file_without_them_is_refused(
+    command: list[str], places: list[Any], tiny_root: Path, tmp_path: Path
+) -> None:
+    query = datasets.load("tiny", tiny_root).splits["query"]
+    given = {
+        "run": places[1] / "tiny" / "global" / "a",
+        "out": tmp_path / "out",
+        "query": query.root / query.records[0].path,
+        "folder": query.root / "query",
+    }
+    words = [word.format(**given) for word in command]
+    where = places[:2] if command[0] == "search" else places
+    refused = icsr(*words, "--debias", "stored", *where, code=2)
+    assert "holds no statistics of cameras" in " ".join(refused.stderr.split())
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_without_training_images_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "net.safetensors"
+    save_weights(build("resnet_small", seed=1), path, {"height": "32", "width": "16"})
+    out = tmp_path / "out.safetensors"
+    refused = icsr("export", path, "--debias", "centre", "--out", out, code=2)
+    assert "needs the training images" in " ".join(refused.stderr.split())
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"mode": "none"},
+        {"cameras": ["one"]},
+        {"mean": "not base64"},
+        {"spread": base64.b64encode(np.full((4, 128), np.nan, "<f4").tobytes()).decode()},
+        {"images": None},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_damaged_statistics_are_refused(change: dict[str, Any], exported: Path, tmp_path: Path) -> None:
+    header = read_metadata(exported)
+    assert header["features"] == "128"
+    path = tmp_path / "net.safetensors"
+    header[KEY] = json.dumps(json.loads(header[KEY]) | change)
+    save_weights(open_model(exported), path, header)
+    with pytest.raises(ModelError, match="statistics of cameras are damaged"):
+        StoredStatistics.read(path)
