@@ -37,7 +37,8 @@ def _backbone_shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
 def _recognise(state: Mapping[str, Tensor]) -> tuple[str | None, dict[str, Tensor]]:
     """Give the architecture whose backbone it is, if there is one, and the state by our names."""
     renamed = dict(state)
-    for arch in available():
+    # Those that timm builds come last: to load it takes seconds.
+    for arch in sorted(available(), key=lambda arch: architecture(arch).has_drop_path):
         layout = layout_of(architecture(arch).layouts, state)
         if layout is not None:
             renamed = layout.rename(state)

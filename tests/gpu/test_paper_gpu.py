@@ -146,7 +146,7 @@ def test_training_on_a_gpu(how: dict[str, Any], gpu: PaperGpu) -> None:
 def test_each_family_of_backbones(arch: str, gpu: PaperGpu) -> None:
     """Forward, backward and extraction."""
     images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (4, 64, 32, 3), dtype=np.uint8))
-    network = build(arch, seed=1)
+    network = build(arch, seed=1, size=(64, 32))
     expected = extract(network, images, batch_size=2)
     with gpu:
         network = network.to(GPU)

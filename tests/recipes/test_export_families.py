@@ -35,21 +35,29 @@ def crops(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
 
 
+SMALL = [
+    ("timm:test_vit", {}),
+    ("timm:test_vit2", {"pooling": "avg", "stripes": 2}),
+    ("timm:test_convnext", {}),
+]
+#: As large as they are used; their second input would tell nothing new.
+LARGE = [
+    "osnet_x0_25",
+    "timm:vit_small_patch16_dinov3",
+    "timm:vit_base_patch16_clip_quickgelu_224",
+    "vit_small_ics",
+    "pass_vit_small",
+    "solider_swin_tiny",
+]
+
+
 @pytest.mark.parametrize(
-    ("arch", "options"),
+    ("arch", "options", "kind"),
     [
-        ("timm:test_vit", {}),
-        ("timm:test_vit2", {"pooling": "avg", "stripes": 2}),
-        ("timm:test_convnext", {}),
-        ("osnet_x0_25", {}),
-        pytest.param("timm:vit_small_patch16_dinov3", {}, marks=pytest.mark.slow),
-        pytest.param("timm:vit_base_patch16_clip_quickgelu_224", {}, marks=pytest.mark.slow),
-        pytest.param("vit_small_ics", {}, marks=pytest.mark.slow),
-        pytest.param("pass_vit_small", {}, marks=pytest.mark.slow),
-        pytest.param("solider_swin_tiny", {}, marks=pytest.mark.slow),
+        *((arch, options, kind) for arch, options in SMALL for kind in ("normalised", "pixels")),
+        *(pytest.param(arch, {}, "normalised", marks=pytest.mark.slow) for arch in LARGE),
     ],
 )
-@pytest.mark.parametrize("kind", ["normalised", "pixels"])
 def test_onnx_runtime(arch: str, options: dict[str, object], kind: module.Input, tmp_path: Path) -> None:
     import onnxruntime
 
