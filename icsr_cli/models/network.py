@@ -33,6 +33,12 @@ class ModelSpec:
     norm: PixelNorm = IMAGENET
     size: Size | None = None
 
+    @property
+    def title(self) -> str:
+        """Say in a line what weights have to fit."""
+        size = f", {self.size[0]} x {self.size[1]}" if self.size else ""
+        return f"{self.arch} (num_features {self.num_features}, {self.pooling}, stripes {self.stripes}{size})"
+
     def metadata(self) -> dict[str, str]:
         """Give the fields as text, for the header of a weight file; ImageNet's norm goes without saying."""
         text = {name: str(getattr(self, name)) for name in ("arch", "num_features", "pooling", "stripes")}

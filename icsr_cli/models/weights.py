@@ -169,7 +169,7 @@ def load_into(
     if any(faults.values()):
         found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
         raise ModelError(
-            f"{source}: these weights do not fit {model.spec}. {found}. "
+            f"{source}: these weights do not fit {model.spec.title}. {found}. "
             "Build the network with the architecture, num_features, pooling and stripes of the file."
         )
     if layout is not None and (fault := layout.fault(model.base)):

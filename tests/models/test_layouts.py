@@ -423,14 +423,51 @@ def test_fast_reid(tmp_path: Path) -> None:
 def test_luperson_resnet_and_its_training() -> None:
     source = build("resnet18", seed=1)
     flat = resnet_names(source, "")
-    moco = resnet_names(source, "module.encoder_q.") | {"module.queue": torch.zeros(4, 4)}
-    moco |= resnet_names(build("resnet18", seed=2), "module.encoder_k.")
-    moco |= {"module.encoder_q.fc.0.weight": torch.zeros(4, 4)}
-    for state in (flat, moco):
+    trained = moco(source) | {"module.encoder_q.fc.0.weight": torch.zeros(4, 4)}
+    for state in (flat, trained):
         network = build("resnet18", seed=3)
         load_into(network, state, "lup.pth")
         assert torch.equal(network.base[0].weight, source.base[0].weight)
         assert torch.equal(network.base[7][1].conv2.weight, source.base[7][1].conv2.weight)
+
+
+def moco(source: Network) -> State:
+    """A ResNet as MoCo saves it in training: the network, its average, and the queue."""
+    average = resnet_names(build("resnet18", seed=2), "module.encoder_k.")
+    return resnet_names(source, "module.encoder_q.") | average | {"module.queue": torch.zeros(4, 4)}
+
+
+@pytest.mark.parametrize("layout", ["fast-reid", "flat", "moco", "osnet"])
+def test_every_layout_refuses_what_does_not_fit(layout: str) -> None:
+    """A key too much, one missing, one of another shape: by its name, and the network is as it was."""
+    if layout == "osnet":
+        source = build("osnet_x0_25", seed=1)
+        state = dict(source.base.state_dict())
+        state |= {f"fc.{name}": value for name, value in source.neck.state_dict().items()}
+        own, ours, more = "conv2.0.conv1.conv.weight", "base.conv2.0.conv1.conv.weight", "conv9.weight"
+    else:
+        source = build("resnet18", seed=1)
+        prefix = {"fast-reid": "backbone.", "flat": "", "moco": "module.encoder_q."}[layout]
+        state = moco(source) if layout == "moco" else resnet_names(source, prefix)
+        own, ours, more = f"{prefix}layer2.0.conv1.weight", "base.5.0.conv1.weight", "layer9.0.weight"
+        if layout == "fast-reid":
+            neck = {
+                f"heads.bottleneck.0.{name}": value for name, value in source.feat_bn.state_dict().items()
+            }
+            state |= neck | {"heads.pool_layer.p": torch.full((1,), 3.0)}
+    prefix = own.partition("conv2.0" if layout == "osnet" else "layer2")[0]
+    network = build(source.arch, seed=3)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    load_into(network, state, "whole")  # fits as it is
+    network.load_state_dict(before)
+    for wrong, words in (
+        (state | {f"{prefix}{more}": torch.ones(2)}, rf"unexpected: \S*{more}"),
+        ({name: value for name, value in state.items() if name != own}, f"missing: {ours}"),
+        (state | {own: torch.ones(2, 2)}, rf"another shape: {ours} \(2, 2\)"),
+    ):
+        with pytest.raises(ModelError, match=words):
+            load_into(network, wrong, "wrong")
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 def test_a_plain_resnet_is_no_ibn() -> None:

@@ -177,9 +177,7 @@ def test_backbone_alone_leaves_the_head_as_it_is() -> None:
 def test_other_architecture_is_refused_and_changes_nothing() -> None:
     model, other = build("resnet_small", seed=1), build("resnet18")
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with pytest.raises(
-        ModelError, match=r"x\.pth: these weights do not fit ModelSpec\(arch='resnet_small'"
-    ) as hit:
+    with pytest.raises(ModelError, match=r"x\.pth: these weights do not fit resnet_small \(") as hit:
         load_into(model, other.state_dict(), "x.pth")
     message = str(hit.value)
     assert "missing" not in message  # every name of the small network is in the large one as well
