@@ -127,9 +127,10 @@ def test_every_other_page(page: str, home: Path, rendered: Path, monkeypatch: py
     """Every command in a block of the page, in order; what the page takes for given is there."""
     _make_what_is_taken_for_given(home, rendered, page)
     monkeypatch.delenv("COLUMNS", raising=False)
-    lines = [
-        line for line in commands((ROOT / "docs" / f"{page}.md").read_text()) if line.startswith("icsr ")
-    ]
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    # What needs a run and crops of its own: test_typed_export.py types it.
+    text = text.partition("## Statistics of cameras")[0]
+    lines = [line for line in commands(text) if line.startswith("icsr ")]
     for pattern, less in LESS:
         lines = [re.sub(pattern, less, line) for line in lines]
     for line in lines:
