@@ -31,6 +31,13 @@ def test_published_settings() -> None:
     assert (config.load("veri").image.height, config.load("veri").image.width) == (224, 224)
 
 
+@pytest.mark.parametrize("method", [name for name in config.methods() if name != "camera-aware"])
+def test_published_methods_draw_as_their_code_does(method: str) -> None:
+    settings: Any = config.load("market1501", method=method)
+    stages = [settings.global_, *([settings.cam] if "cam" in settings.stages else [])]
+    assert [stage.sampler.published for stage in stages] == [True] * len(stages)
+
+
 def test_the_later_wins(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("cam: {epochs: 3, iters: 7, batch_size: 32}\n")
