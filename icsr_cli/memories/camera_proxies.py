@@ -103,15 +103,22 @@ class Memory:
             return loss
 
     def _associated(self, unit: Tensor, own: Tensor) -> Tensor:
-        """Mark, for each of the unit features (b, d), the proxies that look like it: bool (b, m)."""
+        """Mark, for each of the unit features (b, d), the proxies that look like it: bool (b, m).
+
+        Of each camera the best, the first on a tie; of these the best ``associated``.
+        """
         proxies, trust = self.proxies.centroids, self.options.trust
         likeness = trust * unit @ proxies.T + (1 - trust) * proxies[own] @ proxies.T
         cameras = self.camera_number.expand_as(likeness)
         best = likeness.new_full((len(unit), self.n_cameras), -torch.inf)
-        best = best.scatter_reduce(1, cameras, likeness, "amax").gather(1, cameras)
-        leading = likeness.masked_fill(likeness < best, -torch.inf)
-        nearest = leading.topk(min(self.options.associated, self.n_cameras), dim=1).indices
-        return torch.zeros_like(likeness, dtype=torch.bool).scatter(1, nearest, value=True)
+        best = best.scatter_reduce(1, cameras, likeness, "amax")
+        places = torch.arange(len(proxies), device=unit.device).expand_as(likeness)
+        beaten = likeness < best.gather(1, cameras)
+        last = torch.full_like(best, len(proxies) - 1, dtype=torch.int64)
+        first = last.scatter_reduce(1, cameras, places.masked_fill(beaten, len(proxies) - 1), "amin")
+        nearest = best.topk(min(self.options.associated, self.n_cameras), dim=1).indices
+        marked = torch.zeros_like(likeness, dtype=torch.bool)
+        return marked.scatter(1, first.gather(1, nearest), value=True)
 
     def update(self, features: Tensor, images: Tensor) -> None:
         """Move the proxies of these images, sample by sample: P <- unit(m P + (1 - m) f)."""

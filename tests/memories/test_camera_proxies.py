@@ -133,6 +133,13 @@ def test_an_image_finds_its_person_in_another_cluster() -> None:
     assert found.tolist() == [[True, True, False]]
 
 
+def test_of_two_equal_proxies_of_a_camera_the_first_is_found() -> None:
+    unit = normalize(torch.tensor([[1.0, 0.0], [1.0, 0.2], [1.0, 0.2]]), dim=1)
+    labels = Labels.of(np.array([0, 1, 2]))
+    memory = Memory(Epoch(1, unit, np.array([0, 3, 3]), labels), Options(association=1, associated=2))
+    assert memory._associated(unit[:1], torch.tensor([0])).tolist() == [[True, True, False]]
+
+
 def test_clusters_of_one_camera_have_no_inter_loss() -> None:
     labels = Labels.of(np.repeat(np.arange(6), 5))
     features = normalize(torch.randn(30, 8, generator=torch.Generator().manual_seed(0)), dim=1)
