@@ -2,6 +2,7 @@
 
     python benchmarks/labels.py                                  # 12,936 x 2,048, 6 cameras, both sides
     python benchmarks/labels.py --sizes 4000 8000 16000 --d 512  # the engine alone, at several sizes
+    python benchmarks/labels.py --lean --sizes 4000 8000 --d 512  # dbscan, with all pairs and without
     python benchmarks/labels.py --camera-aware --sizes 4000 8000 --d 512  # two distances, side by side
 
 Made-up features: people as points of a space of 64 dimensions, shifted by the camera, spread by pose,
@@ -46,7 +47,7 @@ class Clock:
     """Seconds per stage."""
 
     def __init__(self):
-        self.seconds = dict.fromkeys(STAGES, 0.0)
+        self.seconds = dict.fromkeys((*STAGES, "dbscan"), 0.0)
 
     def __call__(self, stage):
         """Add the time of the block that follows to ``stage``."""
@@ -109,6 +110,30 @@ def jaccard_alone(features, cams, clusters, k1, k2, clock, approximate=None, dev
     with clock("Jaccard"):
         similarity = jaccard_similarity(features, k1, k2)
     return [], [], {"pairs per image": similarity.nnz / len(features)}
+
+
+def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+    """Label by dbscan (eps 0.5) as ``icsr labels generate --lean`` does; pairs beyond it are not stored."""
+    return dbscan_chain(features, k1, k2, clock, approximate, device, lean=True)
+
+
+def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+    """Label by dbscan (eps 0.5) with every pair stored."""
+    return dbscan_chain(features, k1, k2, clock, approximate, device, lean=False)
+
+
+def dbscan_chain(features, k1, k2, clock, approximate, device, lean):
+    from icsr_cli.clustering import dbscan
+    from icsr_cli.distances import jaccard_similarity, knn
+
+    with clock("kNN"):
+        found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
+    least = 0.5 - 1e-6 if lean else 0.0
+    with clock("Jaccard"):
+        similarity = jaccard_similarity(features, k1, k2, device=device, neighbours=found, least=least)
+    with clock("dbscan"):
+        labels = dbscan(similarity, eps=0.5)
+    return labels, labels, {"pairs per image": similarity.nnz / len(features)}
 
 
 def camera_aware_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
@@ -225,6 +250,8 @@ SIDES = {
     "dense": dense_chain,
     "jaccard": jaccard_alone,
     "camera-aware": camera_aware_alone,
+    "whole": whole_alone,
+    "lean": lean_alone,
 }
 
 
@@ -271,19 +298,23 @@ def agreement(folder):
 
 
 def compare(arguments, n, sides):
-    clusters = arguments.clusters or max(2, n // 11)
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        features, _, cams = make_features(
-            n, arguments.d, arguments.cameras, arguments.images_per_identity, arguments.seed
-        )
-        np.save(folder / "features.npy", features)
-        np.save(folder / "cams.npy", cams)
-        del features
-        results = {side: measure(side, arguments, folder, clusters) for side in sides}
+        results = compare_in(Path(name), arguments, n, sides)
         if "dense" in sides:
-            results["agreement"] = agreement(folder)
+            results["agreement"] = agreement(Path(name))
     return results
+
+
+def compare_in(folder, arguments, n, sides):
+    """Run the sides on the same features, which lie in the folder, as do the labels afterwards."""
+    features, _, cams = make_features(
+        n, arguments.d, arguments.cameras, arguments.images_per_identity, arguments.seed
+    )
+    np.save(folder / "features.npy", features)
+    np.save(folder / "cams.npy", cams)
+    del features
+    clusters = arguments.clusters or max(2, n // 11)
+    return {side: measure(side, arguments, folder, clusters) for side in sides}
 
 
 def show_comparison(arguments, n, results):
@@ -332,6 +363,24 @@ def show_distances(arguments, sizes):
             )
 
 
+def show_lean(arguments, sizes):
+    print(f"d = {arguments.d:,}, k1 = {arguments.k1}, k2 = {arguments.k2}, dbscan, eps = 0.5\n")
+    print("| images | pairs | kNN, s | Jaccard, s | dbscan, s | pairs per image | memory added, GB |")
+    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    for n in sizes:
+        with tempfile.TemporaryDirectory() as name:
+            results = compare_in(Path(name), arguments, n, ["whole", "lean"])
+            labels = [np.load(Path(name) / f"{side}.npz")["labels"] for side in results]
+        if not np.array_equal(*labels):
+            sys.exit(f"{n:,} images: the two give different labels")
+        for side, found in results.items():
+            times = " | ".join(f"{found['seconds'][stage]:.2f}" for stage in ("kNN", "Jaccard", "dbscan"))
+            print(
+                f"| {n:,} | {side} | {times} | {found['pairs per image']:.0f} | {found['added'] / 1e9:.2f} |",
+                flush=True,
+            )
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--n", type=int, default=12_936, help="images")
@@ -347,6 +396,9 @@ def main():
     parser.add_argument(
         "--camera-aware", action="store_true", help="the camera-aware distance beside the usual one, alone"
     )
+    parser.add_argument(
+        "--lean", action="store_true", help="dbscan with every pair stored, and with those it can use"
+    )
     parser.add_argument("--approximate", choices=("hnsw", "ivf"), help="the engine's neighbours by an index")
     parser.add_argument("--device", help="where the engine searches: cuda; default: the CPU")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
@@ -355,9 +407,11 @@ def main():
     if arguments.side:
         run_side(arguments)
     elif arguments.camera_aware:
-        if arguments.approximate or arguments.device:
-            parser.error("--camera-aware goes with neither --approximate nor --device.")
+        if arguments.approximate or arguments.device or arguments.lean:
+            parser.error("--camera-aware goes with none of --approximate, --device, --lean.")
         show_distances(arguments, arguments.sizes or [arguments.n])
+    elif arguments.lean:
+        show_lean(arguments, arguments.sizes or [arguments.n])
     elif arguments.sizes or arguments.engine_only:
         show_sizes(arguments, arguments.sizes or [arguments.n])
     else:

@@ -79,6 +79,11 @@ class Options(BaseModel):
         return 0
 
     @property
+    def least_similarity(self) -> float:
+        """The smallest similarity of two images that can change what the method gives; 0: any can."""
+        return 0.0
+
+    @property
     def needs(self) -> frozenset[str]:
         """What the method cannot do without, beside features: ``cameras``, ``local``, ``tracks``."""
         return frozenset()

@@ -204,10 +204,11 @@ def inverted(rows: Rows) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def overlap(rows: Rows, by_column: Any, low: int, high: int) -> Any:
+def overlap(rows: Rows, by_column: Any, low: int, high: int, least: float = 0.0) -> Any:
     """Give 1 - the Jaccard distance of each row and every later row it shares a column with (equation 10).
 
-    That is s / (2 - s), s the sum of minima. ``by_column``: what ``inverted`` gives for all rows.
+    That is s / (2 - s), s the sum of minima. ``by_column``: what ``inverted`` gives for all rows. What is
+    below ``least`` is left out.
     """
     starts, columns, values = rows
     heads, owners, weights, places = by_column
@@ -229,12 +230,14 @@ def overlap(rows: Rows, by_column: Any, low: int, high: int) -> Any:
                     count += 1
                 sums[other] += min(value, weights[place])
         found, similarities = _grown(found, used, count), _grown(similarities, used, count)
+        first = used
         for place in range(count):
             other = touched[place]
             share = sums[other]
             sums[other] = 0
-            found[used + place] = other
-            similarities[used + place] = min(share / (np.float32(2) - share), np.float32(1))
-        used += count
-        counts[row - low] = count
+            similarity = min(share / (np.float32(2) - share), np.float32(1))
+            if similarity >= least:
+                found[used], similarities[used] = other, similarity
+                used += 1
+        counts[row - low] = used - first
     return counts, found[:used], similarities[:used]

@@ -310,6 +310,10 @@ class Evidence(Protocol):
         """Features for the labels, unit float32 (n, d), numpy or torch."""
 
     @property
+    def least(self) -> float:
+        """The smallest similarity that is wanted, 0 to 1: pairs below it need not be stored."""
+
+    @property
     def similarity(self) -> Any:
         """1 - distance, ``scipy.sparse.csr_array`` float32 (n, n): symmetric, canonical, 0 to 1."""
 

@@ -72,6 +72,14 @@ def generate(
         Literal["hnsw", "ivf"] | None,
         typer.Option("--approximate", help="Search neighbours by an index of faiss."),
     ] = None,
+    lean: Annotated[
+        bool,
+        typer.Option(
+            "--lean",
+            help="Store only pairs that dbscan can use: the same labels in less memory, without silhouette "
+            "and cohesion.",
+        ),
+    ] = False,
     keys: Annotated[
         list[str] | None,
         typer.Option("--key", metavar="NAME=KEY", help="The file's own name, e.g. --key ids=pid."),
@@ -121,6 +129,7 @@ def generate(
         assignments=[_of_chain(assignment) for assignment in assignments or ()],
         images={"global": n},
     )
+    least = _least(settings.global_, known) if lean else 0.0
     progress = make_progress(quiet, as_json)
     started = time.perf_counter()
     with progress.task("Labels", 2, "steps") as task:
@@ -128,7 +137,13 @@ def generate(
         if local == "cluster" and given.cameras is not None:
             locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
         task.advance()
-        facts = {"local": locals_, "pairs": known, "device": device, "approximate": approximate}
+        facts = {
+            "local": locals_,
+            "pairs": known,
+            "device": device,
+            "approximate": approximate,
+            "least": least,
+        }
         evidence, labels = _label(given, settings.global_, facts)
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
@@ -136,6 +151,23 @@ def generate(
         write_labels(out, _tabulate(given, labels, locals_))
         if not as_json:
             message(f"Labels: {out}")
+
+
+def _least(own: GlobalSettings, known: Pairs | None) -> float:
+    """Give the smallest similarity that the chain reads; refuse where it reads all."""
+    from icsr_cli.labelling import least_similarity
+
+    if known is not None:
+        raise UsageError(
+            "--lean does not go with --pairs: what was said of pairs is mended by all similarities."
+        )
+    least = least_similarity(own)
+    if least == 0:
+        raise UsageError(
+            f"--lean saves nothing here: {own.clusterer.method} or a refiner uses every pair. "
+            "It goes with dbscan at a fixed radius (--clusterer dbscan --set eps=0.5)."
+        )
+    return least
 
 
 def _of_chain(assignment: str) -> str:

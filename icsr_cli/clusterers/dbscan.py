@@ -19,6 +19,9 @@ from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, by_first_appe
 #: The radii that ``auto`` chooses from.
 RADII = tuple(round(0.05 * step, 2) for step in range(4, 15))
 
+#: Distances are rounded to float32, and so is the radius: what lies so near to it may count.
+_ROUNDING = 1e-6
+
 
 class Options(choices.Options):
     """Radius (a distance, above 0 and below 1, or ``auto``), and the neighbours that make a core image."""
@@ -30,6 +33,11 @@ class Options(choices.Options):
     def auto(self) -> bool:
         """Whether the radius is to be chosen."""
         return isinstance(self.eps, str)
+
+    @property
+    def least_similarity(self) -> float:
+        """Pairs beyond the radius are nobody's neighbours; ``auto`` takes silhouettes, of all pairs."""
+        return 0.0 if self.auto else max(0.0, 1 - self.eps - _ROUNDING)
 
 
 def cluster(evidence: Evidence, options: Options) -> Labels:

@@ -29,6 +29,11 @@ class Options(choices.Options):
         """As many as the graph has."""
         return self.k
 
+    @property
+    def least_similarity(self) -> float:
+        """It reads neighbours alone."""
+        return 1.0
+
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the graph of cosine neighbours: int64 (n,), -1 for noise."""

@@ -49,7 +49,7 @@ def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     if evidence.cameras is None:
         raise InputError("The camera-aware distance needs the camera of each image.")
     return camera_jaccard_similarity(
-        evidence.features, evidence.cameras, **options.model_dump(), team=evidence.team
+        evidence.features, evidence.cameras, **options.model_dump(), least=evidence.least, team=evidence.team
     )
 
 
@@ -63,6 +63,7 @@ def camera_jaccard_similarity(
     *,
     k1: int = 30,
     k2: int = 6,
+    least: float = 0.0,
     team: Team = ALONE,
 ) -> sp.csr_array:
     """Give 1 - the camera-aware Jaccard distance of all pairs that share anything (arXiv 2311.10605).
@@ -82,6 +83,7 @@ def camera_jaccard_similarity(
         cross2: such under the others.
         k1: of ``jaccard_similarity``, which serves where there is one camera.
         k2: of the same.
+        least: as there.
         team: as there.
 
     Returns:
@@ -93,10 +95,12 @@ def camera_jaccard_similarity(
     from icsr_cli.kreciprocal import expanded, mutual
 
     vectors = unit_rows(check_features(features))
+    if not 0 <= least <= 1:
+        raise InputError(f"least must be 0 to 1, got {least!r}.")
     n = len(vectors)
     of_image = whole_numbers("cameras", cameras, n, low=0)
     if len(np.unique(of_image)) == 1:
-        return jaccard_similarity(vectors, k1, k2, team=team)
+        return jaccard_similarity(vectors, k1, k2, least=least, team=team)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
     near, far = nearest_by_camera(vectors, of_image, own + 1, cross)
@@ -109,7 +113,7 @@ def camera_jaccard_similarity(
     averaged = np.concatenate([near[:, :own2], far[:, :cross2]], axis=1)
     if averaged.shape[1] > 1:
         rows = joined(expanded(averaged, rows, team.share(n)), team)
-    return mirrored(n, overlaps(rows, team))
+    return mirrored(n, overlaps(rows, least, team))
 
 
 def nearest_by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:

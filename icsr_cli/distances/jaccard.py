@@ -41,7 +41,14 @@ class Options(choices.Options):
 def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance, sparse (n, n)."""
     near = evidence.neighbours(options.k1)
-    return jaccard_similarity(evidence.features, options.k1, options.k2, neighbours=near, team=evidence.team)
+    return jaccard_similarity(
+        evidence.features,
+        options.k1,
+        options.k2,
+        neighbours=near,
+        least=evidence.least,
+        team=evidence.team,
+    )
 
 
 Backend = Literal["auto", "numba", "torch"]
@@ -58,6 +65,7 @@ def jaccard_similarity(
     neighbours: Neighbours | None = None,
     backend: Backend = "auto",
     approximate: Index | None = None,
+    least: float = 0.0,
     team: Team = ALONE,
 ) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance of all pairs that share anything.
@@ -84,12 +92,13 @@ def jaccard_similarity(
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
             caller has it already.
         approximate: how the neighbours are searched; see ``knn``.
+        least: pairs of a smaller similarity are not stored, 0 to 1. Memory goes with the stored pairs.
         team: processes that compute it together, each from the same arguments. The result, that of one
             process to the bit, is the leader's; the others get an array without entries.
 
     Returns:
         float32 (n, n) array, symmetric to the bit, values in (0, 1], the diagonal 1, columns sorted.
-        Pairs that are not stored share nothing: similarity 0, distance 1.
+        Pairs that are not stored share nothing: similarity 0, distance 1; or they are below ``least``.
 
     Raises:
         InputError: what came is not as said above.
@@ -101,6 +110,8 @@ def jaccard_similarity(
     if backend not in ("auto", "numba", "torch"):
         raise InputError(f"backend must be 'auto', 'numba' or 'torch', got {backend!r}.")
     k1, k2 = check_count("k1", k1, 1), check_count("k2", k2, 1)
+    if not 0 <= least <= 1:
+        raise InputError(f"least must be 0 to 1, got {least!r}.")
     if k2 > k1:
         raise InputError(f"k2 must be at most k1, got k2 = {k2} and k1 = {k1}.")
     if neighbours is None:
@@ -110,10 +121,10 @@ def jaccard_similarity(
     if backend == "torch" or (backend == "auto" and is_tensor(vectors)):
         from icsr_cli.distances.jaccard_torch import overlaps_above
 
-        parts = list(overlaps_above(vectors, ranks, half, k2, team.share))
+        parts = list(overlaps_above(vectors, ranks, half, k2, team.share, least))
         return mirrored(n, [part for own in team.to_leader(parts) for part in own])
     x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    return mirrored(n, overlaps(_weights(x, ranks, half, k2, team), team))
+    return mirrored(n, overlaps(_weights(x, ranks, half, k2, team), least, team))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -166,14 +177,14 @@ def weighted(x: Any, starts: Any, members: Any, *, first: int = 0) -> Rows:
     return starts, members, weights
 
 
-def overlaps(rows: Rows, team: Team = ALONE) -> list[Part]:
-    """Give the similarities above the diagonal; of several processes to the leader alone."""
+def overlaps(rows: Rows, least: float, team: Team = ALONE) -> list[Part]:
+    """Give similarities from ``least`` on, above the diagonal; of several processes to the leader alone."""
     from icsr_cli.kreciprocal import inverted, overlap
 
     by_column = inverted(rows)
     first, end = _even_share(rows, by_column, team)
     ranges = list(row_ranges(end, first=first))
-    parts = in_threads(lambda low, high: overlap(rows, by_column, low, high), ranges)
+    parts = in_threads(lambda low, high: overlap(rows, by_column, low, high, least), ranges)
     own = [(high - low, part) for (low, high), part in zip(ranges, parts, strict=True)]
     return [part for found in team.to_leader(own) for part in found]
 

@@ -25,6 +25,7 @@ def overlaps_above(
     half: int,
     k2: int,
     share: Callable[[int], tuple[int, int]] = lambda n: (0, n),
+    least: float = 0.0,
 ) -> Iterator[tuple[int, Any]]:
     """Give, block of rows after block of rows, the similarities above the diagonal.
 
@@ -34,6 +35,7 @@ def overlaps_above(
         half: columns of the half sets.
         k2: neighbours whose weights are averaged.
         share: which of so many blocks are wanted, first and end.
+        least: the smallest similarity that is wanted.
 
     Yields:
         The number of rows, and their (entries per row, columns, values) as numpy arrays.
@@ -53,7 +55,7 @@ def overlaps_above(
     by_column = (rows[order], whole[order])
     blocks = list(_blocks(rows, columns, heads, n))
     for low, high in blocks[slice(*share(len(blocks)))]:
-        yield high - low, _overlap_block(low, high, starts, columns, whole, heads, by_column)
+        yield high - low, _overlap_block(low, high, starts, columns, whole, heads, by_column, least)
 
 
 def _reciprocal(ranks: torch.Tensor, k: int) -> torch.Tensor:
@@ -159,6 +161,7 @@ def _overlap_block(
     whole: torch.Tensor,
     heads: torch.Tensor,
     by_column: tuple[torch.Tensor, torch.Tensor],
+    least: float,
 ) -> tuple[Any, Any, Any]:
     n = len(starts) - 1
     own_rows, places = _spread(starts[low : high + 1].diff())
@@ -173,6 +176,8 @@ def _overlap_block(
     sums.index_add_(0, (row * n + others)[later], shares)
     found = sums.nonzero().flatten()
     share = sums[found].float() / ONE
-    counts = torch.bincount(found // n, minlength=high - low)
     values = (share / (2 - share)).clamp(max=1)
+    kept = values >= least
+    found, values = found[kept], values[kept]
+    counts = torch.bincount(found // n, minlength=high - low)
     return counts.cpu().numpy(), (found % n).to(torch.int32).cpu().numpy(), values.cpu().numpy()

@@ -44,6 +44,15 @@ def gather(features: Any, settings: LabelMethods, **facts: Any) -> KnownEvidence
     return KnownEvidence(features, settings.distance, most, settings.normalise, **facts)
 
 
+def least_similarity(settings: LabelMethods) -> float:
+    """Give the smallest similarity that can change a label, as the clusterer and the refiners say.
+
+    Evidence that stores none below it (``least``) gives the same labels in less memory; where somebody has
+    said something of pairs, the labels are mended by all similarities.
+    """
+    return min(method.least_similarity for method in (settings.clusterer, *settings.refiners))
+
+
 def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     """Cluster the images and let the refiners work on the clusters, in order.
 
@@ -52,17 +61,19 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     labels tell of the camera (0 nothing, 1 everything). Where normalisation is ``auto``, also
     ``camera_effect``, the share of the cameras' difference that is theirs, and ``normalised``, 1 or 0. Where
     somebody has said something of pairs, the clusters and what each refiner makes of them obey it
-    (``constraints``).
+    (``constraints``). ``cohesion`` and ``silhouette`` are of all similarities: where the evidence has only
+    those from ``least`` on, there are none.
     """
     rules = None if evidence.pairs is None else constraints.Rules.of(evidence.pairs, len(evidence))
     found = _cluster(evidence, settings.clusterer)
     clusters = found.clusters if rules is None else rules.mend_clusters(found.clusters, evidence.similarity)
-    labels = replace(
-        Labels.of(clusters),
-        columns={**found.columns, "cohesion": cohesion_of(evidence.similarity, clusters)},
-        figures={**found.figures, "silhouette": silhouette_of(evidence.similarity, clusters)},
-        notes=found.notes,
-    )
+    labels = replace(Labels.of(clusters), columns=found.columns, figures=found.figures, notes=found.notes)
+    if evidence.least == 0:
+        labels = replace(
+            labels,
+            columns={**labels.columns, "cohesion": cohesion_of(evidence.similarity, clusters)},
+            figures={**labels.figures, "silhouette": silhouette_of(evidence.similarity, clusters)},
+        )
     if rules is not None:
         labels = rules.note(labels, found.clusters)
     for refiner in settings.refiners:

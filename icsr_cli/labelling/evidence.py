@@ -35,6 +35,7 @@ class KnownEvidence:
         pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
         approximate: an index of faiss for the search, see ``knn``.
+        least: the smallest similarity that anybody will read; pairs below it are not stored.
         team: processes that compute neighbours and similarity together; each has the same evidence, calls
             ``compute_together`` once, and the leader then has everything.
 
@@ -54,6 +55,7 @@ class KnownEvidence:
     pairs: Pairs | None = None
     device: Any = None
     approximate: Any = None
+    least: float = 0.0
     team: Team = ALONE
 
     def __len__(self) -> int:

@@ -33,6 +33,11 @@ class Options(choices.Options):
         """Local labels, and the cameras that they are numbered under."""
         return frozenset({"cameras", "local"})
 
+    @property
+    def least_similarity(self) -> float:
+        """It reads no similarity."""
+        return 1.0
+
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     """Throw out what its own camera's clustering contradicts; states ``node`` and ``discarded``."""

@@ -25,6 +25,11 @@ class Options(choices.Options):
         """Local labels, and the cameras that they are numbered under."""
         return frozenset({"cameras", "local"})
 
+    @property
+    def least_similarity(self) -> float:
+        """It reads no similarity."""
+        return 1.0
+
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     """Send the images of each local cluster where most of them are; column ``moved``, 1 or 0.

@@ -25,6 +25,11 @@ class Options(choices.Options):
         """The camera of each image."""
         return frozenset({"cameras"})
 
+    @property
+    def least_similarity(self) -> float:
+        """It reads no similarity."""
+        return 1.0
+
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     """Take the clusters of one camera out; state ``single-camera``."""

@@ -215,3 +215,23 @@ def test_tracks_of_the_file(tmp_path, arrays):
     assert all(len(set(found[tracks == track])) == 1 for track in range(60))
     with pytest.raises(InputError, match="needs the track of each image"):
         run(tmp_path, arrays, "-c", "tracks")
+
+
+def test_lean_gives_the_same_labels_and_no_figures(tmp_path, arrays):
+    found = {}
+    for name, more in (("whole", ()), ("lean", ("--lean",))):
+        out = tmp_path / f"{name}.npz"
+        result = run(tmp_path, arrays, "-c", "dbscan", "--set", "eps=0.45", *more, "--out", out, "--json")
+        assert result.exit_code == 0
+        found[name] = read_labels(out), json.loads(result.stdout)
+    (whole, told), (lean, lean_told) = found["whole"], found["lean"]
+    np.testing.assert_array_equal(lean.labels, whole.labels)
+    assert "cohesion" not in lean.columns
+    assert "silhouette" not in lean_told
+    assert lean_told["stored_pairs"] < told["stored_pairs"]
+
+
+@pytest.mark.parametrize("options", [("-c", "hdbscan"), ("-c", "dbscan", "--set", "eps=auto")])
+def test_lean_is_refused_where_every_pair_counts(tmp_path, arrays, options):
+    with pytest.raises(UsageError, match="saves nothing here"):
+        run(tmp_path, arrays, *options, "--lean")

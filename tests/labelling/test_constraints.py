@@ -34,6 +34,7 @@ class Known:
     local: Any = None
     tracks: Any = None
     previous: Any = None
+    least: float = 0.0
 
     def __len__(self) -> int:
         return int(self.given.shape[0])
