@@ -328,7 +328,8 @@ def show_comparison(arguments, n, results):
         print(f"| {stage} | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |")
     for name, key in (("memory added, GB", "added"), ("peak of the process, GB", "peak")):
         slow, fast = dense[key] / 1e9, engine[key] / 1e9
-        print(f"| {name} | {slow:.2f} | {fast:.2f} | {slow / fast:.1f} |")
+        ratio = f"{slow / fast:.1f}" if fast else "-"  # a small work may add nothing to the warm-up's peak
+        print(f"| {name} | {slow:.2f} | {fast:.2f} | {ratio} |")
     print(
         f"\nsilhouette {dense['silhouette']:.6f} and {engine['silhouette']:.6f}; thrown out "
         f"{dense['thrown out']} and {engine['thrown out']}; adjusted Rand index of the two clusterings "
