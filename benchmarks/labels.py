@@ -123,16 +123,17 @@ def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, devic
 
 
 def dbscan_chain(features, k1, k2, clock, approximate, device, lean):
-    from icsr_cli.clustering import dbscan
+    from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
 
+    options = dbscan.Options(eps=0.5)
     with clock("kNN"):
         found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
-    least = 0.5 - 1e-6 if lean else 0.0
+    least = options.least_similarity if lean else 0.0
     with clock("Jaccard"):
         similarity = jaccard_similarity(features, k1, k2, device=device, neighbours=found, least=least)
     with clock("dbscan"):
-        labels = dbscan(similarity, eps=0.5)
+        labels = dbscan.dbscan(similarity, options.eps, options.min_samples)
     return labels, labels, {"pairs per image": similarity.nnz / len(features)}
 
 
