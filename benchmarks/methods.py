@@ -45,6 +45,11 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "single-camera": {"global.refiners": []},
     "proxies": {"global.memory": {"method": "clusters"}},
 }
+#: Where local labels come from, anew in each epoch: the renderer's tracks, or clusters of each camera.
+LOCAL = {
+    "tracks": {"global.local": "tracks"},
+    "clusters": {"global.local": {"method": "average-linkage", "images_per_cluster": "auto"}},
+}
 TRUTH = {"global.clusterer": {"method": "true-identities"}, "global.refiners": []}
 
 
@@ -71,6 +76,11 @@ METHODS = {
     **{
         f"without-{name}": Method(f"camera-aware without {name}", "camera-aware", changed)
         for name, changed in WITHOUT.items()
+    },
+    **{f"plain-{name}": Method(f"plain + local {name}", options=own) for name, own in LOCAL.items()},
+    **{
+        f"with-{name}": Method(f"camera-aware + local {name}", "camera-aware", own)
+        for name, own in LOCAL.items()
     },
     "two-stages": Method(
         "camera-aware from ICSR's shared start",
@@ -260,6 +270,8 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
     )
     last = run.metrics()[-1]
     figures |= {"clusters": last["clusters"], "nmi": last["quality"]["refined"]["nmi"]}
+    own = last["quality"].get("local", {})
+    figures |= {f"local_{name}": own[name] for name in own.keys() & {"nmi", "pairwise_f"}}
     return network, figures
 
 
