@@ -24,7 +24,7 @@ def generate(
     features: Annotated[
         Path,
         typer.Argument(
-            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths.",
+            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths."
         ),
     ],
     method: Annotated[

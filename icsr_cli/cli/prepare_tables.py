@@ -10,6 +10,7 @@ import typer
 from icsr_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.progress import Progress
     from icsr_cli.recipes.preparation import OwnCrops, PreparationReport
 
 
@@ -78,9 +79,9 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
         )
 
 
-def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
+def show_report(report: PreparationReport, progress: Progress, as_json: bool) -> None:
     """Show the table of a preparation, and what the user should know of it on standard error."""
-    from icsr_cli.cli.console import make_progress, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table
 
     if as_json:
         print_json(report.as_dict())
@@ -99,7 +100,6 @@ def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
             for cells, row in zip(rows, report.splits, strict=True):
                 cells += [row.published_images, row.published_identities]
         print_table(f"{report.name}: {report.root}", columns, rows)
-    progress = make_progress(quiet, as_json)
     for note in report.notes:
         progress.warn(note)
     for item in report.bad[:20]:
