@@ -58,6 +58,11 @@ class LabelTable:
         """Whether the truth is known for at least one image."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())
 
+    @property
+    def has_local(self) -> bool:
+        """Whether at least one image has a local label."""
+        return bool((self.local_clusters != NO_CLUSTER).any())
+
     def of_images(self, split: Split) -> IntArray:
         """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
         of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
