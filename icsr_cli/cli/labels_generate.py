@@ -103,7 +103,7 @@ def generate(
     from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
     from icsr_cli.recipes.feature_files import read_features, renamed
-    from icsr_cli.runs import write_labels
+    from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
 
     if out is not None and out.suffix not in (".npz", ".csv"):
@@ -148,7 +148,7 @@ def generate(
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:
-        write_labels(out, _tabulate(given, labels, locals_))
+        write_labels(out, table_of(labels, given.paths.tolist(), given.cameras, given.ids, locals_))
         if not as_json:
             message(f"Labels: {out}")
 
@@ -205,24 +205,6 @@ def _cluster_cameras(
         evidence = gather(features[rows], own, cameras=one, device=device, pairs=told)
         local[rows] = label(evidence, own).labels
     return local
-
-
-def _tabulate(given: Given, labels: Labels, local: IntArray | None) -> Any:
-    import numpy as np
-
-    from icsr_cli.runs import LabelTable
-
-    none = np.full(len(labels.labels), -1, dtype=np.int64)
-    return LabelTable(
-        paths=tuple(given.paths.tolist()),
-        cameras=none if given.cameras is None else given.cameras,
-        identities=none if given.ids is None else given.ids,
-        clusters=labels.clusters,
-        local_clusters=none if local is None else local,
-        labels=labels.labels,
-        states=labels.states,
-        columns=labels.columns,
-    )
 
 
 def _show(

@@ -22,7 +22,7 @@ from icsr_cli.datasets.folder import read_pattern
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
-from icsr_cli.files import write_with
+from icsr_cli.files import stamp, write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
@@ -119,7 +119,7 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
         )
     cache = cache_folder(folder) / f"features-{embedder.checksum()}.safetensors" if keep else None
     known = _read_cache(cache, embedder.network.dim) if cache else {}
-    stamps = [_stamp(folder / path) for path in paths]
+    stamps = [stamp(folder / path) for path in paths]
     new = [path for path, stamp in zip(paths, stamps, strict=True) if (path, stamp) not in known]
     with progress.task("Gallery features", len(new), "img") as task:
         features, faults = embed_files([folder / path for path in new], embedder, task)
@@ -246,14 +246,6 @@ def cache_folder(gallery: Path) -> Path:
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(gallery.resolve())).hexdigest()[:16]
     return Path(user) / "icsr" / "galleries" / name
-
-
-def _stamp(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:
