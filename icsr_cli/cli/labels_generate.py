@@ -102,6 +102,7 @@ def generate(
     """
     from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
+    from icsr_cli.labelling import gather, label
     from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
@@ -137,14 +138,19 @@ def generate(
         if local == "cluster" and given.cameras is not None:
             locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
         task.advance()
-        facts = {
-            "local": locals_,
-            "pairs": known,
-            "device": device,
-            "approximate": approximate,
-            "least": least,
-        }
-        evidence, labels = _label(given, settings.global_, facts)
+        evidence = gather(
+            given.features,
+            settings.global_,
+            cameras=given.cameras,
+            local=locals_,
+            tracks=given.tracks,
+            frames=given.frames,
+            pairs=known,
+            device=device,
+            approximate=approximate,
+            least=least,
+        )
+        labels = label(evidence, settings.global_)
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:
@@ -177,15 +183,6 @@ def _of_chain(assignment: str) -> str:
     first = assignment.partition("=")[0].partition(".")[0].strip()
     inner = "" if first in GlobalSettings.model_fields else "clusterer."
     return f"global.{inner}{assignment}"
-
-
-def _label(given: Given, own: GlobalSettings, facts: dict[str, Any]) -> tuple[KnownEvidence, Labels]:
-    """Run the chain; gives what it knew, and the labels."""
-    from icsr_cli.labelling import gather, label
-
-    facts |= {"cameras": given.cameras, "tracks": given.tracks, "frames": given.frames}
-    evidence = gather(given.features, own, **facts)
-    return evidence, label(evidence, own)
 
 
 def _cluster_cameras(

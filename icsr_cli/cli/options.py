@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,7 +12,6 @@ from icsr_cli.cli import complete
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.config.schema import Settings
     from icsr_cli.progress import Progress
     from icsr_cli.types import Dataset
 
@@ -93,26 +91,6 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     suffix = "" if name else " (prepared last)"
     progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
-
-
-def resolve_settings(
-    dataset: Dataset,
-    config: Path | None,
-    options: Mapping[str, Any],
-    assignments: list[str] | None,
-) -> Settings:
-    """Resolve file, options and assignments; options that were not given (None) say nothing."""
-    from icsr_cli import config as settings
-
-    given = {key: value for key, value in options.items() if value is not None}
-    return settings.load(
-        dataset.name,
-        config=config,
-        family=dataset.layout,
-        own=dataset.settings,
-        options=given,
-        assignments=assignments or (),
-    )
 
 
 def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:

@@ -16,14 +16,12 @@ if TYPE_CHECKING:
 
 def show_list(data_root: Path, as_json: bool) -> None:
     """Show what is prepared and what could be."""
-    from dataclasses import asdict
-
     from icsr_cli.cli.console import heading, output, print_json, print_table
     from icsr_cli.datasets.overview import overview
 
     found = overview(data_root)
     if as_json:
-        print_json([asdict(item) for item in found])
+        print_json(found)
         return
     rows = [
         (
@@ -84,7 +82,7 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
     from icsr_cli.cli.console import print_json, print_table
 
     if as_json:
-        print_json(report.as_dict())
+        print_json(report)
     else:
         columns = ["split", "images", "identities", "cameras", "distractors", "junk left out", "unreadable"]
         rows: list[list[object]] = [

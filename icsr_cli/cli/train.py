@@ -178,7 +178,10 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.recipes.opening import Wish
+    from icsr_cli.progress import SilentProgress
+    from icsr_cli.recipes.distributed import leave
+    from icsr_cli.recipes.opening import Wish, resolve
+    from icsr_cli.runs.tensorboard import writer_class
 
     given = dict(locals())
     _check_stage(stage, run, resume, given)
@@ -186,7 +189,7 @@ def train(
         os.environ["ICSR_DOWNLOAD"] = "1"
     place = _take_place(device, gpus, data_root, quiet, as_json)
     if tensorboard:
-        _require_tensorboard()
+        writer_class()  # a library that is not there is found out before anything is made
     plugins = load_plugins(plugin)
     wish = Wish(
         runs_root,
@@ -202,12 +205,14 @@ def train(
         facts={"tensorboard": True} if tensorboard else {},
     )
     data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)
-    chosen = (stage,) if stage else place.ranks.from_leader(lambda: _stages(data, wish, place))
+    stages = (
+        [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, SilentProgress()).stages)
+    )
     for own in _each_seed(wish, seed, parse_numbers(seeds, "--seeds")):
-        for each in chosen:
+        for each in stages:
             options = {**own.options, **_options(each, given)}
             _run(each, data, replace(own, options=options), run, resume, place, as_json)
-    _leave()
+    leave()
 
 
 def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[str, Any]) -> None:
@@ -258,14 +263,6 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in named.items() if value is not None}
 
 
-def _stages(data: Dataset, wish: Wish, place: Workplace) -> tuple[str, ...]:
-    """Give the stages of the method."""
-    from icsr_cli.progress import SilentProgress
-    from icsr_cli.recipes.opening import resolve
-
-    return resolve(data, wish, SilentProgress()).stages
-
-
 def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterator[Wish]:
     """Give a wish for each seed; the runs of several are named after the group and the seed."""
     import time
@@ -306,18 +303,6 @@ def _run(
     network = run_global_stage(data, settings, folder, place, local=Path(local) if local else None)
     if place.ranks.leads:
         _show_global(folder, network.dim, data, as_json)
-
-
-def _leave() -> None:
-    from icsr_cli.recipes.distributed import leave
-
-    leave()
-
-
-def _require_tensorboard() -> None:
-    from icsr_cli.runs.tensorboard import writer_class
-
-    writer_class()
 
 
 def _take_place(

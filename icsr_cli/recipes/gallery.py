@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -147,13 +147,17 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
 
 @dataclass(frozen=True)
 class Images:
-    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows."""
+    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows.
+
+    ``when``: ``tracks`` and ``frames`` int (n,), where any image has one.
+    """
 
     root: Path
     paths: list[str]
     cameras: IntArray | None = None
     camera_names: tuple[str, ...] = ()
     ids: IntArray | None = None
+    when: Mapping[str, IntArray] = field(default_factory=dict)
 
 
 def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> Images:
@@ -165,7 +169,8 @@ def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> 
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split} images.")
         ids = part.identities if part.has_identities else None
-        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids)
+        when = {name: found for name, found in part.when().items() if found is not None}
+        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids, when)
     if pattern is None:
         paths = image_files(folder, recursive=True)
         if not paths:

@@ -62,10 +62,6 @@ class PreparationReport:
     unread: tuple[Unread, ...]
     notes: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        return asdict(self) | {"root": str(self.root), "index": str(self.index)}
-
 
 @dataclass(frozen=True)
 class Plan:

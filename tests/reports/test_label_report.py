@@ -260,7 +260,7 @@ def test_moves_splits_and_merges():
     assert (changes.into_cluster, changes.into_noise) == (1, 1)
     assert 0 < changes.agreement < 1
     assert compare_labels(before, after, min_share=0.3).split == ()
-    assert json.loads(json.dumps(changes.as_dict()))["merged"][0]["parts"] == [[2, 3], [1, 2]]
+    assert json.loads(json.dumps(asdict(changes)))["merged"][0]["parts"] == [[2, 3], [1, 2]]
 
 
 def test_discarded_before_and_after():
