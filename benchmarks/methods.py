@@ -214,10 +214,11 @@ def untrained(world: World) -> Any:
 
 def histogram(world: World) -> dict[str, float]:
     """Rank by stripes of colours."""
+    from colours import colour_features
+
     from icsr_cli.metrics import rank
     from icsr_cli.recipes.evaluation import load_pixels
     from icsr_cli.recipes.steps import choose_engine
-    from icsr_cli.synthesis.difficulty import colour_features
 
     settings, engine = world.settings(METHODS["plain"]), choose_engine("cpu", "fp32")
     splits = [world.dataset.splits[name] for name in ("query", "gallery")]

@@ -17,6 +17,15 @@ import numpy.typing as npt
 from icsr_cli.errors import reason
 
 
+def stamp(path: str | Path) -> str:
+    """Give size and time of last change of a file, by which it is known again; ``missing`` without one."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - called for every image of every split, Path is slower
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """Give a temporary path beside ``path``; on success it is flushed to the disk and renamed.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import METHOD, Assignments, Config, DataRoot, DatasetName, Json, RunsRoot
+from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Json, RunsRoot, of_method
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,43 +28,25 @@ _TITLES = {
     "warning": "Good to know",
     "optional": "Not installed, not needed for the main job",
 }
-
-
-PLAN = "A plan"
+of_plan = partial(typer.Option, rich_help_panel="A plan")
 
 
 def doctor(
     data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),
     as_json: Json = False,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Estimate a run: time, memory, what binds.", rich_help_panel=PLAN),
-    ] = False,
+    plan: Annotated[bool, of_plan("--plan", help="Estimate a run: time, memory, what binds.")] = False,
     dataset: DatasetName = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", help="How many; left out: the CPU.", rich_help_panel=PLAN)
-    ] = None,
+    gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(
-            "--gpu",
-            metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]",
-            help="Which; a100 if left out.",
-            rich_help_panel=PLAN,
-        ),
+        of_plan("--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]", help="Which; a100 if left out."),
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", "-m", help="As in train.", autocompletion=complete.methods, rich_help_panel=METHOD
-        ),
+        str | None, of_method("--method", "-m", help="As in train.", autocompletion=complete.methods)
     ] = None,
     arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a", "--arch", help="As in train.", autocompletion=complete.networks, rich_help_panel=METHOD
-        ),
+        str | None, of_method("-a", "--arch", help="As in train.", autocompletion=complete.networks)
     ] = None,
     config: Config = None,
     assignments: Assignments = None,

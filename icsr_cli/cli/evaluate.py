@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -143,7 +142,7 @@ def evaluate(
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
-        marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
+        marks = {"thresholds": found.thresholds}
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
     title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
@@ -161,12 +160,12 @@ def _settings(
     assignments: list[str] | None,
 ) -> Settings:
     """Give the settings of the run, or of the data set, and what the command line says beside them."""
-    from icsr_cli.cli.options import resolve_settings
-    from icsr_cli.config import load_run
+    from icsr_cli.config import load, load_run
 
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
-        return resolve_settings(data, config, options, assignments)
+        facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": options}
+        return load(data.name, config=config, assignments=assignments or (), **facts)
     # Methods that other sections name need not be here; but where something is set, the whole must fit.
     sections = None if assignments else ("image", "evaluation")
     return load_run(own, sections=sections, options=options, assignments=assignments or ())

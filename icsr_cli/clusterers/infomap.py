@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -24,15 +24,12 @@ class Options(choices.Options):
     trials: int = Field(1, ge=1)
     seed: int = Field(1, ge=1, lt=2**31)
 
+    least_similarity: ClassVar[float] = 1.0
+
     @property
     def neighbours(self) -> int:
         """As many as the graph has."""
         return self.k
-
-    @property
-    def least_similarity(self) -> float:
-        """It reads neighbours alone."""
-        return 1.0
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:

@@ -13,6 +13,7 @@ all tracks join none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,11 +57,7 @@ class Options(choices.Options):
 
     split: float = Field(0.5, ge=-1, le=1)
     join: float = Field(0.8, ge=0, le=2)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The track of each image."""
-        return frozenset({"tracks"})
+    needs: ClassVar[frozenset[str]] = frozenset({"tracks"})
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:

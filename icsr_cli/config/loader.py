@@ -7,6 +7,7 @@ method, a file of the user's, options of the command, ``a.b=c`` assignments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module, resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from icsr_cli.choices import chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import UsageError
-from icsr_cli.plain_yaml import parse_yaml
+from icsr_cli.plain_yaml import flat, parse_yaml
 
 Tree = dict[str, Any]
 Note = Callable[[str], None]
@@ -109,7 +110,7 @@ def _resolve(
         for line in moved:
             note(f"{source}: {line}")
         _merge(tree, layer)
-        sources |= dict.fromkeys(_leaves(layer), source)
+        sources |= dict.fromkeys((key for key, _ in flat(layer)), source)
     return validate(tree | last, sources, images)
 
 
@@ -201,7 +202,7 @@ def _merge(tree: Tree, layer: Tree) -> None:
         if isinstance(value, dict) and isinstance(below, dict) and value.get("method", former) == former:
             _merge(below, value)
         else:
-            tree[key] = _copy(value)
+            tree[key] = deepcopy(value)
 
 
 def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
@@ -215,21 +216,6 @@ def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
     tree = dict(enumerate(below))
     _merge(tree, items)  # type: ignore[arg-type]
     return list(tree.values())
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(below) for key, below in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name
 
 
 def _describe(fault: Any) -> str:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.files import map_array, read_json, write_json
+from icsr_cli.files import map_array, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Result, work
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.threads import usable_cpus
@@ -201,7 +201,7 @@ class _Build:
         self.partial = folder / f"{self.stem}.npy.part"
         self.log = folder / f"{self.stem}.npy.part.log"
         self.paths = _paths(split)
-        self.stamps = [_stamp(path) for path in self.paths]
+        self.stamps = [stamp(path) for path in self.paths]
         self.fingerprint = self._fingerprint(range(len(split)))
 
     def _fingerprint(self, rows: Sequence[int]) -> str:
@@ -340,14 +340,6 @@ class _Build:
         write_json(self.header, header)
         self.log.unlink(missing_ok=True)
         return Pixels(map_array(self.final), self.final), bad
-
-
-def _stamp(path: str) -> str:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - called for every image of every split, Path is slower
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ that of the plain memory.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,11 +30,7 @@ class Options(choices.Options):
     temperature: float = Field(0.05, gt=0)
     momentum: float = Field(0.1, ge=0, lt=1)
     update: Literal["samples", "hard", "camera-hard"] = "samples"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
 class Memory:

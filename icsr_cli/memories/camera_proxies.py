@@ -13,7 +13,7 @@ Needs cameras. A cluster that one camera alone sees has no inter loss. Belongs b
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -49,11 +49,7 @@ class Options(choices.Options):
     association: float = Field(0.0, ge=0)
     associated: int = Field(3, ge=1)
     trust: float = Field(0.15, ge=0, le=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
 class Memory:

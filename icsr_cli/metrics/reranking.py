@@ -126,20 +126,14 @@ def _keep_nearest(
     """
     n_rows, n_columns = block.shape
     facts = (block, first, nearest, nearest_distances)
-    in_threads(lambda low, high: _keep_of_rows(*facts, low, high), row_ranges(n_rows))
+    in_threads(lambda low, high: _keep_of_rows(facts, low, high), row_ranges(n_rows))
     edges = [*range(n_rows, n_columns, _PART), n_columns]
-    in_threads(lambda low, high: _keep_of_columns(*facts, low, high), pairwise(edges))
+    in_threads(lambda low, high: _keep_of_columns(facts, low, high), pairwise(edges))
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_of_rows(
-    block: FloatArray,
-    first: int,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    low: int,
-    high: int,
-) -> None:  # pragma: no cover - compiled
+def _keep_of_rows(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
+    block, first, nearest, nearest_distances = facts
     n_columns = block.shape[1]
     for row in range(low, high):
         image = first + row
@@ -150,14 +144,8 @@ def _keep_of_rows(
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_of_columns(
-    block: FloatArray,
-    first: int,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    low: int,
-    high: int,
-) -> None:  # pragma: no cover - compiled
+def _keep_of_columns(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
+    block, first, nearest, nearest_distances = facts
     limits = nearest_distances[first + low : first + high, -1].copy()
     for row in range(len(block)):
         distances = block[row, low:high]

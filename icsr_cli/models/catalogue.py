@@ -186,11 +186,6 @@ def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -
     return cast("Three", found)
 
 
-def check_arch(arch: str) -> None:
-    """Raise an InputError where there is no such architecture; it names the nearest."""
-    architecture(arch)
-
-
 def nearest_size(size: Size, patch: int) -> Size:
     """Give the size of whole patches that comes nearest."""
     height, width = (max(1, round(edge / patch)) * patch for edge in size)

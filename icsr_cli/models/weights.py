@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from icsr_cli.errors import ModelError
+from icsr_cli.errors import ModelError, reason
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
 from icsr_cli.models.layouts import layout_of
@@ -117,14 +117,13 @@ def _read_torch(path: Path) -> Any:
             ) from error
         raise _damaged(path, "no readable tensors") from error
     except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
-        reason = str(error).strip().partition("\n")[0].strip() or type(error).__name__
-        raise _damaged(path, reason) from error
+        raise _damaged(path, reason(error)) from error
 
 
-def _damaged(path: Path, reason: str) -> ModelError:
+def _damaged(path: Path, why: str) -> ModelError:
     size = path.stat().st_size
     return ModelError(
-        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {reason}). Copy or download it again."
+        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {why}). Copy or download it again."
     )
 
 

@@ -42,11 +42,8 @@ class CameraLabels:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what ``state`` gave."""
-        self.labels, self.silhouette, self.epoch = (
-            state["labels"].numpy(),
-            state["silhouette"],
-            state["epoch"],
-        )
+        self.labels = state["labels"].numpy()
+        self.silhouette, self.epoch = state["silhouette"], state["epoch"]
 
 
 def join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:

@@ -81,22 +81,18 @@ class Ranks:
         everything, share = self.gather(own, shares), shares[self.rank]
         return torch.cat([everything[: share.start], own, everything[share.stop :]])
 
-    def collect(self, value: T) -> list[T]:
-        """Give the values of all ranks, in order; they are pickled."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
-
     def share(self, n: int) -> tuple[int, int]:
         """Give first and end of this rank's stretch of n things."""
         own = self.shares(n)[self.rank]
         return own.start, own.stop
 
     def join(self, part: T) -> list[T]:
-        """As ``collect``: what a ``Team`` is asked for."""
-        return self.collect(part)
+        """Give the values of all ranks, in order; they are pickled."""
+        if self.size == 1:
+            return [part]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, part)
+        return values
 
     def to_leader(self, part: T) -> list[T]:
         """Give the values of all ranks, in order, to the leading one, and nothing to the others."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from icsr_cli import __version__
-from icsr_cli.errors import DatasetError, MissingExtraError, ModelError
+from icsr_cli.errors import DatasetError, MissingExtraError, ModelError, reason
 from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import normalise
@@ -286,10 +286,9 @@ def _translate(
             program.model.producer_name, program.model.producer_version = "icsr", __version__
             program.save(str(path), external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{network.arch} cannot be translated to ONNX ({type(error).__name__}: {reason}). icsr doctor "
-            "shows the versions of torch and onnxscript; they have to go together."
+            f"{network.arch} cannot be translated to ONNX ({type(error).__name__}: {reason(error)}). icsr "
+            "doctor shows the versions of torch and onnxscript; they have to go together."
         ) from error
 
 

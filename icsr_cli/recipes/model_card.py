@@ -168,7 +168,7 @@ def _training(origin: Origin) -> list[str]:
     if origin.settings:
         import yaml
 
-        text = yaml.safe_dump(_relevant(origin), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(origin.settings, sort_keys=False, allow_unicode=True)
         parts += ["### Settings", f"```yaml\n{text}```"]
     return parts
 
@@ -194,12 +194,6 @@ def _cameras(origin: Origin) -> list[str]:
         f"Mean and spread of the features of {stored.images} training images of {stored.dataset} under each "
         f"camera ({', '.join(stored.cameras)}), for `--debias stored` ({stored.mode}). Off unless asked for.",
     ]
-
-
-def _relevant(origin: Origin) -> dict[str, Any]:
-    """Leave out the settings of the other stage."""
-    other = {"cam": "global", "global": "cam"}.get(origin.stage or "")
-    return {key: value for key, value in origin.settings.items() if key != other}
 
 
 def _licence(origin: Origin) -> str:

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -231,11 +230,13 @@ def rates_of(device: str) -> Rates:
 
 def plan(settings: Settings, images: int, cameras: int, rates: Rates, devices: int = 1) -> Schedule:
     """Estimate a run with ``settings`` on so many ``images`` under ``cameras``."""
-    makers: dict[str, Callable[[], StagePlan]] = {
-        "cam": lambda: _cam(settings, images, cameras, rates, devices),
-        "global": lambda: _stage("global", settings, settings.global_, images, rates, devices),
-    }
-    return Schedule(rates, devices, images, cameras, tuple(makers[name]() for name in settings.stages))
+    stages = tuple(
+        _cam(settings, images, cameras, rates, devices)
+        if stage == "cam"
+        else _stage("global", settings, settings.global_, images, rates, devices)
+        for stage in settings.stages
+    )
+    return Schedule(rates, devices, images, cameras, stages)
 
 
 def _cam(settings: Settings, images: int, cameras: int, rates: Rates, devices: int) -> StagePlan:
@@ -308,7 +309,7 @@ def _training(network: Network, settings: Settings, batch: int, rates: Rates) ->
     held: list[Tensor] = []
     half = 0.5 if rates.arithmetic(settings.precision) == rates.bf16 else 1.0
     network.train()
-    with _counting(rates, settings.precision) as counter:
+    with _Counter(rates, settings.precision) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             features = network(_images(settings.image, batch))
         features.square().sum().backward()
@@ -323,7 +324,7 @@ def _training(network: Network, settings: Settings, batch: int, rates: Rates) ->
 def _extraction(network: Network, settings: Settings, batch: int, rates: Rates) -> tuple[Work, float]:
     """Forward of one batch, and the bytes of the largest operation."""
     network.eval()
-    with torch.no_grad(), _counting(rates, settings.precision) as counter:
+    with torch.no_grad(), _Counter(rates, settings.precision) as counter:
         network(_images(settings.image, batch))
     return counter.work, counter.largest
 
@@ -361,12 +362,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work = self.work + Work(seconds, arithmetic, traffic, launch)
         self.largest = max(self.largest, touched)
         return out
-
-
-@contextmanager
-def _counting(rates: Rates, precision: str) -> Iterator[_Counter]:
-    with _Counter(rates, precision) as counter:
-        yield counter
 
 
 def probe() -> Rates:

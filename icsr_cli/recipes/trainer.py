@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.config.schema import Settings, StageSettings
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, reason
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
 from icsr_cli.models.batch_norm import group_batch_norm
@@ -99,10 +99,9 @@ class Trainer:
             for part in self.STATE:
                 getattr(self, part).load_state_dict(state[part])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
             raise RunError(
-                f"A checkpoint in {self.stage.run.path} is of another network or optimiser ({reason}). "
-                "Remove it to start anew."
+                f"A checkpoint in {self.stage.run.path} is of another network or optimiser "
+                f"({reason(error)}). Remove it to start anew."
             ) from None
 
     def _trainee(self) -> nn.Module:

@@ -11,6 +11,7 @@ from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
+from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress, SilentProgress, Watch, unwatched
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
@@ -19,11 +20,11 @@ from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.recipes.trainer import Stage
-from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, flat, read_labels
+from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.pairs import kept_pairs
-from icsr_cli.types import Dataset, Pairs, Split
+from icsr_cli.types import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def _opened(
                 pixels = load_pixels(
                     dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
                 )
-                pairs = _known_pairs(run, dataset.train)
+                pairs = kept_pairs(run.path, dataset.train.paths, run.info().get("pairs"))
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
             if not ranks.leads:
@@ -154,12 +155,6 @@ def _opened(
             raise
         if ranks.leads:
             run.finish()
-
-
-def _known_pairs(run: RunFolder, split: Split) -> Pairs | None:
-    """Read what the run is to obey of pairs; None where nobody has said anything."""
-    about = run.info().get("pairs")
-    return None if about is None else kept_pairs(run.path, split.paths, about["sha256"])
 
 
 def _note_failure(run: RunFolder, error: Exception) -> None:

@@ -6,8 +6,7 @@ later cluster that holds most of its images (the lowest number on a tie).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +79,6 @@ class LabelChanges:
     into_noise: int
     now_discarded: int
     no_longer_discarded: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields under their names, for JSON."""
-        return asdict(self)
 
 
 def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2) -> LabelChanges:

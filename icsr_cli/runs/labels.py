@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class LabelTable:
         """Whether the truth is known for at least one image."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())
 
+    @property
+    def has_local(self) -> bool:
+        """Whether at least one image has a local label."""
+        return bool((self.local_clusters != NO_CLUSTER).any())
+
     def of_images(self, split: Split) -> IntArray:
         """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
         of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
@@ -66,16 +71,21 @@ class LabelTable:
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
     """Join what the label chain said of the images of ``split`` with what is known of them."""
-    return LabelTable(
-        paths=tuple(record.path for record in split.records),
-        cameras=split.cameras,
-        identities=split.identities,
-        clusters=labels.clusters,
-        local_clusters=np.full(len(split), NO_CLUSTER, dtype=np.int64) if local is None else local,
-        labels=labels.labels,
-        states=labels.states,
-        columns=labels.columns,
-    )
+    return table_of(labels, split.paths, split.cameras, split.identities, local)
+
+
+def table_of(
+    labels: Labels,
+    paths: Iterable[str],
+    cameras: IntArray | None,
+    identities: IntArray | None,
+    local: IntArray | None,
+) -> LabelTable:
+    """Join labels of n images with their paths and, int64 (n,), what is known of them."""
+    none = np.full(len(labels.labels), -1, dtype=np.int64)
+    cameras, identities, local = (none if one is None else one for one in (cameras, identities, local))
+    own = (labels.clusters, local, labels.labels, labels.states, labels.columns)
+    return LabelTable(tuple(paths), cameras, identities, *own)
 
 
 def write_labels(path: Path, table: LabelTable) -> None:

@@ -148,18 +148,20 @@ def say_pairs(about: Mapping[str, Any]) -> str:
     return "{file}, {same:,} same, {different:,} different".format(**about) if about else ""
 
 
-def kept_pairs(folder: Path, paths: Sequence[str], expected: str) -> Pairs:
-    """Read what ``keep_pairs`` wrote.
+def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | None) -> Pairs | None:
+    """Read what ``keep_pairs`` wrote, by what ``about_pairs`` gave; None where nobody has said anything.
 
     Raises:
         RunError: it is gone, or no longer what it was.
     """
+    if about is None:
+        return None
     place = folder / "pairs.csv"
     try:
         pairs = _find(place, paths)
     except UsageError as error:
         raise RunError(f"The run {folder} cannot go on. {error}") from None
-    if fingerprint(pairs, paths) != expected:
+    if fingerprint(pairs, paths) != about["sha256"]:
         raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
     return pairs
 
