@@ -70,6 +70,7 @@ METHODS = {
     "icsr-start": Method("ICSR's shared network, before the global stage", "icsr"),
     "icsr-plain": Method("ICSR's shared start, nothing thrown out", "icsr", {"global.refiners": []}),
     "icsr": Method("ICSR, shared network", "icsr"),
+    "icsr-tracks": Method("ICSR, local clusters of tracks", "icsr", {"cam.clusterer": "tracks"}),
     "centre": Method("plain + means taken off", options={"global.normalise": "centre"}),
     **{name: Method(f"plain + {name}", options=changed) for name, changed in PARTS.items()},
     "camera-aware": Method("camera-aware", "camera-aware"),
@@ -92,6 +93,8 @@ METHODS = {
 }
 #: Methods that begin from, or take labels of, one cam stage; they run in one process.
 SHARED = ("icsr-start", "icsr-plain", "icsr", "two-stages")
+#: Methods with a cam stage of their own.
+OWN_CAM = ("icsr-per-camera", "icsr-tracks")
 
 
 class Seconds(NamedTuple):
@@ -163,7 +166,7 @@ class World:
         from icsr_cli.recipes import opening
         from icsr_cli.recipes.training import run_cam_stage
 
-        name = "icsr-per-camera" if key == "icsr-per-camera" else "icsr"
+        name = key if key in OWN_CAM else "icsr"
         if name not in self.cam_runs:
             started = Seconds.now()
             wish = self.wish(METHODS[name], name)
@@ -258,7 +261,7 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
 
     figures: dict[str, Any] = {}
     wish = world.wish(METHODS[key], key)
-    if key in SHARED or key == "icsr-per-camera":
+    if key in (*SHARED, *OWN_CAM):
         cam, seconds = world.cam(key)
         figures |= {"cam_seconds": seconds.wall, "local_nmi": cam.metrics()[-1]["nmi"]}
         wish = replace(wish, local=cam.path)
