@@ -120,18 +120,12 @@ def evaluate(
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
+    embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
         _estimate(embedder, run, path, as_json)
         return
     found = evaluate_network(
-        network,
-        data,
-        image,
-        settings.evaluation,
-        folder=data_root,
-        engine=engine,
-        progress=progress,
+        embedder,
         ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
         debias=how,
         per_camera=per_camera,

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
@@ -87,21 +86,6 @@ def open_embedder(
     if size is not None:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     return Embedder(network, dataset, image, settings.evaluation, data_root, engine, progress)
-
-
-def open_pictures(
-    dataset: Dataset, settings: Settings, data_root: Path, progress: Progress
-) -> tuple[list[str], PixelArray]:
-    """Give the paths of the training images and their pixels, uint8 (n, h, w, 3), from the store."""
-    pixels = open_pixels(
-        dataset.train,
-        data_root / dataset.name / "pixels",
-        settings.image.height,
-        settings.image.width,
-        name="train",
-        progress=progress,
-    )
-    return [record.path for record in dataset.train.records], pixels.array
 
 
 def retrieve(

@@ -15,7 +15,7 @@ from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress, SilentProgress, Watch, unwatched
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
-from icsr_cli.recipes.evaluation import Evaluation, evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Embedder, Evaluation, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import choose_engine
@@ -100,15 +100,9 @@ def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str],
 def measure(network: Network, dataset: Dataset, settings: Settings, workplace: Workplace) -> Evaluation:
     """Rank the test people of ``dataset`` by ``network``."""
     engine = choose_engine(workplace.device, settings.precision)
-    return evaluate(
-        network.to(engine.device),
-        dataset,
-        settings.image,
-        settings.evaluation,
-        folder=workplace.data_root,
-        engine=engine,
-        progress=workplace.progress,
-    )
+    place = (workplace.data_root, engine, workplace.progress)
+    network = network.to(engine.device)
+    return evaluate(Embedder(network, dataset, settings.image, settings.evaluation, *place))
 
 
 @contextmanager
