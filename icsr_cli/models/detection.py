@@ -97,13 +97,7 @@ def open_model(path: str | Path, size: Size | None = None) -> Network:
     try:
         own = "arch" in header
         spec = spec_of(header) if own else detect(state)
-        network = build(
-            spec.arch,
-            num_features=spec.num_features,
-            pooling=spec.pooling,
-            stripes=spec.stripes,
-            size=size or spec.size,
-        )
+        network = build(**spec.options, size=size or spec.size)
         trained = size_of(header)
     except (InputError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error

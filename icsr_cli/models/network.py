@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,14 @@ class ModelSpec:
         size = f", {self.size[0]} x {self.size[1]}" if self.size else ""
         return f"{self.arch} (num_features {self.num_features}, {self.pooling}, stripes {self.stripes}{size})"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``build`` makes it of, but for the size of images."""
+        return {name: getattr(self, name) for name in ("arch", "num_features", "pooling", "stripes")}
+
     def metadata(self) -> dict[str, str]:
         """Give the fields as text, for the header of a weight file; ImageNet's norm goes without saying."""
-        text = {name: str(getattr(self, name)) for name in ("arch", "num_features", "pooling", "stripes")}
+        text = {name: str(value) for name, value in self.options.items()}
         if self.norm != IMAGENET:
             text |= {"mean": json.dumps(self.norm.mean), "std": json.dumps(self.norm.std)}
         if self.size is not None:

@@ -59,11 +59,11 @@ class Export:
     features: int
     height: int
     width: int
-    input: str
-    cosine: float | None
-    random_images: int
-    crops: int
-    card: Path | None
+    input: str = "normalised"
+    cosine: float | None = None
+    random_images: int = 0
+    crops: int = 0
+    card: Path | None = None
 
 
 def export_onnx(
@@ -98,19 +98,8 @@ def export_onnx(
                 f"{cosine:.6f}, at least {LEAST_COSINE} was expected. Nothing was written. Another version "
                 "of torch, onnxscript or onnxruntime may help: icsr doctor shows which are installed."
             )
-    return Export(
-        path,
-        "onnx",
-        path.stat().st_size,
-        network.arch,
-        network.dim,
-        *size,
-        kind,
-        cosine,
-        sum(_BATCHES),
-        0 if crops is None else len(crops),
-        None,
-    )
+    about = ("onnx", path.stat().st_size, network.arch, network.dim, *size)
+    return Export(path, *about, kind, cosine, sum(_BATCHES), 0 if crops is None else len(crops))
 
 
 def _require(library: str) -> None:
@@ -132,19 +121,7 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
     metadata = _common_metadata(network, size, origin)
     save_weights(network, path, metadata)
     write_text(card, model_card(network, size, path, origin))
-    return Export(
-        path,
-        "safetensors",
-        path.stat().st_size,
-        network.arch,
-        network.dim,
-        *size,
-        "normalised",
-        None,
-        0,
-        0,
-        card,
-    )
+    return Export(path, "safetensors", path.stat().st_size, network.arch, network.dim, *size, card=card)
 
 
 def camera_statistics(

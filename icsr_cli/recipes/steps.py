@@ -127,18 +127,7 @@ def build_network(
     """Build the network for images of ``size`` on the device; random weights come from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(
-            settings.arch,
-            num_features=settings.num_features,
-            pooling=settings.pooling,
-            stripes=settings.stripes,
-            weights=settings.weights,
-            size=size,
-            mean=settings.mean,
-            std=settings.std,
-            drop_path=settings.drop_path,
-            freeze=settings.freeze,
-        )
+        network = build(**dict(settings), size=size)
     # Pixels lie channels-last in the store and stay so through every convolution, on either device.
     return network.to(engine.device).to(memory_format=torch.channels_last)
 
