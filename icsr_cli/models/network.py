@@ -191,6 +191,13 @@ class Network(nn.Module):
         return patches.reshape(*patches.shape[:2], height // self._patch, -1)
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take DistributedDataParallel and torch.compile off a network."""
+    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+        model = inner
+    return model
+
+
 def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:
     """Refuse a pooling that does not fit what the backbone gives."""
     if spec.pooling == "cls" and not backbone.prefix:

@@ -19,6 +19,7 @@ from icsr_cli.errors import TrainingError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
+from icsr_cli.models.network import unwrapped
 from icsr_cli.pixels import gather
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
@@ -172,9 +173,7 @@ def train_epoch(
         task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
         check()
     mean = float(total) / max(steps, 1)
-    # What is spread over ranks or compiled shares its weights with what is inside.
-    inside = getattr(network, "_orig_mod", network)
-    inside = getattr(inside, "module", inside)
+    inside = unwrapped(network)  # what is spread over ranks or compiled shares its weights
     ranks.align_buffers(inside)
     if steps:
         _require_finite(mean, inside, pixels, batch, engine, steps)
