@@ -62,11 +62,13 @@ def doctor(
     asked = (dataset, gpus, gpu, method, arch, assignments)
     if plan:
         from icsr_cli.cli.doctor_plan import show_plan
-        from icsr_cli.recipes.plan import Question, answer
+        from icsr_cli.recipes.plan import answer
 
-        options = {"cam.model.arch": arch, "global.model.arch": arch}
-        question = Question(dataset, data_root, method, config, options, tuple(assignments or ()))
-        found_plan = answer(question, gpus, gpu)
+        own = {
+            "options": {"cam.model.arch": arch, "global.model.arch": arch},
+            "assignments": assignments or (),
+        }
+        found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
         print_json(found_plan.as_dict()) if as_json else show_plan(found_plan)
         return
     if any(one is not None for one in asked):

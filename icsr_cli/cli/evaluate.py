@@ -115,7 +115,7 @@ def evaluate(
     path, network, size = open_network(path, runs_root, data.name, arch, engine)
     how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
-    settings = _settings(data, run, config, {k: v for k, v in given.items() if v is not None}, assignments)
+    settings = _settings(data, run, config, given, assignments)
     image = settings.image
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
