@@ -219,21 +219,16 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
     width = 3 + max(5, *(len(names[camera]) for camera in columns))
     first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
     step = max(1, (output().width - 1 - first) // width)
-    for figure in ("mAP", "Rank-1"):
-
-        def cell(query: int, gallery: int, figure: str = figure) -> str:
-            found = rankings.get((query, gallery))
-            if found is None:
-                return "-"
-            return f"{100 * (found.mAP if figure == 'mAP' else found.rank(1)):.1f}"
-
+    shares = {pair: (found.mAP, found.rank(1)) for pair, found in rankings.items()}
+    for place, figure in enumerate(("mAP", "Rank-1")):
+        cells = {pair: f"{100 * both[place]:.1f}" for pair, both in shares.items()}
         for start in range(0, len(columns), step):
             shown = columns[start : start + step]
             part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
             print_table(
                 f"{figure} by camera (%), {title}: a row per query camera{part}",
                 ["query", *(names[camera] for camera in shown)],
-                [[names[query], *(cell(query, camera) for camera in shown)] for query in rows],
+                [[names[query], *(cells.get((query, camera), "-") for camera in shown)] for query in rows],
             )
 
 

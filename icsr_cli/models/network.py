@@ -70,7 +70,7 @@ class Pooling(nn.Module):
             self.p = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool; raise InputError where the image is so low that a stripe would be empty."""
+        """Pool float (b, c, h, w); raise InputError where h is so low that a stripe would be empty."""
         if self.kind == "cls":
             return x.float()
         rows = x.shape[2]
@@ -161,7 +161,7 @@ class Network(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images; raise InputError where they are not of the network's size."""
+        """Embed normalised float (b, 3, h, w); raise InputError where h x w is not the network's size."""
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             raise InputError(
                 f"images: {self.arch} was made for {self.size[0]} x {self.size[1]}, got "

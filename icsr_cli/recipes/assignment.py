@@ -123,7 +123,7 @@ def open_known(
 
 
 def limits_of(run: RunFolder, features: Any, labels: IntArray) -> Limits:
-    """Give the limit of the run's own labels, and those that ``icsr eval`` stored last for plain features."""
+    """Give the limit of the run's labels int64 (n,) of features (n, d), and those of ``icsr eval``."""
     stored = [
         entry
         for entry in read_evaluations(run.path)

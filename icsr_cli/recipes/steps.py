@@ -33,7 +33,7 @@ class Memory(Protocol):
         """Loss of float features (b, d) of the epoch's ``images``, int64 (b,) on the host."""
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Learn the features of these images."""
+        """Learn float features (b, d) of these images, int64 (b,)."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class WeightedSum:
     weights: Sequence[float]
 
     def loss(self, features: Tensor, images: Tensor) -> Tensor:
-        """Weighted sum of the losses."""
+        """Weighted sum of the losses of float features (b, d) of ``images``, int64 (b,)."""
         losses = [memory.loss(features, images) for memory in self.memories]
         return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
 
