@@ -23,6 +23,8 @@ from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray
 PixelArray = npt.NDArray[np.uint8]
 #: More images than this are not drawn: the map takes longer than it is worth, and dots hide each other.
 MAP_IMAGES = 2000
+#: Of each query that is shown.
+ANSWERS = 10
 #: Fewer have no neighbourhoods to draw.
 FEWEST_MAP_IMAGES = 8
 
@@ -88,9 +90,7 @@ def open_embedder(
     return Embedder(network, dataset, image, settings.evaluation, data_root, engine, progress)
 
 
-def retrieve(
-    embedder: Embedder, *, per_kind: int, answers: int = 10, generator: np.random.Generator
-) -> Retrieval:
+def retrieve(embedder: Embedder, *, per_kind: int, generator: np.random.Generator) -> Retrieval:
     """Rank the gallery for every query, and show ``per_kind`` best, worst and random queries each.
 
     A query is shown once: one that is among the best is not drawn again at random.
@@ -107,9 +107,7 @@ def retrieve(
     ranking = rank(features["query"], features["gallery"], *truth)
     by_camera = rank_by_camera(features["query"], features["gallery"], *truth)
     chosen = choose_queries(ranking.average_precision, query.identities, per_kind, generator)
-    shown = tuple(
-        _ranked(kind, row, ranking, features, pixels, embedder.dataset, answers) for kind, row in chosen
-    )
+    shown = tuple(_ranked(kind, row, ranking, features, pixels, embedder.dataset) for kind, row in chosen)
     names = embedder.dataset.camera_names
     pairs = {(names[one], names[two]): by_camera[one, two] for one, two in sorted(by_camera)}
     return Retrieval(ranking, shown, pairs)
@@ -152,7 +150,6 @@ def _ranked(
     features: Mapping[str, Tensor],
     pixels: Mapping[str, Tensor],
     dataset: Dataset,
-    count: int,
 ) -> RankedQuery:
     """Rank one query's gallery without the images that the protocol drops."""
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
@@ -162,7 +159,7 @@ def _ranked(
     distances = torch.cdist(
         features["query"][row : row + 1], features["gallery"], compute_mode="donot_use_mm_for_euclid_dist"
     )
-    order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:count]
+    order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:ANSWERS]
     answers = counted[order].astype(np.int64)
     pictures = [pixels["query"][row : row + 1], pixels["gallery"][torch.from_numpy(answers)]]
     return RankedQuery(
