@@ -15,6 +15,7 @@ from icsr_cli.errors import UsageError
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
     from icsr_cli.recipes.machine import Machine
+    from icsr_cli.recipes.plan import Schedule
 
 #: What a state is called, and its colour.
 _MARKS = {
@@ -61,13 +62,14 @@ def doctor(
 
     asked = (dataset, gpus, gpu, method, arch, assignments)
     if plan:
-        from icsr_cli.cli.doctor_plan import show_plan
-        from icsr_cli.recipes.plan import Question, answer
+        from icsr_cli.recipes.plan import answer
 
-        options = {"cam.model.arch": arch, "global.model.arch": arch}
-        question = Question(dataset, data_root, method, config, options, tuple(assignments or ()))
-        found_plan = answer(question, gpus, gpu)
-        print_json(found_plan.as_dict()) if as_json else show_plan(found_plan)
+        own = {
+            "options": {"cam.model.arch": arch, "global.model.arch": arch},
+            "assignments": assignments or (),
+        }
+        found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
+        print_json(found_plan.as_dict()) if as_json else _show_plan(found_plan)
         return
     if any(one is not None for one in asked):
         raise UsageError("-d, --gpus, --gpu, -m, -a and --set belong to a plan: add --plan.")
@@ -158,3 +160,37 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
 
 def _gigabytes(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB"
+
+
+def _show_plan(found: Schedule) -> None:
+    """Print the estimate of a run as tables."""
+    from icsr_cli.cli.console import output, print_table
+
+    where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
+    output().print(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
+    rows = []
+    for stage in found.stages:
+        parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]
+        memory = f"{sum(stage.memory.values()) / 1e9:.1f}"
+        rows.append([stage.name, *parts, memory, _duration(stage.seconds), stage.binds])
+    columns = ["stage", "extraction, s", "labels, s", "training, s", "memory, GB", "in all", "what binds"]
+    print_table("An epoch of one network, and the stage", columns, rows)
+    rows = [
+        [stage.name, use, f"{count / 1e9:.2f}"]
+        for stage in found.stages
+        for use, count in stage.memory.items()
+    ]
+    print_table("Memory of each device", ["stage", "for", "GB"], rows)
+    if len(found.stages) > 1:
+        output().print(f"All stages: {_duration(found.seconds)}")
+    if not found.fits:
+        output().print(
+            f"That is more than the {found.rates.memory / 1e9:.0f} GB there are: take a smaller batch, "
+            "smaller images or more devices."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

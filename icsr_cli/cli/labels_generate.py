@@ -126,7 +126,7 @@ def generate(
     settings = config.load(
         "",
         method=method,
-        options={key: value for key, value in options.items() if value is not None},
+        options=options,
         assignments=[_of_chain(assignment) for assignment in assignments or ()],
         images={"global": n},
     )

@@ -260,7 +260,7 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
         named["global.refiners"] = refiners
     elif given["init"] == "cam":
         named["cam.model.weights"] = None  # what the global stage begins from, where both are trained
-    return {key: value for key, value in named.items() if value is not None}
+    return named
 
 
 def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterator[Wish]:

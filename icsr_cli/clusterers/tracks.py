@@ -249,7 +249,7 @@ class Spans:
         return cls(first, last)
 
     def overlap(self, one: IntArray, two: IntArray) -> BoolArray:
-        """Say of pairs of tracks whether both were seen at one time."""
+        """Say of p pairs of tracks, numbers int64 (p,), whether both were seen at one time: bool (p,)."""
         return (self.first[one] <= self.last[two]) & (self.first[two] <= self.last[one])
 
     def contradict(self, clusters: IntArray) -> BoolArray:

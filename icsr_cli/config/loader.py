@@ -45,7 +45,7 @@ def load(
         family: whose settings another has: ``synthetic`` or ``folder``.
         config: a settings file of the user's, partial or empty; it may name a ``method``.
         method: one of ``methods()``; default: what ``config`` says, else the data set.
-        options: dotted keys with values.
+        options: dotted keys with values; None says nothing.
         assignments: ``key.key=value`` strings.
         beneath: settings that give way to those of the user's only.
         own: the settings of the data set, where they were kept with it; default: those of its name or family.
@@ -161,9 +161,10 @@ def _method_file(name: str) -> Tree:
 
 
 def _given(options: Mapping[str, Any] | None, assignments: Iterable[str]) -> Iterator[tuple[Tree, str]]:
-    """Give a layer for each option and each assignment of the command line."""
+    """Give a layer for each option that is not None, and each assignment, of the command line."""
     for key, value in (options or {}).items():
-        yield _branch(key, value), "the command line"
+        if value is not None:
+            yield _branch(key, value), "the command line"
     for assignment in assignments:
         yield _branch(*_parse_assignment(assignment)), f"--set {assignment}"
 

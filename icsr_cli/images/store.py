@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -64,25 +65,14 @@ class BadImage:
     reason: str
 
 
-def open_pixels(
-    split: Split,
-    folder: Path,
-    height: int,
-    width: int,
-    *,
-    name: str,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Pixels:
+def open_pixels(split: Split, folder: Path, height: int, width: int, *, name: str, **how: Any) -> Pixels:
     """Open the store of a split, building it where there is none or the source has changed.
 
-    ``folder`` holds the stores of the data set, ``name`` is the part (``train``, ``query``, ...).
-    ``workers`` counts processes (default: the CPUs this process may use). From a script, guard the call
-    with ``if __name__ == "__main__"``: the processes import the script.
+    Arguments as of ``build_pixels``.
 
     Raises DatasetError where an image cannot be read or the disk is full; InputError for a size below 1.
     """
-    pixels, bad = build_pixels(split, folder, height, width, name=name, workers=workers, progress=progress)
+    pixels, bad = build_pixels(split, folder, height, width, name=name, **how)
     if bad:
         examples = "; ".join(f"{item.path}: {item.reason}" for item in bad[:5])
         raise DatasetError(
@@ -105,7 +95,10 @@ def build_pixels(
 ) -> tuple[Pixels | None, tuple[BadImage, ...]]:
     """Open or build as ``open_pixels`` does, but leave out the images that cannot be read and name them.
 
-    The store then holds the split without them, and is None where nothing is left.
+    The store then holds the split without them, and is None where nothing is left. ``folder`` holds the
+    stores of the data set, ``name`` is the part (``train``, ``query``, ...). ``workers`` counts processes
+    (default: the CPUs this process may use). From a script, guard the call with
+    ``if __name__ == "__main__"``: the processes import the script.
     """
     if height < 1 or width < 1:
         raise InputError(f"An image of height {height} and width {width} was asked for; both start at 1.")

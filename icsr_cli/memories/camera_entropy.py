@@ -55,7 +55,7 @@ class Memory:
         return (weights * losses).mean()
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Move the centroids of these images' clusters."""
+        """Move the centroids of the clusters of ``images``, int64 (b,), by their features, float (b, d)."""
         targets = self.targets[images]
         if self.options.update != "camera-hard":
             self.clusters.update(features, targets)

@@ -117,7 +117,7 @@ class Memory:
         return marked.scatter(1, first.gather(1, nearest), value=True)
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Move the proxies of these images, sample by sample: P <- unit(m P + (1 - m) f)."""
+        """Move the proxies of ``images``, int64 (b,), by features (b, d): P <- unit(m P + (1 - m) f)."""
         self.proxies.update(features, self.proxy_of[images])
 
 

@@ -22,7 +22,7 @@ from icsr_cli.errors import ModelError, reason
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
 from icsr_cli.models.layouts import layout_of
-from icsr_cli.models.network import Network
+from icsr_cli.models.network import Network, unwrapped
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import PixelNorm
 
@@ -188,9 +188,9 @@ def load_into(
     return layout.norm(state) if layout else None
 
 
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -204,8 +204,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         ModelError: the file cannot be written; what was there before is intact.
     """
     path = Path(path)
-    while (inner := _inside(model)) is not None:
-        model = inner
+    model = unwrapped(model)
     header = dict(metadata or {})
     if isinstance(model, Network):
         header |= model.spec.metadata()
@@ -248,15 +247,6 @@ def _checksum(header: Mapping[str, Any], data: memoryview) -> str:
 
 def _header_text(header: Mapping[str, Any]) -> bytes:
     return json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def _inside(model: nn.Module) -> nn.Module | None:
-    """Give what DistributedDataParallel or torch.compile wraps."""
-    for name in ("module", "_orig_mod"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            return inner
-    return None
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:

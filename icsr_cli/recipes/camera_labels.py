@@ -31,7 +31,7 @@ class CameraLabels:
         return cls(camera, rows, np.full(len(rows), NO_CLUSTER, dtype=np.int64))
 
     def offer(self, labels: IntArray, silhouette_: float, epoch: int) -> None:
-        """Take the labels of an epoch if they are better than what there is."""
+        """Take the labels of an epoch, int64 (n,), if they are better than what there is."""
         value = silhouette_ if np.isfinite(silhouette_) else -1.0
         if value > self.silhouette:
             self.labels, self.silhouette, self.epoch = labels, value, epoch

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +53,21 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
     if kind in datasets.available():
         known = datasets.benchmark(kind)
         licence, citation, notice = known.licence, known.citation, known.notice
+    origin = Origin(weights, dataset, licence, citation, notice)
     if run is None:
-        return Origin(weights, dataset, licence, citation, notice)
+        return origin
     try:
         settings = run.settings()
     except IcsrError:
         settings = {}
-    return Origin(
-        weights,
-        dataset,
-        licence,
-        citation,
-        notice,
-        run.stage,
-        run.path.name,
-        run.info().get("ended"),
-        settings,
-        _last_figures(run, weights.stem),
-        _thresholds(run, weights),
+    return replace(
+        origin,
+        stage=run.stage,
+        run=run.path.name,
+        ended=run.info().get("ended"),
+        settings=settings,
+        figures=_last_figures(run, weights.stem),
+        thresholds=_thresholds(run, weights),
     )
 
 

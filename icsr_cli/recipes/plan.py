@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -169,20 +169,10 @@ class Schedule:
         return {**own, "cameras": self.cameras, "stages": stages, "seconds": self.seconds, "fits": self.fits}
 
 
-@dataclass(frozen=True)
-class Question:
-    """Of what run the time is asked: as the command line gives it."""
-
-    dataset: str | None
-    data_root: Path
-    method: str | None = None
-    config: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    assignments: tuple[str, ...] = ()
-
-
-def answer(question: Question, gpus: int | None, gpu: str | None) -> Schedule:
+def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | None, **asked: Any) -> Schedule:
     """Estimate a run on a prepared data set, or on a published one that need not be there.
+
+    ``asked``: its method and settings, as ``config.load`` takes them.
 
     Raises:
         UsageError: settings that do not fit, a device without rates, a number of them below 1.
@@ -191,17 +181,8 @@ def answer(question: Question, gpus: int | None, gpu: str | None) -> Schedule:
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
     rates = rates_of(gpu or "a100" if gpu or gpus else "cpu")
-    images, cameras, name, family = _size(question.dataset, question.data_root)
-    settings = config.load(
-        name,
-        family=family,
-        config=question.config,
-        method=question.method,
-        options={key: value for key, value in question.options.items() if value is not None},
-        assignments=question.assignments,
-        images=None,
-    )
-    return plan(settings, images, cameras, rates, gpus or 1)
+    images, cameras, name, family = _size(dataset, data_root)
+    return plan(config.load(name, family=family, **asked), images, cameras, rates, gpus or 1)
 
 
 def _size(name: str | None, data_root: Path) -> tuple[int, int, str, str | None]:

@@ -73,22 +73,15 @@ class Trainer:
     def __init__(self, stage: Stage, own: StageSettings, seed: int, state: dict[str, Any] | None) -> None:
         self.stage, self.own = stage, own
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
-        image, change = stage.settings.image, own.augmentation
+        image = stage.settings.image
         self.network = build_network(model, seed, stage.engine, (image.height, image.width))
         trained = trained_parameters(self.network, own.epochs)
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:
             self._restore(state)
         self.trainee = self._trainee()
-        self.augmentation = Augmentation(
-            image.height,
-            image.width,
-            flip=change.flip,
-            pad=change.pad,
-            border=change.border,
-            erase=change.erase,
-            norm=self.network.norm,
-        )
+        change, norm = dict(own.augmentation), self.network.norm
+        self.augmentation = Augmentation(image.height, image.width, **change, norm=norm)
         self.seconds: dict[str, float] = {}
 
     def _restore(self, state: dict[str, Any]) -> None:

@@ -12,10 +12,10 @@ from icsr_cli.config.schema import Settings
 from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
 from icsr_cli.plain_yaml import flat
-from icsr_cli.progress import Progress, SilentProgress, Watch, unwatched
+from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
-from icsr_cli.recipes.evaluation import Evaluation, evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Embedder, Evaluation, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import choose_engine
@@ -44,7 +44,6 @@ def run_cam_stage(
     workplace: Workplace,
     *,
     cameras: Sequence[int] | None = None,
-    watch: Watch = unwatched,
 ) -> LabelTable:
     """Train the cam stage into ``run`` and give the local labels.
 
@@ -58,7 +57,7 @@ def run_cam_stage(
     # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
     together = settings.cam.network == "shared"
     with _opened(dataset, settings, run, workplace, together=together) as stage:
-        return train_cam_stage(replace(stage, watch=watch), cameras)
+        return train_cam_stage(stage, cameras)
 
 
 def run_global_stage(
@@ -68,7 +67,6 @@ def run_global_stage(
     workplace: Workplace,
     *,
     local: Path | None,
-    watch: Watch = unwatched,
 ) -> Network:
     """Train the global stage into ``run``, with the label table ``local`` if any, and give the network."""
     table = None if local is None else read_labels(local)
@@ -82,7 +80,7 @@ def run_global_stage(
             stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
         if table is not None:
             _warn_of_others(stage.progress, local, {*table.paths}, dataset.train)
-        return train_global_stage(replace(stage, local=labels, score=score, watch=watch))
+        return train_global_stage(replace(stage, local=labels, score=score))
 
 
 def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str], split: Split) -> None:
@@ -100,15 +98,9 @@ def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str],
 def measure(network: Network, dataset: Dataset, settings: Settings, workplace: Workplace) -> Evaluation:
     """Rank the test people of ``dataset`` by ``network``."""
     engine = choose_engine(workplace.device, settings.precision)
-    return evaluate(
-        network.to(engine.device),
-        dataset,
-        settings.image,
-        settings.evaluation,
-        folder=workplace.data_root,
-        engine=engine,
-        progress=workplace.progress,
-    )
+    place = (workplace.data_root, engine, workplace.progress)
+    network = network.to(engine.device)
+    return evaluate(Embedder(network, dataset, settings.image, settings.evaluation, *place))
 
 
 @contextmanager

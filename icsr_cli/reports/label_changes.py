@@ -250,17 +250,10 @@ def _changes(owners: IntArray, others: IntArray, min_share: float) -> tuple[Clus
     several = several[np.lexsort((clusters[several], -size[several]))]
     starts = np.searchsorted(owner, clusters)
     ends = np.searchsorted(owner, clusters, side="right")
-    return tuple(
-        ClusterChange(
-            cluster=int(clusters[index]),
-            images=int(size[index]),
-            parts=tuple(
-                zip(
-                    other[starts[index] : ends[index]].tolist(),
-                    images[starts[index] : ends[index]].tolist(),
-                    strict=True,
-                )
-            ),
-        )
-        for index in several.tolist()
-    )
+
+    def change(index: int) -> ClusterChange:
+        rows = slice(starts[index], ends[index])
+        parts = zip(other[rows].tolist(), images[rows].tolist(), strict=True)
+        return ClusterChange(int(clusters[index]), int(size[index]), tuple(parts))
+
+    return tuple(map(change, several.tolist()))

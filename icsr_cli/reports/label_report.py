@@ -109,7 +109,7 @@ def overview(table: LabelTable) -> Overview:
 
 
 def thrown_out(table: LabelTable) -> BoolArray:
-    """Mark the images that were in a cluster and that a refiner took out of it."""
+    """Mark the images that were in a cluster and that a refiner took out of it: bool (n,)."""
     # Split gives them a cluster of their own.
     lost = (table.labels == NO_CLUSTER) | (table.states == "discarded")
     return np.asarray((table.clusters != NO_CLUSTER) & lost)

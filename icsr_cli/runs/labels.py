@@ -70,7 +70,7 @@ class LabelTable:
 
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
-    """Join what the label chain said of the images of ``split`` with what is known of them."""
+    """Join what the chain said of the images of ``split`` with what is known, ``local`` int64 (n,)."""
     return table_of(labels, split.paths, split.cameras, split.identities, local)
 
 
@@ -214,7 +214,7 @@ def places_of(table: LabelTable, split: Split) -> IntArray:
 
 
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
-    """Give the local cluster of each image of ``split``, in its order, numbered camera by camera.
+    """Give the local cluster of each image of ``split``, int64 (n,), numbered camera by camera.
 
     Images without one get -1. A table in which no image of the split occurs is of another data set.
 
