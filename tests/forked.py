@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import runpy
+import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,7 @@ from torch.distributed import TCPStore
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
-    ["icsr_cli.cli.main", "icsr_cli.cli.console", "icsr_cli.recipes.opening", "icsr_cli.recipes.training"]
+    ["icsr_cli.cli.main", "icsr_cli.recipes.opening", "icsr_cli.recipes.training", "sklearn.metrics", "faiss"]
 )
 #: Threads and the memory of a GPU do not survive a fork.
 FORKABLE = {
@@ -25,7 +28,7 @@ FORKABLE = {
     "CUDA_VISIBLE_DEVICES": "",
 }
 #: Seconds after which a process is taken for one that hangs.
-LIMIT = 300
+LIMIT = 600
 
 
 class Forked:
@@ -72,6 +75,23 @@ def icsr(words: list[str]) -> None:
 
     sys.argv = ["icsr", *words]
     run()
+
+
+def script(file: Path, words: list[str]) -> None:
+    """A Python file as a program; other processes of its own that it starts are forked, too."""
+
+    start = subprocess.run
+
+    def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        if command[:2] != [sys.executable, str(file)]:
+            return start(command, **options)
+        said = Forked(Path(tempfile.mkdtemp()) / "said", script, file, command[2:]).end()
+        return subprocess.CompletedProcess(command, 0, *said)
+
+    subprocess.run = run  # type: ignore[assignment]
+    multiprocessing.get_context = lambda _: CONTEXT  # type: ignore[assignment]
+    sys.argv = [str(file), *words]
+    runpy.run_path(str(file), run_name="__main__")
 
 
 def run_ranks(

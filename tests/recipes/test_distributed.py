@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from forked import FORKABLE, Forked, icsr, run_ranks
+from forked import Forked, icsr, run_ranks
 from ranks_worker import main as train
 from safetensors.torch import load_file
 from tiny_world import TINY
@@ -25,16 +23,6 @@ from icsr_cli.errors import UsageError
 from icsr_cli.recipes.distributed import ALONE, Ranks, device_of, launch
 
 SETTINGS = [part for assignment in TINY for part in ("--set", assignment)]
-
-
-def torchrun(processes: int, *command: str) -> subprocess.CompletedProcess[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    environment = {**os.environ, **FORKABLE}
-    done = subprocess.run(
-        [*start, str(processes), *command], env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
@@ -199,14 +187,11 @@ def test_every_rank_takes_whole_cameras(commands: Commands, cameras: str) -> Non
 
 
 def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
-    """As with one process, to float tolerance; `torchrun` by name, as the documentation has it."""
+    """As with one process, to float tolerance."""
     local = commands.folder("cam", "shared")
     options = ("--sync-bn", "--set", "global.epochs=1", "--lr", "1e-5", "--local", str(local))
     commands.alone("global", "one", *options)
-    # After `--` torchrun leaves the options alone; it has some of similar names.
-    command = [sys.executable, "-m", "icsr_cli", *commands.line("global", "two", *options)]
-    done = torchrun(2, "--no-python", "--", *command)
-    assert done.stdout.count("Last epoch") == 1
+    assert commands.together("global", "two", *options)[0].count("Last epoch") == 1
     [one], [two] = (commands.metrics("global", name) for name in ("one", "two"))
     assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-3)
     assert two == one
