@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
+    # pytest listens to every logger that stands alone: torch would write out each graph that it exports.
+    logging.getLogger("torch.__trace").propagate = True
 
 
 @pytest.fixture(scope="session")

@@ -61,9 +61,9 @@ def test_the_file_does_what_the_network_does(
     found = export_onnx(network, SIZE, path, kind=kind, origin=Origin(path, "tiny"), crops=crops(3))
     assert capfd.readouterr() == ("", "")
     # An instance normalisation of images this small is over two places, and swells what was rounded.
-    close = 5e-5 if arch == "resnet_ibn50a" else 1e-5
+    swollen = arch == "resnet_ibn50a"
     assert found.cosine is not None
-    assert found.cosine > 1 - close
+    assert found.cosine > (0.9999 if swollen else 0.99999)
     assert (found.random_images, found.crops, found.bytes) == (8, 3, path.stat().st_size)
     assert [file.name for file in path.parent.iterdir()] == ["net.onnx"]  # one file, no data beside it
 
@@ -82,11 +82,13 @@ def test_the_file_does_what_the_network_does(
     if kind == "normalised":  # as a reader of the metadata would
         mean, std = (np.float32(json.loads(metadata[name])) for name in ("mean", "std"))
         images = ((images / np.float32(255) - mean) / std).astype(np.float32).transpose(0, 3, 1, 2)
-    np.testing.assert_allclose(session.run(None, {"images": images})[0], expected, atol=close)
+    np.testing.assert_allclose(
+        session.run(None, {"images": images})[0], expected, atol=2e-4 if swollen else 1e-5
+    )
     if kind == "crops":
         assert_crops_of_any_size_are_resized(session, network)
     else:
-        assert_opencv_reads_it(path, network, kind, close)
+        assert_opencv_reads_it(path, network, kind, 5e-5 if swollen else 1e-5)
 
 
 def assert_opencv_reads_it(path: Path, network: Network, kind: module.Input, close: float) -> None:
