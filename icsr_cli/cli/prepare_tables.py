@@ -84,20 +84,21 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
     if as_json:
         print_json(report)
     else:
-        columns = ["split", "images", "identities", "cameras", "distractors", "junk left out", "unreadable"]
-        rows: list[list[object]] = [
-            [row.split, row.images, row.identities, row.cameras, row.distractors, row.ignored, row.bad]
-            for row in report.splits
-        ]
-        if any(row.tracks for row in report.splits):
-            columns.insert(4, "tracks")
-            for cells, row in zip(rows, report.splits, strict=True):
-                cells.insert(4, row.tracks)
-        if any(row.published_images is not None for row in report.splits):
-            columns += ["published images", "published identities"]
-            for cells, row in zip(rows, report.splits, strict=True):
-                cells += [row.published_images, row.published_identities]
-        print_table(f"{report.name}: {report.root}", columns, rows)
+        fields = {
+            "split": "split",
+            "images": "images",
+            "identities": "identities",
+            "cameras": "cameras",
+            "tracks": "tracks",
+            "distractors": "distractors",
+            "junk left out": "ignored",
+            "unreadable": "bad",
+            "published images": "published_images",
+            "published identities": "published_identities",
+        }
+        columns = {title: [getattr(row, field) for row in report.splits] for title, field in fields.items()}
+        columns = {title: values for title, values in columns.items() if any(values)}
+        print_table(f"{report.name}: {report.root}", list(columns), list(zip(*columns.values(), strict=True)))
     for note in report.notes:
         progress.warn(note)
     for item in report.bad[:20]:

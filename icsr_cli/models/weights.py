@@ -46,9 +46,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    path = require_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if isinstance(content, Mapping):
         inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
@@ -67,6 +65,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     for name, value in state.items():
         _check_values(path, name, value)
     return state
+
+
+def require_file(path: str | Path) -> Path:
+    """Give the path of a file of weights. Raises :class:`ModelError` where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    return path
 
 
 def _check_values(path: Path, name: str, value: Tensor) -> None:
@@ -252,8 +258,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if path.suffix != ".safetensors":
         return {}
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

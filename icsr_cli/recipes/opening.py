@@ -17,6 +17,7 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
+from icsr_cli.models.weights import require_file
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
@@ -273,6 +274,8 @@ def _begin_from_run(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
     named = _of(settings, stage).model.weights
+    if named not in _WORDS and not Path(named).is_dir():
+        require_file(named)  # before there is a folder of a run that cannot begin
     if named in _WORDS or not Path(named).is_dir():
         return settings, {}
     weights = weights_file(Path(named), wish.runs_root, None)
