@@ -14,6 +14,7 @@ from icsr_cli.datasets import index, places
 from icsr_cli.datasets.addition import extend
 from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.datasets.derived import derive_tracks
+from icsr_cli.datasets.folder import Row
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
 from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
@@ -196,14 +197,20 @@ class OwnCrops:
 
         Raises DatasetError where nothing fits, UsageError where the source is missing.
         """
-        if self.table is not None:
-            root, rows, unread = own_crops.read_csv(self.table, source)
-        elif source is None or self.pattern is None:
+        if self.table is None and source is None:
             raise UsageError("--pattern needs --source: the folder of the crops.")
-        else:
-            root = source.resolve()
-            rows, unread = own_crops.read_pattern(root, self.pattern)
+        root, rows, unread = _rows(source, self.pattern, self.table)
         return own_crops.assemble(root, rows, unread, seed=self.seed, test_share=self.test_share)
+
+
+def _rows(
+    source: Path | None, pattern: str | None, table: Path | None
+) -> tuple[Path, list[Row], list[Unread]]:
+    """Read own crops by a CSV file, else by a pattern of their paths: the root, rows, what does not fit."""
+    if table is not None:
+        return own_crops.read_csv(table, source)
+    assert source is not None, "a pattern goes with a folder"
+    return source.resolve(), *own_crops.read_pattern(source.resolve(), str(pattern))
 
 
 def prepare_folder(
@@ -274,11 +281,7 @@ def add_to_folder(
     size = size or tuple(details.get("size", (256, 128)))
     plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress())
     with places.alone(plan.folder):
-        if table is not None:
-            root, rows, unread = own_crops.read_csv(table, source)
-        else:
-            root = source.resolve()
-            rows, unread = own_crops.read_pattern(root, str(pattern))
+        root, rows, unread = _rows(source, pattern, table)
         reading = extend(dataset, details.get("identities"), root, rows, unread)
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
