@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-portable docs install clean
+.PHONY: demo test coverage test-portable docs install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icsr demo
@@ -15,6 +15,10 @@ test: $(VENV)/.installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# What of the code the tests of this process run: it slows them by half.
+coverage: $(VENV)/.installed
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
 
 # What computes, as older processors would.
 PORTABLE := tests/recipes tests/distances tests/clusterers tests/metrics tests/models tests/memories tests/test_features.py

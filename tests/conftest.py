@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from icsr_cli.types import Dataset
+if TYPE_CHECKING:
+    from icsr_cli.types import Dataset
+
+# Read when numpy and torch are loaded: here, later, and in the processes that tests start.
+for _library in ("OMP", "OPENBLAS", "MKL"):
+    os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,6 +83,7 @@ def test_onnx_runtime(arch: str, options: dict[str, object], kind: module.Input,
     found = export_onnx(network, SIZE, tmp_path / "net.onnx", kind=kind)
     assert found.cosine is not None
     assert found.cosine > 0.9999
+    assert found.crops == 0
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), providers=["CPUExecutionProvider"])
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["mean"]) == list(network.norm.mean)
