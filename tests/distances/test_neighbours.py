@@ -214,7 +214,7 @@ def test_does_not_change_its_input():
     np.testing.assert_array_equal(features, before)
 
 
-@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("index", ["hnsw", "int8", "ivf"])
 def test_approximate_index(index):
     """Clustered vectors: nearly all neighbours are found, and the recall says how many."""
     rng = np.random.default_rng(0)
@@ -228,7 +228,7 @@ def test_approximate_index(index):
     assert (found.indices == np.arange(1500)[:, None]).any(axis=1).all()
 
 
-@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("index", ["hnsw", "int8", "ivf"])
 def test_approximate_index_of_few_vectors(index):
     features = random_features(12, 4, 0)
     found = knn(features, 12, approximate=index)
