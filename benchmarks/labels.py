@@ -9,9 +9,9 @@
 Made-up features: people as points of a space of 64 dimensions, shifted by the camera, spread by pose,
 mixed into d dimensions with some noise; with --slow-spectrum, as points of d dimensions, of which the i-th
 has the variance 1 / i. Each side runs in a process of its own, after a warm-up on a small input (compiled
-code is loaded then), and maps the features from the disk. Memory added is what the work takes at its peak
-beyond the libraries and the warm-up, the features that it touches included. The dense side is numpy and scikit-learn, with loops over images as in the
-description of the method.
+code is loaded then). Memory added is what the work takes at its peak beyond the libraries and the features;
+with --lean, which maps them from the disk, the features included. The dense side is numpy and scikit-learn,
+with loops over images as in the description of the method.
 """
 
 from __future__ import annotations
@@ -79,7 +79,10 @@ class Clock:
         return self
 
     def __exit__(self, *_):
-        self.seconds[self.stage] += time.perf_counter() - self.start
+        seconds = time.perf_counter() - self.start
+        self.seconds[self.stage] += seconds
+        if seconds > 60:
+            print(f"{self.stage}: {seconds:.0f} s, so far {time.process_time():.0f} s busy", file=sys.stderr)
 
 
 # The engine -----------------------------------------------------------------------------------------
@@ -144,7 +147,7 @@ def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, devic
 
 
 def dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean):
-    """Label each camera alone, then all images, by dbscan, and refine."""
+    """Label all images, and each camera's alone, by dbscan, and refine."""
     from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
@@ -152,22 +155,24 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean):
 
     options = dbscan.Options(eps=0.5)
     how = {"device": device, "least": options.least_similarity if lean else 0.0}
-    local = np.empty(len(features), dtype=np.int64)
-    with clock("each camera"):
-        for camera in np.unique(cams):
-            rows = np.flatnonzero(cams == camera)
-            own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
-            local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
     with clock("kNN"):
         found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
     with clock("Jaccard"):
         similarity = jaccard_similarity(features, k1, k2, neighbours=found, **how)
     with clock("dbscan"):
         labels = dbscan.dbscan(similarity, options.eps, options.min_samples)
+    pairs = similarity.nnz
+    del similarity
+    local = np.empty(len(features), dtype=np.int64)
+    with clock("each camera"):
+        for camera in np.unique(cams):
+            rows = np.flatnonzero(cams == camera)
+            own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
+            local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
     with clock("nodes, refinement"):
         nearest = Neighbours(found.indices[:, :15], found.distances[:, :15])
         refined, _ = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))
-    facts = {"pairs per image": similarity.nnz / len(features), "recall": getattr(found, "recall", 1.0)}
+    facts = {"pairs per image": pairs / len(features), "recall": getattr(found, "recall", 1.0)}
     return labels, refined, facts
 
 
@@ -298,7 +303,8 @@ def peak_memory():
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
     folder = Path(arguments.folder)
-    features, cams = np.load(folder / "features.npy", mmap_mode="r"), np.load(folder / "cams.npy")
+    mapped = "r" if arguments.side in ("whole", "lean") else None
+    features, cams = np.load(folder / "features.npy", mmap_mode=mapped), np.load(folder / "cams.npy")
     chain = SIDES[arguments.side]
     small, _, small_cams = make_features(300, 16, 3, 10, 0)
     how = {"approximate": arguments.approximate, "device": arguments.device}
@@ -320,9 +326,9 @@ def measure(side, arguments, folder, clusters):
     for name in ("approximate", "device"):
         if getattr(arguments, name):
             command += [f"--{name}", getattr(arguments, name)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
-        sys.exit(f"{side} side ended with code {result.returncode}:\n{result.stderr[-2000:]}")
+        sys.exit(f"{side} side ended with code {result.returncode}.")
     return json.loads(result.stdout)
 
 

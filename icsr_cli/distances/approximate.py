@@ -74,7 +74,7 @@ def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
     width = 64
     while True:
         codes, squares = _encode(x, centre, axes[:, :width])
-        if width >= x.shape[1] or _share_kept(codes, squares, kept, sample, exact) >= ENOUGH:
+        if width >= x.shape[1] or _share_kept(codes, squares, kept, sample[::4], exact[::4]) >= ENOUGH:
             break
         width *= 2
     threads = torch.get_num_threads()

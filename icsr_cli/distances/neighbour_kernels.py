@@ -44,24 +44,24 @@ def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) 
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
+def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any, limits: Any) -> None:
     """Offer the vectors of the columns, ``left + j``, to those of the rows, ``top + i``, and the reverse.
 
     ``products`` are float32, or int32 below 2**24; a tile of the diagonal holds both directions already.
+    ``limits``: the last distance of each list, side by side.
     """
     height, width = products.shape
     last = best.shape[1] - 1
     if last == 0:
         return
-    limits = best[left : left + width, last].copy()
     for i in range(height):
         row = top + i
-        own, worst = squares[row], best[row, last]
+        own, worst = squares[row], limits[row]
         for start in range(0, width, CHUNK):
             stop = start + CHUNK
             chunk = slice(left + start, left + stop)
             if stop <= width and not _any_nearer(
-                products[i, start:stop], own, squares[chunk], worst, limits[start:stop]
+                products[i, start:stop], own, squares[chunk], worst, limits[chunk]
             ):
                 continue
             for j in range(start, min(stop, width)):
@@ -69,10 +69,10 @@ def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows
                 distance = max(distance, np.float32(0))
                 if distance <= worst and left + j != row:
                     _insert(best[row], rows[row], distance, left + j)
-                    worst = best[row, last]
-                if distance <= limits[j] and left != top:
+                    worst = limits[row] = best[row, last]
+                if distance <= limits[left + j] and left != top:
                     _insert(best[left + j], rows[left + j], distance, row)
-                    limits[j] = best[left + j, last]
+                    limits[left + j] = best[left + j, last]
 
 
 @numba.njit(cache=True, nogil=True)

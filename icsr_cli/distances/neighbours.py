@@ -178,6 +178,7 @@ def nearest_lists(squares: Any, kept: int, multiply: Multiply, kind: Any, team: 
     best = np.full((n, kept), np.inf, dtype=np.float32)
     rows = np.full((n, kept), n, dtype=np.int32)
     kernels.seed_with_self(best, rows)
+    limits = best[:, -1].copy()
     starts = range(0, n, TILE)
     locks = {start: threading.Lock() for start in starts}
     own = threading.local()
@@ -189,9 +190,12 @@ def nearest_lists(squares: Any, kept: int, multiply: Multiply, kind: Any, team: 
         products = own.tile[: height * width].reshape(height, width)
         multiply(slice(top, top + height), slice(left, left + width), products)
         with locks[top], locks[left] if left != top else nullcontext():
-            kernels.merge_tile(products, squares, top, left, best, rows)
+            kernels.merge_tile(products, squares, top, left, best, rows, limits)
 
     with threadpool_limits(limits=1, user_api="blas"):
         tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
-        in_threads(merge, tiles[team.rank :: team.size])
+        own_tiles = tiles[team.rank :: team.size]
+        in_threads(
+            lambda low, high: [merge(*tile) for tile in own_tiles[low:high]], row_ranges(len(own_tiles), 1024)
+        )
     return best, rows
