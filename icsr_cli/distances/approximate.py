@@ -11,7 +11,7 @@ import torch
 
 from icsr_cli.distances import neighbour_kernels as kernels
 from icsr_cli.distances.features import SPARE, squared_lengths
-from icsr_cli.distances.neighbours import Index, nearest_lists, settled
+from icsr_cli.distances.neighbours import Index, Multiply, nearest_lists, settled
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, FloatArray
 
@@ -79,12 +79,14 @@ def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
         width *= 2
     threads = torch.get_num_threads()
     try:
-        return nearest_lists(squares.numpy(), kept, _multiply(codes), np.int32, ALONE)[1]
+        return nearest_lists(squares.numpy(), kept, multiplier(codes), np.int32, ALONE)[1]
     finally:
         torch.set_num_threads(threads)
 
 
-def _multiply(codes: torch.Tensor) -> Any:
+def multiplier(codes: torch.Tensor) -> Multiply:
+    """Give what writes the products of codes, int8 (n, width), as int32; torch then has one thread here."""
+
     def multiply(top: slice, left: slice, products: Any) -> None:
         if torch.get_num_threads() > 1:  # of this thread of the search
             torch.set_num_threads(1)
@@ -104,17 +106,25 @@ def _principal_axes(x: FloatArray) -> tuple[Any, Any]:
 
 
 def _encode(x: FloatArray, centre: Any, axes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give codes int8 (n, width), up to 127 along the axes, turned so that all spread alike; and squares."""
+    """Give codes int8 (n, width) along the axes, turned so that all spread alike; and squares."""
     width = axes.shape[1]
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0]
     axes = axes @ turn.astype(np.float32)
-    axes *= 127 / np.abs((x[:_FITTED] - centre) @ axes).max()
-    codes, squares = np.empty((len(x), width), dtype=np.int8), np.empty(len(x), dtype=np.float32)
+    most = _largest_code()
+    axes *= most / np.abs((x[:_FITTED] - centre) @ axes).max()
+    # Columns of zeros fill up to eight: products of codes of one column come out wrong in torch 2.14.
+    codes, squares = np.zeros((len(x), -(-width // 8) * 8), dtype=np.int8), np.empty(len(x), dtype=np.float32)
     for low in range(0, len(x), _FITTED):
         part = (x[low : low + _FITTED] - centre) @ axes
-        np.rint(part, out=part).clip(-127, 127, out=part)
-        codes[low : low + _FITTED], squares[low : low + _FITTED] = part, squared_lengths(part)
+        np.rint(part, out=part).clip(-most, most, out=part)
+        codes[low : low + _FITTED, :width], squares[low : low + _FITTED] = part, squared_lengths(part)
     return torch.from_numpy(codes), torch.from_numpy(squares)
+
+
+def _largest_code() -> int:
+    """Give 127; 63 where the processor adds two products in 16 bits, too few for larger ones."""
+    codes = torch.full((32, 64), 127, dtype=torch.int8)
+    return 127 if int(torch._int_mm(codes, codes.T).min()) == 64 * 127**2 else 63
 
 
 def _share_kept(codes: torch.Tensor, squares: torch.Tensor, kept: int, sample: Any, exact: Any) -> float:
@@ -124,7 +134,7 @@ def _share_kept(codes: torch.Tensor, squares: torch.Tensor, kept: int, sample: A
         distances = squares - 2 * torch._int_mm(codes[sample[block]], codes.T)
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
         hits += int((distances.gather(1, torch.from_numpy(exact[block]).long()) <= limits).sum())
-    return hits / exact.size
+    return float(hits / exact.size)
 
 
 # Indices of faiss -----------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def _insert(best: Any, rows: Any, distance: Any, index: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) -> bool:
+def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) -> Any:
     """Tell whether a chunk holds a distance that a list may take: no branch, so that it is one of vectors."""
     hits = np.int32(0)
     for j in range(CHUNK):

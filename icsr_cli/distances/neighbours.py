@@ -181,21 +181,18 @@ def nearest_lists(squares: Any, kept: int, multiply: Multiply, kind: Any, team: 
     limits = best[:, -1].copy()
     starts = range(0, n, TILE)
     locks = {start: threading.Lock() for start in starts}
-    own = threading.local()
 
-    def merge(top: int, left: int) -> None:
-        if not hasattr(own, "tile"):
-            own.tile = np.empty(TILE * TILE, dtype=kind)
-        height, width = min(TILE, n - top), min(TILE, n - left)
-        products = own.tile[: height * width].reshape(height, width)
-        multiply(slice(top, top + height), slice(left, left + width), products)
-        with locks[top], locks[left] if left != top else nullcontext():
-            kernels.merge_tile(products, squares, top, left, best, rows, limits)
+    def merge(low: int, high: int) -> None:
+        tile = np.empty(TILE * TILE, dtype=kind)
+        for top, left in tiles[low:high]:
+            height, width = min(TILE, n - top), min(TILE, n - left)
+            products = tile[: height * width].reshape(height, width)
+            multiply(slice(top, top + height), slice(left, left + width), products)
+            with locks[top], locks[left] if left != top else nullcontext():
+                kernels.merge_tile(products, squares, top, left, best, rows, limits)
 
+    tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
+    tiles = tiles[team.rank :: team.size]
     with threadpool_limits(limits=1, user_api="blas"):
-        tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
-        own_tiles = tiles[team.rank :: team.size]
-        in_threads(
-            lambda low, high: [merge(*tile) for tile in own_tiles[low:high]], row_ranges(len(own_tiles), 1024)
-        )
+        in_threads(merge, row_ranges(len(tiles), 1024))
     return best, rows
