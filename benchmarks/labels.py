@@ -82,7 +82,8 @@ class Clock:
         seconds = time.perf_counter() - self.start
         self.seconds[self.stage] += seconds
         if seconds > 60:
-            print(f"{self.stage}: {seconds:.0f} s, so far {time.process_time():.0f} s busy", file=sys.stderr)
+            so_far = f"so far {time.process_time():.0f} s of processors, peak {peak_memory() / 1e9:.2f} GB"
+            print(f"{self.stage}: {seconds:.0f} s; {so_far}", file=sys.stderr, flush=True)
 
 
 # The engine -----------------------------------------------------------------------------------------
@@ -136,18 +137,18 @@ def jaccard_alone(features, cams, clusters, k1, k2, clock, approximate=None, dev
     return [], [], {"pairs per image": similarity.nnz / len(features)}
 
 
-def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
     """Label by dbscan (eps 0.5) as ``icsr labels generate --lean`` does; pairs beyond it are not stored."""
-    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean=True)
+    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=True)
 
 
-def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
     """Label by dbscan (eps 0.5) with every pair stored."""
-    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean=False)
+    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=False)
 
 
-def dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean):
-    """Label all images, and each camera's alone, by dbscan, and refine."""
+def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean):
+    """Label all images, and each camera's alone where there are no tracks, by dbscan, and refine."""
     from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
@@ -163,9 +164,9 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, lean):
         labels = dbscan.dbscan(similarity, options.eps, options.min_samples)
     pairs = similarity.nnz
     del similarity
-    local = np.empty(len(features), dtype=np.int64)
+    local = np.empty(len(features), dtype=np.int64) if tracks is None else tracks
     with clock("each camera"):
-        for camera in np.unique(cams):
+        for camera in np.unique(cams) if tracks is None else ():
             rows = np.flatnonzero(cams == camera)
             own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
             local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
@@ -311,6 +312,8 @@ def run_side(arguments):
     chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
     loaded = peak_memory()
     clock, busy = Clock(), time.process_time()
+    if arguments.tracks:
+        how["tracks"] = np.load(folder / "ids.npy")
     labels, refined, facts = chain(
         features, cams, arguments.clusters, arguments.k1, arguments.k2, clock, **how
     )
@@ -323,6 +326,7 @@ def run_side(arguments):
 def measure(side, arguments, folder, clusters):
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
     command += ["--k1", str(arguments.k1), "--k2", str(arguments.k2), "--clusters", str(clusters)]
+    command += ["--tracks"] if arguments.tracks else []
     for name in ("approximate", "device"):
         if getattr(arguments, name):
             command += [f"--{name}", getattr(arguments, name)]
@@ -454,6 +458,9 @@ def main():
     )
     parser.add_argument(
         "--sides", choices=("whole", "lean"), nargs="+", default=["whole", "lean"], help="with --lean: which"
+    )
+    parser.add_argument(
+        "--tracks", action="store_true", help="with --lean: local labels are true, no camera is clustered"
     )
     parser.add_argument("--slow-spectrum", action="store_true", help="features of many directions")
     parser.add_argument("--scratch", help="where the features lie; default: the folder for temporary files")

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icsr_cli.errors import InputError, MissingExtraError, UsageError
-from icsr_cli.files import read_arrays, reason
+from icsr_cli.files import map_array, read_arrays
 from icsr_cli.types import FloatArray, IntArray
 
 #: Writes to a path: features (n, d), columns (n,) by name, and what is known of them as JSON.
@@ -109,11 +109,11 @@ def _archived(path: Path) -> dict[str, Any]:
 
 def _mapped(path: Path) -> Any:
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        array = map_array(path)
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
-    except Exception as error:  # numpy raises many kinds for a damaged file
-        raise InputError(f"{path} cannot be read as an .npy of numbers: {reason(error)}.") from None
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} is not an .npy file. numpy.save(PATH, array) makes one.")
     return array
