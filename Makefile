@@ -14,7 +14,7 @@ test: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --cov --cov-report=term:skip-covered
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # What computes, as older processors would.
 PORTABLE := tests/recipes tests/distances tests/clusterers tests/metrics tests/models tests/memories tests/test_features.py

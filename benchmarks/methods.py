@@ -45,6 +45,11 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "single-camera": {"global.refiners": []},
     "proxies": {"global.memory": {"method": "clusters"}},
 }
+#: Where local labels come from, anew in each epoch: the renderer's tracks, or clusters of each camera.
+LOCAL = {
+    "tracks": {"global.local": "tracks"},
+    "clusters": {"global.local": {"method": "average-linkage", "images_per_cluster": "auto"}},
+}
 TRUTH = {"global.clusterer": {"method": "true-identities"}, "global.refiners": []}
 
 
@@ -65,12 +70,18 @@ METHODS = {
     "icsr-start": Method("ICSR's shared network, before the global stage", "icsr"),
     "icsr-plain": Method("ICSR's shared start, nothing thrown out", "icsr", {"global.refiners": []}),
     "icsr": Method("ICSR, shared network", "icsr"),
+    "icsr-tracks": Method("ICSR, local clusters of tracks", "icsr", {"cam.clusterer": "tracks"}),
     "centre": Method("plain + means taken off", options={"global.normalise": "centre"}),
     **{name: Method(f"plain + {name}", options=changed) for name, changed in PARTS.items()},
     "camera-aware": Method("camera-aware", "camera-aware"),
     **{
         f"without-{name}": Method(f"camera-aware without {name}", "camera-aware", changed)
         for name, changed in WITHOUT.items()
+    },
+    **{f"plain-{name}": Method(f"plain + local {name}", options=own) for name, own in LOCAL.items()},
+    **{
+        f"with-{name}": Method(f"camera-aware + local {name}", "camera-aware", own)
+        for name, own in LOCAL.items()
     },
     "two-stages": Method(
         "camera-aware from ICSR's shared start",
@@ -82,6 +93,8 @@ METHODS = {
 }
 #: Methods that begin from, or take labels of, one cam stage; they run in one process.
 SHARED = ("icsr-start", "icsr-plain", "icsr", "two-stages")
+#: Methods with a cam stage of their own.
+OWN_CAM = ("icsr-per-camera", "icsr-tracks")
 
 
 class Seconds(NamedTuple):
@@ -153,7 +166,7 @@ class World:
         from icsr_cli.recipes import opening
         from icsr_cli.recipes.training import run_cam_stage
 
-        name = "icsr-per-camera" if key == "icsr-per-camera" else "icsr"
+        name = key if key in OWN_CAM else "icsr"
         if name not in self.cam_runs:
             started = Seconds.now()
             wish = self.wish(METHODS[name], name)
@@ -204,10 +217,11 @@ def untrained(world: World) -> Any:
 
 def histogram(world: World) -> dict[str, float]:
     """Rank by stripes of colours."""
+    from colours import colour_features
+
     from icsr_cli.metrics import rank
     from icsr_cli.recipes.evaluation import load_pixels
     from icsr_cli.recipes.steps import choose_engine
-    from icsr_cli.synthesis.difficulty import colour_features
 
     settings, engine = world.settings(METHODS["plain"]), choose_engine("cpu", "fp32")
     splits = [world.dataset.splits[name] for name in ("query", "gallery")]
@@ -247,7 +261,7 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
 
     figures: dict[str, Any] = {}
     wish = world.wish(METHODS[key], key)
-    if key in SHARED or key == "icsr-per-camera":
+    if key in (*SHARED, *OWN_CAM):
         cam, seconds = world.cam(key)
         figures |= {"cam_seconds": seconds.wall, "local_nmi": cam.metrics()[-1]["nmi"]}
         wish = replace(wish, local=cam.path)
@@ -260,6 +274,8 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
     )
     last = run.metrics()[-1]
     figures |= {"clusters": last["clusters"], "nmi": last["quality"]["refined"]["nmi"]}
+    own = last["quality"].get("local", {})
+    figures |= {f"local_{name}": own[name] for name in own.keys() & {"nmi", "pairwise_f"}}
     return network, figures
 
 

@@ -75,12 +75,15 @@ def main():
     parser.add_argument(
         "--sizes", type=int, default=len(SIZES), help="how many of the sizes, the smallest first"
     )
+    parser.add_argument("--images", type=int, help="of every size, in place of its own")
+    parser.add_argument("--iters", type=int, help="steps of every size, in place of its own")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     print("| network | part | planned, s | measured, s | planned / measured |")
     print("| --- | --- | ---: | ---: | ---: |")
-    for arch, height, width, batch, images, iters in SIZES[: arguments.sizes]:
+    for arch, height, width, batch, own_images, own_iters in SIZES[: arguments.sizes]:
+        images, iters = arguments.images or own_images, arguments.iters or own_iters
         given = {"image.height": height, "image.width": width, "precision": "fp32"}
         stage = {"model.arch": arch, "model.weights": "none", "iters": iters, "batch_size": batch}
         given |= {f"global.{key}": value for key, value in stage.items()}

@@ -24,12 +24,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from colours import colour_features, colour_histograms, neighbour_shares
 from PIL import Image
 
 from icsr_cli.metrics import rank
 from icsr_cli.models import build
 from icsr_cli.synthesis import World, draw, render
-from icsr_cli.synthesis.difficulty import colour_features, colour_histograms, neighbour_shares
 from icsr_cli.synthesis.passes import plan
 from icsr_cli.types import BoolArray, FloatArray, IntArray
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, IntArray
+from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
 
 
 def as_numpy(array: Any) -> Any:
@@ -41,3 +41,16 @@ def whole_numbers(name: str, given: Any, n: int, low: int = NO_CLUSTER) -> IntAr
     if n and int(array.min()) < low:
         raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
     return np.asarray(array, dtype=np.int64)
+
+
+def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:
+    """Give indices (n, k) and distances (n, k) as numpy arrays, or raise an InputError."""
+    indices, distances = (as_numpy(part) for part in (neighbours.indices, neighbours.distances))
+    if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
+        raise InputError(
+            "neighbours must hold indices and distances of one shape (n, k), "
+            f"got {indices.shape} and {distances.shape}."
+        )
+    if not np.isfinite(distances).all():
+        raise InputError("neighbours must hold finite distances, got NaN or infinity.")
+    return indices, distances

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import reason
+
+
+def stamp(path: str | Path) -> str:
+    """Give size and time of last change of a file, by which it is known again; ``missing`` without one."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - called for every image of every split, Path is slower
+    except OSError:
+        return "missing"
+    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 @contextmanager
@@ -40,13 +51,25 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document whole or not at all; ASCII, as names of files need not be UTF-8."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
+    """Give the rows of a table as CSV; names of files need not be UTF-8, and come back as they were."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows(rows)
+    return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def read_json(path: Path) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, whole_numbers
+from icsr_cli.checks import as_numpy, neighbour_arrays, whole_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance
 
@@ -42,14 +42,7 @@ def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
         InputError: indices and distances of other shapes, distances that are not finite.
 
     """
-    indices, distances = (as_numpy(part) for part in (neighbours.indices, neighbours.distances))
-    if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
-        raise InputError(
-            "neighbours must hold indices and distances of one shape (n, k), "
-            f"got {indices.shape} and {distances.shape}."
-        )
-    if not np.isfinite(distances).all():
-        raise InputError("neighbours must hold finite distances, got NaN or infinity.")
+    indices, distances = neighbour_arrays(neighbours)
     if not -1 <= min_similarity <= 1:
         raise InputError(f"min_similarity must be -1 to 1, got {min_similarity!r}.")
     edges = (1 - distances >= min_similarity) & (indices != np.arange(len(indices))[:, None])

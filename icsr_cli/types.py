@@ -128,7 +128,7 @@ class Split:
         return {name: found[chosen] if (found != NO_TRACK).any() else None for name, found in known.items()}
 
     def select(self, rows: npt.NDArray[np.integer[Any]] | Sequence[int]) -> Split:
-        """Give the split of the images at ``rows``, in that order."""
+        """Give the split of the images at ``rows``, int (m,), in that order."""
         return Split(self.root, tuple(self.records[int(row)] for row in rows))
 
 
@@ -200,7 +200,7 @@ class Labels:
 
     @classmethod
     def of(cls, clusters: IntArray) -> Labels:
-        """Give the labels of a clustering that nobody has refined: ``kept``, or ``noise``."""
+        """Give the labels of a clustering, int64 (n,), that nobody has refined: ``kept``, or ``noise``."""
         return cls(clusters, clusters, np.where(clusters == NO_CLUSTER, "noise", "kept"))
 
     @property
@@ -209,7 +209,7 @@ class Labels:
         return int(self.labels.max(initial=NO_CLUSTER)) + 1
 
     def marked(self, *marks: tuple[Any, str]) -> npt.NDArray[np.str_]:
-        """Give the states with a word at some rows (a mask or numbers); a later mark wins."""
+        """Give the states (n,) with a word at some rows, a mask (n,) or numbers (m,); a later mark wins."""
         states = self.states.astype(object)  # a numpy string would be cut to the longest there was
         for rows, word in marks:
             states[rows] = word
@@ -341,7 +341,7 @@ class Epoch:
 
 
 def by_first_appearance(labels: IntArray) -> IntArray:
-    """Renumber clusters 0, 1, ... in the order in which they first appear; -1 stays."""
+    """Renumber clusters, int64 (n,), as 0, 1, ... in the order in which they first appear; -1 stays."""
     kept = labels != NO_CLUSTER
     _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)

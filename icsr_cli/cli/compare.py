@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -20,16 +18,6 @@ if TYPE_CHECKING:
     from icsr_cli.runs import RunFolder
 
 
-class Format(str, Enum):
-    """How the comparison is printed."""
-
-    table = "table"
-    md = "md"
-    latex = "latex"
-    csv = "csv"
-    json = "json"
-
-
 def compare(
     runs: Annotated[
         list[Path] | None,
@@ -37,7 +25,10 @@ def compare(
             metavar="[RUN]...", help="Runs; all like the newest if left out.", autocompletion=complete.runs
         ),
     ] = None,
-    style: Annotated[Format, typer.Option("--format", "-f", help="What is printed.")] = Format.table,
+    style: Annotated[
+        Literal["table", "md", "latex", "csv", "json"],
+        typer.Option("--format", "-f", help="What is printed."),
+    ] = "table",
     html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,
     runs_root: RunsRoot = Path("runs"),
 ) -> None:
@@ -167,10 +158,4 @@ def _json(found: Comparison) -> None:
     print_json({"rows": rows})
 
 
-_FORMATS: dict[Format, Callable[[Comparison], None]] = {
-    Format.table: _show,
-    Format.md: _markdown,
-    Format.latex: _latex,
-    Format.csv: _csv,
-    Format.json: _json,
-}
+_FORMATS = {"table": _show, "md": _markdown, "latex": _latex, "csv": _csv, "json": _json}

@@ -1,4 +1,7 @@
-"""What the shell offers at the tabulator: data sets, runs, methods, networks, pages that there are."""
+"""What the shell offers at the tabulator: data sets, runs, methods, networks, pages that there are.
+
+Typer keeps those that begin with what is typed.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,35 @@ from pathlib import Path
 import typer
 
 
-def datasets(ctx: typer.Context, incomplete: str) -> list[str]:
+def datasets(ctx: typer.Context) -> list[str]:
     """Give the prepared data sets."""
     from icsr_cli.datasets import index
 
-    return _begin(index.names(Path(ctx.params.get("data_root") or "data")), incomplete)
+    return [*index.names(Path(ctx.params.get("data_root") or "data"))]
 
 
-def runs(ctx: typer.Context, incomplete: str) -> list[str]:
+def runs(ctx: typer.Context) -> list[str]:
     """Give the folders of runs."""
     root = Path(ctx.params.get("runs_root") or "runs")
-    return _begin(sorted(str(path.parent) for path in root.glob("*/*/*/run.json")), incomplete)
+    return sorted(str(path.parent) for path in root.glob("*/*/*/run.json"))
 
 
-def methods(incomplete: str) -> list[str]:
+def methods() -> list[str]:
     """Give the methods of training."""
     from icsr_cli import config
 
-    return _begin([*config.methods()], incomplete)
+    return [*config.methods()]
 
 
-def networks(incomplete: str) -> list[str]:
+def networks() -> list[str]:
     """Give the architectures."""
     from icsr_cli import models
 
-    return _begin(models.available(), incomplete)
+    return [*models.available()]
 
 
-def pages(incomplete: str) -> list[str]:
+def pages() -> list[str]:
     """Give the pages of a report."""
     from icsr_cli.reports import pages
 
-    return _begin(pages.available(), incomplete)
-
-
-def _begin(names: list[str] | tuple[str, ...], incomplete: str) -> list[str]:
-    return [name for name in names if name.startswith(incomplete)]
+    return [*pages.available()]

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.cli.options import METHOD, Assignments, Config, DataRoot, DatasetName, Json, RunsRoot
+from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Json, RunsRoot, of_method
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
     from icsr_cli.recipes.machine import Machine
+    from icsr_cli.recipes.plan import Schedule
 
 #: What a state is called, and its colour.
 _MARKS = {
@@ -27,43 +29,25 @@ _TITLES = {
     "warning": "Good to know",
     "optional": "Not installed, not needed for the main job",
 }
-
-
-PLAN = "A plan"
+of_plan = partial(typer.Option, rich_help_panel="A plan")
 
 
 def doctor(
     data_root: DataRoot = Path("data"),
     runs_root: RunsRoot = Path("runs"),
     as_json: Json = False,
-    plan: Annotated[
-        bool,
-        typer.Option("--plan", help="Estimate a run: time, memory, what binds.", rich_help_panel=PLAN),
-    ] = False,
+    plan: Annotated[bool, of_plan("--plan", help="Estimate a run: time, memory, what binds.")] = False,
     dataset: DatasetName = None,
-    gpus: Annotated[
-        int | None, typer.Option("--gpus", help="How many; left out: the CPU.", rich_help_panel=PLAN)
-    ] = None,
+    gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
     gpu: Annotated[
         str | None,
-        typer.Option(
-            "--gpu",
-            metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]",
-            help="Which; a100 if left out.",
-            rich_help_panel=PLAN,
-        ),
+        of_plan("--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]", help="Which; a100 if left out."),
     ] = None,
     method: Annotated[
-        str | None,
-        typer.Option(
-            "--method", "-m", help="As in train.", autocompletion=complete.methods, rich_help_panel=METHOD
-        ),
+        str | None, of_method("--method", "-m", help="As in train.", autocompletion=complete.methods)
     ] = None,
     arch: Annotated[
-        str | None,
-        typer.Option(
-            "-a", "--arch", help="As in train.", autocompletion=complete.networks, rich_help_panel=METHOD
-        ),
+        str | None, of_method("-a", "--arch", help="As in train.", autocompletion=complete.networks)
     ] = None,
     config: Config = None,
     assignments: Assignments = None,
@@ -78,13 +62,14 @@ def doctor(
 
     asked = (dataset, gpus, gpu, method, arch, assignments)
     if plan:
-        from icsr_cli.cli.doctor_plan import show_plan
-        from icsr_cli.recipes.plan import Question, answer
+        from icsr_cli.recipes.plan import answer
 
-        options = {"cam.model.arch": arch, "global.model.arch": arch}
-        question = Question(dataset, data_root, method, config, options, tuple(assignments or ()))
-        found_plan = answer(question, gpus, gpu)
-        print_json(found_plan.as_dict()) if as_json else show_plan(found_plan)
+        own = {
+            "options": {"cam.model.arch": arch, "global.model.arch": arch},
+            "assignments": assignments or (),
+        }
+        found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
+        print_json(found_plan.as_dict()) if as_json else _show_plan(found_plan)
         return
     if any(one is not None for one in asked):
         raise UsageError("-d, --gpus, --gpu, -m, -a and --set belong to a plan: add --plan.")
@@ -175,3 +160,37 @@ def _machine(machine: Machine) -> list[tuple[str, str]]:
 
 def _gigabytes(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB"
+
+
+def _show_plan(found: Schedule) -> None:
+    """Print the estimate of a run as tables."""
+    from icsr_cli.cli.console import output, print_table
+
+    where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
+    output().print(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
+    rows = []
+    for stage in found.stages:
+        parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]
+        memory = f"{sum(stage.memory.values()) / 1e9:.1f}"
+        rows.append([stage.name, *parts, memory, _duration(stage.seconds), stage.binds])
+    columns = ["stage", "extraction, s", "labels, s", "training, s", "memory, GB", "in all", "what binds"]
+    print_table("An epoch of one network, and the stage", columns, rows)
+    rows = [
+        [stage.name, use, f"{count / 1e9:.2f}"]
+        for stage in found.stages
+        for use, count in stage.memory.items()
+    ]
+    print_table("Memory of each device", ["stage", "for", "GB"], rows)
+    if len(found.stages) > 1:
+        output().print(f"All stages: {_duration(found.seconds)}")
+    if not found.fits:
+        output().print(
+            f"That is more than the {found.rates.memory / 1e9:.0f} GB there are: take a smaller batch, "
+            "smaller images or more devices."
+        )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from icsr_cli.cli import complete
 from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
 from icsr_cli.errors import DatasetError, UsageError
-
-if TYPE_CHECKING:
-    from icsr_cli.types import IntArray
 
 
 def embed(
@@ -77,7 +74,7 @@ def embed(
     columns: dict[str, Any] = {"paths": np.array(paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}
     columns |= {} if ids is None else {"ids": ids[kept]}
-    columns |= {name: found[kept] for name, found in _tracks_of(images, split, data_root).items()}
+    columns |= {name: found[kept] for name, found in given.when.items()}
     about = {
         "network": embedder.checksum(),
         "weights": str(embedder.weights),
@@ -98,13 +95,3 @@ def embed(
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
     )
-
-
-def _tracks_of(images: str, split: str, data_root: Path) -> dict[str, IntArray]:
-    """Give the tracks and frames of a prepared data set, where it has any."""
-    from icsr_cli import datasets
-
-    if Path(images).is_dir():
-        return {}
-    known = datasets.load(images, data_root).splits[split].when()
-    return {name: found for name, found in known.items() if found is not None}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,23 +115,17 @@ def evaluate(
     path, network, size = open_network(path, runs_root, data.name, arch, engine)
     how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
-    settings = _settings(data, run, config, {k: v for k, v in given.items() if v is not None}, assignments)
+    settings = _settings(data, run, config, given, assignments)
     image = settings.image
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
+    embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
         _estimate(embedder, run, path, as_json)
         return
     found = evaluate_network(
-        network,
-        data,
-        image,
-        settings.evaluation,
-        folder=data_root,
-        engine=engine,
-        progress=progress,
+        embedder,
         ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
         debias=how,
         per_camera=per_camera,
@@ -143,7 +136,7 @@ def evaluate(
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
-        marks = {"thresholds": [asdict(mark) for mark in found.thresholds]}
+        marks = {"thresholds": found.thresholds}
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
     title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
@@ -161,12 +154,12 @@ def _settings(
     assignments: list[str] | None,
 ) -> Settings:
     """Give the settings of the run, or of the data set, and what the command line says beside them."""
-    from icsr_cli.cli.options import resolve_settings
-    from icsr_cli.config import load_run
+    from icsr_cli.config import load, load_run
 
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
-        return resolve_settings(data, config, options, assignments)
+        facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": options}
+        return load(data.name, config=config, assignments=assignments or (), **facts)
     # Methods that other sections name need not be here; but where something is set, the whole must fit.
     sections = None if assignments else ("image", "evaluation")
     return load_run(own, sections=sections, options=options, assignments=assignments or ())
@@ -226,21 +219,16 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
     width = 3 + max(5, *(len(names[camera]) for camera in columns))
     first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
     step = max(1, (output().width - 1 - first) // width)
-    for figure in ("mAP", "Rank-1"):
-
-        def cell(query: int, gallery: int, figure: str = figure) -> str:
-            found = rankings.get((query, gallery))
-            if found is None:
-                return "-"
-            return f"{100 * (found.mAP if figure == 'mAP' else found.rank(1)):.1f}"
-
+    shares = {pair: (found.mAP, found.rank(1)) for pair, found in rankings.items()}
+    for place, figure in enumerate(("mAP", "Rank-1")):
+        cells = {pair: f"{100 * both[place]:.1f}" for pair, both in shares.items()}
         for start in range(0, len(columns), step):
             shown = columns[start : start + step]
             part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
             print_table(
                 f"{figure} by camera (%), {title}: a row per query camera{part}",
                 ["query", *(names[camera] for camera in shown)],
-                [[names[query], *(cell(query, camera) for camera in shown)] for query in rows],
+                [[names[query], *(cells.get((query, camera), "-") for camera in shown)] for query in rows],
             )
 
 

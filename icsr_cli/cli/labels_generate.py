@@ -109,8 +109,9 @@ def generate(
     """
     from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
+    from icsr_cli.labelling import gather, label
     from icsr_cli.recipes.feature_files import read_features, renamed
-    from icsr_cli.runs import write_labels
+    from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
 
     if out is not None and out.suffix not in (".npz", ".csv"):
@@ -132,7 +133,7 @@ def generate(
     settings = config.load(
         "",
         method=method,
-        options={key: value for key, value in options.items() if value is not None},
+        options=options,
         assignments=[_of_chain(assignment) for assignment in assignments or ()],
         images={"global": n},
     )
@@ -144,18 +145,23 @@ def generate(
         if local == "cluster" and given.cameras is not None:
             locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
         task.advance()
-        facts = {
-            "local": locals_,
-            "pairs": known,
-            "device": device,
-            "approximate": approximate,
-            "least": least,
-        }
-        evidence, labels = _label(given, settings.global_, facts)
+        evidence = gather(
+            given.features,
+            settings.global_,
+            cameras=given.cameras,
+            local=locals_,
+            tracks=given.tracks,
+            frames=given.frames,
+            pairs=known,
+            device=device,
+            approximate=approximate,
+            least=least,
+        )
+        labels = label(evidence, settings.global_)
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:
-        write_labels(out, _tabulate(given, labels, locals_))
+        write_labels(out, table_of(labels, given.paths.tolist(), given.cameras, given.ids, locals_))
         if not as_json:
             message(f"Labels: {out}")
 
@@ -186,15 +192,6 @@ def _of_chain(assignment: str) -> str:
     return f"global.{inner}{assignment}"
 
 
-def _label(given: Given, own: GlobalSettings, facts: dict[str, Any]) -> tuple[KnownEvidence, Labels]:
-    """Run the chain; gives what it knew, and the labels."""
-    from icsr_cli.labelling import gather, label
-
-    facts |= {"cameras": given.cameras, "tracks": given.tracks, "frames": given.frames}
-    evidence = gather(given.features, own, **facts)
-    return evidence, label(evidence, own)
-
-
 def _cluster_cameras(
     features: Any, cameras: IntArray, own: Any, device: str | None, known: Pairs | None
 ) -> IntArray:
@@ -212,24 +209,6 @@ def _cluster_cameras(
         evidence = gather(features[rows], own, cameras=one, device=device, pairs=told)
         local[rows] = label(evidence, own).labels
     return local
-
-
-def _tabulate(given: Given, labels: Labels, local: IntArray | None) -> Any:
-    import numpy as np
-
-    from icsr_cli.runs import LabelTable
-
-    none = np.full(len(labels.labels), -1, dtype=np.int64)
-    return LabelTable(
-        paths=tuple(given.paths.tolist()),
-        cameras=none if given.cameras is None else given.cameras,
-        identities=none if given.ids is None else given.ids,
-        clusters=labels.clusters,
-        local_clusters=none if local is None else local,
-        labels=labels.labels,
-        states=labels.states,
-        columns=labels.columns,
-    )
 
 
 def _show(

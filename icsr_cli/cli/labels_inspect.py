@@ -215,8 +215,8 @@ def _show_images(
     from icsr_cli.cli.console import heading, output, print_json, print_records
 
     if as_json:
-        head = {"cluster": asdict(cluster)} if cluster else {}
-        print_json({"labels": str(path), **head, "images": [asdict(image) for image in images]})
+        head = {"cluster": cluster} if cluster else {}
+        print_json({"labels": path, **head, "images": images})
         return
     heading(str(path))
     if cluster is not None:
@@ -234,7 +234,7 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
 
     changes = compare_labels(read_labels(before), table)
     if as_json:
-        print_json({"before": str(before), "after": str(path), **changes.as_dict()})
+        print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return
     heading(f"{before.stem} -> {path.stem}")
     figures = {

@@ -14,8 +14,6 @@ from icsr_cli.errors import UsageError
 if TYPE_CHECKING:
     from icsr_cli.labelling.questions import Questions
     from icsr_cli.recipes.review import Review
-    from icsr_cli.runs import RunFolder
-    from icsr_cli.types import Dataset
 
 
 def review(
@@ -51,8 +49,11 @@ def review(
     """
     from icsr_cli import config, datasets
     from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.files import write_text
     from icsr_cli.recipes.review import open_review
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.reports.pages.review import review_page
+    from icsr_cli.reports.view import View
     from icsr_cli.runs import newest, open_run
 
     path = out or Path("answers.csv" if truth else "review.html")
@@ -69,7 +70,10 @@ def review(
     if truth:
         found = _answer(opened, asked, path)
     else:
-        _write_page(folder, data, opened, asked, path, data_root, progress)
+        pictures = View((folder,), data_root, progress=progress).pictures
+        source, facts = f"{data.name}, global run {folder.path.name}", {"Run": str(folder.path)}
+        known, names = opened.known(), data.camera_names
+        write_text(path, review_page(source, facts, asked, data.train, names, pictures, known=known))
         found = {}
     kinds = {f"{kind} questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
     result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}
@@ -93,31 +97,6 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
         if judged is not None:
             found |= {f"NMI {name}": judged.nmi, f"pairwise F {name}": judged.pairwise_f}
     return found
-
-
-def _write_page(
-    folder: RunFolder,
-    data: Dataset,
-    opened: Review,
-    asked: Questions,
-    path: Path,
-    data_root: Path,
-    progress: Any,
-) -> None:
-    from icsr_cli.files import write_text
-    from icsr_cli.reports.pages.review import review_page
-    from icsr_cli.reports.view import View
-
-    page = review_page(
-        f"{data.name}, {folder.stage} run {folder.path.name}",
-        {"Run": str(folder.path)},
-        asked,
-        data.train,
-        data.camera_names,
-        View((folder,), data_root, progress=progress).pictures,
-        known=opened.known(),
-    )
-    write_text(path, page)
 
 
 def _show(result: dict[str, Any]) -> None:

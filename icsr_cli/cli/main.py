@@ -32,7 +32,7 @@ from icsr_cli.cli import (
     train,
 )
 from icsr_cli.cli.help import Commands
-from icsr_cli.errors import IcsrError
+from icsr_cli.errors import IcsrError, reason
 from icsr_cli.recipes.interruption import AtOnce
 
 
@@ -87,8 +87,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, MemoryError) or _lacks_memory(error):
         return _memory_message(error), 1
     if type(error).__name__ in ("InductorError", "BackendCompilerFailed"):
-        reason = str(error).strip().partition("\n")[0]
-        return f"Error: torch.compile failed ({reason}). Start a new run without --compile.", 1
+        return f"Error: torch.compile failed ({reason(error)}). Start a new run without --compile.", 1
     if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
         if error.errno in _FULL:
             place = error.filename or "while writing"
@@ -127,7 +126,7 @@ def _lacks_memory(error: BaseException) -> bool:
 
 def _memory_message(error: BaseException) -> str:
     where = "the GPU is out of memory" if "CUDA" in f"{type(error).__name__} {error}" else "out of memory"
-    reason = str(error).strip().partition("\n")[0]
+    why = str(error).strip().partition("\n")[0]
     command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
     if isinstance(error, ImportError) or command == "doctor":
         return "Error: out of memory before a library was loaded. Give the process more (ulimit -v)."
@@ -142,7 +141,7 @@ def _memory_message(error: BaseException) -> str:
         "Take a smaller batch (-b), half the precision on a GPU (--precision bf16), or, where features are "
         "extracted, --set evaluation.batch_size=64: that one may change with --resume, too.",
     )
-    return f"Error: {where}{f' ({reason})' if reason else ''}. {way} `icsr doctor` shows what is free."
+    return f"Error: {where}{f' ({why})' if why else ''}. {way} `icsr doctor` shows what is free."
 
 
 app = Commands(

@@ -51,7 +51,7 @@ def models(
     except InputError as error:
         raise UsageError(str(error)) from None
     if as_json:
-        print_json([one.as_dict() for one in found])
+        print_json(found)
         return
     _show(found)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -12,46 +12,33 @@ from icsr_cli.cli import complete
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.config.schema import Settings
     from icsr_cli.progress import Progress
     from icsr_cli.types import Dataset
 
-#: Groups of options in the help.
-DATA, METHOD, RUN, MACHINE, OUTPUT = "Data", "Method", "Run", "Machine", "Output"
+#: An option in a group of the help; arguments as of ``typer.Option``.
+of_data, of_method, of_run, of_machine, of_output = (
+    partial(typer.Option, rich_help_panel=group) for group in ("Data", "Method", "Run", "Machine", "Output")
+)
 
 DatasetName = Annotated[
     str | None,
-    typer.Option(
+    of_data(
         "-d",
         "--dataset",
         help="Data set; the one prepared last if left out.",
-        rich_help_panel=DATA,
         autocompletion=complete.datasets,
     ),
 ]
 DataRoot = Annotated[
-    Path,
-    typer.Option(
-        "--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.", rich_help_panel=DATA
-    ),
+    Path, of_data("--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.")
 ]
-RunsRoot = Annotated[
-    Path, typer.Option("--runs", envvar="ICSR_RUNS", help="Folder of the runs.", rich_help_panel=RUN)
-]
+RunsRoot = Annotated[Path, of_run("--runs", envvar="ICSR_RUNS", help="Folder of the runs.")]
 Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", envvar="ICSR_CONFIG", help="Settings file (YAML), whole or partial.", rich_help_panel=RUN
-    ),
+    Path | None, of_run("--config", envvar="ICSR_CONFIG", help="Settings file (YAML), whole or partial.")
 ]
 Assignments = Annotated[
     list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Set any setting, e.g. cam.optimizer.lr=0.001.",
-        rich_help_panel=RUN,
-    ),
+    of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
 Network = Annotated[
     Path | None,
@@ -73,50 +60,25 @@ Debias = Annotated[
     ),
 ]
 Device = Annotated[
-    str | None,
-    typer.Option(
-        "--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.", rich_help_panel=MACHINE
-    ),
+    str | None, of_machine("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.")
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"],
-    typer.Option("--precision", help="auto: bf16 on a GPU that has it.", rich_help_panel=MACHINE),
+    Literal["auto", "fp32", "bf16"], of_machine("--precision", help="auto: bf16 on a GPU that has it.")
 ]
 Plugin = Annotated[
     list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE",
-        help="Load a method of your own; it is run. May be repeated.",
-        rich_help_panel=METHOD,
-    ),
+    of_method("--plugin", metavar="FILE", help="Load a method of your own; it is run. May be repeated."),
 ]
 PairsFile = Annotated[
     Path | None,
-    typer.Option(
-        "--pairs",
-        metavar="FILE",
-        help="Pairs that are the same or different, a CSV; labels obey it.",
-        rich_help_panel=METHOD,
-    ),
+    of_method("--pairs", metavar="FILE", help="Pairs that are the same or different, a CSV; labels obey it."),
 ]
 PairsLabels = Annotated[
     Path | None,
-    typer.Option(
-        "--pairs-labels",
-        metavar="RUN|FILE",
-        help="Whose clusters cluster:17 in --pairs names.",
-        rich_help_panel=METHOD,
-    ),
+    of_method("--pairs-labels", metavar="RUN|FILE", help="Whose clusters cluster:17 in --pairs names."),
 ]
-Quiet = Annotated[
-    bool,
-    typer.Option("--quiet", "-q", help="No progress, only results and warnings.", rich_help_panel=OUTPUT),
-]
-Json = Annotated[
-    bool,
-    typer.Option("--json", help="Print JSON and nothing else on standard output.", rich_help_panel=OUTPUT),
-]
+Quiet = Annotated[bool, of_output("--quiet", "-q", help="No progress, only results and warnings.")]
+Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on standard output.")]
 
 
 def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:
@@ -129,26 +91,6 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     suffix = "" if name else " (prepared last)"
     progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
-
-
-def resolve_settings(
-    dataset: Dataset,
-    config: Path | None,
-    options: Mapping[str, Any],
-    assignments: list[str] | None,
-) -> Settings:
-    """Resolve file, options and assignments; options that were not given (None) say nothing."""
-    from icsr_cli import config as settings
-
-    given = {key: value for key, value in options.items() if value is not None}
-    return settings.load(
-        dataset.name,
-        config=config,
-        family=dataset.layout,
-        own=dataset.settings,
-        options=given,
-        assignments=assignments or (),
-    )
 
 
 def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:

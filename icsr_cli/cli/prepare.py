@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,29 +18,27 @@ from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, sh
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.recipes.preparation import PreparationReport
     from icsr_cli.synthesis import World
 
 _PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
 
-# Typer reads annotations at run time, also on Python 3.10: Optional[...] instead of ... | None.
 Source = Annotated[
-    Optional[Path],  # noqa: UP045
+    Path | None,
     typer.Option("--source", help="Archive (zip, tar, tar.gz) or folder; looked for if left out."),
 ]
 Size = Annotated[
-    Optional[str],  # noqa: UP045
-    typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128."),
+    str | None, typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128.")
 ]
 AllowBad = Annotated[bool, typer.Option("--allow-bad", help="Go on with more than 1 % unreadable images.")]
 Expansion = Annotated[
     int, typer.Option("--expansion", min=1, help="How many times its size an archive may hold.")
 ]
 Workers = Annotated[
-    Optional[int],  # noqa: UP045
-    typer.Option("--workers", min=1, help="Processes that read images; all CPUs if left out."),
+    int | None, typer.Option("--workers", min=1, help="Processes that read images; all CPUs if left out.")
 ]
 TracksWithin = Annotated[
-    Optional[int],  # noqa: UP045
+    int | None,
     typer.Option(
         "--tracks-within",
         min=0,
@@ -89,7 +87,7 @@ def prepare(
     ctx: typer.Context,
     list_: Annotated[bool, typer.Option("--list", help="Show what is prepared and what could be.")] = False,
     data_root: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--data-root", help="With --list: folder of the prepared data sets [env: ICSR_DATA]."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="With --list: print JSON.")] = False,
@@ -131,21 +129,12 @@ def _add_published(name: str) -> None:
             _refuse_with_verify({**given, "--allow-bad": allow_bad or None})
             show_verification(name, data_root, workers, as_json, quiet)
             return
-        from icsr_cli.cli.console import make_progress
-        from icsr_cli.recipes.preparation import prepare as run
+        from icsr_cli.recipes.preparation import prepare as recipe
 
-        report = run(
-            name,
-            source,
-            data_root,
-            size=_size(size),
-            allow_bad=allow_bad,
-            workers=workers,
-            expansion=expansion,
-            tracks_within=tracks_within,
-            progress=make_progress(quiet, as_json),
+        how = {"size": _size(size), "allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+        _run(
+            recipe, name, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how
         )
-        show_report(report, as_json, quiet)
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
@@ -155,29 +144,24 @@ for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLI
 @app.command(epilog="Example: icsr prepare synthetic --identities 100 --cameras 5 --size 64x32 --seed 1")
 def synthetic(
     identities: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             metavar="N or TRAIN+TEST", help="People for training, and as many others for evaluation."
         ),
     ] = None,
-    cameras: Annotated[Optional[int], typer.Option(help="Cameras.")] = None,  # noqa: UP045
+    cameras: Annotated[int | None, typer.Option(help="Cameras.")] = None,
     images: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="N or FROM-TO", help="Images per person and camera."),
+        str | None, typer.Option(metavar="N or FROM-TO", help="Images per person and camera.")
     ] = None,
-    seed: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Other people; the cameras stay the same."),
-    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Other people; the cameras stay the same.")] = None,
     size: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32."),
+        str | None, typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32.")
     ] = None,
     preset: Annotated[
         str, typer.Option(help="default, easy, hard, city, separate, metro or market1501.")
     ] = "default",
     assignments: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option("--set", metavar="DIAL=VALUE", help="Set any dial, e.g. --set background=1.6."),
     ] = None,
     name: Annotated[str, typer.Option(help="Name of the data set, to keep several.")] = "synthetic",
@@ -194,7 +178,6 @@ def synthetic(
         _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed})
         show_verification(name, data_root, workers, as_json, quiet)
         return
-    from icsr_cli.cli.console import make_progress
     from icsr_cli.recipes.preparation import prepare_synthetic
 
     dials: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
@@ -202,9 +185,7 @@ def synthetic(
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     world = _world(preset, dials | _dials(assignments or []))
-    progress = make_progress(quiet, as_json)
-    report = prepare_synthetic(world, data_root, name=name, workers=workers, progress=progress)
-    show_report(report, as_json, quiet)
+    _run(prepare_synthetic, world, data_root, name=name, workers=workers, as_json=as_json, quiet=quiet)
 
 
 @app.command(
@@ -218,21 +199,21 @@ def synthetic(
 def folder(
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
     source: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--source", help="Folder or archive of the crops; with --csv the CSV file's folder."),
     ] = None,
     pattern: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
             "--pattern", help="How paths read: {camera}, {id}, {track}, {frame}, {split}, {name}, *, ?, **/."
         ),
     ] = None,
     table: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--csv", help="CSV file with path,camera and, if known, id, split, track, frame."),
     ] = None,
     add: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option("--add", metavar="DIR", help="Add the new crops of a folder to what is prepared."),
     ] = None,
     dry_run: Annotated[
@@ -257,41 +238,20 @@ def folder(
         _refuse_with_verify({**given, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None})
         show_verification(name, data_root, workers, as_json, quiet)
         return
-    from icsr_cli.cli.console import make_progress
     from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
 
+    how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "as_json": as_json, "quiet": quiet}
     if add is not None:
         if source is not None or dry_run:
             raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
-        report = add_to_folder(
-            name,
-            add,
-            data_root,
-            pattern=pattern,
-            table=table,
-            size=_size(size),
-            allow_bad=allow_bad,
-            workers=workers,
-            progress=make_progress(quiet, as_json),
-        )
-        show_report(report, as_json, quiet)
+        _run(add_to_folder, name, add, data_root, pattern=pattern, table=table, size=_size(size), **how)
         return
     crops = OwnCrops(pattern, table, seed, test_share)
     if dry_run:
         show_preview(source, crops, as_json)
         return
-    report = prepare_folder(
-        name,
-        source,
-        data_root,
-        crops,
-        size=_size(size) or (256, 128),
-        allow_bad=allow_bad,
-        workers=workers,
-        expansion=expansion,
-        progress=make_progress(quiet, as_json),
-    )
-    show_report(report, as_json, quiet)
+    how |= {"size": _size(size) or (256, 128), "expansion": expansion}
+    _run(prepare_folder, name, source, data_root, crops, **how)
 
 
 @app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
@@ -299,7 +259,7 @@ def own_file(
     plugin: Annotated[
         Path, typer.Option("--plugin", metavar="FILE", help="Your file with BENCHMARK = ...; it is run.")
     ],
-    name: Annotated[Optional[str], typer.Argument(help="Name of the data set, as the file has it.")] = None,  # noqa: UP045
+    name: Annotated[str | None, typer.Argument(help="Name of the data set, as the file has it.")] = None,
     source: Source = None,
     data_root: DataRoot = Path("data"),
     size: Size = None,
@@ -311,25 +271,23 @@ def own_file(
     quiet: Quiet = False,
 ) -> None:
     """Prepare a data set that a file of your own defines: icsr prepare NAME --plugin FILE."""
-    from icsr_cli.cli.console import make_progress
     from icsr_cli.datasets.own_file import OwnFile
-    from icsr_cli.recipes.preparation import prepare_own_file
+    from icsr_cli.recipes.preparation import prepare as recipe
 
     file = OwnFile.load(plugin)
     if name not in (None, file.benchmark.name):
         raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
-    report = prepare_own_file(
-        file,
-        source,
-        data_root,
-        size=_size(size),
-        allow_bad=allow_bad,
-        workers=workers,
-        expansion=expansion,
-        tracks_within=tracks_within,
-        progress=make_progress(quiet, as_json),
-    )
-    show_report(report, as_json, quiet)
+    how = {"size": _size(size), "allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+    _run(recipe, file, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how)
+
+
+def _run(
+    recipe: Callable[..., PreparationReport], *given: Any, as_json: bool, quiet: bool, **how: Any
+) -> None:
+    from icsr_cli.cli.console import make_progress
+
+    progress = make_progress(quiet, as_json)
+    show_report(recipe(*given, progress=progress, **how), progress, as_json)
 
 
 @app.command("verify", hidden=True)

@@ -10,19 +10,18 @@ import typer
 from icsr_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.progress import Progress
     from icsr_cli.recipes.preparation import OwnCrops, PreparationReport
 
 
 def show_list(data_root: Path, as_json: bool) -> None:
     """Show what is prepared and what could be."""
-    from dataclasses import asdict
-
     from icsr_cli.cli.console import heading, output, print_json, print_table
     from icsr_cli.datasets.overview import overview
 
     found = overview(data_root)
     if as_json:
-        print_json([asdict(item) for item in found])
+        print_json(found)
         return
     rows = [
         (
@@ -78,28 +77,28 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
         )
 
 
-def show_report(report: PreparationReport, as_json: bool, quiet: bool) -> None:
+def show_report(report: PreparationReport, progress: Progress, as_json: bool) -> None:
     """Show the table of a preparation, and what the user should know of it on standard error."""
-    from icsr_cli.cli.console import make_progress, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table
 
     if as_json:
-        print_json(report.as_dict())
+        print_json(report)
     else:
-        columns = ["split", "images", "identities", "cameras", "distractors", "junk left out", "unreadable"]
-        rows: list[list[object]] = [
-            [row.split, row.images, row.identities, row.cameras, row.distractors, row.ignored, row.bad]
-            for row in report.splits
-        ]
-        if any(row.tracks for row in report.splits):
-            columns.insert(4, "tracks")
-            for cells, row in zip(rows, report.splits, strict=True):
-                cells.insert(4, row.tracks)
-        if any(row.published_images is not None for row in report.splits):
-            columns += ["published images", "published identities"]
-            for cells, row in zip(rows, report.splits, strict=True):
-                cells += [row.published_images, row.published_identities]
-        print_table(f"{report.name}: {report.root}", columns, rows)
-    progress = make_progress(quiet, as_json)
+        fields = {
+            "split": "split",
+            "images": "images",
+            "identities": "identities",
+            "cameras": "cameras",
+            "tracks": "tracks",
+            "distractors": "distractors",
+            "junk left out": "ignored",
+            "unreadable": "bad",
+            "published images": "published_images",
+            "published identities": "published_identities",
+        }
+        columns = {title: [getattr(row, field) for row in report.splits] for title, field in fields.items()}
+        columns = {title: values for title, values in columns.items() if any(values)}
+        print_table(f"{report.name}: {report.root}", list(columns), list(zip(*columns.values(), strict=True)))
     for note in report.notes:
         progress.warn(note)
     for item in report.bad[:20]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -100,7 +100,7 @@ def search(
     if picture is not None:
         write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
-        print_json({"network": embedder.weights, "picture": picture, **found.as_dict()})
+        print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
     else:
         _show(found, picture)
 
@@ -146,11 +146,11 @@ def _show(found: SearchResult, picture: Path | None) -> None:
         markup=False,
     )
     for answers in found.queries:
-        optional = {
-            "camera": any(match.camera is not None for match in answers.matches),
-            "identity": any(match.identity is not None for match in answers.matches),
-        }
-        extra = [name for name, shown in optional.items() if shown]
+        extra = [
+            name
+            for name in ("camera", "identity")
+            if any(getattr(match, name) is not None for match in answers.matches)
+        ]
         if not answers.matches:
             output().print(f"{_title(answers)}: no match", markup=False)
             continue
@@ -179,27 +179,15 @@ def _title(answers: QueryAnswers) -> str:
 def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
     from icsr_cli.reports.ranking_picture import Crop, RankingRow
 
-    head = tuple(
-        f"{name} {value}"
-        for name, value in (("camera", answers.camera), ("id", answers.identity))
-        if value is not None
-    )
-    return RankingRow(
-        Crop(answers.query, answers.query.name, ("query", *head)),
-        tuple(
-            Crop(gallery / match.path, Path(match.path).name, _lines(match), _is_right(answers, match))
-            for match in answers.matches
-        ),
-    )
+    def lines(first: str, of: QueryAnswers | Match) -> tuple[str, ...]:
+        facts = (("camera", of.camera), ("id", of.identity))
+        return (first, *(f"{name} {value}" for name, value in facts if value is not None))
 
+    def crop(match: Match) -> Crop:
+        known = None not in (answers.identity, match.identity)
+        right = answers.identity == match.identity if known else None
+        text = lines(f"{match.rank}.  {match.distance:.3f}", match)
+        return Crop(gallery / match.path, Path(match.path).name, text, right)
 
-def _lines(match: Match) -> tuple[str, ...]:
-    camera = () if match.camera is None else (f"camera {match.camera}",)
-    identity = () if match.identity is None else (f"id {match.identity}",)
-    return (f"{match.rank}.  {match.distance:.3f}", *camera, *identity)
-
-
-def _is_right(answers: QueryAnswers, match: Match) -> bool | None:
-    if answers.identity is None or match.identity is None:
-        return None
-    return answers.identity == match.identity
+    query = Crop(answers.query, answers.query.name, lines("query", answers))
+    return RankingRow(query, tuple(map(crop, answers.matches)))

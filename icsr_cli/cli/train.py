@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -25,6 +26,9 @@ from icsr_cli.cli.options import (
     Quiet,
     RunsRoot,
     load_plugins,
+    of_machine,
+    of_method,
+    of_run,
     open_dataset,
     parse_numbers,
 )
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
-METHOD, SCHEDULE, MACHINE, RUN = "Method", "Schedule", "Machine", "Run"
+of_schedule = partial(typer.Option, rich_help_panel="Schedule")
 #: Options of one stage: named with another, they would be ignored.
 _OF_CAM = ("network", "cameras")
 _OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every")
@@ -59,160 +63,109 @@ def train(
     dataset: DatasetName = None,
     method: Annotated[
         str | None,
-        typer.Option(
+        of_method(
             "--method",
             "-m",
             help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
             autocompletion=complete.methods,
-            rich_help_panel=METHOD,
         ),
     ] = None,
     arch: Annotated[
         str | None,
-        typer.Option(
-            "-a",
-            "--arch",
-            help="Network, e.g. resnet50, resnet_ibn50a.",
-            rich_help_panel=METHOD,
-            autocompletion=complete.networks,
+        of_method(
+            "-a", "--arch", help="Network, e.g. resnet50, resnet_ibn50a.", autocompletion=complete.networks
         ),
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(
+        of_method(
             "--init",
             "--weights",
             metavar="[imagenet|none|cam|RUN|FILE]",
             help="Weights to begin from; none is random, cam the shared network of a cam run.",
-            rich_help_panel=METHOD,
         ),
     ] = None,
     download: Annotated[
         bool,
-        typer.Option(
-            "--download",
-            envvar="ICSR_DOWNLOAD",
-            help="Fetch ImageNet weights that are not here yet.",
-            rich_help_panel=METHOD,
-        ),
+        of_method("--download", envvar="ICSR_DOWNLOAD", help="Fetch ImageNet weights that are not here yet."),
     ] = False,
     network: Annotated[
         Literal["per-camera", "shared"] | None,
-        typer.Option(
-            "--network", help="cam: a network per camera, as published, or one.", rich_help_panel=METHOD
-        ),
+        of_method("--network", help="cam: a network per camera, as published, or one."),
     ] = None,
     cameras: Annotated[
-        str | None,
-        typer.Option("--cameras", help="cam: only these, from 0: 0,1,2 or 0-3.", rich_help_panel=METHOD),
+        str | None, of_method("--cameras", help="cam: only these, from 0: 0,1,2 or 0-3.")
     ] = None,
     local: Annotated[
         Path | None,
-        typer.Option(
+        of_method(
             "--local",
             metavar="[tracks|RUN|FILE]",
             help="global: local labels, a cam run or a file; the newest cam run. Both: tracks.",
-            rich_help_panel=METHOD,
         ),
     ] = None,
     normalise: Annotated[
         Literal["none", "centre", "full", "auto"] | None,
-        typer.Option(
-            "--normalise", help="global: features per camera, for the labels.", rich_help_panel=METHOD
-        ),
+        of_method("--normalise", help="global: features per camera, for the labels."),
     ] = None,
     clusterer: Annotated[
         str | None,
-        typer.Option(
+        of_method(
             "--clusterer",
             metavar="[average-linkage|dbscan|hdbscan|infomap]",
             help="global: what finds the clusters.",
-            rich_help_panel=METHOD,
         ),
     ] = None,
     refine: Annotated[
         str | None,
-        typer.Option(
+        of_method(
             "--refine",
             metavar="[none|NAME,...]",
             help="global: refiners in order: discard, single-camera, split.",
-            rich_help_panel=METHOD,
         ),
     ] = None,
     pairs: PairsFile = None,
     pairs_labels: PairsLabels = None,
     plugin: Plugin = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", help="Epochs.", rich_help_panel=SCHEDULE)] = None,
-    iters: Annotated[
-        int | None, typer.Option("--iters", help="Steps per epoch.", rich_help_panel=SCHEDULE)
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", help="Images per step.", rich_help_panel=SCHEDULE)
-    ] = None,
+    epochs: Annotated[int | None, of_schedule("--epochs", help="Epochs.")] = None,
+    iters: Annotated[int | None, of_schedule("--iters", help="Steps per epoch.")] = None,
+    batch_size: Annotated[int | None, of_schedule("-b", "--batch-size", help="Images per step.")] = None,
     num_instances: Annotated[
-        int | None,
-        typer.Option("--num-instances", help="Images per identity in a batch.", rich_help_panel=SCHEDULE),
+        int | None, of_schedule("--num-instances", help="Images per identity in a batch.")
     ] = None,
-    height: Annotated[
-        int | None,
-        typer.Option("--height", help="Height of the images, in pixels.", rich_help_panel=SCHEDULE),
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option("--width", help="Width of the images, in pixels.", rich_help_panel=SCHEDULE)
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option("--lr", help="Learning rate at the start.", rich_help_panel=SCHEDULE)
-    ] = None,
-    seed: Annotated[
-        int | None, typer.Option("--seed", help="Seed of every random choice.", rich_help_panel=SCHEDULE)
-    ] = None,
+    height: Annotated[int | None, of_schedule("--height", help="Height of the images, in pixels.")] = None,
+    width: Annotated[int | None, of_schedule("--width", help="Width of the images, in pixels.")] = None,
+    lr: Annotated[float | None, of_schedule("--lr", help="Learning rate at the start.")] = None,
+    seed: Annotated[int | None, of_schedule("--seed", help="Seed of every random choice.")] = None,
     seeds: Annotated[
-        str | None,
-        typer.Option("--seeds", help="Several, one run after the other: 1,2,3.", rich_help_panel=SCHEDULE),
+        str | None, of_schedule("--seeds", help="Several, one run after the other: 1,2,3.")
     ] = None,
     select: Annotated[
         Literal["last", "silhouette", "test-map"] | None,
-        typer.Option(
-            "--select", help="Which epoch is best; test-map looks at the test set.", rich_help_panel=SCHEDULE
-        ),
+        of_schedule("--select", help="Which epoch is best; test-map looks at the test set."),
     ] = None,
     eval_every: Annotated[
-        int | None,
-        typer.Option(
-            "--eval-every", help="Show the test mAP every so many epochs.", rich_help_panel=SCHEDULE
-        ),
+        int | None, of_schedule("--eval-every", help="Show the test mAP every so many epochs.")
     ] = None,
     gpus: Annotated[
-        str | None,
-        typer.Option("--gpus", help="GPUs to train on, a process each: 0,1,2,3.", rich_help_panel=MACHINE),
+        str | None, of_machine("--gpus", help="GPUs to train on, a process each: 0,1,2,3.")
     ] = None,
     device: Device = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
-        typer.Option("--precision", help="auto: bf16 on a GPU that has it.", rich_help_panel=MACHINE),
+        of_machine("--precision", help="auto: bf16 on a GPU that has it."),
     ] = None,
     sync_bn: Annotated[
         bool | None,
-        typer.Option(
-            "--sync-bn/--no-sync-bn",
-            help="Several processes: BatchNorm over all images.",
-            rich_help_panel=MACHINE,
-        ),
+        of_machine("--sync-bn/--no-sync-bn", help="Several processes: BatchNorm over all images."),
     ] = None,
     compile_: Annotated[
-        bool | None,
-        typer.Option("--compile/--no-compile", help="Train through torch.compile.", rich_help_panel=MACHINE),
+        bool | None, of_machine("--compile/--no-compile", help="Train through torch.compile.")
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on after the last finished epoch.", rich_help_panel=RUN),
-    ] = False,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run; else the time.", rich_help_panel=RUN)
-    ] = None,
+    resume: Annotated[bool, of_run("--resume", help="Go on after the last finished epoch.")] = False,
+    name: Annotated[str | None, of_run("--name", help="Name of the run; else the time.")] = None,
     tensorboard: Annotated[
-        bool,
-        typer.Option("--tensorboard", help="Also write event files for TensorBoard.", rich_help_panel=RUN),
+        bool, of_run("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
     config: Config = None,
     assignments: Assignments = None,
@@ -225,7 +178,10 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.recipes.opening import Wish
+    from icsr_cli.progress import SilentProgress
+    from icsr_cli.recipes.distributed import leave
+    from icsr_cli.recipes.opening import Wish, resolve
+    from icsr_cli.runs.tensorboard import writer_class
 
     given = dict(locals())
     _check_stage(stage, run, resume, given)
@@ -233,7 +189,7 @@ def train(
         os.environ["ICSR_DOWNLOAD"] = "1"
     place = _take_place(device, gpus, data_root, quiet, as_json)
     if tensorboard:
-        _require_tensorboard()
+        writer_class()  # a library that is not there is found out before anything is made
     plugins = load_plugins(plugin)
     wish = Wish(
         runs_root,
@@ -249,12 +205,14 @@ def train(
         facts={"tensorboard": True} if tensorboard else {},
     )
     data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)
-    chosen = (stage,) if stage else place.ranks.from_leader(lambda: _stages(data, wish, place))
+    stages = (
+        [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, SilentProgress()).stages)
+    )
     for own in _each_seed(wish, seed, parse_numbers(seeds, "--seeds")):
-        for each in chosen:
+        for each in stages:
             options = {**own.options, **_options(each, given)}
             _run(each, data, replace(own, options=options), run, resume, place, as_json)
-    _leave()
+    leave()
 
 
 def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[str, Any]) -> None:
@@ -302,15 +260,7 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
         named["global.refiners"] = refiners
     elif given["init"] == "cam":
         named["cam.model.weights"] = None  # what the global stage begins from, where both are trained
-    return {key: value for key, value in named.items() if value is not None}
-
-
-def _stages(data: Dataset, wish: Wish, place: Workplace) -> tuple[str, ...]:
-    """Give the stages of the method."""
-    from icsr_cli.progress import SilentProgress
-    from icsr_cli.recipes.opening import resolve
-
-    return resolve(data, wish, SilentProgress()).stages
+    return named
 
 
 def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterator[Wish]:
@@ -353,18 +303,6 @@ def _run(
     network = run_global_stage(data, settings, folder, place, local=Path(local) if local else None)
     if place.ranks.leads:
         _show_global(folder, network.dim, data, as_json)
-
-
-def _leave() -> None:
-    from icsr_cli.recipes.distributed import leave
-
-    leave()
-
-
-def _require_tensorboard() -> None:
-    from icsr_cli.runs.tensorboard import writer_class
-
-    writer_class()
 
 
 def _take_place(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -60,16 +59,15 @@ def cluster(evidence: Evidence, options: Options) -> IntArray:
     return best_cut(evidence.similarity)
 
 
-def best_cut(similarity: sp.csr_array, sizes: Sequence[float] = SIZES) -> IntArray:
+def best_cut(similarity: sp.csr_array) -> IntArray:
     """Cut the one tree of the linkage where the silhouette is highest, into the most clusters on a tie.
 
-    ``similarity`` as ``average_linkage`` takes it, checked; ``sizes``: images per cluster that are tried,
-    ascending. Gives int64 (n,).
+    ``similarity`` as ``average_linkage`` takes it, checked; ``SIZES`` are tried. Gives int64 (n,).
     """
     n = similarity.shape[0]
     merges = _merges(similarity, 0.0)
     best, chosen = -math.inf, np.zeros(n, dtype=np.int64)
-    for wanted in dict.fromkeys(min(n, max(2, round(n / size))) for size in sizes):
+    for wanted in dict.fromkeys(min(n, max(2, round(n / size))) for size in SIZES):
         labels = _cut(n, *merges, n_clusters=wanted)
         value = silhouette_of(similarity, labels)
         if value > best:

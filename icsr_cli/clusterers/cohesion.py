@@ -34,7 +34,7 @@ def cohesion(similarity: Any, labels: Any) -> FloatArray:
 
 
 def cohesion_of(matrix: sp.csr_array, labels: IntArray) -> FloatArray:
-    """Give ``cohesion`` of what has been checked already."""
+    """Give ``cohesion``, float32 (n,), of a similarity (n, n) and labels int64 (n,), both checked."""
     n = len(labels)
     # An image in no cluster counts as alone in one of its own.
     own = np.where(labels == NO_CLUSTER, -1 - np.arange(n), labels)

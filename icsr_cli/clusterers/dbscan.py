@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -48,17 +47,15 @@ def cluster(evidence: Evidence, options: Options) -> Labels:
     return replace(Labels.of(labels), figures={"eps": eps})
 
 
-def best_radius(
-    similarity: sp.csr_array, min_samples: int = 4, radii: Sequence[float] = RADII
-) -> tuple[float, IntArray]:
-    """Choose the radius whose clusters have the highest silhouette, noise counted as 0; the first on a tie.
+def best_radius(similarity: sp.csr_array, min_samples: int = 4) -> tuple[float, IntArray]:
+    """Choose the one of ``RADII`` with the highest silhouette, noise counted as 0; the first on a tie.
 
     A small radius leaves the images out that are hard to place, a large one joins people; the sum of the
     silhouettes over all images falls on either side. Where no radius gives two clusters, it is 0.5. Gives
     the radius and the labels, int64 (n,).
     """
     best, chosen = -math.inf, (0.5, _regions(similarity, 0.5, min_samples))
-    for eps in radii:
+    for eps in RADII:
         labels = _regions(similarity, eps, min_samples)
         value = silhouette_of(similarity, labels) * float((labels != NO_CLUSTER).mean())
         if value > best:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from icsr_cli import choices
-from icsr_cli.checks import as_numpy, check_count, check_number
+from icsr_cli.checks import check_count, check_number, neighbour_arrays
 from icsr_cli.errors import InputError, MissingExtraError
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Neighbours, by_first_appearance
 
@@ -24,15 +24,12 @@ class Options(choices.Options):
     trials: int = Field(1, ge=1)
     seed: int = Field(1, ge=1, lt=2**31)
 
+    least_similarity: ClassVar[float] = 1.0
+
     @property
     def neighbours(self) -> int:
         """As many as the graph has."""
         return self.k
-
-    @property
-    def least_similarity(self) -> float:
-        """It reads neighbours alone."""
-        return 1.0
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
@@ -113,19 +110,12 @@ def _run(search: Any) -> tuple[IntArray, IntArray]:
 
 
 def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any]:
-    indices, distances = (as_numpy(part) for part in (neighbours.indices, neighbours.distances))
-    if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
-        raise InputError(
-            "neighbours must hold indices and distances of one shape (n, k), "
-            f"got {indices.shape} and {distances.shape}."
-        )
+    indices, distances = neighbour_arrays(neighbours)
     if not 0 <= int(indices.min()) <= int(indices.max()) < len(indices):
         raise InputError(
             f"neighbours must have indices from 0 to {len(indices) - 1}, "
             f"got {indices.min()} to {indices.max()}."
         )
-    if not np.isfinite(distances).all():
-        raise InputError("neighbours must hold finite distances, got NaN or infinity.")
     weights = 1 - distances
     kept = (weights >= min_similarity) & (indices != np.arange(len(indices))[:, None])
     rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)

@@ -34,7 +34,7 @@ def silhouette(similarity: Any, labels: Any) -> float:
 
 
 def silhouette_of(matrix: sp.csr_array, labels: IntArray) -> float:
-    """Give ``silhouette`` of what has been checked already."""
+    """Give ``silhouette`` of a similarity (n, n) and labels int64 (n,) that have been checked."""
     from icsr_cli.clusterers import _kernels
 
     kept = labels != NO_CLUSTER

@@ -11,7 +11,7 @@ from icsr_cli.errors import InputError
 
 
 def check_similarity(similarity: Any) -> sp.csr_array:
-    """Give ``similarity`` as a CSR array with sorted, unique columns; copied only where it must be.
+    """Give ``similarity`` (n, n) as CSR, float, its columns sorted and unique; copied only where it must be.
 
     Raises:
         InputError: not square, NaN, values outside 0 to 1, or not symmetric.

@@ -13,6 +13,7 @@ all tracks join none.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -56,11 +57,7 @@ class Options(choices.Options):
 
     split: float = Field(0.5, ge=-1, le=1)
     join: float = Field(0.8, ge=0, le=2)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The track of each image."""
-        return frozenset({"tracks"})
+    needs: ClassVar[frozenset[str]] = frozenset({"tracks"})
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
@@ -252,7 +249,7 @@ class Spans:
         return cls(first, last)
 
     def overlap(self, one: IntArray, two: IntArray) -> BoolArray:
-        """Say of pairs of tracks whether both were seen at one time."""
+        """Say of p pairs of tracks, numbers int64 (p,), whether both were seen at one time: bool (p,)."""
         return (self.first[one] <= self.last[two]) & (self.first[two] <= self.last[one])
 
     def contradict(self, clusters: IntArray) -> BoolArray:

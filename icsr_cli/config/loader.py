@@ -7,6 +7,7 @@ method, a file of the user's, options of the command, ``a.b=c`` assignments.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from importlib import import_module, resources
 from pathlib import Path
@@ -18,7 +19,7 @@ from icsr_cli.choices import chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import UsageError
-from icsr_cli.plain_yaml import parse_yaml
+from icsr_cli.plain_yaml import flat, parse_yaml
 
 Tree = dict[str, Any]
 Note = Callable[[str], None]
@@ -44,7 +45,7 @@ def load(
         family: whose settings another has: ``synthetic`` or ``folder``.
         config: a settings file of the user's, partial or empty; it may name a ``method``.
         method: one of ``methods()``; default: what ``config`` says, else the data set.
-        options: dotted keys with values.
+        options: dotted keys with values; None says nothing.
         assignments: ``key.key=value`` strings.
         beneath: settings that give way to those of the user's only.
         own: the settings of the data set, where they were kept with it; default: those of its name or family.
@@ -109,7 +110,7 @@ def _resolve(
         for line in moved:
             note(f"{source}: {line}")
         _merge(tree, layer)
-        sources |= dict.fromkeys(_leaves(layer), source)
+        sources |= dict.fromkeys((key for key, _ in flat(layer)), source)
     return validate(tree | last, sources, images)
 
 
@@ -160,9 +161,10 @@ def _method_file(name: str) -> Tree:
 
 
 def _given(options: Mapping[str, Any] | None, assignments: Iterable[str]) -> Iterator[tuple[Tree, str]]:
-    """Give a layer for each option and each assignment of the command line."""
+    """Give a layer for each option that is not None, and each assignment, of the command line."""
     for key, value in (options or {}).items():
-        yield _branch(key, value), "the command line"
+        if value is not None:
+            yield _branch(key, value), "the command line"
     for assignment in assignments:
         yield _branch(*_parse_assignment(assignment)), f"--set {assignment}"
 
@@ -201,7 +203,7 @@ def _merge(tree: Tree, layer: Tree) -> None:
         if isinstance(value, dict) and isinstance(below, dict) and value.get("method", former) == former:
             _merge(below, value)
         else:
-            tree[key] = _copy(value)
+            tree[key] = deepcopy(value)
 
 
 def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
@@ -215,21 +217,6 @@ def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
     tree = dict(enumerate(below))
     _merge(tree, items)  # type: ignore[arg-type]
     return list(tree.values())
-
-
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(below) for key, below in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _leaves(tree: Tree, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{name}.")
-        else:
-            yield name
 
 
 def _describe(fault: Any) -> str:

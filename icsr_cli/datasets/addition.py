@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from icsr_cli.datasets.folder import Row, names_of, natural, number_identities, number_tracks
+from icsr_cli.datasets.folder import Row, names_of, natural, number_identities, number_tracks, records_of
 from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
 from icsr_cli.errors import DatasetError
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, Dataset, ImageRecord
@@ -140,16 +140,7 @@ def _records(
 ) -> list[ImageRecord]:
     used = max(int(split.tracks.max(initial=NO_TRACK)) for split in dataset.splits.values())
     tracks = {track: used + 1 + number for track, number in number_tracks(rows, cameras).items()}
-    return [
-        ImageRecord(
-            row.path,
-            cameras[row.camera],
-            numbers.get(row.identity or "", UNKNOWN_IDENTITY),
-            tracks.get((row.camera, row.track), NO_TRACK),
-            row.frame,
-        )
-        for row in rows
-    ]
+    return records_of(rows, cameras, numbers, tracks)
 
 
 def _later(dataset: Dataset, records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], int]:

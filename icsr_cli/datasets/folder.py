@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few
+from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, repeated
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
@@ -199,12 +199,7 @@ def _frame(line: Mapping[str, str | None]) -> int:
 
 
 def _refuse_duplicates(paths: Sequence[str], where: Path) -> None:
-    seen: set[str] = set()
-    twice = []
-    for path in paths:
-        if path in seen:
-            twice.append(path)
-        seen.add(path)
+    twice = repeated(paths)
     if twice:
         raise DatasetError(
             f"{len(twice)} paths come twice in {where}{first_few(twice)}. Each image is one line."
@@ -236,17 +231,7 @@ def assemble(
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
     cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=natural))}
     identities = number_identities(row.identity for row in rows)
-    tracks = number_tracks(rows, cameras)
-    records = [
-        ImageRecord(
-            row.path,
-            cameras[row.camera],
-            identities.get(row.identity or "", UNKNOWN_IDENTITY),
-            tracks.get((row.camera, row.track), NO_TRACK),
-            row.frame,
-        )
-        for row in rows
-    ]
+    records = records_of(rows, cameras, identities, number_tracks(rows, cameras))
     if any(row.split for row in rows):
         splits, notes = _named_splits(rows, records)
     else:
@@ -263,6 +248,25 @@ def assemble(
         notes=tuple(notes),
         identities=names_of(identities),
     )
+
+
+def records_of(
+    rows: Sequence[Row],
+    cameras: Mapping[str, int],
+    identities: Mapping[str, int],
+    tracks: Mapping[tuple[str, str | None], int],
+) -> list[ImageRecord]:
+    """Give each row its numbers, by its names."""
+    return [
+        ImageRecord(
+            row.path,
+            cameras[row.camera],
+            identities.get(row.identity or "", UNKNOWN_IDENTITY),
+            tracks.get((row.camera, row.track), NO_TRACK),
+            row.frame,
+        )
+        for row in rows
+    ]
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -103,11 +103,11 @@ class Benchmark:
         Raises DatasetError that names the missing part where most of a layout is there.
         """
         for layout in self.layouts:
-            root = find_folder(start, lambda folder, parts=layout.parts: _has_all(folder, parts))  # type: ignore[misc]
+            root = find_folder(start, lambda folder, parts=layout.parts: _has(folder, parts))  # type: ignore[misc]
             if root is not None:
                 return root, layout
         for layout in self.layouts:  # the user may have named one of the split folders itself
-            if start.name in layout.parts and _has_all(start.parent, layout.parts):
+            if start.name in layout.parts and _has(start.parent, layout.parts):
                 return start.parent, layout
         raise DatasetError(self._not_found(start))
 
@@ -123,7 +123,7 @@ class Benchmark:
     def _not_found(self, start: Path) -> str:
         best: tuple[Path, list[str]] | None = None
         for layout in self.layouts:
-            partly = find_folder(start, lambda folder, parts=layout.parts: _has_some(folder, parts))  # type: ignore[misc]
+            partly = find_folder(start, lambda folder, parts=layout.parts: _has(folder, parts, any))  # type: ignore[misc]
             if partly is not None:
                 missing = [part for part in layout.parts if not (partly / part).exists()]
                 best = (partly, missing) if best is None or len(missing) < len(best[1]) else best
@@ -136,12 +136,8 @@ class Benchmark:
         )
 
 
-def _has_all(folder: Path, parts: tuple[str, ...]) -> bool:
-    return all((folder / part).exists() for part in parts)
-
-
-def _has_some(folder: Path, parts: tuple[str, ...]) -> bool:
-    return any((folder / part).exists() for part in parts)
+def _has(folder: Path, parts: tuple[str, ...], enough: Callable[[Iterable[bool]], bool] = all) -> bool:
+    return enough((folder / part).exists() for part in parts)
 
 
 @dataclass(frozen=True)
@@ -180,7 +176,8 @@ class FolderLayout:
         unread: list[Unread] = []
         for split in SPLITS:
             raw[split], ignored[split] = self._read_folder(root, split, regex, unread)
-        numbers = self.cameras or _number(row.camera for rows in raw.values() for row in rows)
+        found = sorted({row.camera for rows in raw.values() for row in rows})
+        numbers = self.cameras or {camera: index for index, camera in enumerate(found)}
         names = {index: f"c{number}" for number, index in numbers.items()}
         return Reading(
             root=root,
@@ -241,11 +238,6 @@ def _same_people(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     return (f"{len(both)} identities are in train and in query, such as {min(both)}: the test is none.",)
 
 
-def _number(cameras: object) -> dict[int, int]:
-    found: set[int] = set(cameras)  # type: ignore[call-overload]
-    return {camera: index for index, camera in enumerate(sorted(found))}
-
-
 def same_stems(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     """Note the files of one split that differ in nothing but their suffix: likely the same image twice."""
     notes = []
@@ -260,6 +252,12 @@ def same_stems(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
         if twice:
             notes.append(f"{split}: {len(twice)} names are there twice with another suffix: {twice[0]}")
     return tuple(notes)
+
+
+def repeated(paths: Iterable[str]) -> list[str]:
+    """Give each path that came before, as often as it comes again."""
+    seen: set[str] = set()
+    return [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
 
 
 def first_few(names: list[str], limit: int = 5) -> str:

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from icsr_cli.datasets import archives
 from icsr_cli.datasets.layout import Benchmark, Reading
 from icsr_cli.errors import DatasetError, IcsrError, UsageError
@@ -98,15 +100,10 @@ def alone(folder: Path) -> Iterator[None]:
     Raises DatasetError where another process is at work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    try:
-        import fcntl
-    except ImportError:  # Windows: nobody is kept out
-        yield
-        return
-    with (folder / ".prepare.lock").open("w") as file:
+    with contextlib.ExitStack() as held:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            held.enter_context(FileLock(folder / ".prepare.lock", timeout=0))
+        except Timeout:
             raise DatasetError(f"Another icsr prepare is at work in {folder}. Wait for it to end.") from None
         for leftover in folder.glob(".unpacking-*"):
             shutil.rmtree(leftover, ignore_errors=True)

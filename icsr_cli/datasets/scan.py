@@ -61,13 +61,13 @@ def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
     return True
 
 
-def find_folder(start: Path, wanted: Callable[[Path], bool], *, limit: int = 20_000) -> Path | None:
+def find_folder(start: Path, wanted: Callable[[Path], bool]) -> Path | None:
     """Give the first folder at or below ``start``, nearest first, for which ``wanted`` holds.
 
-    Looks at most at ``limit`` folders, and at none twice.
+    Looks at most at 20,000 folders, and at none twice.
     """
     queue, seen = deque([start]), set[tuple[int, int]]()
-    while queue and len(seen) < limit:
+    while queue and len(seen) < 20_000:
         folder = queue.popleft()
         if not folder.is_dir() or not _is_new(folder, seen):
             continue

@@ -113,7 +113,7 @@ class Augmentation:
         return torch.rand((b, 6 + 2 * _TRIES), generator=generator, device=generator.device)
 
     def apply(self, pixels: Tensor, dice: Tensor) -> Tensor:
-        """Augment each image by its row of what ``draw`` gave; otherwise as ``__call__``."""
+        """Augment uint8 (b, h, w, 3), each image by its row of what ``draw`` gave; else as ``__call__``."""
         _check_pixels(pixels)
         if tuple(pixels.shape[1:3]) != (self.height, self.width):
             raise InputError(

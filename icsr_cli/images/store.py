@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.files import map_array, read_json, write_json
+from icsr_cli.files import map_array, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Result, work
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.threads import usable_cpus
@@ -64,25 +65,14 @@ class BadImage:
     reason: str
 
 
-def open_pixels(
-    split: Split,
-    folder: Path,
-    height: int,
-    width: int,
-    *,
-    name: str,
-    workers: int | None = None,
-    progress: Progress | None = None,
-) -> Pixels:
+def open_pixels(split: Split, folder: Path, height: int, width: int, *, name: str, **how: Any) -> Pixels:
     """Open the store of a split, building it where there is none or the source has changed.
 
-    ``folder`` holds the stores of the data set, ``name`` is the part (``train``, ``query``, ...).
-    ``workers`` counts processes (default: the CPUs this process may use). From a script, guard the call
-    with ``if __name__ == "__main__"``: the processes import the script.
+    Arguments as of ``build_pixels``.
 
     Raises DatasetError where an image cannot be read or the disk is full; InputError for a size below 1.
     """
-    pixels, bad = build_pixels(split, folder, height, width, name=name, workers=workers, progress=progress)
+    pixels, bad = build_pixels(split, folder, height, width, name=name, **how)
     if bad:
         examples = "; ".join(f"{item.path}: {item.reason}" for item in bad[:5])
         raise DatasetError(
@@ -105,7 +95,10 @@ def build_pixels(
 ) -> tuple[Pixels | None, tuple[BadImage, ...]]:
     """Open or build as ``open_pixels`` does, but leave out the images that cannot be read and name them.
 
-    The store then holds the split without them, and is None where nothing is left.
+    The store then holds the split without them, and is None where nothing is left. ``folder`` holds the
+    stores of the data set, ``name`` is the part (``train``, ``query``, ...). ``workers`` counts processes
+    (default: the CPUs this process may use). From a script, guard the call with
+    ``if __name__ == "__main__"``: the processes import the script.
     """
     if height < 1 or width < 1:
         raise InputError(f"An image of height {height} and width {width} was asked for; both start at 1.")
@@ -201,7 +194,7 @@ class _Build:
         self.partial = folder / f"{self.stem}.npy.part"
         self.log = folder / f"{self.stem}.npy.part.log"
         self.paths = _paths(split)
-        self.stamps = [_stamp(path) for path in self.paths]
+        self.stamps = [stamp(path) for path in self.paths]
         self.fingerprint = self._fingerprint(range(len(split)))
 
     def _fingerprint(self, rows: Sequence[int]) -> str:
@@ -340,14 +333,6 @@ class _Build:
         write_json(self.header, header)
         self.log.unlink(missing_ok=True)
         return Pixels(map_array(self.final), self.final), bad
-
-
-def _stamp(path: str) -> str:
-    try:
-        found = os.stat(path)  # noqa: PTH116 - called for every image of every split, Path is slower
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:

@@ -7,7 +7,7 @@ that of the plain memory.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -30,11 +30,7 @@ class Options(choices.Options):
     temperature: float = Field(0.05, gt=0)
     momentum: float = Field(0.1, ge=0, lt=1)
     update: Literal["samples", "hard", "camera-hard"] = "samples"
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
 class Memory:
@@ -59,7 +55,7 @@ class Memory:
         return (weights * losses).mean()
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Move the centroids of these images' clusters."""
+        """Move the centroids of the clusters of ``images``, int64 (b,), by their features, float (b, d)."""
         targets = self.targets[images]
         if self.options.update != "camera-hard":
             self.clusters.update(features, targets)

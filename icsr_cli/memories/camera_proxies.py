@@ -13,7 +13,7 @@ Needs cameras. A cluster that one camera alone sees has no inter loss. Belongs b
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -49,11 +49,7 @@ class Options(choices.Options):
     association: float = Field(0.0, ge=0)
     associated: int = Field(3, ge=1)
     trust: float = Field(0.15, ge=0, le=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
 class Memory:
@@ -121,7 +117,7 @@ class Memory:
         return marked.scatter(1, first.gather(1, nearest), value=True)
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Move the proxies of these images, sample by sample: P <- unit(m P + (1 - m) f)."""
+        """Move the proxies of ``images``, int64 (b,), by features (b, d): P <- unit(m P + (1 - m) f)."""
         self.proxies.update(features, self.proxy_of[images])
 
 

@@ -44,7 +44,7 @@ class Memory:
         return self.clusters.loss(features, self.targets[images])
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Move the centroids of these images' clusters."""
+        """Move the centroids of the clusters of ``images``, int64 (b,), by their features, float (b, d)."""
         self.clusters.update(features, self.targets[images])
 
 

@@ -34,7 +34,7 @@ from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
 DistanceBlock: TypeAlias = Callable[[int, int], torch.Tensor]
 
 # Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
-_BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
+BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: tor
 
 
 def _block_rows(device: torch.device, n_gallery: int) -> int:
-    return max(1, _BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"] // max(1, n_gallery))
+    return max(1, BLOCK_NUMBERS["cpu" if device.type == "cpu" else "gpu"] // max(1, n_gallery))
 
 
 def _same_identity(

@@ -18,11 +18,10 @@ import torch
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
+from icsr_cli.metrics.ranking import BLOCK_NUMBERS
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray
 
-# Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
-_BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
 # Columns that one thread takes at a time: their nearest stay in its cache.
 _PART: Final = 512
 
@@ -97,7 +96,7 @@ def _nearest(
     # as rows too. A GPU multiplies faster than it would take to save the half.
     nearest_distances = np.full((n_images if on_cpu else 0, k), np.inf, dtype=np.float32)
     lengths = features.square().sum(1)
-    step = min(n_images, max(1, _BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images))
+    step = min(n_images, max(1, BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images))
     space = torch.empty(step * n_images, device=features.device)
     for first in range(0, n_images, step):
         last, start = min(first + step, n_images), first if on_cpu else 0
@@ -126,20 +125,14 @@ def _keep_nearest(
     """
     n_rows, n_columns = block.shape
     facts = (block, first, nearest, nearest_distances)
-    in_threads(lambda low, high: _keep_of_rows(*facts, low, high), row_ranges(n_rows))
+    in_threads(lambda low, high: _keep_of_rows(facts, low, high), row_ranges(n_rows))
     edges = [*range(n_rows, n_columns, _PART), n_columns]
-    in_threads(lambda low, high: _keep_of_columns(*facts, low, high), pairwise(edges))
+    in_threads(lambda low, high: _keep_of_columns(facts, low, high), pairwise(edges))
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_of_rows(
-    block: FloatArray,
-    first: int,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    low: int,
-    high: int,
-) -> None:  # pragma: no cover - compiled
+def _keep_of_rows(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
+    block, first, nearest, nearest_distances = facts
     n_columns = block.shape[1]
     for row in range(low, high):
         image = first + row
@@ -150,14 +143,8 @@ def _keep_of_rows(
 
 
 @numba.njit(cache=True, nogil=True)
-def _keep_of_columns(
-    block: FloatArray,
-    first: int,
-    nearest: npt.NDArray[np.int32],
-    nearest_distances: FloatArray,
-    low: int,
-    high: int,
-) -> None:  # pragma: no cover - compiled
+def _keep_of_columns(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
+    block, first, nearest, nearest_distances = facts
     limits = nearest_distances[first + low : first + high, -1].copy()
     for row in range(len(block)):
         distances = block[row, low:high]

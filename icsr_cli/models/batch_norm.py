@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+N = TypeVar("N", bound="_OwnStatistics")
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
@@ -27,31 +29,41 @@ def _to_torch(module: nn.Module) -> nn.Module:
     return converted
 
 
-class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class _OwnStatistics(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over (b, c, ...) that takes its statistics otherwise in training; names and buffers stay."""
+
+    @classmethod
+    def of(cls: type[N], module: nn.modules.batchnorm._BatchNorm) -> N:
+        """Take over the parameters and buffers of ``module``; they are shared, not copied."""
+        made = cls(
+            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
+        )
+        made.__dict__.update(
+            _parameters=module._parameters, _buffers=module._buffers, training=module.training
+        )
+        return made
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        if input.dim() < 2:
+            raise ValueError(f"expected (b, c, ...), got {tuple(input.shape)}")
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        """Move the running statistics, which evaluation normalises by; ``variance`` is unbiased."""
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+
+
+class SynchronisedBatchNorm(_OwnStatistics):
     """BatchNorm over (b, c, ...), b being the images of all ranks; every rank has at least one.
 
     Training normalises by the mean and the biased variance of the whole batch and keeps the unbiased one,
     as ``torch.nn.BatchNorm2d`` does in one process. Parameters, buffers and names are the same.
     """
-
-    @classmethod
-    def of(cls, module: nn.modules.batchnorm._BatchNorm) -> SynchronisedBatchNorm:
-        """Take over the parameters and buffers of ``module``; they are shared, not copied."""
-        synchronised = cls(
-            module.num_features,
-            module.eps,
-            module.momentum,
-            module.affine,
-            module.track_running_stats,
-        )
-        synchronised.__dict__.update(
-            _parameters=module._parameters, _buffers=module._buffers, training=module.training
-        )
-        return synchronised
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        if input.dim() < 2:
-            raise ValueError(f"expected (b, c, ...), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalise (b, c, ...)."""
@@ -69,16 +81,6 @@ class SynchronisedBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.affine:
             scaled = scaled * self.weight.view(shape) + self.bias.view(shape)
         return scaled.to(input.dtype)
-
-    @torch.no_grad()
-    def _keep(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running statistics, which evaluation normalises by."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
 
 
 class _Total(torch.autograd.Function):
@@ -107,10 +109,12 @@ def group_batch_norm(network: nn.Module, images: int) -> None:
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             owner = network.get_submodule(name.rpartition(".")[0])
-            setattr(owner, name.rpartition(".")[2], GroupedBatchNorm.of(module, images))
+            grouped = GroupedBatchNorm.of(module)
+            grouped.images = images
+            setattr(owner, name.rpartition(".")[2], grouped)
 
 
-class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
+class GroupedBatchNorm(_OwnStatistics):
     """BatchNorm over contiguous groups of a batch, as several devices that do not talk to each other do it.
 
     The published recipes ran on four: each normalised its 16 of 64 images. Running statistics move once per
@@ -119,22 +123,6 @@ class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """
 
     images: int
-
-    @classmethod
-    def of(cls, module: nn.modules.batchnorm._BatchNorm, images: int) -> GroupedBatchNorm:
-        """Take over the parameters and buffers of ``module``; they are shared, not copied."""
-        grouped = cls(
-            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-        )
-        grouped.__dict__.update(
-            _parameters=module._parameters, _buffers=module._buffers, training=module.training
-        )
-        grouped.images = images
-        return grouped
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        if input.dim() < 2:
-            raise ValueError(f"expected (b, c, ...), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalise (b, c, ...)."""
@@ -145,17 +133,9 @@ class GroupedBatchNorm(nn.modules.batchnorm._BatchNorm):
             torch.native_batch_norm(part, self.weight, self.bias, None, None, True, 0.0, self.eps)
             for part in torch.tensor_split(input, groups)
         ]
-        self._keep(input, [mean for _, mean, _ in parts], [inverse for *_, inverse in parts])
-        return torch.cat([found for found, *_ in parts])
-
-    @torch.no_grad()
-    def _keep(self, input: Tensor, means: list[Tensor], inverses: list[Tensor]) -> None:  # noqa: A002
-        """Move the running statistics by the mean over the groups, variances unbiased."""
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        count = input.numel() / input.shape[1] / len(means)
-        variance = (torch.stack(inverses).pow(-2) - self.eps).mean(dim=0) * (count / (count - 1))
-        self.running_mean.lerp_(torch.stack(means).mean(dim=0).to(self.running_mean.dtype), share)
-        self.running_var.lerp_(variance.to(self.running_var.dtype), share)
+        found, means, inverses = map(list, zip(*parts, strict=True))
+        with torch.no_grad():
+            count = input.numel() / input.shape[1] / len(means)
+            variance = (torch.stack(inverses).pow(-2) - self.eps).mean(dim=0) * (count / (count - 1))
+            self._keep(torch.stack(means).mean(dim=0), variance)
+        return torch.cat(found)

@@ -131,11 +131,9 @@ def resized(network: Network, size: Size) -> Network:
     """
     if network.size in (None, size):
         return network
-    spec = network.spec
-    options = {"num_features": spec.num_features, "stripes": spec.stripes, "seed": 0}
-    other = build(spec.arch, pooling=spec.pooling, size=size, **options)  # type: ignore[arg-type]
+    other = build(**network.spec.options, size=size, seed=0)
     state = {name: value.cpu() for name, value in network.state_dict().items()}
-    load_into(other, state, f"{spec.arch} at {size[0]} x {size[1]}", network.size)
+    load_into(other, state, f"{network.arch} at {size[0]} x {size[1]}", network.size)
     other.norm = network.norm
     return other.to(next(network.parameters()).device).train(network.training)
 
@@ -184,11 +182,6 @@ def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -
         default, given = PIXEL_NORMS[given], None
     found: tuple[float, ...] = getattr(default, part) if given is None else tuple(map(float, given))
     return cast("Three", found)
-
-
-def check_arch(arch: str) -> None:
-    """Raise an InputError where there is no such architecture; it names the nearest."""
-    architecture(arch)
 
 
 def nearest_size(size: Size, patch: int) -> Size:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from icsr_cli.errors import InputError, ModelError
-from icsr_cli.models.backbones import Size
 from icsr_cli.models.catalogue import architecture, available, build
 from icsr_cli.models.header import size_of, spec_of
 from icsr_cli.models.layouts import layout_of
@@ -82,12 +81,11 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
     return ModelSpec(arch, num_features, pooling, pooled // channels, chosen.norm)
 
 
-def open_model(path: str | Path, size: Size | None = None) -> Network:
+def open_model(path: str | Path) -> Network:
     """Build the network that a file of weights belongs to, and load them.
 
-    The header of our own files says what it is; for others names and shapes do. ``size``: (height, width) of
-    the images it is to look at, where that is another than it was trained at: a transformer's positions are
-    resized.
+    The header of our own files says what it is; for others names and shapes do. ``resized`` makes it
+    one for images of another size.
 
     Raises:
         ModelError: as ``load_weights``, ``detect`` and ``load_into``.
@@ -97,13 +95,7 @@ def open_model(path: str | Path, size: Size | None = None) -> Network:
     try:
         own = "arch" in header
         spec = spec_of(header) if own else detect(state)
-        network = build(
-            spec.arch,
-            num_features=spec.num_features,
-            pooling=spec.pooling,
-            stripes=spec.stripes,
-            size=size or spec.size,
-        )
+        network = build(**spec.options, size=spec.size)
         trained = size_of(header)
     except (InputError, ModelError) as error:
         raise ModelError(f"{path}: {error}") from error

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,9 +40,14 @@ class ModelSpec:
         size = f", {self.size[0]} x {self.size[1]}" if self.size else ""
         return f"{self.arch} (num_features {self.num_features}, {self.pooling}, stripes {self.stripes}{size})"
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """What ``build`` makes it of, but for the size of images."""
+        return {name: getattr(self, name) for name in ("arch", "num_features", "pooling", "stripes")}
+
     def metadata(self) -> dict[str, str]:
         """Give the fields as text, for the header of a weight file; ImageNet's norm goes without saying."""
-        text = {name: str(getattr(self, name)) for name in ("arch", "num_features", "pooling", "stripes")}
+        text = {name: str(value) for name, value in self.options.items()}
         if self.norm != IMAGENET:
             text |= {"mean": json.dumps(self.norm.mean), "std": json.dumps(self.norm.std)}
         if self.size is not None:
@@ -64,7 +70,7 @@ class Pooling(nn.Module):
             self.p = nn.Parameter(torch.full((1,), 3.0))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Pool; raise InputError where the image is so low that a stripe would be empty."""
+        """Pool float (b, c, h, w); raise InputError where h is so low that a stripe would be empty."""
         if self.kind == "cls":
             return x.float()
         rows = x.shape[2]
@@ -155,7 +161,7 @@ class Network(nn.Module):
                 parameter.requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed normalised images; raise InputError where they are not of the network's size."""
+        """Embed normalised float (b, 3, h, w); raise InputError where h x w is not the network's size."""
         if self.size is not None and tuple(x.shape[2:]) != self.size:
             raise InputError(
                 f"images: {self.arch} was made for {self.size[0]} x {self.size[1]}, got "
@@ -183,6 +189,13 @@ class Network(nn.Module):
             return found[:, 0]
         patches = found[:, self._prefix :].transpose(1, 2)
         return patches.reshape(*patches.shape[:2], height // self._patch, -1)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Take DistributedDataParallel and torch.compile off a network."""
+    while isinstance(inner := getattr(model, "module", getattr(model, "_orig_mod", None)), nn.Module):
+        model = inner
+    return model
 
 
 def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:

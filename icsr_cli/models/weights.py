@@ -18,11 +18,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from icsr_cli.errors import ModelError
+from icsr_cli.errors import ModelError, reason
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
 from icsr_cli.models.layouts import layout_of
-from icsr_cli.models.network import Network
+from icsr_cli.models.network import Network, unwrapped
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import PixelNorm
 
@@ -46,9 +46,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     Raises:
         ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    path = require_file(path)
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if isinstance(content, Mapping):
         inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
@@ -67,6 +65,14 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     for name, value in state.items():
         _check_values(path, name, value)
     return state
+
+
+def require_file(path: str | Path) -> Path:
+    """Give the path of a file of weights. Raises :class:`ModelError` where there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    return path
 
 
 def _check_values(path: Path, name: str, value: Tensor) -> None:
@@ -111,14 +117,13 @@ def _read_torch(path: Path) -> Any:
             ) from error
         raise _damaged(path, "no readable tensors") from error
     except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
-        reason = str(error).strip().partition("\n")[0].strip() or type(error).__name__
-        raise _damaged(path, reason) from error
+        raise _damaged(path, reason(error)) from error
 
 
-def _damaged(path: Path, reason: str) -> ModelError:
+def _damaged(path: Path, why: str) -> ModelError:
     size = path.stat().st_size
     return ModelError(
-        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {reason}). Copy or download it again."
+        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {why}). Copy or download it again."
     )
 
 
@@ -183,9 +188,9 @@ def load_into(
     return layout.norm(state) if layout else None
 
 
-def _some(names: list[str], limit: int = 5) -> str:
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + more
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -199,8 +204,7 @@ def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str]
         ModelError: the file cannot be written; what was there before is intact.
     """
     path = Path(path)
-    while (inner := _inside(model)) is not None:
-        model = inner
+    model = unwrapped(model)
     header = dict(metadata or {})
     if isinstance(model, Network):
         header |= model.spec.metadata()
@@ -245,15 +249,6 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
     return json.dumps(header, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
 
 
-def _inside(model: nn.Module) -> nn.Module | None:
-    """Give what DistributedDataParallel or torch.compile wraps."""
-    for name in ("module", "_orig_mod"):
-        inner = getattr(model, name, None)
-        if isinstance(inner, nn.Module):
-            return inner
-    return None
-
-
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the header of a safetensors file; empty for other files.
 
@@ -263,8 +258,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if path.suffix != ".safetensors":
         return {}
-    if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+    require_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

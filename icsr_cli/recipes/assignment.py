@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,7 @@ import numpy as np
 
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.files import write_with
+from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_file
@@ -83,12 +81,8 @@ class Assignment:
 
     def write(self, path: Path) -> None:
         """Write the rows as a CSV, whole or not at all; a cluster of -1 is somebody new."""
-        stream = io.StringIO()
-        writer = csv.DictWriter(stream, ["path", "cluster", "nearest", "distance"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows())
-        text = stream.getvalue().encode("utf-8", "surrogateescape")
-        write_with(path, lambda temporary: temporary.write_bytes(text))
+        columns = ("path", "cluster", "nearest", "distance")
+        write_bytes(path, csv_bytes([columns, *(row.values() for row in self.rows())]))
 
 
 @dataclass(frozen=True)
@@ -129,7 +123,7 @@ def open_known(
 
 
 def limits_of(run: RunFolder, features: Any, labels: IntArray) -> Limits:
-    """Give the limit of the run's own labels, and those that ``icsr eval`` stored last for plain features."""
+    """Give the limit of the run's labels int64 (n,) of features (n, d), and those of ``icsr eval``."""
     stored = [
         entry
         for entry in read_evaluations(run.path)

@@ -83,7 +83,7 @@ def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
         for labels in mine:
             alone, name = replace(stage, ranks=ALONE), f"camera_{labels.camera}"
             _train_network(alone, [labels], whole, name=name, seed_word=labels.camera + 1)
-    for states in stage.ranks.collect(states_of(mine)):
+    for states in stage.ranks.join(states_of(mine)):
         restore([labels for labels in found if str(labels.camera) in states], states)
 
 
@@ -167,7 +167,7 @@ def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArr
         mine[camera] = label(gather(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
-    found = {camera: labels for each in stage.ranks.collect(mine) for camera, labels in each.items()}
+    found = {camera: labels for each in stage.ranks.join(mine) for camera, labels in each.items()}
     return [found[camera] for camera in range(len(parts))]
 
 

@@ -31,7 +31,7 @@ class CameraLabels:
         return cls(camera, rows, np.full(len(rows), NO_CLUSTER, dtype=np.int64))
 
     def offer(self, labels: IntArray, silhouette_: float, epoch: int) -> None:
-        """Take the labels of an epoch if they are better than what there is."""
+        """Take the labels of an epoch, int64 (n,), if they are better than what there is."""
         value = silhouette_ if np.isfinite(silhouette_) else -1.0
         if value > self.silhouette:
             self.labels, self.silhouette, self.epoch = labels, value, epoch
@@ -42,11 +42,8 @@ class CameraLabels:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Put back what ``state`` gave."""
-        self.labels, self.silhouette, self.epoch = (
-            state["labels"].numpy(),
-            state["silhouette"],
-            state["epoch"],
-        )
+        self.labels = state["labels"].numpy()
+        self.silhouette, self.epoch = state["silhouette"], state["epoch"]
 
 
 def join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:

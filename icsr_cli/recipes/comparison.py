@@ -69,7 +69,7 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         raise UsageError("A run was named twice: each counts once.")
     groups: dict[str, list[tuple[RunFolder, int, dict[str, str]]]] = {}
     for run in runs:
-        settings = {"stage": run.stage, **_used(run)}
+        settings = {"stage": run.stage, **dict(by_method(run.settings()))}
         seed = int(settings.pop("seed", "0"))
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run, seed, settings))
     rows = tuple(_row(members) for members in groups.values())
@@ -106,12 +106,6 @@ def text_of(row: Row, figure: str, between: str = " ± ") -> str:
 
 def _is_share(figure: str) -> bool:
     return figure.partition(" (")[0] in _RETRIEVAL.values() or figure == "kept"
-
-
-def _used(run: RunFolder) -> dict[str, str]:
-    """Leave out the settings of a stage that the run is not of, which older runs list."""
-    other = {"cam": "global", "global": "cam"}[run.stage]
-    return dict(by_method({key: value for key, value in run.settings().items() if key != other}))
 
 
 def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:

@@ -26,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 from icsr_cli.errors import IcsrError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.models.batch_norm import synchronise_batch_norm
-from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray
@@ -81,22 +80,18 @@ class Ranks:
         everything, share = self.gather(own, shares), shares[self.rank]
         return torch.cat([everything[: share.start], own, everything[share.stop :]])
 
-    def collect(self, value: T) -> list[T]:
-        """Give the values of all ranks, in order; they are pickled."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value)
-        return values
-
     def share(self, n: int) -> tuple[int, int]:
         """Give first and end of this rank's stretch of n things."""
         own = self.shares(n)[self.rank]
         return own.start, own.stop
 
     def join(self, part: T) -> list[T]:
-        """As ``collect``: what a ``Team`` is asked for."""
-        return self.collect(part)
+        """Give the values of all ranks, in order; they are pickled."""
+        if self.size == 1:
+            return [part]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, part)
+        return values
 
     def to_leader(self, part: T) -> list[T]:
         """Give the values of all ranks, in order, to the leading one, and nothing to the others."""
@@ -283,34 +278,17 @@ class SharedInterruption:
 
 
 def extract_together(
-    network: nn.Module,
-    pixels: Tensor,
-    rows: IntArray,
-    ranks: Ranks,
-    *,
-    batch_size: int,
-    device: torch.device,
-    precision: str,
-    task: Task,
-    watch: Watch = unwatched,
+    network: nn.Module, pixels: Tensor, rows: IntArray, ranks: Ranks, *, batch_size: int, **how: Any
 ) -> Tensor:
     """Embed ``rows`` (n,) as ``features.extract`` does, each rank a stretch: float32 (n, d) on every rank.
 
     Stretches end where batches end, so that every image stands in the same batch as with one process.
+    ``how``: the other options of ``extract``.
     """
     n_batches = -(-len(rows) // batch_size)
     shares = [
         slice(min(share.start * batch_size, len(rows)), min(share.stop * batch_size, len(rows)))
         for share in ranks.shares(n_batches)
     ]
-    own = extract(
-        network,
-        pixels,
-        rows[shares[ranks.rank]],
-        batch_size=batch_size,
-        device=device,
-        precision=precision,
-        task=task,
-        watch=watch,
-    )
+    own = extract(network, pixels, rows[shares[ranks.rank]], batch_size=batch_size, **how)
     return ranks.gather(own, shares)

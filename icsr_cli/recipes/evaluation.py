@@ -158,14 +158,8 @@ def require_test_images(dataset: Dataset) -> None:
 
 
 def evaluate(
-    network: Network,
-    dataset: Dataset,
-    image: ImageSettings,
-    settings: EvaluationSettings,
+    embedder: Embedder,
     *,
-    folder: Path,
-    engine: Engine,
-    progress: Progress,
     ways: Iterable[str] = (),
     debias: Debiasing = "none",
     per_camera: bool = False,
@@ -180,13 +174,13 @@ def evaluate(
     Raises:
         DatasetError: where the data set has no query or gallery images, or no tracks and they are asked for.
     """
+    dataset, settings = embedder.dataset, embedder.settings
     require_test_images(dataset)
-    embedder = Embedder(network, dataset, image, settings, folder, engine, progress)
     features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
     both = torch.cat([features["query"], features["gallery"]])
-    both = debiased(both, cameras, dataset.camera_names, debias, progress)
+    both = debiased(both, cameras, dataset.camera_names, debias, embedder.progress)
     identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
     if tracks:
         units = track_units(dataset.name, query, gallery)

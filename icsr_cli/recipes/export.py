@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from icsr_cli import __version__
-from icsr_cli.errors import DatasetError, MissingExtraError, ModelError
+from icsr_cli.errors import DatasetError, MissingExtraError, ModelError, reason
 from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import normalise
@@ -59,11 +59,11 @@ class Export:
     features: int
     height: int
     width: int
-    input: str
-    cosine: float | None
-    random_images: int
-    crops: int
-    card: Path | None
+    input: str = "normalised"
+    cosine: float | None = None
+    random_images: int = 0
+    crops: int = 0
+    card: Path | None = None
 
 
 def export_onnx(
@@ -74,13 +74,12 @@ def export_onnx(
     kind: Input = "normalised",
     origin: Origin | None = None,
     crops: npt.NDArray[np.uint8] | None = None,
-    seed: int = 0,
 ) -> Export:
     """Write ``network`` as one ONNX file with a dynamic batch; it is there only if it does what PyTorch does.
 
     The input is called ``images``, the output ``features`` (float32 (n, d), unit length). Its metadata tell
     how images are made ready (``onnx_metadata``). ``crops`` uint8 (m, h, w, 3) are real images to check with,
-    besides random ones drawn from ``seed``.
+    besides random ones.
 
     Raises:
         MissingExtraError: onnx, onnxscript or onnxruntime is not installed.
@@ -91,26 +90,15 @@ def export_onnx(
     network = resized(network, size).cpu().eval()
     with whole_file(path) as temporary:
         _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))
-        cosine = _compare(network, size, temporary, kind, crops, np.random.default_rng(seed))
+        cosine = _compare(network, size, temporary, kind, crops, np.random.default_rng(0))
         if not cosine > LEAST_COSINE:
             raise ModelError(
                 f"The ONNX file does not do what the network does: the least cosine of their features is "
                 f"{cosine:.6f}, at least {LEAST_COSINE} was expected. Nothing was written. Another version "
                 "of torch, onnxscript or onnxruntime may help: icsr doctor shows which are installed."
             )
-    return Export(
-        path,
-        "onnx",
-        path.stat().st_size,
-        network.arch,
-        network.dim,
-        *size,
-        kind,
-        cosine,
-        sum(_BATCHES),
-        0 if crops is None else len(crops),
-        None,
-    )
+    about = ("onnx", path.stat().st_size, network.arch, network.dim, *size)
+    return Export(path, *about, kind, cosine, sum(_BATCHES), 0 if crops is None else len(crops))
 
 
 def _require(library: str) -> None:
@@ -132,19 +120,7 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
     metadata = _common_metadata(network, size, origin)
     save_weights(network, path, metadata)
     write_text(card, model_card(network, size, path, origin))
-    return Export(
-        path,
-        "safetensors",
-        path.stat().st_size,
-        network.arch,
-        network.dim,
-        *size,
-        "normalised",
-        None,
-        0,
-        0,
-        card,
-    )
+    return Export(path, "safetensors", path.stat().st_size, network.arch, network.dim, *size, card=card)
 
 
 def camera_statistics(
@@ -286,10 +262,9 @@ def _translate(
             program.model.producer_name, program.model.producer_version = "icsr", __version__
             program.save(str(path), external_data=False)
     except (torch.onnx.OnnxExporterError, RuntimeError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
         raise ModelError(
-            f"{network.arch} cannot be translated to ONNX ({type(error).__name__}: {reason}). icsr doctor "
-            "shows the versions of torch and onnxscript; they have to go together."
+            f"{network.arch} cannot be translated to ONNX ({type(error).__name__}: {reason(error)}). icsr "
+            "doctor shows the versions of torch and onnxscript; they have to go together."
         ) from error
 
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +22,7 @@ from icsr_cli.datasets.folder import read_pattern
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
-from icsr_cli.files import write_with
+from icsr_cli.files import stamp, write_with
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
@@ -119,7 +119,7 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
         )
     cache = cache_folder(folder) / f"features-{embedder.checksum()}.safetensors" if keep else None
     known = _read_cache(cache, embedder.network.dim) if cache else {}
-    stamps = [_stamp(folder / path) for path in paths]
+    stamps = [stamp(folder / path) for path in paths]
     new = [path for path, stamp in zip(paths, stamps, strict=True) if (path, stamp) not in known]
     with progress.task("Gallery features", len(new), "img") as task:
         features, faults = embed_files([folder / path for path in new], embedder, task)
@@ -147,13 +147,17 @@ def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: 
 
 @dataclass(frozen=True)
 class Images:
-    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows."""
+    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows.
+
+    ``when``: ``tracks`` and ``frames`` int (n,), where any image has one.
+    """
 
     root: Path
     paths: list[str]
     cameras: IntArray | None = None
     camera_names: tuple[str, ...] = ()
     ids: IntArray | None = None
+    when: Mapping[str, IntArray] = field(default_factory=dict)
 
 
 def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> Images:
@@ -165,7 +169,8 @@ def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> 
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split} images.")
         ids = part.identities if part.has_identities else None
-        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids)
+        when = {name: found for name, found in part.when().items() if found is not None}
+        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids, when)
     if pattern is None:
         paths = image_files(folder, recursive=True)
         if not paths:
@@ -246,14 +251,6 @@ def cache_folder(gallery: Path) -> Path:
     user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = hashlib.sha256(os.fsencode(gallery.resolve())).hexdigest()[:16]
     return Path(user) / "icsr" / "galleries" / name
-
-
-def _stamp(path: Path) -> str:
-    try:
-        found = path.stat()
-    except OSError:
-        return "missing"
-    return f"{found.st_size} {found.st_mtime_ns}"
 
 
 def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:

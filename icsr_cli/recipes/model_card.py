@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,24 +53,21 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
     if kind in datasets.available():
         known = datasets.benchmark(kind)
         licence, citation, notice = known.licence, known.citation, known.notice
+    origin = Origin(weights, dataset, licence, citation, notice)
     if run is None:
-        return Origin(weights, dataset, licence, citation, notice)
+        return origin
     try:
         settings = run.settings()
     except IcsrError:
         settings = {}
-    return Origin(
-        weights,
-        dataset,
-        licence,
-        citation,
-        notice,
-        run.stage,
-        run.path.name,
-        run.info().get("ended"),
-        settings,
-        _last_figures(run, weights.stem),
-        _thresholds(run, weights),
+    return replace(
+        origin,
+        stage=run.stage,
+        run=run.path.name,
+        ended=run.info().get("ended"),
+        settings=settings,
+        figures=_last_figures(run, weights.stem),
+        thresholds=_thresholds(run, weights),
     )
 
 
@@ -168,7 +165,7 @@ def _training(origin: Origin) -> list[str]:
     if origin.settings:
         import yaml
 
-        text = yaml.safe_dump(_relevant(origin), sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump(origin.settings, sort_keys=False, allow_unicode=True)
         parts += ["### Settings", f"```yaml\n{text}```"]
     return parts
 
@@ -194,12 +191,6 @@ def _cameras(origin: Origin) -> list[str]:
         f"Mean and spread of the features of {stored.images} training images of {stored.dataset} under each "
         f"camera ({', '.join(stored.cameras)}), for `--debias stored` ({stored.mode}). Off unless asked for.",
     ]
-
-
-def _relevant(origin: Origin) -> dict[str, Any]:
-    """Leave out the settings of the other stage."""
-    other = {"cam": "global", "global": "cam"}.get(origin.stage or "")
-    return {key: value for key, value in origin.settings.items() if key != other}
 
 
 def _licence(origin: Origin) -> str:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -42,10 +41,6 @@ class NetworkFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     weights: tuple[Weights, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give everything for JSON."""
-        return asdict(self)
 
 
 def names() -> tuple[str, ...]:

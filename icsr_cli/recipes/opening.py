@@ -17,7 +17,8 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.progress import Progress
+from icsr_cli.models.weights import require_file
+from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
@@ -116,7 +117,7 @@ def use_local(settings: Settings, resolved: Callable[[Mapping[str, Any]], Settin
 
 def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
     """Refuse methods that need tracks where the data set has none."""
-    own = settings.cam if stage == "cam" else settings.global_
+    own = _of(settings, stage)
     wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
     if wanting and not data.train.has_tracks:
         raise UsageError(
@@ -127,7 +128,7 @@ def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
 
 def _check_parts(settings: Settings, stage: str) -> None:
     """Refuse parts of a batch that do not fit the network; it is looked at without its numbers."""
-    own, image = settings.cam if stage == "cam" else settings.global_, settings.image
+    own, image = _of(settings, stage), settings.image
     if own.accumulate == 1 and not own.checkpoint:
         return
     device = torch.device("meta")
@@ -177,20 +178,12 @@ def resume(
         )
     _check_same_inputs(folder, data, wish)
     began = config.load_run(folder.path / "settings.yaml")
-    load = partial(config.load_run, folder.path / "settings.yaml")
     if wish.config or wish.method:
-        load = partial(
-            config.load,
-            data.name,
-            config=wish.config,
-            family=data.layout,
-            own=data.settings,
-            method=wish.method,
-        )
-    load = partial(load, options=wish.options, assignments=wish.assignments)
-    settings = load()
-    if wish.config or wish.method:
-        settings = use_local(settings, lambda beneath: load(beneath=dict(beneath)))
+        again = partial(resolve, data, wish, SilentProgress(), ())
+        settings = use_local(again(), again)
+    else:
+        path = folder.path / "settings.yaml"
+        settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
     if _of(settings, stage).model.weights == folder.info().get("init"):
         # The settings of the run hold what was found then.
         settings = _with_model(settings, stage, _of(began, stage).model)
@@ -281,6 +274,8 @@ def _begin_from_run(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
     named = _of(settings, stage).model.weights
+    if named not in _WORDS and not Path(named).is_dir():
+        require_file(named)  # before there is a folder of a run that cannot begin
     if named in _WORDS or not Path(named).is_dir():
         return settings, {}
     weights = weights_file(Path(named), wish.runs_root, None)

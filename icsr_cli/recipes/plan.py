@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -170,20 +169,10 @@ class Schedule:
         return {**own, "cameras": self.cameras, "stages": stages, "seconds": self.seconds, "fits": self.fits}
 
 
-@dataclass(frozen=True)
-class Question:
-    """Of what run the time is asked: as the command line gives it."""
-
-    dataset: str | None
-    data_root: Path
-    method: str | None = None
-    config: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    assignments: tuple[str, ...] = ()
-
-
-def answer(question: Question, gpus: int | None, gpu: str | None) -> Schedule:
+def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | None, **asked: Any) -> Schedule:
     """Estimate a run on a prepared data set, or on a published one that need not be there.
+
+    ``asked``: its method and settings, as ``config.load`` takes them.
 
     Raises:
         UsageError: settings that do not fit, a device without rates, a number of them below 1.
@@ -192,17 +181,8 @@ def answer(question: Question, gpus: int | None, gpu: str | None) -> Schedule:
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
     rates = rates_of(gpu or "a100" if gpu or gpus else "cpu")
-    images, cameras, name, family = _size(question.dataset, question.data_root)
-    settings = config.load(
-        name,
-        family=family,
-        config=question.config,
-        method=question.method,
-        options={key: value for key, value in question.options.items() if value is not None},
-        assignments=question.assignments,
-        images=None,
-    )
-    return plan(settings, images, cameras, rates, gpus or 1)
+    images, cameras, name, family = _size(dataset, data_root)
+    return plan(config.load(name, family=family, **asked), images, cameras, rates, gpus or 1)
 
 
 def _size(name: str | None, data_root: Path) -> tuple[int, int, str, str | None]:
@@ -231,11 +211,13 @@ def rates_of(device: str) -> Rates:
 
 def plan(settings: Settings, images: int, cameras: int, rates: Rates, devices: int = 1) -> Schedule:
     """Estimate a run with ``settings`` on so many ``images`` under ``cameras``."""
-    makers: dict[str, Callable[[], StagePlan]] = {
-        "cam": lambda: _cam(settings, images, cameras, rates, devices),
-        "global": lambda: _stage("global", settings, settings.global_, images, rates, devices),
-    }
-    return Schedule(rates, devices, images, cameras, tuple(makers[name]() for name in settings.stages))
+    stages = tuple(
+        _cam(settings, images, cameras, rates, devices)
+        if stage == "cam"
+        else _stage("global", settings, settings.global_, images, rates, devices)
+        for stage in settings.stages
+    )
+    return Schedule(rates, devices, images, cameras, stages)
 
 
 def _cam(settings: Settings, images: int, cameras: int, rates: Rates, devices: int) -> StagePlan:
@@ -308,7 +290,7 @@ def _training(network: Network, settings: Settings, batch: int, rates: Rates) ->
     held: list[Tensor] = []
     half = 0.5 if rates.arithmetic(settings.precision) == rates.bf16 else 1.0
     network.train()
-    with _counting(rates, settings.precision) as counter:
+    with _Counter(rates, settings.precision) as counter:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             features = network(_images(settings.image, batch))
         features.square().sum().backward()
@@ -323,7 +305,7 @@ def _training(network: Network, settings: Settings, batch: int, rates: Rates) ->
 def _extraction(network: Network, settings: Settings, batch: int, rates: Rates) -> tuple[Work, float]:
     """Forward of one batch, and the bytes of the largest operation."""
     network.eval()
-    with torch.no_grad(), _counting(rates, settings.precision) as counter:
+    with torch.no_grad(), _Counter(rates, settings.precision) as counter:
         network(_images(settings.image, batch))
     return counter.work, counter.largest
 
@@ -361,12 +343,6 @@ class _Counter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.work = self.work + Work(seconds, arithmetic, traffic, launch)
         self.largest = max(self.largest, touched)
         return out
-
-
-@contextmanager
-def _counting(rates: Rates, precision: str) -> Iterator[_Counter]:
-    with _Counter(rates, precision) as counter:
-        yield counter
 
 
 def probe() -> Rates:

@@ -62,10 +62,6 @@ class PreparationReport:
     unread: tuple[Unread, ...]
     notes: tuple[str, ...]
 
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        return asdict(self) | {"root": str(self.root), "index": str(self.index)}
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -80,7 +76,6 @@ class Plan:
     progress: Progress = field(default_factory=SilentProgress)
     benchmark: Benchmark | None = None
     distractor: int | None = None
-    notes: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -89,7 +84,7 @@ class Plan:
 
 
 def prepare(
-    name: str,
+    what: str | OwnFile,
     source: Path | None,
     data_root: Path,
     *,
@@ -102,75 +97,34 @@ def prepare(
 ) -> PreparationReport:
     """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
 
-    ``size`` (height, width) is the size at which the pixels are kept; the published one if left out. An
-    archive may hold ``expansion`` times its size. ``tracks_within``: derive tracks, by the identities, of
-    images at most so many frames apart.
-    Raises DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full;
-    UsageError: no frames to derive tracks from.
-    """
-    benchmark = datasets.benchmark(name)
-    plan = Plan(
-        name=name,
-        layout=name,
-        data_root=data_root,
-        size=size or (benchmark.height, benchmark.width),
-        allow_bad=allow_bad,
-        workers=workers,
-        progress=progress or SilentProgress(),
-        benchmark=benchmark,
-        distractor=benchmark.distractor,
-        notes=(benchmark.notice,) if benchmark.notice else (),
-    )
-    source = source or places.published(benchmark, data_root)
-    with places.alone(plan.folder):
-        reading = places.read(source, plan.folder, benchmark.read, expansion, plan.progress)
-        if tracks_within is not None:
-            reading = _with_tracks(reading, tracks_within, benchmark)
-        return _finish(plan, reading, {"source": str(source), "tracks_within": tracks_within})
-
-
-def prepare_own_file(
-    file: OwnFile,
-    source: Path | None,
-    data_root: Path,
-    *,
-    size: tuple[int, int] | None = None,
-    allow_bad: bool = False,
-    workers: int | None = None,
-    expansion: int = EXPANSION,
-    tracks_within: int | None = None,
-    progress: Progress | None = None,
-) -> PreparationReport:
-    """Prepare the data set that a file of the user's own defines; as ``prepare``.
-
-    Its settings are kept in the index: nothing runs the file again.
+    ``what``: its name, or a file of the user's own that defines one; the settings of that are kept in the
+    index, and nothing runs the file again. ``size`` (height, width) is the size at which the pixels are
+    kept; the published one if left out. An archive may hold ``expansion`` times its size.
+    ``tracks_within``: derive tracks, by the identities, of images at most so many frames apart.
 
     Raises:
-        UsageError: its name belongs to another data set, or its settings do not fit.
-        DatasetError: as ``prepare``, or its reader fails.
+        DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full, or the
+            reader of the user's own file fails.
+        UsageError: no frames to derive tracks from; the name of the user's own belongs to another data
+            set, or its settings do not fit.
     """
-    benchmark = file.benchmark
-    _check_free(benchmark.name, data_root, PLUGIN)
-    config.load(benchmark.name, own=file.settings)
-    plan = Plan(
-        name=benchmark.name,
-        layout=PLUGIN,
-        data_root=data_root,
-        size=size or (benchmark.height, benchmark.width),
-        allow_bad=allow_bad,
-        workers=workers,
-        progress=progress or SilentProgress(),
-        benchmark=benchmark,
-        distractor=benchmark.distractor,
-        notes=(benchmark.notice,) if benchmark.notice else (),
-    )
+    benchmark = datasets.benchmark(what) if isinstance(what, str) else what.benchmark
+    read, layout, details = benchmark.read, benchmark.name, {}
+    if not isinstance(what, str):
+        _check_free(benchmark.name, data_root, PLUGIN)
+        config.load(benchmark.name, own=what.settings)
+        read, layout = what.read, PLUGIN
+        details = {"plugin": [str(what.path), what.digest], "settings": what.settings}
+    size = size or (benchmark.height, benchmark.width)
+    progress = progress or SilentProgress()
+    distractor = benchmark.distractor
+    plan = Plan(benchmark.name, layout, data_root, size, allow_bad, workers, progress, benchmark, distractor)
     source = source or places.published(benchmark, data_root)
-    details = {"source": str(source), "plugin": [str(file.path), file.digest], "settings": file.settings}
     with places.alone(plan.folder):
-        reading = places.read(source, plan.folder, file.read, expansion, plan.progress)
+        reading = places.read(source, plan.folder, read, expansion, plan.progress)
         if tracks_within is not None:
             reading = _with_tracks(reading, tracks_within, benchmark)
-        return _finish(plan, reading, {**details, "tracks_within": tracks_within})
+        return _finish(plan, reading, {"source": str(source), **details, "tracks_within": tracks_within})
 
 
 def _with_tracks(reading: Reading, within: int, benchmark: Benchmark) -> Reading:
@@ -197,15 +151,9 @@ def prepare_synthetic(
     from icsr_cli.synthesis import render, tracks_of
 
     _check_free(name, data_root, SYNTHETIC)
-    plan = Plan(
-        name=name,
-        layout=SYNTHETIC,
-        data_root=data_root,
-        size=(world.height, world.width),
-        workers=workers,
-        progress=progress or SilentProgress(),
-        distractor=0,
-    )
+    size = world.height, world.width
+    progress = progress or SilentProgress()
+    plan = Plan(name, SYNTHETIC, data_root, size, workers=workers, progress=progress, distractor=0)
     layout = FolderLayout(
         market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None, unknown=("train",)
     )
@@ -215,17 +163,13 @@ def prepare_synthetic(
             render(target, world, progress=plan.progress, workers=workers)
         reading = layout.read(target)
         known = tracks_of(world)
-        splits = {
-            name: tuple(
-                _with_track(record, *known.get(record.path, (NO_TRACK, NO_TRACK))) for record in records
-            )
-            for name, records in reading.splits.items()
-        }
+
+        def timed(record: ImageRecord) -> ImageRecord:
+            track, frame = known.get(record.path, (NO_TRACK, NO_TRACK))
+            return replace(record, track=track, frame=frame)
+
+        splits = {split: tuple(map(timed, records)) for split, records in reading.splits.items()}
         return _finish(plan, replace(reading, splits=splits), {"world": asdict(world)})
-
-
-def _with_track(record: ImageRecord, track: int, frame: int) -> ImageRecord:
-    return replace(record, track=track, frame=frame)
 
 
 @dataclass(frozen=True)
@@ -285,12 +229,13 @@ def prepare_folder(
             reading = crops.read(None)
         else:
             reading = places.read(source, plan.folder, crops.read, expansion, plan.progress)
-        details = {"source": str(source or ""), **_plain(crops), "identities": list(reading.identities)}
+        details = {
+            "source": str(source or ""),
+            **asdict(crops),
+            "table": str(crops.table or ""),
+            "identities": list(reading.identities),
+        }
         return _finish(plan, reading, details)
-
-
-def _plain(crops: OwnCrops) -> dict[str, Any]:
-    return asdict(crops) | {"table": str(crops.table or "")}
 
 
 def add_to_folder(
@@ -387,7 +332,8 @@ def _finish(
         lost = {item.row for item in failed}
         splits[name] = whole.select([row for row in range(len(whole)) if row not in lost]) if lost else whole
     differences = _differences(plan.benchmark, reading)
-    notes = (*plan.notes, *reading.notes, *_complaints(plan, reading, bad))
+    notice = plan.benchmark.notice if plan.benchmark else ""
+    notes = (*filter(None, [notice]), *reading.notes, *_complaints(reading, bad))
     dataset = Dataset(plan.name, reading.root, splits, reading.camera_names, notes, plan.layout)
     written = index.write(
         plan.data_root,
@@ -452,7 +398,7 @@ def _differences(benchmark: Benchmark | None, reading: Reading) -> tuple[str, ..
     return tuple(found)
 
 
-def _complaints(plan: Plan, reading: Reading, bad: Sequence[Unread]) -> list[str]:
+def _complaints(reading: Reading, bad: Sequence[Unread]) -> list[str]:
     found = []
     if reading.unread:
         names = first_few([f"{item.path} ({item.reason})" for item in reading.unread], 3)

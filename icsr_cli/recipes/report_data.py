@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
@@ -24,6 +23,8 @@ from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray
 PixelArray = npt.NDArray[np.uint8]
 #: More images than this are not drawn: the map takes longer than it is worth, and dots hide each other.
 MAP_IMAGES = 2000
+#: Of each query that is shown.
+ANSWERS = 10
 #: Fewer have no neighbourhoods to draw.
 FEWEST_MAP_IMAGES = 8
 
@@ -89,24 +90,7 @@ def open_embedder(
     return Embedder(network, dataset, image, settings.evaluation, data_root, engine, progress)
 
 
-def open_pictures(
-    dataset: Dataset, settings: Settings, data_root: Path, progress: Progress
-) -> tuple[list[str], PixelArray]:
-    """Give the paths of the training images and their pixels, uint8 (n, h, w, 3), from the store."""
-    pixels = open_pixels(
-        dataset.train,
-        data_root / dataset.name / "pixels",
-        settings.image.height,
-        settings.image.width,
-        name="train",
-        progress=progress,
-    )
-    return [record.path for record in dataset.train.records], pixels.array
-
-
-def retrieve(
-    embedder: Embedder, *, per_kind: int, answers: int = 10, generator: np.random.Generator
-) -> Retrieval:
+def retrieve(embedder: Embedder, *, per_kind: int, generator: np.random.Generator) -> Retrieval:
     """Rank the gallery for every query, and show ``per_kind`` best, worst and random queries each.
 
     A query is shown once: one that is among the best is not drawn again at random.
@@ -123,9 +107,7 @@ def retrieve(
     ranking = rank(features["query"], features["gallery"], *truth)
     by_camera = rank_by_camera(features["query"], features["gallery"], *truth)
     chosen = choose_queries(ranking.average_precision, query.identities, per_kind, generator)
-    shown = tuple(
-        _ranked(kind, row, ranking, features, pixels, embedder.dataset, answers) for kind, row in chosen
-    )
+    shown = tuple(_ranked(kind, row, ranking, features, pixels, embedder.dataset) for kind, row in chosen)
     names = embedder.dataset.camera_names
     pairs = {(names[one], names[two]): by_camera[one, two] for one, two in sorted(by_camera)}
     return Retrieval(ranking, shown, pairs)
@@ -168,7 +150,6 @@ def _ranked(
     features: Mapping[str, Tensor],
     pixels: Mapping[str, Tensor],
     dataset: Dataset,
-    count: int,
 ) -> RankedQuery:
     """Rank one query's gallery without the images that the protocol drops."""
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
@@ -178,7 +159,7 @@ def _ranked(
     distances = torch.cdist(
         features["query"][row : row + 1], features["gallery"], compute_mode="donot_use_mm_for_euclid_dist"
     )
-    order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:count]
+    order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:ANSWERS]
     answers = counted[order].astype(np.int64)
     pictures = [pixels["query"][row : row + 1], pixels["gallery"][torch.from_numpy(answers)]]
     return RankedQuery(

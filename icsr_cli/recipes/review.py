@@ -80,7 +80,7 @@ def open_review(
         raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
     split = dataset.train
     clusters, local = _labels(run, split)
-    known = _known(run, split)
+    known = kept_pairs(run.path, split.paths, run.info().get("pairs")) or pairs_of((), split)
     given = read_pairs(pairs, split.paths)
     embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
     features = embedder.embed(embedder.pixels("train"), "Train features")
@@ -135,11 +135,6 @@ def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
         np.where(where >= 0, column[where], NO_CLUSTER) for column in (table.clusters, table.local_clusters)
     )
     return clusters, local if (local != NO_CLUSTER).any() else None
-
-
-def _known(run: RunFolder, split: Split) -> Pairs:
-    about = run.info().get("pairs")
-    return pairs_of((), split) if about is None else kept_pairs(run.path, split.paths, about["sha256"])
 
 
 def _joined(one: Pairs, other: Pairs) -> Pairs:

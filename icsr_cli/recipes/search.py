@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import numpy as np
 
@@ -68,10 +67,6 @@ class SearchResult:
     cache: Path | None
     no_camera: int
     queries: tuple[QueryAnswers, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give everything for JSON."""
-        return asdict(self)
 
 
 def search(

@@ -19,6 +19,7 @@ from icsr_cli.errors import TrainingError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
+from icsr_cli.models.network import unwrapped
 from icsr_cli.pixels import gather
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
@@ -32,7 +33,7 @@ class Memory(Protocol):
         """Loss of float features (b, d) of the epoch's ``images``, int64 (b,) on the host."""
 
     def update(self, features: Tensor, images: Tensor) -> None:
-        """Learn the features of these images."""
+        """Learn float features (b, d) of these images, int64 (b,)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class WeightedSum:
     weights: Sequence[float]
 
     def loss(self, features: Tensor, images: Tensor) -> Tensor:
-        """Weighted sum of the losses."""
+        """Weighted sum of the losses of float features (b, d) of ``images``, int64 (b,)."""
         losses = [memory.loss(features, images) for memory in self.memories]
         return torch.stack([weight * loss for weight, loss in zip(self.weights, losses, strict=True)]).sum()
 
@@ -127,18 +128,7 @@ def build_network(
     """Build the network for images of ``size`` on the device; random weights come from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = build(
-            settings.arch,
-            num_features=settings.num_features,
-            pooling=settings.pooling,
-            stripes=settings.stripes,
-            weights=settings.weights,
-            size=size,
-            mean=settings.mean,
-            std=settings.std,
-            drop_path=settings.drop_path,
-            freeze=settings.freeze,
-        )
+        network = build(**dict(settings), size=size)
     # Pixels lie channels-last in the store and stay so through every convolution, on either device.
     return network.to(engine.device).to(memory_format=torch.channels_last)
 
@@ -183,9 +173,7 @@ def train_epoch(
         task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
         check()
     mean = float(total) / max(steps, 1)
-    # What is spread over ranks or compiled shares its weights with what is inside.
-    inside = getattr(network, "_orig_mod", network)
-    inside = getattr(inside, "module", inside)
+    inside = unwrapped(network)  # what is spread over ranks or compiled shares its weights
     ranks.align_buffers(inside)
     if steps:
         _require_finite(mean, inside, pixels, batch, engine, steps)

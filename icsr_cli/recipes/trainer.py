@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.config.schema import Settings, StageSettings
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, reason
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
 from icsr_cli.models.batch_norm import group_batch_norm
@@ -73,22 +73,15 @@ class Trainer:
     def __init__(self, stage: Stage, own: StageSettings, seed: int, state: dict[str, Any] | None) -> None:
         self.stage, self.own = stage, own
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
-        image, change = stage.settings.image, own.augmentation
+        image = stage.settings.image
         self.network = build_network(model, seed, stage.engine, (image.height, image.width))
         trained = trained_parameters(self.network, own.epochs)
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:
             self._restore(state)
         self.trainee = self._trainee()
-        self.augmentation = Augmentation(
-            image.height,
-            image.width,
-            flip=change.flip,
-            pad=change.pad,
-            border=change.border,
-            erase=change.erase,
-            norm=self.network.norm,
-        )
+        change, norm = dict(own.augmentation), self.network.norm
+        self.augmentation = Augmentation(image.height, image.width, **change, norm=norm)
         self.seconds: dict[str, float] = {}
 
     def _restore(self, state: dict[str, Any]) -> None:
@@ -99,10 +92,9 @@ class Trainer:
             for part in self.STATE:
                 getattr(self, part).load_state_dict(state[part])
         except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = str(error).partition("\n")[0]
             raise RunError(
-                f"A checkpoint in {self.stage.run.path} is of another network or optimiser ({reason}). "
-                "Remove it to start anew."
+                f"A checkpoint in {self.stage.run.path} is of another network or optimiser "
+                f"({reason(error)}). Remove it to start anew."
             ) from None
 
     def _trainee(self) -> nn.Module:

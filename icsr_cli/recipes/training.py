@@ -11,19 +11,20 @@ from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
-from icsr_cli.progress import Progress, SilentProgress, Watch, unwatched
+from icsr_cli.plain_yaml import flat
+from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
-from icsr_cli.recipes.evaluation import Evaluation, evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Embedder, Evaluation, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.recipes.trainer import Stage
-from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, flat, read_labels
+from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
 from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.pairs import kept_pairs
-from icsr_cli.types import Dataset, Pairs, Split
+from icsr_cli.types import Dataset, Split
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,6 @@ def run_cam_stage(
     workplace: Workplace,
     *,
     cameras: Sequence[int] | None = None,
-    watch: Watch = unwatched,
 ) -> LabelTable:
     """Train the cam stage into ``run`` and give the local labels.
 
@@ -57,7 +57,7 @@ def run_cam_stage(
     # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
     together = settings.cam.network == "shared"
     with _opened(dataset, settings, run, workplace, together=together) as stage:
-        return train_cam_stage(replace(stage, watch=watch), cameras)
+        return train_cam_stage(stage, cameras)
 
 
 def run_global_stage(
@@ -67,7 +67,6 @@ def run_global_stage(
     workplace: Workplace,
     *,
     local: Path | None,
-    watch: Watch = unwatched,
 ) -> Network:
     """Train the global stage into ``run``, with the label table ``local`` if any, and give the network."""
     table = None if local is None else read_labels(local)
@@ -81,7 +80,7 @@ def run_global_stage(
             stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
         if table is not None:
             _warn_of_others(stage.progress, local, {*table.paths}, dataset.train)
-        return train_global_stage(replace(stage, local=labels, score=score, watch=watch))
+        return train_global_stage(replace(stage, local=labels, score=score))
 
 
 def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str], split: Split) -> None:
@@ -99,15 +98,9 @@ def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str],
 def measure(network: Network, dataset: Dataset, settings: Settings, workplace: Workplace) -> Evaluation:
     """Rank the test people of ``dataset`` by ``network``."""
     engine = choose_engine(workplace.device, settings.precision)
-    return evaluate(
-        network.to(engine.device),
-        dataset,
-        settings.image,
-        settings.evaluation,
-        folder=workplace.data_root,
-        engine=engine,
-        progress=workplace.progress,
-    )
+    place = (workplace.data_root, engine, workplace.progress)
+    network = network.to(engine.device)
+    return evaluate(Embedder(network, dataset, settings.image, settings.evaluation, *place))
 
 
 @contextmanager
@@ -137,7 +130,7 @@ def _opened(
                 pixels = load_pixels(
                     dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
                 )
-                pairs = _known_pairs(run, dataset.train)
+                pairs = kept_pairs(run.path, dataset.train.paths, run.info().get("pairs"))
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
             if not ranks.leads:
@@ -154,12 +147,6 @@ def _opened(
             raise
         if ranks.leads:
             run.finish()
-
-
-def _known_pairs(run: RunFolder, split: Split) -> Pairs | None:
-    """Read what the run is to obey of pairs; None where nobody has said anything."""
-    about = run.info().get("pairs")
-    return None if about is None else kept_pairs(run.path, split.paths, about["sha256"])
 
 
 def _note_failure(run: RunFolder, error: Exception) -> None:

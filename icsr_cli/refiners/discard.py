@@ -7,6 +7,7 @@ Pseudo Labels Refinement with Intra-camera Similarity for Unsupervised Person Re
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -23,20 +24,13 @@ class Options(choices.Options):
     k: int = Field(15, ge=2)
     min_similarity: float = Field(0.5, ge=-1, le=1)
 
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras", "local"})
+    least_similarity: ClassVar[float] = 1.0
+
     @property
     def neighbours(self) -> int:
         """As many as the graph has."""
         return self.k
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Local labels, and the cameras that they are numbered under."""
-        return frozenset({"cameras", "local"})
-
-    @property
-    def least_similarity(self) -> float:
-        """It reads no similarity."""
-        return 1.0
 
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:

@@ -7,6 +7,7 @@ local labels; without them nothing moves.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,16 +20,8 @@ class Options(choices.Options):
     """``least``: the share of a local cluster's images that must be in one global cluster, to draw others."""
 
     least: float = Field(0.5, ge=0, le=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """Local labels, and the cameras that they are numbered under."""
-        return frozenset({"cameras", "local"})
-
-    @property
-    def least_similarity(self) -> float:
-        """It reads no similarity."""
-        return 1.0
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras", "local"})
+    least_similarity: ClassVar[float] = 1.0
 
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:

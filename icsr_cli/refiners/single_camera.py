@@ -7,6 +7,7 @@ clusters would remain.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -19,16 +20,8 @@ class Options(choices.Options):
     """``least``: the share of the clusters that must remain, and at least two of them."""
 
     least: float = Field(0.1, ge=0, le=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
-
-    @property
-    def least_similarity(self) -> float:
-        """It reads no similarity."""
-        return 1.0
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
+    least_similarity: ClassVar[float] = 1.0
 
 
 def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:

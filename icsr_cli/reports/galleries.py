@@ -88,7 +88,7 @@ def grouped(
 
 
 def spread(places: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
-    """Choose ``count`` of ``places`` evenly, first and last among them; all where there are no more."""
+    """Choose ``count`` of ``places`` (n,) evenly, first and last among them; all where there are no more."""
     if len(places) <= count:
         return places
     chosen: npt.NDArray[np.intp] = places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]

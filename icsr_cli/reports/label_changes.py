@@ -6,8 +6,7 @@ later cluster that holds most of its images (the lowest number on a tie).
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -80,10 +79,6 @@ class LabelChanges:
     into_noise: int
     now_discarded: int
     no_longer_discarded: int
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields under their names, for JSON."""
-        return asdict(self)
 
 
 def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2) -> LabelChanges:
@@ -255,17 +250,10 @@ def _changes(owners: IntArray, others: IntArray, min_share: float) -> tuple[Clus
     several = several[np.lexsort((clusters[several], -size[several]))]
     starts = np.searchsorted(owner, clusters)
     ends = np.searchsorted(owner, clusters, side="right")
-    return tuple(
-        ClusterChange(
-            cluster=int(clusters[index]),
-            images=int(size[index]),
-            parts=tuple(
-                zip(
-                    other[starts[index] : ends[index]].tolist(),
-                    images[starts[index] : ends[index]].tolist(),
-                    strict=True,
-                )
-            ),
-        )
-        for index in several.tolist()
-    )
+
+    def change(index: int) -> ClusterChange:
+        rows = slice(starts[index], ends[index])
+        parts = zip(other[rows].tolist(), images[rows].tolist(), strict=True)
+        return ClusterChange(int(clusters[index]), int(size[index]), tuple(parts))
+
+    return tuple(map(change, several.tolist()))

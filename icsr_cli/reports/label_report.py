@@ -1,6 +1,7 @@
 """What the labels of one epoch look like: tables in, plain records out; no terminal, no file.
 
-Every record has fields that go into JSON as they are (``dataclasses.asdict``).
+Every record has fields that go into JSON as they are (``dataclasses.asdict``). What is told of local labels
+is None where the labels have none.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class CameraRow:
     noise: int
     nodes: int
     clusters: int
-    local_clusters: int
+    local_clusters: int | None
     identities: int | None
 
 
@@ -76,8 +77,8 @@ class ClusterRow:
     kept: int
     discarded: int
     cameras: int
-    local_clusters: int
-    local_clusters_per_camera: float
+    local_clusters: int | None
+    local_clusters_per_camera: float | None
     cohesion: float | None
     nodes: tuple[str, ...]
     identities: int | None
@@ -91,7 +92,7 @@ class ImageRow:
     path: str
     camera: str
     cluster: int
-    local_cluster: int
+    local_cluster: int | None
     state: str
     cohesion: float | None
     identity: int | None
@@ -108,7 +109,7 @@ def overview(table: LabelTable) -> Overview:
 
 
 def thrown_out(table: LabelTable) -> BoolArray:
-    """Mark the images that were in a cluster and that a refiner took out of it."""
+    """Mark the images that were in a cluster and that a refiner took out of it: bool (n,)."""
     # Split gives them a cluster of their own.
     lost = (table.labels == NO_CLUSTER) | (table.states == "discarded")
     return np.asarray((table.clusters != NO_CLUSTER) & lost)
@@ -116,7 +117,14 @@ def thrown_out(table: LabelTable) -> BoolArray:
 
 def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
     """Describe each camera, in rising order."""
-    return tuple(_camera_row(select(table, table.cameras == camera)) for camera in np.unique(table.cameras))
+    rows = []
+    for camera in np.unique(table.cameras).tolist():
+        own = select(table, table.cameras == camera)
+        local = _distinct(own.local_clusters) if table.has_local else None
+        people = _distinct(own.identities) if own.has_identities else None
+        name = table.camera_name(camera)
+        rows.append(CameraRow(camera=name, local_clusters=local, identities=people, **_counts(own)))
+    return tuple(rows)
 
 
 def largest_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
@@ -147,7 +155,8 @@ def most_discarded_clusters(table: LabelTable, count: int = 10) -> tuple[Cluster
 def cluster_row(table: LabelTable, cluster: int) -> ClusterRow:
     """Describe one cluster. Raises RunError when there is none of that number."""
     _require(cluster, table.clusters[table.clusters != NO_CLUSTER], "cluster")
-    return _ClusterFigures(select(table, table.clusters == cluster)).rows(np.array([0]))[0]
+    figures = _ClusterFigures(table)
+    return figures.rows(np.flatnonzero(figures.clusters == cluster))[0]
 
 
 def cluster_images(table: LabelTable, cluster: int) -> tuple[ImageRow, ...]:
@@ -224,15 +233,6 @@ def _sizes(labels: IntArray) -> Sizes:
     return Sizes(int(sizes.min()), low, middle, high, int(sizes.max()), float(sizes.mean()))
 
 
-def _camera_row(table: LabelTable) -> CameraRow:
-    return CameraRow(
-        camera=table.camera_name(int(table.cameras[0])),
-        local_clusters=_distinct(table.local_clusters),
-        **_counts(table),
-        identities=_distinct(table.identities) if table.has_identities else None,
-    )
-
-
 def _require(wanted: int, present: IntArray, what: str) -> None:
     if wanted in present:
         return
@@ -245,13 +245,13 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
     """Give the images under ``mask``, sorted by the last key, then the first, then as they stand."""
     rows = np.flatnonzero(mask)
     rows = rows[np.lexsort(tuple(key[rows] for key in keys))]
-    alike = _cohesion(table)
+    alike, local = _cohesion(table), table.has_local
     return tuple(
         ImageRow(
             path=table.paths[row],
             camera=table.camera_name(int(table.cameras[row])),
             cluster=int(table.clusters[row]),
-            local_cluster=int(table.local_clusters[row]),
+            local_cluster=int(table.local_clusters[row]) if local else None,
             state=str(table.states[row]),
             cohesion=_number(alike[row]),
             identity=int(table.identities[row]) if table.identities[row] != UNKNOWN_IDENTITY else None,
@@ -290,7 +290,7 @@ class _ClusterFigures:
 
     def rows(self, order: npt.NDArray[np.intp]) -> tuple[ClusterRow, ...]:
         """Give the records of the clusters at these places."""
-        table, inside = self._table, self._inside
+        table, inside, local = self._table, self._inside, self._table.has_local
         known = table.identities[inside] != UNKNOWN_IDENTITY
         people, most = self._kinds(table.identities[inside], known)
         judged = self._total(known)
@@ -302,8 +302,8 @@ class _ClusterFigures:
                 kept=int(self.images[place] - self.discarded[place]),
                 discarded=int(self.discarded[place]),
                 cameras=int(self.cameras[place]),
-                local_clusters=int(self.local_clusters[place]),
-                local_clusters_per_camera=float(self.mixing[place]),
+                local_clusters=int(self.local_clusters[place]) if local else None,
+                local_clusters_per_camera=float(self.mixing[place]) if local else None,
                 cohesion=_number(self.cohesion[place]),
                 nodes=tuple(
                     table.paths[row] for row in at_node[table.clusters[at_node] == self.clusters[place]]

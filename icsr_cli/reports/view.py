@@ -11,9 +11,10 @@ from typing import Any
 from icsr_cli import config, datasets
 from icsr_cli.config import Settings
 from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.evaluation import Embedder
-from icsr_cli.recipes.report_data import open_embedder, open_pictures
+from icsr_cli.recipes.report_data import open_embedder
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import one_number_per_cluster
@@ -91,7 +92,10 @@ class View:
     @cached_property
     def _pictures(self) -> tuple[Pictures | None, tuple[str, ...]]:
         try:
-            return Pictures(*open_pictures(self.data, self.settings, self.data_root, self.progress)), ()
+            image, folder = self.settings.image, self.data_root / self.data.name / "pixels"
+            size = image.height, image.width
+            pixels = open_pixels(self.data.train, folder, *size, name="train", progress=self.progress)
+            return Pictures(self.data.train.paths, pixels.array), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")
             return None, (why,)

@@ -1,8 +1,16 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
 from icsr_cli.runs.folder import LoggedProgress, RunFolder, create, find_runs, newest, open_run
-from icsr_cli.runs.labels import LabelTable, align_local, places_of, read_labels, tabulate, write_labels
-from icsr_cli.runs.settings import by_method, flat, said
+from icsr_cli.runs.labels import (
+    LabelTable,
+    align_local,
+    places_of,
+    read_labels,
+    table_of,
+    tabulate,
+    write_labels,
+)
+from icsr_cli.runs.settings import by_method, said
 
 __all__ = [
     "LabelTable",
@@ -12,12 +20,12 @@ __all__ = [
     "by_method",
     "create",
     "find_runs",
-    "flat",
     "newest",
     "open_run",
     "places_of",
     "read_labels",
     "said",
+    "table_of",
     "tabulate",
     "write_labels",
 ]

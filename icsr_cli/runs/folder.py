@@ -120,12 +120,13 @@ class RunFolder:
         write_json(path, (self.info() if path.exists() else {}) | values)
 
     def settings(self) -> dict[str, Any]:
-        """Read the settings of the run as plain values."""
+        """Read the settings of the run as plain values, without the other stage's, which older runs list."""
         path = self.path / "settings.yaml"
         try:
-            return dict(parse_yaml(path.read_text(encoding="utf-8")))
+            found = dict(parse_yaml(path.read_text(encoding="utf-8")))
         except (OSError, TypeError, ValueError) as error:
             raise RunError(f"The settings of the run {self.path} cannot be read: {error}") from None
+        return {key: value for key, value in found.items() if key not in STAGES or key == self.stage}
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved settings."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class LabelTable:
         """Whether the truth is known for at least one image."""
         return bool((self.identities != UNKNOWN_IDENTITY).any())
 
+    @property
+    def has_local(self) -> bool:
+        """Whether at least one image has a local label."""
+        return bool((self.local_clusters != NO_CLUSTER).any())
+
     def of_images(self, split: Split) -> IntArray:
         """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
         of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
@@ -65,17 +70,22 @@ class LabelTable:
 
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
-    """Join what the label chain said of the images of ``split`` with what is known of them."""
-    return LabelTable(
-        paths=tuple(record.path for record in split.records),
-        cameras=split.cameras,
-        identities=split.identities,
-        clusters=labels.clusters,
-        local_clusters=np.full(len(split), NO_CLUSTER, dtype=np.int64) if local is None else local,
-        labels=labels.labels,
-        states=labels.states,
-        columns=labels.columns,
-    )
+    """Join what the chain said of the images of ``split`` with what is known, ``local`` int64 (n,)."""
+    return table_of(labels, split.paths, split.cameras, split.identities, local)
+
+
+def table_of(
+    labels: Labels,
+    paths: Iterable[str],
+    cameras: IntArray | None,
+    identities: IntArray | None,
+    local: IntArray | None,
+) -> LabelTable:
+    """Join labels of n images with their paths and, int64 (n,), what is known of them."""
+    none = np.full(len(labels.labels), -1, dtype=np.int64)
+    cameras, identities, local = (none if one is None else one for one in (cameras, identities, local))
+    own = (labels.clusters, local, labels.labels, labels.states, labels.columns)
+    return LabelTable(tuple(paths), cameras, identities, *own)
 
 
 def write_labels(path: Path, table: LabelTable) -> None:
@@ -204,7 +214,7 @@ def places_of(table: LabelTable, split: Split) -> IntArray:
 
 
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
-    """Give the local cluster of each image of ``split``, in its order, numbered camera by camera.
+    """Give the local cluster of each image of ``split``, int64 (n,), numbered camera by camera.
 
     Images without one get -1. A table in which no image of the split occurs is of another data set.
 

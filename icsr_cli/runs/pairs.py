@@ -22,7 +22,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import write_with
+from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import find_labels
 from icsr_cli.runs.labels import LabelTable, read_labels
@@ -80,7 +80,7 @@ def read_answers(path: Path) -> list[Answer]:
 
 def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     """Write the table, whole or not at all."""
-    _write(path, _text(answers))
+    write_bytes(path, _table(answers))
 
 
 def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = None) -> Pairs | None:
@@ -125,12 +125,12 @@ def _find(path: Path, paths: Sequence[str], clusters: Path | None = None) -> Pai
 
 def keep_pairs(folder: Path, pairs: Pairs, paths: Sequence[str]) -> None:
     """Write what a run is to obey into its folder, as ``pairs.csv``: images alone, by their paths."""
-    _write(folder / "pairs.csv", _said(pairs, paths))
+    write_answers(folder / "pairs.csv", answers_of(pairs, paths))
 
 
 def fingerprint(pairs: Pairs, paths: Sequence[str]) -> str:
     """Give the SHA-256 of what ``keep_pairs`` writes: it changes with what was said, not with the file."""
-    return hashlib.sha256(_encoded(_said(pairs, paths))).hexdigest()
+    return hashlib.sha256(_table(answers_of(pairs, paths))).hexdigest()
 
 
 def about_pairs(file: Path | None, pairs: Pairs, paths: Sequence[str]) -> dict[str, Any]:
@@ -148,18 +148,20 @@ def say_pairs(about: Mapping[str, Any]) -> str:
     return "{file}, {same:,} same, {different:,} different".format(**about) if about else ""
 
 
-def kept_pairs(folder: Path, paths: Sequence[str], expected: str) -> Pairs:
-    """Read what ``keep_pairs`` wrote.
+def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | None) -> Pairs | None:
+    """Read what ``keep_pairs`` wrote, by what ``about_pairs`` gave; None where nobody has said anything.
 
     Raises:
         RunError: it is gone, or no longer what it was.
     """
+    if about is None:
+        return None
     place = folder / "pairs.csv"
     try:
         pairs = _find(place, paths)
     except UsageError as error:
         raise RunError(f"The run {folder} cannot go on. {error}") from None
-    if fingerprint(pairs, paths) != expected:
+    if fingerprint(pairs, paths) != about["sha256"]:
         raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
     return pairs
 
@@ -173,24 +175,8 @@ def answers_of(pairs: Pairs, paths: Sequence[str]) -> list[Answer]:
     ]
 
 
-def _said(pairs: Pairs, paths: Sequence[str]) -> str:
-    return _text(answers_of(pairs, paths))
-
-
-def _text(answers: Iterable[Answer]) -> str:
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    writer.writerows((one.first, one.second, one.answer) for one in answers)
-    return stream.getvalue()
-
-
-def _encoded(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
-
-
-def _write(path: Path, text: str) -> None:
-    write_with(path, lambda temporary: temporary.write_bytes(_encoded(text)))
+def _table(answers: Iterable[Answer]) -> bytes:
+    return csv_bytes([COLUMNS, *((one.first, one.second, one.answer) for one in answers)])
 
 
 def _refuse(path: Path, what: str, faults: Sequence[str]) -> None:

@@ -29,7 +29,7 @@ def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
 
 
 def local_codes(table: LabelTable) -> IntArray:
-    """Give each image one number for its camera and local cluster together, -1 where it has none."""
+    """Give each image one number for its camera and local cluster together, int64 (n,), -1 for none."""
     codes = _pair_codes(table.cameras, table.local_clusters)
     return np.where(table.local_clusters == NO_CLUSTER, NO_CLUSTER, codes)
 

@@ -6,17 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Give each dotted key with its value."""
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
 def by_method(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Give the same as text: a choice as its methods, and their options under the methods' names.
+    """Give dotted keys with texts: a choice as its methods, and their options under the methods' names.
 
     ``global.clusterer`` is ``dbscan``, ``global.clusterer.dbscan.eps`` is ``0.5``: options stand side by
     side where two runs chose the same method.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from icsr_cli.errors import MissingExtraError
+from icsr_cli.plain_yaml import flat
 
 
 def writer_class() -> Any:
@@ -28,13 +29,6 @@ def write_events(folder: Path, line: Mapping[str, Any]) -> None:
     A file per epoch is whole when it is closed, and a resumed run only adds files.
     """
     with writer_class()(log_dir=str(folder / str(line.get("part", "global")))) as writer:
-        for name, value in _numbers(line):
-            writer.add_scalar(name, value, global_step=line["epoch"])
-
-
-def _numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _numbers(value, f"{prefix}{key}/")
-        elif isinstance(value, int | float) and key != "epoch":
-            yield f"{prefix}{key}", float(value)
+        for name, value in flat(line):
+            if isinstance(value, int | float) and name != "epoch":
+                writer.add_scalar(name.replace(".", "/"), float(value), global_step=line["epoch"])

@@ -19,25 +19,12 @@ class Options(choices.Options):
     published: bool = False
 
 
-def batches(
-    epoch: Epoch,
-    options: Options,
-    *,
-    batch_size: int,
-    num_instances: int,
-    iters: int,
-    generator: np.random.Generator,
-) -> IntArray:
-    """Draw the batches of an epoch by its labels: int64 (iters, batch_size), numbers of its images."""
-    return identity_batches(
-        epoch.labels.labels,
-        epoch.cameras,
-        batch_size=batch_size,
-        num_instances=num_instances,
-        iters=iters,
-        generator=generator,
-        published=options.published,
-    )
+def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
+    """Draw the batches of an epoch by its labels: int64 (iters, batch_size), numbers of its images.
+
+    ``drawn``: batch_size, num_instances, iters and generator, as ``identity_batches`` takes them.
+    """
+    return identity_batches(epoch.labels.labels, epoch.cameras, published=options.published, **drawn)
 
 
 def identity_batches(

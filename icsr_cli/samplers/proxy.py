@@ -6,6 +6,8 @@ arXiv 2012.10674, section "Implementation details".
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from icsr_cli import choices
@@ -17,23 +19,12 @@ class Options(choices.Options):
     """There is nothing to choose."""
 
 
-def batches(
-    epoch: Epoch,
-    options: Options,
-    *,
-    batch_size: int,
-    num_instances: int,
-    iters: int,
-    generator: np.random.Generator,
-) -> IntArray:
-    """Draw ``num_instances`` images of each pair of cluster and camera: int64 (iters, batch_size)."""
+def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
+    """Draw ``num_instances`` images of each pair of cluster and camera: int64 (iters, batch_size).
+
+    ``drawn``: batch_size, num_instances, iters and generator, as ``identity_batches`` takes them.
+    """
     labels = epoch.labels.labels
     pairs = labels * (int(epoch.cameras.max(initial=0)) + 1) + epoch.cameras
-    return identity_batches(
-        np.where(labels >= 0, pairs, -1),
-        np.zeros_like(pairs),  # one camera: the others of a pair are all under it
-        batch_size=batch_size,
-        num_instances=num_instances,
-        iters=iters,
-        generator=generator,
-    )
+    alike = np.zeros_like(pairs)  # one camera: the others of a pair are all under it
+    return identity_batches(np.where(labels >= 0, pairs, -1), alike, **drawn)

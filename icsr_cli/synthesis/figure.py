@@ -31,7 +31,7 @@ class Pose:
 
 
 def pose_of(shots: npt.NDArray[np.void]) -> Pose:
-    """Turn quarter turns into the two components of the direction."""
+    """Turn the quarter turns of shots (batch,) into the two components of the direction."""
     turn = shots["facing"].astype(np.float32) * np.float32(0.25)
     front = triangle_wave(turn)  # 1 at 0, -1 at half a turn
     side = triangle_wave(turn - np.float32(0.25))
@@ -47,7 +47,7 @@ def _colours(people: npt.NDArray[np.void], name: str) -> Floats:
 
 
 def paint_people(canvas: Canvas, people: npt.NDArray[np.void], shots: npt.NDArray[np.void]) -> None:
-    """Paint person ``people[i]`` as ``shots[i]`` sees them into picture i."""
+    """Paint person ``people[i]`` as ``shots[i]`` sees them into picture i; both (batch,)."""
     pose = pose_of(shots)
     visible = shots["visible"]
     _shadow(canvas, visible)

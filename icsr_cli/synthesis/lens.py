@@ -37,7 +37,7 @@ def backgrounds(world: World, optic: Optics, shots: npt.NDArray[np.void]) -> Flo
 
 
 def furniture(world: World, optic: Optics, shots: npt.NDArray[np.void], pixels: FloatArray) -> None:
-    """Paint the camera's own furniture in front of the person, where a shot is occluded; in place."""
+    """Paint the camera's furniture over occluded persons of shots (batch,): (3, h, w, batch), in place."""
     camera = optic.cameras[shots["camera"]]
     kind = camera["furniture"]
     aspect = np.float32(0.5 * world.width / world.height)

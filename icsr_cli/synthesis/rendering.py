@@ -37,15 +37,11 @@ _PIXELS_PER_WORKER: Final = 1 << 23
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What was rendered: files per folder, people and cameras, how long it took in seconds."""
+    """What was rendered: files per folder, the world they show, how long it took in seconds."""
 
     root: Path
     images: dict[str, int]
-    train_identities: int
-    test_identities: int
-    cameras: int
-    distractors: int
-    junk: int
+    world: World
     seconds: float
     workers: int
 
@@ -115,17 +111,8 @@ def render(
             "Nothing was left behind; check the free space and the rights of the folder, and try again"
         ) from error
     files = Counter(name.split("/")[0] for name in content.files)
-    return RenderReport(
-        root=target,
-        images={name: files[name] for name in FOLDERS},
-        train_identities=world.train_identities,
-        test_identities=world.test_identities,
-        cameras=world.cameras,
-        distractors=world.distractors,
-        junk=world.junk,
-        seconds=time.perf_counter() - started,
-        workers=count,
-    )
+    images = {name: files[name] for name in FOLDERS}
+    return RenderReport(target, images, world, time.perf_counter() - started, count)
 
 
 def _refuse_to_overwrite(target: Path, replace: bool) -> None:

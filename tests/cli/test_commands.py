@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -11,9 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from pyarrow import parquet
 from safetensors.torch import load_file
 from tiny_world import TINY
@@ -360,14 +361,8 @@ def test_the_same_command_with_resume_goes_on(
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "icsr_cli", "train", "cam", "--data-root", str(tmp_path), "--debug"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    done = Forked(tmp_path / "debug", forked.icsr, ["train", "cam", "--data-root", str(tmp_path), "--debug"])
+    assert "Traceback" in done.end(1)[1]
 
 
 @pytest.mark.parametrize(
@@ -380,39 +375,23 @@ def test_a_signal_saves_and_resume_ends_the_same(
     options = ["--set", f"{stage}.epochs=6", "--set", f"{stage}.iters=12", *places[:2], "-d", "tiny"]
     if stage == "global":
         options += ["--refine", "none", "--init", "none"]
-    command = [sys.executable, "-m", "icsr_cli", "train", stage, *SETTINGS, *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     runs = tmp_path / "runs"
-    with subprocess.Popen(
-        [*command, "--runs", str(runs), "--name", "a"], stderr=subprocess.PIPE, text=True, env=environment
-    ) as process:
-        metrics = runs / "tiny" / stage / "a" / "metrics.jsonl"
-        deadline = time.monotonic() + 120
-        while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
-        process.send_signal(number)
-        _, errors = process.communicate(timeout=120)
-    assert process.returncode == code, errors
+    command = ["train", stage, *SETTINGS, *options, "--runs", str(runs), "--name"]
+    process = Forked(tmp_path / "said", forked.icsr, [*command, "a"])
+    metrics = runs / "tiny" / stage / "a" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and process.process.is_alive() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send(number)
+    errors = process.end(code)[1]
     assert "--resume" in errors
     assert "Traceback" not in errors
     finished = len(metrics.read_text().splitlines())
     assert 1 <= finished < 6
-    resumed = subprocess.run(
-        [sys.executable, "-m", "icsr_cli", "train", stage, "--resume", "--runs", str(runs), *places[:2]],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert resumed.returncode == 0, resumed.stderr
-    whole = subprocess.run(
-        [*command, "--runs", str(runs), "--name", "b"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment,
-    )
-    assert whole.returncode == 0, whole.stderr
+    resumed = icsr("train", stage, "--resume", "--runs", runs, *places[:2])
+    assert resumed.exit_code == 0, resumed.output
+    whole = icsr(*command, "b")
+    assert whole.exit_code == 0, whole.output
     one, other = (runs / "tiny" / stage / name for name in ("a", "b"))
     first, second = (load_file(run / "last.safetensors") for run in (one, other))
     assert all(torch.equal(value, second[name]) for name, value in first.items())

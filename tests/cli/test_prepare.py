@@ -68,6 +68,17 @@ def test_synthetic(icsr, tmp_path):
     assert (tmp_path / "data/synthetic/pixels/train-32x16.npy").is_file()
 
 
+def test_the_table_is_whole_on_a_narrow_terminal(icsr, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = icsr("synthetic", "--identities", "12", "--cameras", "3", "--size", "32x16").stdout
+    assert "unreadable" not in shown  # all are readable
+    words = ["split", "images", "identities", "cameras", "tracks", "distractors", "left", "out"]
+    assert all(word in shown.split() for word in words)
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "150" not in shown
+    assert "50" in shown  # of the junk, in the last column
+
+
 def test_synthetic_as_json_in_another_place(icsr, tmp_path):
     result = icsr("synthetic", *SMALL, "--name", "other", "--data-root", "elsewhere", "--json")
     report = json.loads(result.stdout)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import venv
 from pathlib import Path
 
 import pytest
+from forked import Forked, script
 
 import icsr_cli
 
@@ -73,17 +75,40 @@ def test_the_torchrun_line_of_the_page_of_several_gpus(tiny_root: Path, tmp_path
     run("env", *(f"{key}={value}" for key, value in environment.items()), *words, *method, folder=tmp_path)
     [metrics] = tmp_path.glob("runs/tiny/global/*/metrics.jsonl")
     assert len(metrics.read_text().splitlines()) == 1
+    assert json.loads(metrics.with_name("environment.json").read_text())["processes"] == 2
 
 
-def test_the_example(tiny_root: Path, tmp_path: Path) -> None:
+def test_the_example(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
     for file in next((tiny_root / "tiny").glob("rendered-*/bounding_box_train")).iterdir():
         camera = tmp_path / "crops" / re.search(r"_(c\d+)s", file.name)[1]  # type: ignore[index]
         camera.mkdir(parents=True, exist_ok=True)
         shutil.copy(file, camera)
     small = ["--epochs", 1, "--iters", 2, "--size", 32, 16]
-    said = run(sys.executable, ROOT / "examples" / "own_crops.py", "crops", *small, folder=tmp_path)
+    words = ["crops", *map(str, small)]
+    said = Forked(tmp_path / "said", script, ROOT / "examples" / "own_crops.py", words).end()[0]
     assert "Nearest to c1/" in said
     assert "Plain clustering of these features" in said
+
+
+#: What is typed after each other, in one process.
+SESSION = """
+import icsr_cli
+from icsr_cli.cli.main import app
+print(icsr_cli.__file__)
+for line in (
+    "--version",
+    "methods",
+    "methods icsr",
+    "prepare synthetic --identities 6 --images 3 --size 32x16 -q",
+    "train global --init none -a resnet_small --epochs 1 --iters 1 -b 8 -q --method cluster-contrast",
+    "report --out page.html --no-map -q",
+):
+    try:
+        app(line.split())
+    except SystemExit as ended:
+        assert not ended.code, line
+"""
 
 
 def test_the_wheel_works_elsewhere(tmp_path: Path) -> None:
@@ -97,20 +122,15 @@ def test_the_wheel_works_elsewhere(tmp_path: Path) -> None:
     [wheel] = tmp_path.glob("icsr-*.whl")
     venv.create(tmp_path / "fresh", with_pip=False)
     [python] = (tmp_path / "fresh").glob("bin/python")
-    site = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path).strip()
-    )
+    [site] = (tmp_path / "fresh").glob("lib/python*/site-packages")
     shutil.unpack_archive(wheel, site, "zip")
     (site / "libraries.pth").write_text(sysconfig.get_path("purelib"))  # after its own
-    icsr = [python, "-m", "icsr_cli"]
-    where = run(python, "-c", "import icsr_cli; print(icsr_cli.__file__)", folder=tmp_path)
+    interpreted = [
+        f"{name}=1" for name in ("NUMBA_DISABLE_JIT", "OMP_NUM_THREADS")
+    ]  # what it is told is little
+    (tmp_path / "session.py").write_text(SESSION)
+    where, _, said = run("env", *interpreted, python, "session.py", folder=tmp_path).partition("\n")
     assert where.startswith(str(site))
-    assert run(*icsr, "--version", folder=tmp_path) == f"icsr {icsr_cli.__version__}\n"
-    assert "camera-aware" in run(*icsr, "methods", folder=tmp_path)
-    assert "discard" in run(*icsr, "methods", "icsr", folder=tmp_path)
-    world = ["--identities", 6, "--images", 3, "--size", "32x16"]
-    run(*icsr, "prepare", "synthetic", *world, "-q", folder=tmp_path)
-    tiny = ["--init", "none", "-a", "resnet_small", "--epochs", 1, "--iters", 1, "-b", 8, "-q"]
-    run(*icsr, "train", "global", *tiny, "--method", "cluster-contrast", folder=tmp_path)
-    run(*icsr, "report", "--out", "page.html", "--no-map", "-q", folder=tmp_path)
+    for words in (f"icsr {icsr_cli.__version__}\n", "camera-aware", "discard"):
+        assert words in said
     assert "<svg" in (tmp_path / "page.html").read_text()

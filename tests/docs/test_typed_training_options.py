@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from forked import Forked, script
 from safetensors.torch import save_file
 from test_typed_commands import ROOT, SMALL, commands, section, type_in
 
@@ -58,9 +57,6 @@ def test_the_benchmark_of_backbones(tmp_path: Path) -> None:
             fewer = ("train_identities=6", "test_identities=6", "cameras=3", "cameras_per_person=[2,3]")
             fewer = (*fewer, "images=[3,4]", "distractors=0", "junk=0", "height=32", "width=16")
             words += [word for each in fewer for word in ("--dial", each)]
-        done = subprocess.run(
-            [sys.executable, str(ROOT / file), *words], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
+        output = Forked(tmp_path / "said", script, ROOT / file, words).end()[0]
         assert all(row["network"] for row in json.loads((tmp_path / "out.json").read_text()))
-        assert "| resnet_small |" in done.stdout
+        assert "| resnet_small |" in output

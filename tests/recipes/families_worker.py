@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,3 @@ def main(out: Path, parts: int) -> None:
     ranks, _ = join(["cpu"])
     torch.save({name: train(name, parts, ranks) for name in NAMES}, out / f"{ranks.rank}-of-{ranks.size}.pt")
     leave()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,6 +1,5 @@
 """One rank of the runs that test_distributed.py compares: some steps of training, written to a file."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -136,7 +135,3 @@ def main(mode: str, out: Path) -> None:
     }
     torch.save(found, out / f"{mode}-{ranks.rank}-of-{ranks.size}.pt")
     leave()
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +46,3 @@ def main(out: Path) -> None:
     found |= {"labels": labels.labels, "clusters": labels.clusters, "cohesion": labels.columns["cohesion"]}
     np.savez(out / f"{ranks.size}-{ranks.rank}.npz", **found)
     leave()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

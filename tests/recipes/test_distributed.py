@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,38 +11,28 @@ from typing import Any
 
 import pytest
 import torch
+from forked import Forked, icsr, run_ranks
+from ranks_worker import main as train
 from safetensors.torch import load_file
 from tiny_world import TINY
+from typer.testing import CliRunner
 
 from icsr_cli.choices import available
+from icsr_cli.cli.main import app
 from icsr_cli.errors import UsageError
-from icsr_cli.recipes.distributed import ALONE, Ranks, device_of
+from icsr_cli.recipes.distributed import ALONE, Ranks, device_of, launch
 
-WORKER = Path(__file__).parent / "ranks_worker.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 SETTINGS = [part for assignment in TINY for part in ("--set", assignment)]
-
-
-def torchrun(processes: int, *command: str) -> list[str]:
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    return [*start, str(processes), *command]
-
-
-def run(command: list[str], code: int = 0) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == code, done.stderr
-    return done
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What the workers wrote: per kind of run, one result for each rank."""
     out = tmp_path_factory.mktemp("ranks")
-    run([sys.executable, str(WORKER), "alone", str(out)])
-    run([sys.executable, str(WORKER), "as-ranks-2", str(out)])
-    run(torchrun(2, str(WORKER), "sync-bn", str(out)))
-    run(torchrun(3, str(WORKER), "sync-bn", str(out)))
-    run(torchrun(2, str(WORKER), "own-bn", str(out)))
+    for mode in ("alone", "as-ranks-2"):
+        train(mode, out)
+    for size, mode in ((2, "sync-bn"), (3, "sync-bn"), (2, "own-bn")):
+        run_ranks(size, out / f"{size} {mode}", train, mode, out)
     found: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(out.glob("*.pt")):
         mode, _, size = path.stem.rpartition("-of-")
@@ -90,8 +78,8 @@ def test_a_rank_of_its_own_statistics_is_another_training(trained: dict[str, Any
 def memories(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, torch.Tensor]]]:
     """What one process and two came to with every memory there is."""
     out = tmp_path_factory.mktemp("memories")
-    run([sys.executable, str(WORKER), "memories", str(out)])
-    run(torchrun(2, str(WORKER), "memories", str(out)))
+    train("memories", out)
+    run_ranks(2, out / "ranks", train, "memories", out)
     return [torch.load(out / f"memories-{name}.pt") for name in ("0-of-1", "0-of-2", "1-of-2")]
 
 
@@ -139,12 +127,22 @@ class Commands:
         self.runs = runs
         self._places = ["-d", "tiny", "--data-root", str(tiny_root), "--runs", str(runs)]
 
-    def line(self, stage: str, name: str, *options: str, processes: int = 1) -> list[str]:
-        words = ["train", stage, *self._places, *SETTINGS, "--device", "cpu", "--name", name, *options]
-        if processes == 1:
-            return [sys.executable, "-m", "icsr_cli", *words]
-        launch = "import sys; from icsr_cli.recipes.distributed import launch; sys.exit(launch"
-        return [sys.executable, "-c", f"{launch}({processes}, {words}))"]
+    def line(self, stage: str, name: str, *options: str) -> list[str]:
+        return ["train", stage, *self._places, *SETTINGS, "--device", "cpu", "--name", name, *options]
+
+    def alone(self, *words: str) -> str:
+        done = CliRunner().invoke(app, self.line(*words))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    def together(self, *words: str, code: int = 0) -> tuple[str, str]:
+        """Give what both ranks printed, and what they said."""
+        said = run_ranks(2, self.runs / "said" / words[1], icsr, self.line(*words), code=code)
+        return "".join(output for output, _ in said), "".join(errors for _, errors in said)
+
+    def launched(self, *words: str) -> Forked:
+        """Two ranks as ``--gpus 0,1`` starts them."""
+        return Forked(self.runs / words[1], start, 2, self.line(*words))
 
     def folder(self, stage: str, name: str) -> Path:
         return self.runs / "tiny" / stage / name
@@ -154,10 +152,14 @@ class Commands:
         return [{**json.loads(line), "seconds": 0} for line in lines]
 
 
+def start(processes: int, words: list[str]) -> None:
+    sys.exit(launch(processes, words))
+
+
 @pytest.fixture(scope="module")
 def commands(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     commands = Commands(tiny_root, tmp_path_factory.mktemp("runs"))
-    run(commands.line("cam", "shared"))
+    commands.alone("cam", "shared")
     return commands
 
 
@@ -171,9 +173,8 @@ def assert_same_weights(one: Path, other: Path) -> None:
 def test_every_rank_takes_whole_cameras(commands: Commands, cameras: str) -> None:
     """Three cameras on two ranks, and one, so that a rank has none: to the bit as with one process."""
     options = ("--network", "per-camera", "--cameras", cameras)
-    for name, processes in (("one", 1), ("two", 2)):
-        done = run(commands.line("cam", name + cameras, *options, processes=processes))
-        assert done.stdout.count("Local labels") == 1
+    assert commands.alone("cam", f"one{cameras}", *options).count("Local labels") == 1
+    assert commands.together("cam", f"two{cameras}", *options)[0].count("Local labels") == 1
     one, two = (commands.folder("cam", name + cameras) for name in ("one", "two"))
     assert (one / "labels/local.csv").read_bytes() == (two / "labels/local.csv").read_bytes()
     weights = sorted(path.name for path in one.glob("*.safetensors"))
@@ -186,13 +187,11 @@ def test_every_rank_takes_whole_cameras(commands: Commands, cameras: str) -> Non
 
 
 def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
-    """As with one process, to float tolerance; `torchrun` by name, as the documentation has it."""
+    """As with one process, to float tolerance."""
     local = commands.folder("cam", "shared")
     options = ("--sync-bn", "--set", "global.epochs=1", "--lr", "1e-5", "--local", str(local))
-    run(commands.line("global", "one", *options))
-    # After `--` torchrun leaves the options alone; it has some of similar names.
-    done = run(torchrun(2, "--no-python", "--", *commands.line("global", "two", *options)))
-    assert done.stdout.count("Last epoch") == 1
+    commands.alone("global", "one", *options)
+    assert commands.together("global", "two", *options)[0].count("Last epoch") == 1
     [one], [two] = (commands.metrics("global", name) for name in ("one", "two"))
     assert two.pop("loss") == pytest.approx(one.pop("loss"), rel=1e-3)
     assert two == one
@@ -202,43 +201,49 @@ def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
     assert environment["processes"] == 2
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands, number: int, code: int) -> None:
-    options = ("--set", "cam.epochs=4", "--set", "cam.iters=6")
-    whole, broken = f"whole{code}", f"broken{code}"
-    run(commands.line("cam", whole, *options, processes=2))
-    process = subprocess.Popen(
-        commands.line("cam", broken, *options, processes=2),
-        env=ENVIRONMENT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    saved = commands.folder("cam", broken) / "checkpoints" / "shared.pt"
-    deadline = time.monotonic() + 120
-    while not saved.exists() and process.poll() is None and time.monotonic() < deadline:
+def interrupt(commands: Commands, number: int, code: int, *words: str) -> None:
+    """Send a signal to the launcher once another epoch was saved."""
+    saved = commands.folder(*words[:2]) / "checkpoints" / "shared.pt"
+    before = saved.stat().st_mtime_ns if saved.exists() else 0
+    launcher, deadline = commands.launched(*words), time.monotonic() + 120
+    while not (saved.exists() and saved.stat().st_mtime_ns > before) and time.monotonic() < deadline:
+        assert launcher.process.is_alive()
         time.sleep(0.01)
-    process.send_signal(number)
-    errors = process.communicate(timeout=120)[1]
-    assert process.returncode == code, errors
+    launcher.send(number)
+    errors = launcher.end(code)[1]
     assert "Traceback" not in errors
     assert errors.count("Every finished epoch is saved") == 1
     assert json.loads((saved.parents[1] / "run.json").read_text())["status"] == "interrupted"
-    run(commands.line("cam", broken, *options, "--resume", processes=2))
-    assert_same_weights(*(commands.folder("cam", name) / "last.safetensors" for name in (whole, broken)))
-    assert commands.metrics("cam", whole) == commands.metrics("cam", broken)
+
+
+def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands) -> None:
+    """Either signal in turn, in one run."""
+    options = ("--set", "cam.epochs=6", "--set", "cam.iters=6")
+    commands.together("cam", "whole", *options)
+    interrupt(commands, signal.SIGINT, 130, "cam", "broken", *options)
+    interrupt(commands, signal.SIGTERM, 143, "cam", "broken", *options, "--resume")
+    commands.together("cam", "broken", *options, "--resume")
+    assert_same_weights(*(commands.folder("cam", name) / "last.safetensors" for name in ("whole", "broken")))
+    assert commands.metrics("cam", "whole") == commands.metrics("cam", "broken")
+
+
+NOT_FINITE = ("--set", "global.optimizer.lr=1e30")
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "message"),
+    ("options", "message"),
     [
-        (("--set", "global.clusterer={eps: 0.01, min_samples: 30}"), 1, "images is noise"),
-        (("--set", "global.optimizer.lr=1e30"), 1, "not finite"),
-        (("--local", "/nowhere"), 1, "/nowhere"),
+        (("--set", "global.clusterer={eps: 0.01, min_samples: 30}"), "images is noise"),
+        (NOT_FINITE, "not finite"),
+        (("--local", "/nowhere"), "/nowhere"),
     ],
 )
-def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], code: int, message: str) -> None:
+def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], message: str) -> None:
     local = [] if "--local" in options else ["--local", str(commands.folder("cam", "shared"))]
-    name = f"fault{len(options[1])}"
-    done = run(commands.line("global", name, *options, *local, processes=2), code)
-    assert done.stderr.count(message) == 1
-    assert "Traceback" not in done.stderr
+    words = ("global", f"fault{len(options[1])}", *options, *local)
+    # The launcher gives the code of the rank that failed; one fault tells whether it does.
+    errors = (
+        commands.launched(*words).end(1) if options is NOT_FINITE else commands.together(*words, code=1)
+    )[1]
+    assert errors.count(message) == 1
+    assert "Traceback" not in errors

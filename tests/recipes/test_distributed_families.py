@@ -6,15 +6,13 @@ from pathlib import Path
 
 import torch
 from families_worker import NAMES, main
-from test_distributed import run, torchrun
-
-WORKER = Path(__file__).parent / "families_worker.py"
+from forked import run_ranks
 
 
 def test_two_ranks_in_parts_train_as_one(tmp_path: Path) -> None:
     """Uneven shares in two parts each, blocks computed again; one process takes the whole batch."""
     main(tmp_path, 1)
-    run(torchrun(2, str(WORKER), str(tmp_path), "2"))
+    run_ranks(2, tmp_path / "ranks", main, tmp_path, 2)
     whole = torch.load(tmp_path / "0-of-1.pt")
     first, second = (torch.load(tmp_path / f"{rank}-of-2.pt") for rank in range(2))
     for name in NAMES:

@@ -19,9 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import forked
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 from same_run import assert_same_run
 from tiny_world import TINY
@@ -344,26 +346,22 @@ def test_a_killed_worker_of_the_decoding_pool(tmp_path: Path) -> None:
     size = ["--set", "image.height=32", "--set", "image.width=16"]  # not the prepared one: decoded anew
     options = [*SETTINGS, *TINY_NETWORK, *size, "--epochs", "1", "--set", "cam.epochs=1", "--name", "a"]
     command = ["train", "cam", "-d", "mine", *options, "--network", "shared", *places]
-    words = [sys.executable, "-m", "icsr_cli", *map(str, command)]
-    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment()) as process:
-        worker, deadline = None, time.monotonic() + 600
-        while worker is None and process.poll() is None and time.monotonic() < deadline:
-            worker = child_that_decodes(process.pid)
-            time.sleep(0.001)
-        assert worker is not None
-        os.kill(worker, signal.SIGKILL)
-        _, errors = process.communicate(timeout=600)
-    assert process.returncode == 1, errors
+    training = Forked(tmp_path / "said", forked.icsr, [str(word) for word in command])
+    process, worker, deadline = training.process, None, time.monotonic() + 300
+    while worker is None and process.is_alive() and time.monotonic() < deadline:
+        worker = child_that_decodes(process.pid)
+        time.sleep(0.001)
+    assert worker is not None
+    os.kill(worker, signal.SIGKILL)
+    errors = training.end(1)[1]
     assert "A process that read images was killed" in errors
     assert "Traceback" not in errors
     stores = tmp_path / "data" / "mine" / "pixels"
     assert not list(stores.glob("train-32x16.json"))
     assert not list(stores.glob("train-32x16.npy"))
     assert RunFolder(tmp_path / "runs/mine/cam/a").info()["status"] == "failed"
-    again = subprocess.run(
-        [*words, "--resume"], capture_output=True, text=True, env=environment(), timeout=900, check=False
-    )
-    assert again.returncode == 0, again.stderr
+    again = icsr(*command, "--resume")
+    assert again.exit_code == 0, again.output
     assert len(np.load(stores / "train-32x16.npy", mmap_mode="r")) == 1100
 
 

@@ -52,15 +52,7 @@ def test_rankings_are_those_of_the_protocol(embedder: Embedder) -> None:
         np.testing.assert_array_equal(one.pixels[0], embedder.pixels("query")[one.query].numpy())
         np.testing.assert_array_equal(one.pixels[1:], embedder.pixels("gallery")[one.answers].numpy())
     assert found.ranking.mAP == pytest.approx(np.nanmean(found.ranking.average_precision))
-    judged = evaluate(
-        embedder.network,
-        embedder.dataset,
-        embedder.image,
-        embedder.settings,
-        folder=embedder.folder,
-        engine=embedder.engine,
-        progress=embedder.progress,
-    )
+    judged = evaluate(embedder)
     np.testing.assert_array_equal(judged.plain.average_precision, found.ranking.average_precision)
 
 

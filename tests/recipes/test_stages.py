@@ -19,7 +19,7 @@ from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
-from icsr_cli.recipes.evaluation import evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Embedder, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, seed_of
@@ -302,16 +302,8 @@ def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: to
 
     settings = settings_of()
     network = build("resnet_small", stripes=4, seed=1)
-    found = evaluate(
-        network,
-        tiny,
-        settings.image,
-        settings.evaluation,
-        folder=tiny_root,
-        engine=ENGINE,
-        progress=SilentProgress(),
-        ways=["reranked", "camera"],
-    )
+    where = (settings.image, settings.evaluation, tiny_root, ENGINE, SilentProgress())
+    found = evaluate(Embedder(network, tiny, *where), ways=["reranked", "camera"])
     figures = found.as_dict()
     assert set(figures) == {"plain", "reranked", "camera"}
     assert 0 < figures["plain"]["mAP"] < 1

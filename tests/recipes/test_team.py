@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from forked import run_ranks
+from team_worker import main
 
 from icsr_cli.types import ALONE
-
-WORKER = Path(__file__).parent / "team_worker.py"
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("team")
-    start = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    for command in ([sys.executable], [*start, "2"], [*start, "4"]):
-        done = subprocess.run(
-            [*command, str(WORKER), str(out)], env=ENVIRONMENT, capture_output=True, text=True, timeout=300
-        )
-        assert done.returncode == 0, done.stderr
+    main(out)
+    for size in (2, 4):
+        run_ranks(size, out / str(size), main, out)
     return out
 
 

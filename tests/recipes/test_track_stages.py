@@ -46,9 +46,9 @@ def shop(home: Path) -> Dataset:
     return datasets.load("shop", home / "data")
 
 
-def train(home: Path, *words: str, code: int = 0) -> Result:
-    places = ["--data-root", str(home / "data"), "--runs", str(home / "runs")]
-    result = CliRunner().invoke(app, ["train", *words, *places, *SET, "-a", "resnet_small", "--init", "none"])
+def train(home: Path, *words: str, init: str = "none", code: int = 0) -> Result:
+    places = ["--data-root", str(home / "data"), "--runs", str(home / "runs"), "-a", "resnet_small"]
+    result = CliRunner().invoke(app, ["train", *words, *places, *SET, "--init", init])
     assert result.exit_code == code, result.output
     return result
 
@@ -146,3 +146,39 @@ def test_what_does_not_fit_is_said(words: list[str], message: str, home: Path) -
     before = sorted(home.glob("runs/*/*/*"))
     assert message in " ".join(train(home, *words, code=2).stderr.split())
     assert sorted(home.glob("runs/*/*/*")) == before
+
+
+def test_embedded_tracks_serve_labels(home: Path, shop: Dataset, cam_run: RunFolder, tmp_path: Path) -> None:
+    """``icsr embed`` writes the tracks beside the features, row by row; labels come of that file alone."""
+    out, labels = tmp_path / "shop.npz", tmp_path / "labels.csv"
+    places = ["--data-root", str(home / "data"), "--runs", str(home / "runs")]
+    words = ["embed", "shop", "--network", str(cam_run.path / "camera_0.safetensors"), "--out", str(out)]
+    result = CliRunner().invoke(app, [*words, *places])
+    assert result.exit_code == 0, result.output
+    found = np.load(out)
+    row = {path: place for place, path in enumerate(found["paths"].tolist())}
+    order = [row[path] for path in shop.train.paths]
+    for name, own in (("tracks", shop.train.tracks), ("frames", shop.train.frames)):
+        np.testing.assert_array_equal(found[name][order], own)
+    made = ["labels", "generate", str(out), "-c", "tracks", "--set", "clusterer.split=-1", "--refine", "none"]
+    result = CliRunner().invoke(app, [*made, "--out", str(labels)])
+    assert result.exit_code == 0, result.output
+    table = read_labels(labels)
+    clusters = dict(zip(table.paths, table.labels.tolist(), strict=True))
+    assert tracks_together(np.array([clusters[path] for path in shop.train.paths]), shop)
+    assert len(set(clusters.values())) > shop.n_cameras
+
+
+def test_a_run_goes_on_from_another_with_tracks(home: Path, cam_run: RunFolder) -> None:
+    """``--init`` gives the network, ``--local tracks`` the local labels; no cam run is looked for."""
+    weights = cam_run.path / "camera_0.safetensors"
+    words = ("global", "-d", "shop", "-m", "camera-aware", "--local", "tracks", "--name", "on")
+    folder = home / "runs" / "shop" / "global" / "on"
+    assert "no such file" in train(home, *words, init=str(weights.with_name("nowhere.pth")), code=1).output
+    assert not folder.exists()  # what cannot begin leaves no run behind, and the name is free
+    train(home, *words, init=str(weights))
+    run = open_run(folder)
+    assert run.info()["local"] is None
+    assert f"weights: {weights}" in (folder / "settings.yaml").read_text()
+    table = read_labels(run.label_file(1))
+    assert (table.local_clusters >= 0).all()

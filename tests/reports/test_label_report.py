@@ -126,6 +126,14 @@ def test_quality_without_truth():
     assert cluster_images(unnamed, 0)[0].identity is None
 
 
+def test_labels_without_local_ones_tell_nothing_of_them():
+    plain = replace(TABLE, local_clusters=np.full(7, -1))
+    assert {row.local_clusters for row in camera_rows(plain)} == {None}
+    row = cluster_row(plain, 0)
+    assert (row.local_clusters, row.local_clusters_per_camera) == (None, None)
+    assert {image.local_cluster for image in cluster_images(plain, 0)} == {None}
+
+
 def test_one_cluster():
     row = cluster_row(TABLE, 0)
     assert (row.images, row.kept, row.discarded, row.cameras, row.local_clusters) == (4, 3, 1, 2, 3)
@@ -193,8 +201,9 @@ def test_figures_equal_counting_by_hand(table):
         assert row.images == len(inside)
         assert row.discarded == sum(table.states[i] == "discarded" for i in inside)
         assert row.cameras == len({int(table.cameras[i]) for i in inside})
-        assert row.local_clusters == len(local)
-        assert row.local_clusters_per_camera == len(local) / max(1, len({camera for camera, _ in local}))
+        divided = len(local) / max(1, len({camera for camera, _ in local}))
+        told = (len(local), divided) if table.has_local else (None, None)
+        assert (row.local_clusters, row.local_clusters_per_camera) == told
         assert row.identities == (len(people) or None)
         assert row.purity == (pytest.approx(max(people.values()) / people.total()) if people else None)
         assert row == cluster_row(table, cluster)
@@ -251,7 +260,7 @@ def test_moves_splits_and_merges():
     assert (changes.into_cluster, changes.into_noise) == (1, 1)
     assert 0 < changes.agreement < 1
     assert compare_labels(before, after, min_share=0.3).split == ()
-    assert json.loads(json.dumps(changes.as_dict()))["merged"][0]["parts"] == [[2, 3], [1, 2]]
+    assert json.loads(json.dumps(asdict(changes)))["merged"][0]["parts"] == [[2, 3], [1, 2]]
 
 
 def test_discarded_before_and_after():

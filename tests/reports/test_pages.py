@@ -251,6 +251,18 @@ def test_the_label_page_shows_each_state_marked(source: LabelSource) -> None:
     assert any(EVIL in title for title in page.titles)
 
 
+def test_local_clusters_are_told_of_where_there_are_any(source: LabelSource) -> None:
+    labels = labels_of()
+    some = Page(overview_page(source, labels, None)).text
+    assert "local clusters" in some
+    assert "local per camera" in some
+    assert "Local per camera" in some
+    none = Page(overview_page(source, replace(labels, local_clusters=np.full(len(labels), -1)), None))
+    none.check()
+    assert "local clusters" not in none.text
+    assert "ocal per camera" not in none.text
+
+
 def test_cohesion_is_shown_where_it_is_known(source: LabelSource) -> None:
     labels = labels_of(identities=False)
     plain = Page(overview_page(source, labels, None)).text

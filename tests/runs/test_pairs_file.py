@@ -129,15 +129,15 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     assert say_pairs(about) == f"{file}, 1 same, 1 different"
     assert say_pairs({}) == ""
     keep_pairs(tmp_path, pairs, PATHS)
-    found = kept_pairs(tmp_path, PATHS, about["sha256"])
+    found = kept_pairs(tmp_path, PATHS, about)
     assert found.same.tolist() == [[0, 1]]
     assert found.different.tolist() == [[1, 2]]
     assert fingerprint(found, PATHS) == about["sha256"]
     with pytest.raises(RunError, match="has changed"):
-        kept_pairs(tmp_path, PATHS, "0" * 64)
+        kept_pairs(tmp_path, PATHS, {"sha256": "0" * 64})
     (tmp_path / "pairs.csv").unlink()
     with pytest.raises(RunError, match="cannot go on"):
-        kept_pairs(tmp_path, PATHS, about["sha256"])
+        kept_pairs(tmp_path, PATHS, about)
 
 
 def test_answers_read_back(file: Path) -> None:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from colours import colour_histograms
 
 from icsr_cli.synthesis import World, draw, tracks_of
 from icsr_cli.synthesis.crowd import look_of, make_doubles, popularity
-from icsr_cli.synthesis.difficulty import colour_histograms
 from icsr_cli.synthesis.passes import plan
 from icsr_cli.synthesis.people import draw_people
 

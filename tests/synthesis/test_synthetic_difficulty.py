@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from colours import BINS, STRIPES, colour_features, colour_histograms, neighbour_shares
 
 from icsr_cli.errors import InputError
 from icsr_cli.synthesis import World, draw
-from icsr_cli.synthesis.difficulty import BINS, STRIPES, colour_features, colour_histograms, neighbour_shares
 from icsr_cli.synthesis.passes import plan
 
 

@@ -16,6 +16,7 @@ from icsr_cli.datasets.layout import (
     Reading,
     Unread,
     first_few,
+    repeated,
 )
 from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
@@ -93,8 +94,7 @@ def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> lis
 
 
 def _refuse_duplicates(rows: list[ImageRecord], lists: str) -> None:
-    seen: set[str] = set()
-    twice = [row.path for row in rows if row.path in seen or seen.add(row.path)]  # type: ignore[func-returns-value]
+    twice = repeated(row.path for row in rows)
     if twice:
         raise DatasetError(
             f"{len(twice)} images are listed twice in {lists}{first_few(twice)}. "

@@ -102,32 +102,12 @@ _PASS_LAYOUTS = (
 _SSL = Source("https://github.com/damo-cv/TransReID-SSL", "research only (LUPerson)")
 _PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "research only (LUPerson)")
 _GRIDS = ((16, 8), (24, 8), (14, 14))
+_vit = partial(Architecture, pooling="cls", norm=_HALF, has_drop_path=True, patch=_PATCH, grids=_GRIDS)
 
 ARCHITECTURES = {
+    **{f"vit_{kind}_ics": _vit(partial(_ics, kind), _ICS_LAYOUTS, pages={"LUPerson": _SSL}) for kind in _VIT},
     **{
-        f"vit_{kind}_ics": Architecture(
-            partial(_ics, kind),
-            _ICS_LAYOUTS,
-            pages={"LUPerson": _SSL},
-            pooling="cls",
-            norm=_HALF,
-            has_drop_path=True,
-            patch=_PATCH,
-            grids=_GRIDS,
-        )
-        for kind in _VIT
-    },
-    **{
-        f"pass_vit_{kind}": Architecture(
-            partial(_pass, kind),
-            _PASS_LAYOUTS,
-            pages={"LUPerson": _PASS},
-            pooling="cls",
-            norm=_HALF,
-            has_drop_path=True,
-            patch=_PATCH,
-            grids=_GRIDS,
-        )
+        f"pass_vit_{kind}": _vit(partial(_pass, kind), _PASS_LAYOUTS, pages={"LUPerson": _PASS})
         for kind in _VIT
     },
 }

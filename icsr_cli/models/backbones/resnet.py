@@ -6,13 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from torch import Tensor, nn
-from torchvision.models import (
-    ResNet18_Weights,
-    ResNet34_Weights,
-    ResNet50_Weights,
-    ResNet101_Weights,
-    ResNet152_Weights,
-)
+from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make
@@ -45,16 +39,7 @@ def last_stride_one(stage: nn.Sequential) -> None:
 def layers_of(network: ResNet) -> Backbone:
     """Take the layers before the classifier, with stride 1 in the last stage."""
     last_stride_one(network.layer4)
-    layers = nn.Sequential(
-        network.conv1,
-        network.bn1,
-        network.relu,
-        network.maxpool,
-        network.layer1,
-        network.layer2,
-        network.layer3,
-        network.layer4,
-    )
+    layers = nn.Sequential(*list(network.children())[:-2])
     return Backbone(layers, network.fc.in_features)
 
 
@@ -108,22 +93,14 @@ LAYOUTS = (
     Layout("published", r"base\.", _HEADS),
 )
 
-#: The first published weights, which the method's numbers stand on.
-_IMAGENET = {
-    "resnet18": ResNet18_Weights.IMAGENET1K_V1.url,
-    "resnet34": ResNet34_Weights.IMAGENET1K_V1.url,
-    "resnet50": ResNet50_Weights.IMAGENET1K_V1.url,
-    "resnet101": ResNet101_Weights.IMAGENET1K_V1.url,
-    "resnet152": ResNet152_Weights.IMAGENET1K_V1.url,
-}
-
 _PEOPLE = {"LUPerson": Source("https://github.com/DengpanFu/LUPerson", "research only (LUPerson)")}
 
 ARCHITECTURES = {
     arch: Architecture(
         partial(_resnet, arch),
         LAYOUTS,
-        Source(_IMAGENET[arch], "BSD-3-Clause (torchvision)"),
+        # The first published weights, which the method's numbers stand on.
+        Source(get_model_weights(arch).IMAGENET1K_V1.url, "BSD-3-Clause (torchvision)"),
         pages=_PEOPLE if _BLOCKS[arch][0] is Bottleneck else {},
     )
     for arch in _BLOCKS

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.errors import InputError, ModelError
+from icsr_cli.errors import InputError, ModelError, reason
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source, may_download
@@ -176,7 +176,7 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
     except (TypeError, AssertionError, ValueError, RuntimeError) as error:
         raise InputError(
             f"timm:{name} cannot be made for images of {wish.size[0]} x {wish.size[1]} with drop_path "
-            f"{wish.drop_path:g} ({str(error).partition(chr(10))[0] or type(error).__name__})."
+            f"{wish.drop_path:g} ({reason(error)})."
         ) from error
     return network
 
@@ -231,12 +231,12 @@ def _fetch(name: str) -> State:
         try:
             here = hf_hub_download(known.hf_hub_id, file)
         except Exception as error:  # the hub's client raises errors of several libraries
-            reason = str(error).strip().partition("\n")[0] or type(error).__name__
-            raise ModelError(f"Weights of timm:{name} could not be fetched ({reason}). {ways}") from error
+            raise ModelError(
+                f"Weights of timm:{name} could not be fetched ({reason(error)}). {ways}"
+            ) from error
     try:
         # As timm makes it, at its own size: timm knows the names in its files, and loads strictly.
         network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
     except (RuntimeError, OSError, KeyError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise ModelError(f"{here}: timm cannot load it as {name} ({reason}). {ways}") from error
+        raise ModelError(f"{here}: timm cannot load it as {name} ({reason(error)}). {ways}") from error
     return dict(network.state_dict())

@@ -47,11 +47,9 @@ def _gallery_page(source: LabelSource, title: str, gallery: Gallery) -> str:
 
 def cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | None, limit: int) -> Gallery:
     """Show up to ``limit`` images of the cluster that ``row`` describes, camera by camera."""
-    facts = [
-        counted(row.images, "image"),
-        counted(row.cameras, "camera"),
-        f"{row.local_clusters_per_camera:.2f} local clusters per camera",
-    ]
+    facts = [counted(row.images, "image"), counted(row.cameras, "camera")]
+    if row.local_clusters_per_camera is not None:
+        facts.append(f"{row.local_clusters_per_camera:.2f} local clusters per camera")
     if row.cohesion is not None:
         facts.append(f"cohesion {row.cohesion:.2f}")
     if row.discarded:
@@ -101,7 +99,7 @@ def _gallery(
 
 def _divided(images: Sequence[ImageRow], heading: Callable[[ImageRow], str]) -> set[str]:
     """Name the groups that hold more than one local cluster."""
-    found: dict[str, set[int]] = {}
+    found: dict[str, set[int | None]] = {}
     for image in images:
         found.setdefault(heading(image), set()).add(image.local_cluster)
     return {name for name, local in found.items() if len(local) > 1}

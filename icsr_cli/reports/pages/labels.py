@@ -68,6 +68,7 @@ def overview_page(
         lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
         galleries=galleries,
         counts=(len(rows), report.overview(labels).clusters),
+        local=labels.has_local,
         cohesion=any(row.cohesion is not None for row in rows.values()),
     )
 

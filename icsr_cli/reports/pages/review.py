@@ -58,7 +58,6 @@ def review_page(
     pictures: Pictures | None,
     *,
     known: Sequence[Answer] = (),
-    notes: Sequence[str] = (),
 ) -> str:
     """Give the whole page as HTML.
 
@@ -70,7 +69,6 @@ def review_page(
         camera_names: what the cameras are called.
         pictures: of the images; None where there are none.
         known: what the file of answers begins with.
-        notes: what the user should know first.
     """
     asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
     # What was answered in this browser is known again by the pairs that are asked.
@@ -79,7 +77,6 @@ def review_page(
         "review.html",
         title=f"Review of {source}",
         facts={**facts, **({"Known before": counted(len(known), "pair")} if known else {})},
-        notes=notes,
         questions=asked,
         known=known,
         name=name,
