@@ -184,6 +184,11 @@ def read_features_file(path: Path) -> Any:
     return {"features": given.features.tolist(), "paths": given.paths.tolist()}
 
 
+def features_alone(folder: Path) -> Path:
+    np.save(folder / "features.npy", np.random.default_rng(0).random((30, 4)).astype(np.float32))
+    return folder / "features.npy"
+
+
 def cache(folder: Path) -> Path:
     rows = np.random.default_rng(0).random((3, 4)).astype(np.float32)
     _write_cache(
@@ -216,6 +221,7 @@ CASES: dict[str, Case] = {
     "pixels.npy": pixel_store("train-6x3.npy"),
     "pixels.json": pixel_store("train-6x3.json"),
     "features.npz": (features, read_features_file),
+    "features.npy": (features_alone, read_features_file),
     "search cache": (cache, lambda path: _read_cache(path, 4)),
 }
 #: Their checksums tell: what is read is what was written.
@@ -223,7 +229,16 @@ CHECKED = ("tar.gz", "tar.xz", "tar.bz2", "zip", "index.json", "index.csv", "pix
            "features.npz", "weights.safetensors", "weights.pth", "checkpoint")  # fmt: skip
 
 #: Without checksum and much structure; or what is damaged is left out, or made anew.
-FORGIVEN = ("tar", "labels.csv", "crop.jpg", "environment.json", "pixels.npy", "pixels.json", "search cache")
+FORGIVEN = (
+    "tar",
+    "labels.csv",
+    "crop.jpg",
+    "environment.json",
+    "pixels.npy",
+    "pixels.json",
+    "search cache",
+    "features.npy",
+)
 
 
 def attempt(kind: str, folder: Path, seeds: range) -> dict[str, int]:
