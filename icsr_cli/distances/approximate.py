@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from icsr_cli.distances import neighbour_kernels as kernels
-from icsr_cli.distances.features import SPARE, squared_lengths
-from icsr_cli.distances.neighbours import Index, Multiply, nearest_lists, settled
+from icsr_cli.distances.features import SPARE, Index, squared_lengths
+from icsr_cli.distances.neighbours_cpu import Multiply, nearest_lists, settled
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, FloatArray
 
