@@ -11,7 +11,7 @@ import torch
 
 from icsr_cli.distances import neighbour_kernels as kernels
 from icsr_cli.distances.features import SPARE, squared_lengths
-from icsr_cli.distances.neighbours import Index, Multiply, nearest_lists, settled
+from icsr_cli.distances.tiles import Multiply, nearest_lists, settled
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, FloatArray
 
@@ -25,7 +25,7 @@ ENOUGH = 0.985
 _FITTED = 20_000
 
 
-def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
+def search(x: FloatArray, k: int, index: str) -> tuple[Any, Any, float]:
     """Give indices int64 (n, k), distances float32 (n, k) and the recall of candidates taken roughly.
 
     ``"int8"`` compares all pairs by codes of 8 bits, in the fewest dimensions (64, 128, 256, ... of the most
@@ -140,7 +140,7 @@ def _share_kept(codes: torch.Tensor, squares: torch.Tensor, kept: int, sample: A
 # Indices of faiss -----------------------------------------------------------------------------------
 
 
-def _by_index(x: FloatArray, k: int, kept: int, index: Index) -> Any:
+def _by_index(x: FloatArray, k: int, kept: int, index: str) -> Any:
     """Give what an index finds for each vector: int32 (n, kept + 1), itself first, -1 for nothing."""
     structure = _graph(x, kept) if index == "hnsw" else _inverted_lists(x)
     found = structure.search(x, kept)[1].astype(np.int32)

@@ -13,8 +13,8 @@ from icsr_cli.distances import (
     approximate,
     jaccard_similarity,
     knn,
-    neighbours,
     neighbours_torch,
+    tiles,
 )
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
@@ -300,8 +300,8 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     kept = int(rng.integers(1, n + 1))
     squares = (codes.astype(np.float32) ** 2).sum(axis=1)
     tile = int(rng.integers(1, 70))
-    with mock.patch.object(neighbours, "TILE", tile):
-        best, rows = neighbours.nearest_lists(
+    with mock.patch.object(tiles, "TILE", tile):
+        best, rows = tiles.nearest_lists(
             squares, kept, approximate.multiplier(torch.from_numpy(codes)), np.int32, ALONE
         )
     slow = ((codes[:, None].astype(np.int64) - codes[None]) ** 2).sum(axis=2)
