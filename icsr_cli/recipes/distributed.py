@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from icsr_cli.errors import IcsrError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.models.batch_norm import synchronise_batch_norm
+from icsr_cli.pixels import Stored
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
@@ -280,7 +281,7 @@ class SharedInterruption:
 
 def extract_together(
     network: nn.Module,
-    pixels: Tensor,
+    pixels: Stored,
     rows: IntArray,
     ranks: Ranks,
     *,

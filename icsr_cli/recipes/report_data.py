@@ -15,6 +15,7 @@ from torch import Tensor
 from icsr_cli.config.schema import Settings
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
+from icsr_cli.pixels import Stored, fetch
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
 from icsr_cli.recipes.steps import Engine
@@ -166,7 +167,7 @@ def _ranked(
     row: int,
     ranking: Ranking,
     features: Mapping[str, Tensor],
-    pixels: Mapping[str, Tensor],
+    pixels: Mapping[str, Stored],
     dataset: Dataset,
     count: int,
 ) -> RankedQuery:
@@ -180,7 +181,7 @@ def _ranked(
     )
     order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:count]
     answers = counted[order].astype(np.int64)
-    pictures = [pixels["query"][row : row + 1], pixels["gallery"][torch.from_numpy(answers)]]
+    pictures = [fetch(pixels["query"], np.array([row])), fetch(pixels["gallery"], answers)]
     return RankedQuery(
         kind=kind,
         query=row,
