@@ -51,7 +51,7 @@ def epoch_from_files(split: Split, size: tuple[int, int], workers: int) -> None:
     """Decode and resize every image once, as a training without a store does at each epoch."""
     paths = [f"{split.root}/{record.path}" for record in split.records]
     starts = range(0, len(paths), BLOCK)
-    jobs = [Job(n, start, paths[start : start + BLOCK], None, 0, size) for n, start in enumerate(starts)]
+    jobs = [Job(n, start, paths[start : start + BLOCK], size) for n, start in enumerate(starts)]
     for result in work(jobs, workers):
         assert not result.bad
 

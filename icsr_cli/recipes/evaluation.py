@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -96,14 +97,13 @@ def load_pixels(
     engine: Engine,
     progress: Progress,
 ) -> Stored:
-    """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on the GPU where it fits, else mapped."""
-    pixels = open_pixels(
-        split, folder / dataset.name / "pixels", image.height, image.width, name=name, progress=progress
-    )
+    """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
+    size, place = (image.height, image.width), folder / dataset.name / "pixels"
+    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress).array
     if engine.device.type != "cuda":
-        return pixels.array
+        return pixels
     free, _ = torch.cuda.mem_get_info(engine.device)
-    return pixels.array if pixels.array.size >= free // 2 else resident(pixels.array, engine.device)
+    return pixels if math.prod(pixels.shape) >= free // 2 else resident(pixels, engine.device)
 
 
 @dataclass(frozen=True)

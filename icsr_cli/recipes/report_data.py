@@ -92,7 +92,7 @@ def open_embedder(
 
 def open_pictures(
     dataset: Dataset, settings: Settings, data_root: Path, progress: Progress
-) -> tuple[list[str], PixelArray]:
+) -> tuple[list[str], Stored]:
     """Give the paths of the training images and their pixels, uint8 (n, h, w, 3), from the store."""
     pixels = open_pixels(
         dataset.train,
@@ -100,6 +100,7 @@ def open_pictures(
         settings.image.height,
         settings.image.width,
         name="train",
+        store=settings.image.store,
         progress=progress,
     )
     return [record.path for record in dataset.train.records], pixels.array
