@@ -3,13 +3,15 @@
     python benchmarks/labels.py                                  # 12,936 x 2,048, 6 cameras, both sides
     python benchmarks/labels.py --sizes 4000 8000 16000 --d 512  # the engine alone, at several sizes
     python benchmarks/labels.py --lean --sizes 4000 8000 --d 512  # dbscan, with all pairs and without
+    python benchmarks/labels.py --lean --sides lean --approximate int8 --sizes 1000000 --d 512
     python benchmarks/labels.py --camera-aware --sizes 4000 8000 --d 512  # two distances, side by side
 
 Made-up features: people as points of a space of 64 dimensions, shifted by the camera, spread by pose,
-mixed into d dimensions with some noise. Each side runs in a process of its own, after a warm-up on a
-small input (compiled code is loaded then). Memory added is what the work takes at its peak beyond the
-libraries and the features. The dense side is numpy and scikit-learn, with loops over images as in the
-description of the method.
+mixed into d dimensions with some noise; with --slow-spectrum, as points of d dimensions, of which the i-th
+has the variance 1 / i. Each side runs in a process of its own, after a warm-up on a small input (compiled
+code is loaded then). Memory added is what the work takes at its peak beyond the libraries and the features;
+with --lean, which maps them from the disk, the features included. The dense side is numpy and scikit-learn,
+with loops over images as in the description of the method.
 """
 
 from __future__ import annotations
@@ -43,6 +45,25 @@ def make_features(n, d, cameras, images_per_identity, seed):
     return features, ids, cams
 
 
+def make_slow_features(n, d, cameras, images_per_identity, seed):
+    """Give the same, of people whose i-th number has the variance 1 / i: few directions do not hold them."""
+    rng = np.random.default_rng(seed)
+    people = max(2, n // images_per_identity)
+    ids, cams = rng.integers(0, people, n), rng.integers(0, cameras, n)
+    points, shifts = (
+        rng.standard_normal((people, d), np.float32),
+        rng.standard_normal((cameras, d), np.float32),
+    )
+    features = np.empty((n, d), dtype=np.float32)
+    for low in range(0, n, 4096):
+        own = slice(low, low + 4096)
+        features[own] = points[ids[own]] + 0.5 * shifts[cams[own]]
+        features[own] += 0.5 * rng.standard_normal(features[own].shape, np.float32)
+        features[own] *= np.arange(1, d + 1, dtype=np.float32) ** -0.5
+        features[own] /= np.linalg.norm(features[own], axis=1, keepdims=True)
+    return features, ids, cams
+
+
 class Clock:
     """Seconds per stage."""
 
@@ -58,7 +79,11 @@ class Clock:
         return self
 
     def __exit__(self, *_):
-        self.seconds[self.stage] += time.perf_counter() - self.start
+        seconds = time.perf_counter() - self.start
+        self.seconds[self.stage] += seconds
+        if seconds > 60:
+            so_far = f"so far {time.process_time():.0f} s of processors, peak {peak_memory() / 1e9:.2f} GB"
+            print(f"{self.stage}: {seconds:.0f} s; {so_far}", file=sys.stderr, flush=True)
 
 
 # The engine -----------------------------------------------------------------------------------------
@@ -112,29 +137,44 @@ def jaccard_alone(features, cams, clusters, k1, k2, clock, approximate=None, dev
     return [], [], {"pairs per image": similarity.nnz / len(features)}
 
 
-def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
     """Label by dbscan (eps 0.5) as ``icsr labels generate --lean`` does; pairs beyond it are not stored."""
-    return dbscan_chain(features, k1, k2, clock, approximate, device, lean=True)
+    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=True)
 
 
-def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
+def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
     """Label by dbscan (eps 0.5) with every pair stored."""
-    return dbscan_chain(features, k1, k2, clock, approximate, device, lean=False)
+    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=False)
 
 
-def dbscan_chain(features, k1, k2, clock, approximate, device, lean):
+def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean):
+    """Label all images, and each camera's alone where there are no tracks, by dbscan, and refine."""
     from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
+    from icsr_cli.refinement import information_nodes, node_scores, refine
+    from icsr_cli.types import Neighbours
 
     options = dbscan.Options(eps=0.5)
+    how = {"device": device, "least": options.least_similarity if lean else 0.0}
     with clock("kNN"):
         found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
-    least = options.least_similarity if lean else 0.0
     with clock("Jaccard"):
-        similarity = jaccard_similarity(features, k1, k2, device=device, neighbours=found, least=least)
+        similarity = jaccard_similarity(features, k1, k2, neighbours=found, **how)
     with clock("dbscan"):
         labels = dbscan.dbscan(similarity, options.eps, options.min_samples)
-    return labels, labels, {"pairs per image": similarity.nnz / len(features)}
+    pairs = similarity.nnz
+    del similarity
+    local = np.empty(len(features), dtype=np.int64) if tracks is None else tracks
+    with clock("each camera"):
+        for camera in np.unique(cams) if tracks is None else ():
+            rows = np.flatnonzero(cams == camera)
+            own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
+            local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
+    with clock("nodes, refinement"):
+        nearest = Neighbours(found.indices[:, :15], found.distances[:, :15])
+        refined, _ = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))
+    facts = {"pairs per image": pairs / len(features), "recall": getattr(found, "recall", 1.0)}
+    return labels, refined, facts
 
 
 def camera_aware_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None):
@@ -264,16 +304,20 @@ def peak_memory():
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
     folder = Path(arguments.folder)
-    features, cams = np.load(folder / "features.npy"), np.load(folder / "cams.npy")
+    mapped = "r" if arguments.side in ("whole", "lean") else None
+    features, cams = np.load(folder / "features.npy", mmap_mode=mapped), np.load(folder / "cams.npy")
     chain = SIDES[arguments.side]
     small, _, small_cams = make_features(300, 16, 3, 10, 0)
     how = {"approximate": arguments.approximate, "device": arguments.device}
     chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
     loaded = peak_memory()
-    clock = Clock()
+    clock, busy = Clock(), time.process_time()
+    if arguments.tracks:
+        how["tracks"] = np.load(folder / "ids.npy")
     labels, refined, facts = chain(
         features, cams, arguments.clusters, arguments.k1, arguments.k2, clock, **how
     )
+    facts["processor"] = time.process_time() - busy
     peak = peak_memory()
     np.savez(folder / f"{arguments.side}.npz", labels=labels, refined=refined)
     json.dump({"seconds": clock.seconds, "peak": peak, "added": peak - loaded, **facts}, sys.stdout)
@@ -282,12 +326,13 @@ def run_side(arguments):
 def measure(side, arguments, folder, clusters):
     command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
     command += ["--k1", str(arguments.k1), "--k2", str(arguments.k2), "--clusters", str(clusters)]
+    command += ["--tracks"] if arguments.tracks else []
     for name in ("approximate", "device"):
         if getattr(arguments, name):
             command += [f"--{name}", getattr(arguments, name)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
-        sys.exit(f"{side} side ended with code {result.returncode}:\n{result.stderr[-2000:]}")
+        sys.exit(f"{side} side ended with code {result.returncode}.")
     return json.loads(result.stdout)
 
 
@@ -299,7 +344,7 @@ def agreement(folder):
 
 
 def compare(arguments, n, sides):
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
         results = compare_in(Path(name), arguments, n, sides)
         if "dense" in sides:
             results["agreement"] = agreement(Path(name))
@@ -308,9 +353,11 @@ def compare(arguments, n, sides):
 
 def compare_in(folder, arguments, n, sides):
     """Run the sides on the same features, which lie in the folder, as do the labels afterwards."""
-    features, _, cams = make_features(
+    make = make_slow_features if arguments.slow_spectrum else make_features
+    features, ids, cams = make(
         n, arguments.d, arguments.cameras, arguments.images_per_identity, arguments.seed
     )
+    np.save(folder / "ids.npy", ids)
     np.save(folder / "features.npy", features)
     np.save(folder / "cams.npy", cams)
     del features
@@ -366,21 +413,29 @@ def show_distances(arguments, sizes):
 
 
 def show_lean(arguments, sizes):
+    from icsr_cli.metrics import label_quality
+
+    stages = ("kNN", "Jaccard", "dbscan", "each camera", "nodes, refinement")
     print(f"d = {arguments.d:,}, k1 = {arguments.k1}, k2 = {arguments.k2}, dbscan, eps = 0.5\n")
-    print("| images | pairs | kNN, s | Jaccard, s | dbscan, s | pairs per image | memory added, GB |")
-    print("| ---: | --- | ---: | ---: | ---: | ---: | ---: |", flush=True)
+    print(
+        f"| images | pairs | {', s | '.join(stages)}, s | all, s | of the processors, s | recall "
+        "| pairs per image | memory added, GB | peak, GB | BCubed F |"
+    )
+    print("| ---: | --- " + "| ---: " * (len(stages) + 7) + "|", flush=True)
     for n in sizes:
-        with tempfile.TemporaryDirectory() as name:
-            results = compare_in(Path(name), arguments, n, ["whole", "lean"])
-            labels = [np.load(Path(name) / f"{side}.npz")["labels"] for side in results]
-        if not np.array_equal(*labels):
+        with tempfile.TemporaryDirectory(dir=arguments.scratch) as name:
+            results = compare_in(Path(name), arguments, n, arguments.sides)
+            labels = [np.load(Path(name) / f"{side}.npz")["refined"] for side in results]
+            ids = np.load(Path(name) / "ids.npy")
+        if not np.array_equal(labels[0], labels[-1]):
             sys.exit(f"{n:,} images: the two give different labels")
+        quality = label_quality(labels[0], ids).bcubed_f
         for side, found in results.items():
-            times = " | ".join(f"{found['seconds'][stage]:.2f}" for stage in ("kNN", "Jaccard", "dbscan"))
-            print(
-                f"| {n:,} | {side} | {times} | {found['pairs per image']:.0f} | {found['added'] / 1e9:.2f} |",
-                flush=True,
-            )
+            times = [found["seconds"][stage] for stage in stages]
+            cells = [f"{seconds:.2f}" for seconds in (*times, sum(times), found["processor"])]
+            cells += [f"{found['recall']:.4f}", f"{found['pairs per image']:.0f}"]
+            cells += [f"{found[size] / 1e9:.2f}" for size in ("added", "peak")]
+            print(f"| {n:,} | {side} | {' | '.join(cells)} | {quality:.4f} |", flush=True)
 
 
 def main():
@@ -401,7 +456,17 @@ def main():
     parser.add_argument(
         "--lean", action="store_true", help="dbscan with every pair stored, and with those it can use"
     )
-    parser.add_argument("--approximate", choices=("hnsw", "ivf"), help="the engine's neighbours by an index")
+    parser.add_argument(
+        "--sides", choices=("whole", "lean"), nargs="+", default=["whole", "lean"], help="with --lean: which"
+    )
+    parser.add_argument(
+        "--tracks", action="store_true", help="with --lean: local labels are true, no camera is clustered"
+    )
+    parser.add_argument("--slow-spectrum", action="store_true", help="features of many directions")
+    parser.add_argument("--scratch", help="where the features lie; default: the folder for temporary files")
+    parser.add_argument(
+        "--approximate", choices=("hnsw", "int8", "ivf"), help="the engine's neighbours by an index"
+    )
     parser.add_argument("--device", help="where the engine searches: cuda; default: the CPU")
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

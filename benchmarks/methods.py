@@ -234,7 +234,7 @@ def histogram(world: World) -> dict[str, float]:
             world.folder / "data",
             engine,
             world.workplace.progress,
-        ).numpy()
+        )
         for name, split in zip(("query", "gallery"), splits, strict=True)
     ]
     cameras = np.concatenate([split.cameras for split in splits])

@@ -1,30 +1,45 @@
 """Market-1501-sized data: index, pixel store, second start, and an epoch's pixels with and without the store.
 
     python benchmarks/pixels.py [--preset market1501] [--size 256x128] [--workers N] [--keep DIR]
+    python benchmarks/pixels.py --store [--people 375] [--keep DIR]
 
-Renders the synthetic world (32,217 images that count, and junk) unless ``--keep`` holds it already, then
-measures in one process what ``icsr prepare`` and training do. Prints a table and the ratio.
+The first renders the synthetic world (32,217 images that count, and junk) unless ``--keep`` holds it already,
+then measures in one process what ``icsr prepare`` and training do. Prints a table and the ratio.
+
+The second puts the raw store beside the one of JPEGs, and the queue ahead of the step beside none, on the
+training images of a smaller world of the same kind: bytes, images per second out of the page cache, what the
+queue costs there, and (on Linux, where memory cgroups may be made) how long a step waits where the page cache
+has room for a quarter of the raw store. A step is then a sleep, as on a GPU that leaves the processors free.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 
 from icsr_cli import datasets
+from icsr_cli import pixels as pixels_module
 from icsr_cli.datasets import index
 from icsr_cli.datasets.layout import FolderLayout, Reading
 from icsr_cli.datasets.published import market1501
 from icsr_cli.images.blocks import Job, work
 from icsr_cli.images.store import BLOCK, open_pixels
+from icsr_cli.models import build
+from icsr_cli.pixels import fetch, upcoming
 from icsr_cli.synthesis import World, render
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import Dataset, Split
@@ -51,7 +66,7 @@ def epoch_from_files(split: Split, size: tuple[int, int], workers: int) -> None:
     """Decode and resize every image once, as a training without a store does at each epoch."""
     paths = [f"{split.root}/{record.path}" for record in split.records]
     starts = range(0, len(paths), BLOCK)
-    jobs = [Job(n, start, paths[start : start + BLOCK], None, 0, size) for n, start in enumerate(starts)]
+    jobs = [Job(n, start, paths[start : start + BLOCK], size) for n, start in enumerate(starts)]
     for result in work(jobs, workers):
         assert not result.bad
 
@@ -106,6 +121,178 @@ def measure(folder: Path, preset: str, size: tuple[int, int], workers: int) -> N
     print(f"building the store costs as much as {build / files * len(train) / count:.1f} epochs of decoding")
 
 
+# The forms of store, and the queue -------------------------------------------------------------------
+
+#: Seconds of a step that leaves the processors free, and rounds of everything.
+STEP, ROUNDS = 0.05, 3
+FORMS = ("raw", "jpeg")
+
+
+def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: int) -> None:
+    images, place = folder / f"people-{people}", folder / "stores" / "pixels"
+    if not images.is_dir():
+        sizes = {"cameras_per_person": (2, 6), "images": (1, 10), "height": 128, "width": 64}
+        world = World(train_identities=people, test_identities=2, cameras=6, **sizes)
+        timed("render the world", lambda: render(images, world, workers=workers))
+    layout = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
+    split = Split(images, layout.read(images).splits["train"])
+    opened: dict[str, Any] = {}
+    for form in FORMS:
+        how: Any = {"name": "train", "store": form, "workers": workers}
+        made, _ = timed(f"build the {form} store", partial(open_pixels, split, place, *size, **how))
+        opened[form] = made.array
+    files = {"raw": place / f"train-{size[0]}x{size[1]}.npy", "jpeg": opened["jpeg"].path}
+    count = len(split)
+    print(f"\n{count:,} training images of 128 x 64, kept at {size[0]} x {size[1]}\n\n| store | bytes |")
+    print("| --- | ---: |")
+    for form in FORMS:
+        print(f"| {form} | {files[form].stat().st_size / count:,.0f} |")
+    rates(opened)
+    cost_of_the_queue(opened)
+    waiting(opened, files)
+
+
+def batches(count: int, steps: int, seed: int = 0) -> list[np.ndarray]:
+    draw = np.random.default_rng(seed)
+    return list(np.resize(draw.permutation(count), (steps, BATCH)).astype(np.int64))
+
+
+def rates(opened: dict[str, Any]) -> None:
+    """Images gathered per second, everything in the page cache; the ways take turns."""
+    found: dict[tuple[str, int], list[tuple[float, float]]] = {}
+    for turn in range(ROUNDS + 1):
+        for form, pixels in opened.items():
+            for threads in (1, 2):
+                torch.set_num_threads(threads)
+                start, busy = time.perf_counter(), cpu_seconds()
+                for rows in batches(len(pixels), 40, turn):
+                    fetch(pixels, rows)
+                spent = time.perf_counter() - start, cpu_seconds() - busy
+                if turn:
+                    found.setdefault((form, threads), []).append(spent)
+    print("\n| store | threads | images/s | images per processor second |\n| --- | ---: | ---: | ---: |")
+    for (form, threads), spent in found.items():
+        clock, busy = (statistics.median(values) for values in zip(*spent, strict=True))
+        print(f"| {form} | {threads} | {40 * BATCH / clock:,.0f} | {40 * BATCH / busy:,.0f} |", flush=True)
+
+
+def plain(pixels: Any, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
+    """Without a queue: each batch is fetched when it is needed."""
+    for rows in items:
+        yield rows, partial(fetch, pixels, rows)
+
+
+def queued(pixels: Any, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
+    with closing(upcoming(pixels, items, lambda rows: rows)) as queue:
+        yield from queue
+
+
+def cost_of_the_queue(opened: dict[str, Any]) -> None:
+    """Training steps of the small ResNet on two threads, all in the page cache; the ways take turns."""
+    torch.set_num_threads(2)
+    network = build("resnet_small", seed=0)
+    found: dict[tuple[str, str], list[tuple[float, float]]] = {}
+    for turn in range(ROUNDS + 1):
+        for form, pixels in opened.items():
+            for way in (plain, queued):
+                start, busy = time.perf_counter(), cpu_seconds()
+                for _, fetched in way(pixels, batches(len(pixels), 6, turn)):
+                    images = fetched().permute(0, 3, 1, 2).float().div_(255)
+                    network(images).square().mean().backward()
+                if turn:
+                    spent = time.perf_counter() - start, cpu_seconds() - busy
+                    found.setdefault((form, way.__name__), []).append(spent)
+    print("\n| store | a step with the queue / without: clock | processor |\n| --- | ---: | ---: |")
+    for form in FORMS:
+        pairs = zip(found[form, "queued"], found[form, "plain"], strict=True)
+        ratios = [(one[0] / other[0], one[1] / other[1]) for one, other in pairs]
+        clock, busy = (statistics.median(values) for values in zip(*ratios, strict=True))
+        print(f"| {form} | {clock:.2f} | {busy:.2f} |", flush=True)
+
+
+@contextmanager
+def little_memory(limit: int) -> Iterator[None]:
+    """Let this process have ``limit`` bytes for what it reads and allocates from here on, by a cgroup."""
+    root = Path("/sys/fs/cgroup")
+    first = (root / "memory").is_dir()
+    group = (root / "memory" if first else root) / f"pixels-{os.getpid()}"
+    controller = "memory:" if first else "0::"
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next(line for line in lines if controller in line).split(":", 2)[2].lstrip("/")
+    group.mkdir()
+    try:
+        (group / ("memory.limit_in_bytes" if first else "memory.max")).write_text(str(limit))
+        (group / "cgroup.procs").write_text(str(os.getpid()))
+        yield
+    finally:
+        (group.parent / own / "cgroup.procs").write_text(str(os.getpid()))
+        group.rmdir()
+
+
+def waiting(opened: dict[str, Any], files: dict[str, Path]) -> None:
+    limit = int(files["raw"].stat().st_size / 4)
+    with get_context("spawn").Pool(1) as pool:
+        try:
+            found = pool.apply(measure_waiting, (opened["jpeg"], files, limit))
+        except OSError as error:
+            print(f"\nNo memory cgroup can be made here ({error}): waiting was not measured.")
+            return
+    print(f"\n{limit / 1e6:.0f} MB of memory, a step of {STEP * 1e3:.0f} ms\n")
+    print("| store | read | queue | waits per step, ms | read per step, MB |")
+    print("| --- | --- | --- | ---: | ---: |")
+    for (form, read, way), values in found.items():
+        wait, much = (statistics.median(column) for column in zip(*values, strict=True))
+        print(f"| {form} | {read} | {'yes' if way == 'queued' else 'no'} | {wait:,.1f} | {much:.1f} |")
+
+
+def measure_waiting(jpegs: Any, files: dict[str, Path], limit: int) -> dict[Any, list[tuple[float, float]]]:
+    """Seconds a step waits for its pixels, and bytes read; each way begins with an empty page cache."""
+    torch.set_num_threads(2)
+    found: dict[Any, list[tuple[float, float]]] = {}
+    opened = {"raw": np.load(files["raw"], mmap_mode="r"), "jpeg": jpegs}
+    announce = pixels_module.announce
+    with little_memory(limit):
+        for turn in range(ROUNDS):
+            for form, read, way in (
+                ("raw", "page by page", plain),
+                *((form, "at once", way) for form in FORMS for way in (plain, queued)),
+            ):
+                alone = read == "page by page"
+                pixels_module.announce = (lambda *_: None) if alone else announce
+                forget(files.values())
+                pixels: Any = np.load(files["raw"], mmap_mode="r") if form == "raw" else opened["jpeg"]
+                epoch = len(pixels) // BATCH
+                if not alone:
+                    an_epoch(way, pixels, batches(len(pixels), epoch, turn), 0.0)
+                steps = 5 if alone else epoch
+                spent = an_epoch(way, pixels, batches(len(pixels), steps, turn + 100), STEP)
+                found.setdefault((form, read, way.__name__), []).append(spent)
+    return found
+
+
+def an_epoch(way: Any, pixels: Any, rows: list[np.ndarray], step: float) -> tuple[float, float]:
+    waited, before = 0.0, bytes_read()
+    for _, fetched in way(pixels, rows):
+        start = time.perf_counter()
+        fetched()
+        waited += time.perf_counter() - start
+        time.sleep(step)
+    return waited / len(rows) * 1e3, (bytes_read() - before) / len(rows) / 1e6
+
+
+def bytes_read() -> int:
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("read_bytes")).split()[1])
+
+
+def forget(files: Iterable[Path]) -> None:
+    """Let the page cache forget files."""
+    for path in files:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -114,14 +301,17 @@ def main() -> None:
     parser.add_argument("--size", default="256x128")
     parser.add_argument("--workers", type=int, default=usable_cpus())
     parser.add_argument("--keep", type=Path, help="folder for the rendered images, kept for the next time")
+    parser.add_argument("--store", action="store_true", help="compare the forms of store, and the queue")
+    parser.add_argument("--people", type=int, default=375, help="with --store: people that are rendered")
     options = parser.parse_args()
     height, width = map(int, options.size.split("x"))
-    if options.keep:
-        options.keep.mkdir(parents=True, exist_ok=True)
-        measure(options.keep, options.preset, (height, width), options.workers)
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        measure(Path(folder), options.preset, (height, width), options.workers)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.store:
+            compare_stores(folder, options.people, (height, width), options.workers)
+        else:
+            measure(folder, options.preset, (height, width), options.workers)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,7 @@ import torch
 from torch import nn
 
 from icsr_cli import config, datasets
+from icsr_cli.pixels import fetch
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes import steps
 from icsr_cli.recipes.evaluation import load_pixels
@@ -200,7 +201,7 @@ def icsr_side(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     pixels = load_pixels(data, data.train, "train", settings.image, folder / "data", engine, SilentProgress())
     split = data.train.select(rows)
     if len(rows) < len(data.train):
-        pixels = pixels[torch.from_numpy(rows).to(pixels.device)]
+        pixels = fetch(pixels, rows)
     epochs = Epochs(clock, options.measure)
     with tempfile.TemporaryDirectory() as runs:
         stage = Stage(

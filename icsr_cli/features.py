@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
-from icsr_cli.pixels import as_images, gather, scaled
+from icsr_cli.pixels import as_images, scaled, upcoming, upload
 from icsr_cli.progress import SilentTask, Task, Watch, unwatched
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.types import IMAGENET, IntArray, PixelNorm
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -47,30 +47,34 @@ def extract(
         InputError: shapes, types, rows or numbers do not fit.
     """
     device = torch.device(device)
-    rows = _check(pixels, rows, batch_size, precision)
-    if len(rows) == 0:
+    chosen = _check(pixels, rows, batch_size, precision)
+    if len(chosen) == 0:
         return torch.empty((0, int(getattr(model, "dim", 0))), device=device)
     task = task or SilentTask()
     half = precision == "bf16" and device.type == "cuda"
     scale, shift = _constants(getattr(model, "norm", IMAGENET), int(pixels.shape[2]), device)
     features: Tensor | None = None
+
+    def batch_rows(first: int) -> IntArray:
+        return chosen[first : first + batch_size]
+
     with (
         torch.inference_mode(),
         _evaluating(model),
         torch.autocast(device.type, torch.bfloat16, enabled=half),
+        closing(upcoming(pixels, range(0, len(chosen), batch_size), batch_rows)) as queue,
     ):
-        for first in range(0, len(rows), batch_size):
-            part = rows[first : first + batch_size]
+        for first, fetched in queue:
             with watch("pixels, extraction"):
-                batch = gather(pixels, part, device)
+                batch = upload(fetched(), device)
                 images = as_images(scaled(batch.flatten(2), scale, shift), batch.shape[2])
             with watch("network, extraction"):
                 found = model(images)
             if features is None:
                 with torch.inference_mode(False):  # an ordinary tensor, which training may use
-                    features = torch.empty((len(rows), found.shape[1]), device=device)
-            features[first : first + len(part)] = found
-            task.advance(len(part))
+                    features = torch.empty((len(chosen), found.shape[1]), device=device)
+            features[first : first + len(batch)] = found
+            task.advance(len(batch))
     assert features is not None
     return features
 

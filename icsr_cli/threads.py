@@ -1,4 +1,4 @@
-"""Compiled loops on several threads.
+"""Work on several threads: compiled loops, and what is begun before it is needed.
 
 A kernel that releases the GIL works on rows ``[low, high)``, and Python's own threads share the rows.
 (numba's own ``prange`` sets the number of threads of the whole process, and aborts it when two threads use
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 def usable_cpus() -> int:
@@ -52,3 +54,23 @@ def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]])
         return [work(low, high) for low, high in ranges]
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(lambda span: work(*span), ranges))
+
+
+def ahead(
+    pool: Executor, work: Callable[[T], R], items: Iterable[T], depth: int = 2
+) -> Generator[tuple[T, Future[R]]]:
+    """Give each item with the future of ``work(item)``, in order; ``pool`` has then begun the next ``depth``.
+
+    Closed early (``contextlib.closing``), it takes back what has not begun.
+    """
+    begun: deque[tuple[T, Future[R]]] = deque()
+    try:
+        for item in items:
+            begun.append((item, pool.submit(work, item)))
+            if len(begun) > depth:
+                yield begun.popleft()
+        while begun:
+            yield begun.popleft()
+    finally:
+        for _, future in begun:
+            future.cancel()

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[1]
     [
         ("labels.py --n 300 --d 16", "300"),
         ("labels.py --sizes 300 --d 16 --approximate hnsw", "300"),
-        ("labels.py --lean --sizes 300 --d 16", "lean"),
+        ("labels.py --lean --slow-spectrum --approximate int8 --sizes 300 --d 16", "lean"),
         ("plan.py --sizes 1 --images 64 --iters 1", "resnet_small, 64 x 32 | epoch"),
         ("ranks.py --images 300 --features 16 --ranks 2", "| 2 |"),
         ("retrieval.py --queries 40 --gallery 200 --dimensions 8 --repeat 1", "times"),

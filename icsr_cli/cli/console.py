@@ -270,13 +270,11 @@ class LineProgress:
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line with the time of day."""
-        sys.stderr.write(f"{time.strftime('%H:%M:%S')} {title}  {format_figures(figures)}\n")
-        sys.stderr.flush()
+        self.note(f"{time.strftime('%H:%M:%S')} {title}  {format_figures(figures)}")
 
     def note(self, message: str) -> None:
         """Print a line."""
-        sys.stderr.write(f"{message}\n")
-        sys.stderr.flush()
+        print(message, file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print a line."""

@@ -24,7 +24,8 @@ def generate(
     features: Annotated[
         Path,
         typer.Argument(
-            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths."
+            help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths. "
+            "Or an .npy of features alone, which stays on disk.",
         ),
     ],
     method: Annotated[
@@ -69,8 +70,10 @@ def generate(
         int, typer.Option("--images-per-cluster", min=1, help="With --local cluster: n / this many clusters.")
     ] = 5,
     approximate: Annotated[
-        Literal["hnsw", "ivf"] | None,
-        typer.Option("--approximate", help="Search neighbours by an index of faiss."),
+        Literal["hnsw", "int8", "ivf"] | None,
+        typer.Option(
+            "--approximate", help="Search neighbours by codes of 8 bits (int8), or an index of faiss."
+        ),
     ] = None,
     lean: Annotated[
         bool,
@@ -82,7 +85,11 @@ def generate(
     ] = False,
     keys: Annotated[
         list[str] | None,
-        typer.Option("--key", metavar="NAME=KEY", help="The file's own name, e.g. --key ids=pid."),
+        typer.Option(
+            "--key",
+            metavar="NAME=KEY",
+            help="The file's own name, e.g. --key ids=pid; or an .npy of its own.",
+        ),
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the labels: a .npz or .csv file.")

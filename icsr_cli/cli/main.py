@@ -131,7 +131,7 @@ def _memory_message(error: BaseException) -> str:
     if isinstance(error, ImportError) or command == "doctor":
         return "Error: out of memory before a library was loaded. Give the process more (ulimit -v)."
     ways = {
-        "labels": "Take fewer neighbours (--k1), or an index (--approximate ivf).",
+        "labels": "Take fewer neighbours (--k1), or rough ones (--approximate int8).",
         "prepare": "Prepare smaller images (--size).",
         "search": "Search a folder at a time, or on the CPU (--device cpu).",
         "eval": "Take a smaller batch (-b).",

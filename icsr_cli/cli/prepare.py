@@ -7,7 +7,7 @@ import os
 import pkgutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from typer.core import TyperGroup
@@ -29,6 +29,10 @@ Source = Annotated[
 ]
 Size = Annotated[
     str | None, typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128.")
+]
+StoreForm = Annotated[
+    Literal["raw", "jpeg"] | None,
+    typer.Option("--store", help="How pixels are kept: raw (the default), or jpeg for less room."),
 ]
 AllowBad = Annotated[bool, typer.Option("--allow-bad", help="Go on with more than 1 % unreadable images.")]
 Expansion = Annotated[
@@ -116,6 +120,7 @@ def _add_published(name: str) -> None:
         source: Source = None,
         data_root: DataRoot = Path("data"),
         size: Size = None,
+        store: StoreForm = None,
         allow_bad: AllowBad = False,
         workers: Workers = None,
         expansion: Expansion = 100,
@@ -125,13 +130,14 @@ def _add_published(name: str) -> None:
         quiet: Quiet = False,
     ) -> None:
         if verify:
-            given = {"--source": source, "--size": size, "--tracks-within": tracks_within}
+            given = {"--source": source, "--size": size, "--store": store, "--tracks-within": tracks_within}
             _refuse_with_verify({**given, "--allow-bad": allow_bad or None})
             show_verification(name, data_root, workers, as_json, quiet)
             return
         from icsr_cli.recipes.preparation import prepare as recipe
 
-        how = {"size": _size(size), "allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+        how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+        how |= {"size": _size(size), "store": store or "raw"}
         _run(
             recipe, name, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how
         )
@@ -164,6 +170,7 @@ def synthetic(
         list[str] | None,
         typer.Option("--set", metavar="DIAL=VALUE", help="Set any dial, e.g. --set background=1.6."),
     ] = None,
+    store: StoreForm = None,
     name: Annotated[str, typer.Option(help="Name of the data set, to keep several.")] = "synthetic",
     data_root: DataRoot = Path("data"),
     workers: Workers = None,
@@ -175,7 +182,7 @@ def synthetic(
     options = {"cameras": cameras, "seed": seed}
     if verify:
         given = {"--identities": identities, "--images": images, "--size": size, "--set": assignments}
-        _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed})
+        _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed, "--store": store})
         show_verification(name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
@@ -185,7 +192,8 @@ def synthetic(
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     world = _world(preset, dials | _dials(assignments or []))
-    _run(prepare_synthetic, world, data_root, name=name, workers=workers, as_json=as_json, quiet=quiet)
+    how: dict[str, Any] = {"store": store or "raw", "workers": workers, "as_json": as_json, "quiet": quiet}
+    _run(prepare_synthetic, world, data_root, name=name, **how)
 
 
 @app.command(
@@ -224,6 +232,7 @@ def folder(
         float, typer.Option(help="Where every image has an id: share of the identities kept for evaluation.")
     ] = 0.5,
     size: Size = None,
+    store: StoreForm = None,
     data_root: DataRoot = Path("data"),
     allow_bad: AllowBad = False,
     workers: Workers = None,
@@ -235,7 +244,9 @@ def folder(
     """Prepare your own crops: the camera of each image is needed, identities are not."""
     if verify:
         given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size, "--add": add}
-        _refuse_with_verify({**given, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None})
+        _refuse_with_verify(
+            {**given, "--store": store, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None}
+        )
         show_verification(name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
@@ -244,13 +255,14 @@ def folder(
     if add is not None:
         if source is not None or dry_run:
             raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
-        _run(add_to_folder, name, add, data_root, pattern=pattern, table=table, size=_size(size), **how)
+        how |= {"size": _size(size), "store": store}
+        _run(add_to_folder, name, add, data_root, pattern=pattern, table=table, **how)
         return
     crops = OwnCrops(pattern, table, seed, test_share)
     if dry_run:
         show_preview(source, crops, as_json)
         return
-    how |= {"size": _size(size) or (256, 128), "expansion": expansion}
+    how |= {"size": _size(size) or (256, 128), "store": store or "raw", "expansion": expansion}
     _run(prepare_folder, name, source, data_root, crops, **how)
 
 
@@ -263,6 +275,7 @@ def own_file(
     source: Source = None,
     data_root: DataRoot = Path("data"),
     size: Size = None,
+    store: StoreForm = None,
     allow_bad: AllowBad = False,
     workers: Workers = None,
     expansion: Expansion = 100,
@@ -277,7 +290,8 @@ def own_file(
     file = OwnFile.load(plugin)
     if name not in (None, file.benchmark.name):
         raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
-    how = {"size": _size(size), "allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+    how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "expansion": expansion}
+    how |= {"size": _size(size), "store": store or "raw"}
     _run(recipe, file, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how)
 
 

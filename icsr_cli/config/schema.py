@@ -57,10 +57,14 @@ class Section(BaseModel):
 
 
 class ImageSettings(Section):
-    """The size every image is brought to, once, in pixels."""
+    """The size every image is brought to, once, in pixels, and how it is kept.
+
+    ``store``: ``raw`` pixels, or ``jpeg`` (quality 95, all colour kept), which is decoded at every use.
+    """
 
     height: int = Field(256, ge=16, le=2048)
     width: int = Field(128, ge=16, le=2048)
+    store: Literal["raw", "jpeg"] = "raw"
 
 
 def _architecture(arch: str) -> Any:

@@ -47,7 +47,11 @@ def _prepared_overview(name: str, data_root: Path) -> Overview:
         splits=head["splits"],
         cameras=dataset.n_cameras,
         image_bytes=sum(_size(Path(path)) for path in files),
-        pixel_bytes=sum(_size(path) for path in (data_root / name / "pixels").glob("*.npy*")),
+        pixel_bytes=sum(
+            _size(path)
+            for kind in ("*.npy*", "*.jpegs", "*.jpegs.part")
+            for path in (data_root / name / "pixels").glob(kind)
+        ),
         expected=_published_images(name),
         about=f"{dataset.layout}: {dataset.root}",
     )

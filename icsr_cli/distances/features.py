@@ -6,7 +6,7 @@ On the CPU the room works on numpy arrays and needs no torch; elsewhere on torch
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -16,6 +16,8 @@ from icsr_cli.types import FloatArray
 if TYPE_CHECKING:
     import torch
 
+#: Ways to find neighbours approximately.
+Index = Literal["hnsw", "int8", "ivf"]
 #: Candidates beyond k that are kept until ties at the border are decided.
 SPARE = 8
 

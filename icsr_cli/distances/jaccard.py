@@ -10,8 +10,8 @@ from pydantic import Field, model_validator
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count
-from icsr_cli.distances.features import check_features, is_tensor, unit_rows
-from icsr_cli.distances.neighbours import Index, knn
+from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
+from icsr_cli.distances.neighbours import knn
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, Evidence, Neighbours, Team

@@ -7,6 +7,9 @@ from typing import Any
 import numba
 import numpy as np
 
+#: Distances that are looked at together.
+CHUNK = 32
+
 
 @numba.njit(cache=True, nogil=True)
 def seed_with_self(best: Any, rows: Any) -> None:
@@ -31,36 +34,45 @@ def _insert(best: Any, rows: Any, distance: Any, index: Any) -> None:
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_rows(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
-    """Offer the images of the columns, ``left + j``, as neighbours to those of the rows, ``top + i``."""
-    last = best.shape[1] - 1
-    if last == 0:
-        return
-    for i in range(products.shape[0]):
-        row = top + i
-        own = squares[row]
-        worst = best[row, last]
-        for j in range(products.shape[1]):
-            distance = max(own + squares[left + j] - np.float32(2) * products[i, j], np.float32(0))
-            if distance <= worst and left + j != row:
-                _insert(best[row], rows[row], distance, left + j)
-                worst = best[row, last]
+def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) -> Any:
+    """Tell whether a chunk holds a distance that a list may take: no branch, so that it is one of vectors."""
+    hits = np.int32(0)
+    for j in range(CHUNK):
+        distance = own + squares[j] - np.float32(2) * np.float32(products[j])
+        hits |= np.int32(1) if distance <= max(worst, limits[j]) else np.int32(0)
+    return hits != 0
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_columns(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any) -> None:
-    """Offer the images of the rows, ``top + i``, as neighbours to those of the columns, ``left + j``."""
+def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any, limits: Any) -> None:
+    """Offer the vectors of the columns, ``left + j``, to those of the rows, ``top + i``, and the reverse.
+
+    ``products`` are float32, or int32 below 2**24; a tile of the diagonal holds both directions already.
+    ``limits``: the last distance of each list, side by side.
+    """
+    height, width = products.shape
     last = best.shape[1] - 1
     if last == 0:
         return
-    worst = best[left : left + products.shape[1], last].copy()
-    for i in range(products.shape[0]):
-        own = squares[top + i]
-        for j in range(products.shape[1]):
-            distance = max(own + squares[left + j] - np.float32(2) * products[i, j], np.float32(0))
-            if distance <= worst[j]:
-                _insert(best[left + j], rows[left + j], distance, top + i)
-                worst[j] = best[left + j, last]
+    for i in range(height):
+        row = top + i
+        own, worst = squares[row], limits[row]
+        for start in range(0, width, CHUNK):
+            stop = start + CHUNK
+            chunk = slice(left + start, left + stop)
+            if stop <= width and not _any_nearer(
+                products[i, start:stop], own, squares[chunk], worst, limits[chunk]
+            ):
+                continue
+            for j in range(start, min(stop, width)):
+                distance = own + squares[left + j] - np.float32(2) * np.float32(products[i, j])
+                distance = max(distance, np.float32(0))
+                if distance <= worst and left + j != row:
+                    _insert(best[row], rows[row], distance, left + j)
+                    worst = limits[row] = best[row, last]
+                if distance <= limits[left + j] and left != top:
+                    _insert(best[left + j], rows[left + j], distance, row)
+                    limits[left + j] = best[left + j, last]
 
 
 @numba.njit(cache=True, nogil=True)
@@ -73,6 +85,38 @@ def merge_lists(others: Any, their_rows: Any, best: Any, rows: Any, low: int, hi
                 break
             if their_rows[row, place] < best.shape[0]:
                 _insert(best[row], rows[row], others[row, place], their_rows[row, place])
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+def _squared_gap(a: Any, b: Any) -> Any:
+    total = np.float32(0)
+    for column in range(a.size):
+        gap = a[column] - b[column]
+        total += gap * gap
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def measure(x: Any, best: Any, rows: Any, low: int, high: int) -> None:
+    """Take the distances of listed candidates directly, and sort each list by them, then by index.
+
+    A list begins with the vector itself. What names it again, or no vector, goes to the end, at infinity.
+    """
+    for row in range(low, high):
+        best[row, 0], rows[row, 0] = 0.0, row
+        for place in range(1, best.shape[1]):
+            index = rows[row, place]
+            distance = np.float32(np.inf)
+            if 0 <= index < x.shape[0] and index != row:
+                distance = _squared_gap(x[row], x[index])
+            free = place
+            while free > 1 and (
+                best[row, free - 1] > distance
+                or (best[row, free - 1] == distance and rows[row, free - 1] > index)
+            ):
+                best[row, free], rows[row, free] = best[row, free - 1], rows[row, free - 1]
+                free -= 1
+            best[row, free], rows[row, free] = distance, index
 
 
 @numba.njit(cache=True, nogil=True)

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from icsr_cli.checks import check_count
-from icsr_cli.distances.features import SPARE, check_features, is_tensor, squared_lengths, unit_rows
+from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
 from icsr_cli.errors import InputError
-from icsr_cli.threads import in_threads, row_ranges
-from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
+from icsr_cli.types import ALONE, Neighbours, Team
 
 Metric = Literal["l2", "cosine"]
-Index = Literal["hnsw", "ivf"]
-
-#: Squared distances of unit vectors nearer to each other than this are decided in float64.
-NEAR_TIE = 4e-6
-#: Rows and columns of one tile of the distance matrix: 4 MiB, small enough for the cache.
-TILE = 1024
 
 
 @dataclass(frozen=True)
@@ -48,9 +40,10 @@ def knn(
             ``"cosine"`` gives 1 - x·y / (|x| |y|).
         device: where to compute; default: where the features are (numpy: the CPU). Several devices, as a
             list or tuple, share the queries; each holds a copy of the features.
-        approximate: None searches all pairs. ``"hnsw"`` or ``"ivf"`` asks an index of faiss on the CPU,
-            which pays beyond some 500,000 vectors; the result then is an ``ApproximateNeighbours`` with
-            ``recall``, measured on 1,000 vectors drawn at random.
+        approximate: None searches all pairs. ``"int8"`` searches all pairs by codes of 8 bits on the CPU,
+            and their candidates exactly; ``"hnsw"`` and ``"ivf"`` ask an index of faiss for candidates. The
+            result then is an ``ApproximateNeighbours`` with ``recall``, measured on 1,000 vectors drawn at
+            random.
         team: processes that search together, each with the same arguments; all get the whole result, that
             of one process. (With ``approximate`` the leader searches.)
 
@@ -64,8 +57,8 @@ def knn(
         InputError: what came is not as said above.
 
     """
-    if approximate not in (None, "hnsw", "ivf"):
-        raise InputError(f"approximate must be None, 'hnsw' or 'ivf', got {approximate!r}.")
+    if approximate not in (None, *get_args(Index)):
+        raise InputError(f"approximate must be None, 'hnsw', 'int8' or 'ivf', got {approximate!r}.")
     if metric not in ("l2", "cosine"):
         raise InputError(f"metric must be 'l2' or 'cosine', got {metric!r}.")
     devices = list(device) if isinstance(device, list | tuple) else []
@@ -79,7 +72,8 @@ def knn(
     if approximate is not None:
         from icsr_cli.distances.approximate import search
 
-        [searched] = team.join(search(vectors, k, approximate) if team.rank == 0 else None)[:1]
+        x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
+        [searched] = team.join(search(x, k, approximate) if team.rank == 0 else None)[:1]
         assert searched is not None
         indices, distances, recall = searched
     elif len(devices) > 1:
@@ -89,7 +83,9 @@ def knn(
 
         indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
-        indices, distances = _search_cpu(vectors, k, team)
+        from icsr_cli.distances.neighbours_cpu import search_cpu
+
+        indices, distances = search_cpu(vectors, k, team)
     else:
         from icsr_cli.distances.neighbours_torch import search_device
 
@@ -118,61 +114,3 @@ def _whole(own: tuple[Any, Any], team: Team) -> tuple[Any, Any]:
     parts = team.join(tuple(part.cpu() for part in own))
     indices, distances = (torch.cat(part).to(own[0].device) for part in zip(*parts, strict=True))
     return indices, distances
-
-
-def _search_cpu(x: FloatArray, k: int, team: Team) -> tuple[Any, Any]:
-    """Tiles of the upper triangle only: each product serves its row and its column.
-
-    Each process multiplies some of the tiles; then each merges the lists of its share of the rows.
-    """
-    from icsr_cli.distances import neighbour_kernels as kernels
-
-    n = len(x)
-    kept = min(n, k + SPARE)
-    squares = squared_lengths(x)
-    best = np.full((n, kept), np.inf, dtype=np.float32)
-    rows = np.full((n, kept), n, dtype=np.int32)
-    kernels.seed_with_self(best, rows)
-    _merge_tiles(x, squares, best, rows, team)
-    first, end = team.share(n)
-    if team.size > 1:
-        (best, rows), *others = team.join((best, rows))
-        for their_best, their_rows in others:
-            kernels.merge_lists(their_best, their_rows, best, rows, first, end)
-    tolerance = np.float32(NEAR_TIE * float(squares.max()))
-    in_threads(
-        lambda low, high: kernels.settle(x, best, rows, k, tolerance, low, high), row_ranges(end, first=first)
-    )
-    parts = team.join((rows[first:end, :k].astype(np.int64), np.ascontiguousarray(best[first:end, :k])))
-    indices, distances = parts[0] if team.size == 1 else map(np.concatenate, zip(*parts, strict=True))
-    return indices, distances
-
-
-def _merge_tiles(x: FloatArray, squares: Any, best: Any, rows: Any, team: Team) -> None:
-    """Let each thread multiply tiles of its own, of those of this process.
-
-    The lists of a block of images have one lock. The order of tiles does not matter, since ties go by index.
-    """
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    from icsr_cli.distances import neighbour_kernels as kernels
-
-    starts = range(0, len(x), TILE)
-    locks = {start: threading.Lock() for start in starts}
-    own = threading.local()
-
-    def merge(top: int, left: int) -> None:
-        if not hasattr(own, "tile"):
-            own.tile = np.empty(TILE * TILE, dtype=np.float32)
-        block, others = x[top : top + TILE], x[left : left + TILE]
-        products = own.tile[: len(block) * len(others)].reshape(len(block), len(others))
-        np.matmul(block, others.T, out=products)
-        with locks[top]:
-            kernels.merge_rows(products, squares, top, left, best, rows)
-        if left != top:
-            with locks[left]:
-                kernels.merge_columns(products, squares, top, left, best, rows)
-
-    with threadpool_limits(limits=1, user_api="blas"):
-        tiles = [(top, left) for top in starts for left in starts if left >= top]
-        in_threads(merge, tiles[team.rank :: team.size])

@@ -1,58 +1,66 @@
-"""Blocks of images decoded in parallel processes, each written where it belongs in a file."""
+"""Blocks of images decoded in parallel processes, and kept as a store wants them."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
-import zlib
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import active_children, get_context, parent_process
-from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import DatasetError
 from icsr_cli.images.decode import decode_resized
+from icsr_cli.threads import ahead
 
 #: Below this many images starting processes costs more than it saves.
 _WORTH_PROCESSES = 1024
+
+
+#: Of a kept block: the CRC-32 of its bytes; if the caller is to write them, how many each image has, and all.
+Kept: TypeAlias = "tuple[int, Sequence[int], bytes]"
 
 
 @dataclass(frozen=True)
 class Job:
     """One block to decode: the images at ``paths``, the first of which is row ``start`` of the split.
 
-    Their pixels, resized to ``size`` (height, width), go into the file ``target``, in which row 0 starts at
-    byte ``offset``; with None they are only decoded.
+    Their pixels, resized to ``size`` (height, width), are given to ``keep`` in the process that decoded them,
+    with ``start`` and the rows of those that cannot be read; with None they are only decoded.
     """
 
     block: int
     start: int
     paths: Sequence[str]
-    target: str | None
-    offset: int
     size: tuple[int, int]
+    keep: Callable[[int, npt.NDArray[np.uint8], Iterable[int]], Kept] | None = None
 
 
 @dataclass(frozen=True)
 class Result:
-    """A finished block: images, the CRC-32 of its bytes, and (row, reason) of those that cannot be read."""
+    """A finished block: images, the CRC-32 of its bytes, and (row, reason) of those that cannot be read.
+
+    ``lengths`` and ``data`` as in ``Kept``.
+    """
 
     block: int
     count: int
     checksum: int
     bad: Sequence[tuple[int, str]]
+    lengths: Sequence[int] = ()
+    data: bytes = b""
 
 
 def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
-    """Decode the jobs in up to ``workers`` processes, or here where few; results come as they are done.
+    """Decode the jobs in up to ``workers`` processes, or here where few; results come in order.
 
-    Raises DatasetError where a process was killed, OSError where the target cannot be written.
+    Raises DatasetError where a process was killed, and what a job's ``keep`` does.
     """
     if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
         yield from map(_decode_block, jobs)
@@ -62,8 +70,7 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     others = set(active_children())
     with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_process) as pool:
         try:
-            futures = [pool.submit(_decode_block, job) for job in jobs]
-            for future in as_completed(futures):
+            for _, future in ahead(pool, _decode_block, jobs, 4 * workers):
                 yield future.result()
         except (BrokenProcessPool, ConnectionError) as error:  # the latter: while it was being started
             # The pool ends the processes it knows when one dies, then waits for all. One that was being
@@ -99,9 +106,8 @@ def _decode_block(job: Job) -> Result:
     for row, path in enumerate(job.paths):
         if reason := _decode_into(pixels[row], path):
             bad.append((job.start + row, reason))
-    if job.target is not None:
-        _write_at(job.target, job.offset + job.start * height * width * 3, pixels)
-    return Result(job.block, len(pixels), zlib.crc32(pixels.data), bad)
+    kept = (0, (), b"") if job.keep is None else job.keep(job.start, pixels, [row for row, _ in bad])
+    return Result(job.block, len(pixels), kept[0], bad, *kept[1:])
 
 
 def _decode_into(target: npt.NDArray[np.uint8], path: str) -> str | None:
@@ -110,11 +116,3 @@ def _decode_into(target: npt.NDArray[np.uint8], path: str) -> str | None:
     except DatasetError as error:
         return str(error).removeprefix(f"{path}: ")
     return None
-
-
-def _write_at(path: str, offset: int, pixels: npt.NDArray[np.uint8]) -> None:
-    view = pixels.data.cast("B")
-    with Path(path).open("r+b", buffering=0) as file:
-        file.seek(offset)
-        while view:
-            view = view[file.write(view) :]

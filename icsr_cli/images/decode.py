@@ -10,35 +10,14 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import (
-    BmpImagePlugin,
-    GifImagePlugin,
-    Image,
-    ImageOps,
-    JpegImagePlugin,
-    PngImagePlugin,
-    PpmImagePlugin,
-    TiffImagePlugin,
-    UnidentifiedImageError,
-    WebPImagePlugin,
-)
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from icsr_cli.errors import DatasetError
 
 #: Images of more pixels are refused before they are decoded; a crop of a person has a few thousand.
 MAX_PIXELS = 64_000_000
-# Importing registers them. Others (EPS, which runs a program; PSD; ...) are no images of cameras.
-_PLUGINS = (
-    JpegImagePlugin.JpegImageFile,
-    PngImagePlugin.PngImageFile,
-    WebPImagePlugin.WebPImageFile,
-    BmpImagePlugin.BmpImageFile,
-    GifImagePlugin.GifImageFile,
-    TiffImagePlugin.TiffImageFile,
-    PpmImagePlugin.PpmImageFile,
-)
-#: What is opened.
-FORMATS = tuple(plugin.format for plugin in _PLUGINS)
+#: What is opened. Others (EPS, which runs a program; PSD; ...) are no images of cameras.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _WHITE = (255, 255, 255, 255)
 _TURN_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
 

@@ -1,8 +1,9 @@
-"""The pixel store: every image decoded once, resized once, kept as uint8 in one memory-mapped file.
+"""The pixel store: every image decoded once, resized once, kept in one memory-mapped file.
 
-A store is ``<part>-<height>x<width>.npy`` (any reader of NumPy's format opens it) and, written after it, a
-JSON file with its fingerprint and the checksums of its blocks. While it is built it is called ``*.part``;
-blocks that are done are noted in ``*.part.log``, and an interrupted build goes on from there.
+A raw store is ``<part>-<height>x<width>.npy``, uint8 (any reader of NumPy's format opens it); one of JPEGs is
+described in ``compressed``. Written after it comes a JSON file with its fingerprint and the checksums of its
+blocks. While it is built it is called ``*.part``; blocks that are done are noted in ``*.part.log``, and an
+interrupted build goes on from there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -24,10 +25,16 @@ from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.files import map_array, read_json, stamp, write_json
-from icsr_cli.images.blocks import Job, Result, work
+from icsr_cli.images.blocks import Job, Kept, Result, work
+from icsr_cli.images.compressed import JpegForm
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import Split
+
+if TYPE_CHECKING:
+    from icsr_cli.pixels import Stored
+
+Shape: TypeAlias = "tuple[int, int, int, int]"
 
 #: Images per block: the unit of parallel work, of the log, and of the checksums.
 BLOCK = 256
@@ -37,9 +44,12 @@ _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
 
 @dataclass(frozen=True)
 class Pixels:
-    """An open store: ``array`` uint8 (n, height, width, 3), RGB, read-only, in record order."""
+    """An open store: ``array`` uint8 (n, height, width, 3), RGB, read-only, in record order.
 
-    array: npt.NDArray[np.uint8]
+    It is a mapped array, or ``compressed.Jpegs``, which decodes the rows that it is asked for.
+    """
+
+    array: Stored
     path: Path
 
     def __len__(self) -> int:
@@ -56,6 +66,122 @@ class Pixels:
         return int(self.array.shape[2])
 
 
+class Form(Protocol):
+    """What is particular to a form of store. ``path`` is that of its images, before or after it is finished.
+
+    ``version``: part of the fingerprint, to be changed with anything that changes what is kept.
+    """
+
+    mark: str
+    suffix: str
+    version: str
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """Give all files of a store but its header."""
+
+    def least(self, shape: Shape) -> int:
+        """Give the bytes that it takes at least."""
+
+    def begin(self, path: Path, shape: Shape) -> None:
+        """Make the file that blocks go into."""
+
+    def keeper(self, path: Path, shape: Shape) -> Any:
+        """Give what keeps a block in the process that has decoded it, for ``Job.keep``; it is pickled."""
+
+    def append(self, path: Path, shape: Shape, start: int, result: Result) -> None:
+        """Write the bytes of a block, the first row of which is ``start``, if the result brings any."""
+
+    def held(self, path: Path, shape: Shape, results: Iterable[Result]) -> list[Result]:
+        """Give those of the blocks, in the order they were written, whose bytes are there."""
+
+    def close(
+        self, path: Path, shape: Shape, results: Sequence[Result], missing: Sequence[int]
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Leave out the ``missing`` rows; give the checksums of blocks, and what else the header holds."""
+
+    def open(self, path: Path, header: dict[str, Any], names: Sequence[str]) -> Any:
+        """Open a store; raises OSError, ValueError, KeyError or TypeError where it is not whole."""
+
+    def block(self, pixels: Any, rows: slice) -> tuple[npt.NDArray[np.uint8], Sequence[int]]:
+        """Give the bytes of neighbouring rows of an open store, and what ``Result.lengths`` says of them."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Writes a block where it belongs in the array of an ``.npy`` file, which starts at byte ``offset``."""
+
+    path: Path
+    offset: int
+
+    def __call__(self, start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kept:
+        _write_at(self.path, self.offset + start * pixels[0].nbytes, pixels.data.cast("B"))
+        return zlib.crc32(pixels.data), (), b""
+
+
+class RawForm:
+    """What is particular to a store of plain pixels; see ``Form``."""
+
+    mark, suffix, version = "", ".npy", ""
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """One file."""
+        return (path,)
+
+    def least(self, shape: Shape) -> int:
+        """Give the bytes of the pixels."""
+        return int(np.prod(shape))
+
+    def begin(self, path: Path, shape: Shape) -> None:
+        """Make the header and a sparse file.
+
+        Blocks are written with pwrite, because a full disk is an error there, and a killed process (SIGBUS)
+        through a memory map.
+        """
+        np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+
+    def keeper(self, path: Path, shape: Shape) -> _Place:
+        """Each process writes its blocks itself."""
+        return _Place(path, path.stat().st_size - self.least(shape))
+
+    def append(self, path: Path, shape: Shape, start: int, result: Result) -> None:
+        """Write the bytes of a block at its place."""
+        if result.data:
+            offset = path.stat().st_size - self.least(shape) + start * self.least((1, *shape[1:]))
+            _write_at(path, offset, memoryview(result.data))
+
+    def held(self, path: Path, shape: Shape, results: Iterable[Result]) -> list[Result]:
+        """Give the blocks whose bytes are what the log says."""
+        array = map_array(path)
+        if array.shape != shape or array.dtype != np.uint8:
+            return []
+        blocks = dict(enumerate(_blocks(len(array))))
+        sound = (r for r in results if zlib.crc32(array[blocks[r.block]].data) == r.checksum)
+        return [*{result.block: result for result in sound}.values()]
+
+    def close(
+        self, path: Path, shape: Shape, results: Sequence[Result], missing: Sequence[int]
+    ) -> tuple[list[int], dict[str, Any]]:
+        """Close the gaps of missing rows."""
+        if not missing:
+            return [result.checksum for result in results], {}
+        return _close_gaps(path, [row for row in range(shape[0]) if row not in {*missing}]), {}
+
+    def open(self, path: Path, header: dict[str, Any], names: Sequence[str]) -> npt.NDArray[Any]:
+        """Map the array."""
+        array = map_array(path)
+        if array.dtype != np.uint8 or array.ndim != 4:
+            raise ValueError(f"{path} holds no pixels")
+        return array
+
+    def block(self, pixels: Any, rows: slice) -> tuple[npt.NDArray[np.uint8], Sequence[int]]:
+        """Give neighbouring rows."""
+        return pixels[rows], ()
+
+
+FORMS: dict[str, Form] = {"raw": RawForm(), "jpeg": JpegForm()}
+Store: TypeAlias = Literal["raw", "jpeg"]
+
+
 @dataclass(frozen=True)
 class BadImage:
     """An image that could not be read: its row in the split, its path in the record, and why."""
@@ -70,7 +196,8 @@ def open_pixels(split: Split, folder: Path, height: int, width: int, *, name: st
 
     Arguments as of ``build_pixels``.
 
-    Raises DatasetError where an image cannot be read or the disk is full; InputError for a size below 1.
+    Raises DatasetError where an image cannot be read or the disk is full; InputError for a size below 1
+    or another form of store.
     """
     pixels, bad = build_pixels(split, folder, height, width, name=name, **how)
     if bad:
@@ -90,26 +217,30 @@ def build_pixels(
     width: int,
     *,
     name: str,
+    store: Store = "raw",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> tuple[Pixels | None, tuple[BadImage, ...]]:
     """Open or build as ``open_pixels`` does, but leave out the images that cannot be read and name them.
 
     The store then holds the split without them, and is None where nothing is left. ``folder`` holds the
-    stores of the data set, ``name`` is the part (``train``, ``query``, ...). ``workers`` counts processes
-    (default: the CPUs this process may use). From a script, guard the call with
+    stores of the data set, ``name`` is the part (``train``, ``query``, ...), ``store`` the form: ``raw``
+    pixels, or ``jpeg``, which takes less room and time to decode (see ``compressed``). ``workers`` counts
+    processes (default: the CPUs this process may use). From a script, guard the call with
     ``if __name__ == "__main__"``: the processes import the script.
     """
     if height < 1 or width < 1:
         raise InputError(f"An image of height {height} and width {width} was asked for; both start at 1.")
-    build = _Build(split, folder, height, width, name)
+    if store not in FORMS:
+        raise InputError(f"store: {store!r} is not one of {', '.join(FORMS)}.")
+    build = _Build(split, folder, height, width, name, FORMS[store])
     if (found := build.existing()) is not None:
         return found
     if not len(split):
         return None, ()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{build.stem}.lock"):
+        with FileLock(folder / f"{build.title}.lock"):
             if (found := build.existing()) is not None:  # another process was faster
                 return found
             return build.run(workers or usable_cpus(), progress or SilentProgress())
@@ -125,9 +256,7 @@ def check_images(
 ) -> tuple[BadImage, ...]:
     """Decode every image of a split, keep nothing, and name those that cannot be read."""
     paths = _paths(split)
-    jobs = [
-        Job(block, rows.start, paths[rows], None, 0, (1, 1)) for block, rows in enumerate(_blocks(len(split)))
-    ]
+    jobs = [Job(block, rows.start, paths[rows], (1, 1)) for block, rows in enumerate(_blocks(len(split)))]
     bad: list[tuple[int, str]] = []
     with (progress or SilentProgress()).task(f"read {name}", len(split), "images") as task:
         for result in work(jobs, workers or usable_cpus()):
@@ -143,31 +272,32 @@ def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[st
     """
     faults = []
     for header_path in sorted(folder.glob("*.json")):
-        array_path = header_path.with_suffix(".npy")
+        form = FORMS["jpeg" if header_path.stem.endswith(JpegForm.mark) else "raw"]
+        path = header_path.with_name(header_path.stem + form.suffix)
         try:
             header = read_json(header_path)
-            array = map_array(array_path)
-            wrong = _wrong_blocks(array, header["crc32"], array_path.stem, progress or SilentProgress())
+            pixels = form.open(path, header, ())
+            wrong = _wrong_blocks(
+                form, pixels, header["crc32"], header_path.stem, progress or SilentProgress()
+            )
         except (OSError, ValueError, KeyError, TypeError) as error:
-            faults.append(f"{array_path}: {error}")
+            faults.append(f"{path}: {error}")
         else:
             if not wrong:
                 continue
-            faults.append(
-                f"{array_path}: {len(wrong)} blocks of {BLOCK} images are damaged, first {wrong[0]}"
-            )
-        header_path.unlink(missing_ok=True)
-        array_path.unlink(missing_ok=True)
+            faults.append(f"{path}: {len(wrong)} blocks of {BLOCK} images are damaged, first {wrong[0]}")
+        for file in (header_path, *form.files(path)):
+            file.unlink(missing_ok=True)
     return tuple(faults)
 
 
 def _wrong_blocks(
-    array: npt.NDArray[np.uint8], checksums: Sequence[int], title: str, progress: Progress
+    form: Form, pixels: Any, checksums: Sequence[int], title: str, progress: Progress
 ) -> list[int]:
     wrong = []
-    with progress.task(f"verify {title}", len(array), "images") as task:
-        for block, rows in enumerate(_blocks(len(array))):
-            if block >= len(checksums) or zlib.crc32(array[rows].data) != checksums[block]:
+    with progress.task(f"verify {title}", len(pixels), "images") as task:
+        for block, rows in enumerate(_blocks(len(pixels))):
+            if block >= len(checksums) or zlib.crc32(form.block(pixels, rows)[0].data) != checksums[block]:
                 wrong.append(block)
             task.advance(rows.stop - rows.start)
     return wrong
@@ -185,21 +315,21 @@ def _blocks(count: int) -> Iterator[slice]:
 class _Build:
     """One store, from its absence to its file."""
 
-    def __init__(self, split: Split, folder: Path, height: int, width: int, name: str) -> None:
-        self.split = split
-        self.shape = (len(split), height, width, 3)
-        self.stem = f"{name}-{height}x{width}"
-        self.final = folder / f"{self.stem}.npy"
-        self.header = folder / f"{self.stem}.json"
-        self.partial = folder / f"{self.stem}.npy.part"
-        self.log = folder / f"{self.stem}.npy.part.log"
+    def __init__(self, split: Split, folder: Path, height: int, width: int, name: str, form: Form) -> None:
+        self.split, self.form = split, form
+        self.shape: Shape = (len(split), height, width, 3)
+        self.title = f"{name}-{height}x{width}{form.mark}"
+        self.final = folder / f"{self.title}{form.suffix}"
+        self.header = folder / f"{self.title}.json"
+        self.partial = folder / f"{self.final.name}.part"
+        self.log = folder / f"{self.partial.name}.log"
         self.paths = _paths(split)
         self.stamps = [stamp(path) for path in self.paths]
         self.fingerprint = self._fingerprint(range(len(split)))
 
     def _fingerprint(self, rows: Sequence[int]) -> str:
         """Checksum of what the pixels come from: names in order, sizes and times of files, size wanted."""
-        digest = hashlib.sha256(f"{_VERSION} {self.shape[1:]}".encode())
+        digest = hashlib.sha256(f"{_VERSION} {self.shape[1:]}{self.form.version}".encode())
         lines = (f"{self.split.records[row].path}\0{self.stamps[row]}\n" for row in rows)
         digest.update("".join(lines).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
@@ -215,93 +345,96 @@ class _Build:
                 return None
             if self.final.stat().st_size != header["bytes"]:
                 return None
-            array = map_array(self.final)
+            array = self.form.open(self.final, header, self._names({item.row for item in bad}))
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        fits = array.shape == (len(self.split) - len(bad), *self.shape[1:]) and array.dtype == np.uint8
+        fits = array.shape == (len(self.split) - len(bad), *self.shape[1:])
         return (Pixels(array, self.final), bad) if fits else None
 
+    def _names(self, bad: Collection[int]) -> list[str]:
+        return [record.path for row, record in enumerate(self.split.records) if row not in bad]
+
     def run(self, workers: int, progress: Progress) -> tuple[Pixels | None, tuple[BadImage, ...]]:
-        """Decode what is not done yet, close the gaps of bad images, and give the file its name."""
-        done = self._resume()
-        if not done:
+        """Decode what is not done yet, leave out bad images, and give the files their names."""
+        results = self._resume()
+        if not results:
             self._start()
-            done = self._adopt()
-        offset = self.partial.stat().st_size - int(np.prod(self.shape))
+            results = self._adopt()
+        done = {result.block for result in results}
+        keep = self.form.keeper(self.partial, self.shape)
         jobs = [
-            Job(block, rows.start, self.paths[rows], str(self.partial), offset, self.shape[1:3])
+            Job(block, rows.start, self.paths[rows], self.shape[1:3], keep)
             for block, rows in enumerate(_blocks(len(self.split)))
             if block not in done
         ]
-        with progress.task(self.stem, len(self.split), "images") as task, self.log.open("a") as log:
-            task.advance(sum(result.count for result in done.values()))
+        with progress.task(self.title, len(self.split), "images") as task, self.log.open("a") as log:
+            task.advance(sum(result.count for result in results))
             for result in work(jobs, workers):
-                done[result.block] = result
-                log.write(json.dumps(list(vars(result).values())) + "\n")
+                results.append(self._kept(result))
+                log.write(_line(result))
                 log.flush()
                 task.advance(result.count)
-        return self._finish([done[block] for block in sorted(done)])
+        return self._finish(sorted(results, key=lambda result: result.block))
 
-    def _resume(self) -> dict[int, Result]:
+    def _kept(self, result: Result) -> Result:
+        """Write the bytes that a result brings, and give it without them."""
+        self.form.append(self.partial, self.shape, result.block * BLOCK, result)
+        return replace(result, data=b"")
+
+    def _resume(self) -> list[Result]:
         """Read the log of an interrupted build; blocks count whose bytes are what the log says."""
+        found = []
         try:
             first, *lines = self.log.read_text(encoding="utf-8").splitlines()
             if json.loads(first) != {"fingerprint": self.fingerprint}:
-                return {}
-            array = map_array(self.partial)
-        except (OSError, ValueError):
-            return {}
-        if array.shape != self.shape or array.dtype != np.uint8:
-            return {}
-        blocks = list(_blocks(len(self.split)))
-        done = {}
-        for line in lines:
-            with contextlib.suppress(ValueError, KeyError, TypeError, IndexError):  # cut off while written
-                result = Result(*json.loads(line))
-                if zlib.crc32(array[blocks[result.block]].data) == result.checksum:
-                    done[result.block] = result
-        return done
+                return []
+            for line in lines:
+                with contextlib.suppress(ValueError, TypeError):  # cut off while written
+                    found.append(Result(*json.loads(line)))
+            found = self.form.held(self.partial, self.shape, found)
+        except (OSError, ValueError, TypeError, LookupError):
+            return []
+        self._begin_log(found)
+        return found
 
-    def _adopt(self) -> dict[int, Result]:
-        """Take over the whole blocks of the finished store, if its images are the first of the split."""
+    def _begin_log(self, results: Iterable[Result] = ()) -> None:
+        lines = (json.dumps({"fingerprint": self.fingerprint}) + "\n", *map(_line, results))
+        self.log.write_text("".join(lines), encoding="utf-8")
+
+    def _adopt(self) -> list[Result]:
+        """Take over whole blocks of the finished store, if its images are the first of the split."""
+        found: list[Result] = []
         try:
             header = read_json(self.header)
-            old = map_array(self.final)
-            kept = len(old) // BLOCK if self.shape[1:] == old.shape[1:] and old.dtype == np.uint8 else 0
+            old = self.form.open(self.final, header, ())
+            kept = len(old) // BLOCK * BLOCK if self.shape[1:] == old.shape[1:] else 0
             if len(old) > len(self.split) or header["fingerprint"] != self._fingerprint(range(len(old))):
-                return {}
+                return []
             checksums = list(header["crc32"])
         except (OSError, ValueError, KeyError, TypeError):
-            return {}
-        new = np.lib.format.open_memmap(self.partial, mode="r+")
-        offset = self.partial.stat().st_size - new.nbytes
-        del new
-        done = {}
-        with self.partial.open("r+b") as file, self.log.open("a") as log:
-            for block, rows in enumerate(_blocks(kept * BLOCK)):
-                pixels = np.ascontiguousarray(old[rows])
-                if zlib.crc32(pixels.data) != checksums[block]:
-                    continue  # damaged: it is decoded again
-                file.seek(offset + rows.start * pixels[0].nbytes)
-                file.write(pixels.data)
-                done[block] = Result(block, len(pixels), checksums[block], ())
-                log.write(json.dumps(list(vars(done[block]).values())) + "\n")
-        return done
+            return []
+        for checksum, (block, rows) in zip(checksums, enumerate(_blocks(kept)), strict=False):
+            data, lengths = self.form.block(old, rows)
+            if zlib.crc32(data.data) != checksum:
+                break  # damaged: from here on it is decoded again
+            taken = Result(block, rows.stop - rows.start, checksum, (), lengths, data.tobytes())
+            found.append(self._kept(taken))
+        self._begin_log(found)
+        return found
 
     def _start(self) -> None:
-        size = int(np.prod(self.shape))
-        self.log.unlink(missing_ok=True)
-        self.partial.unlink(missing_ok=True)
+        size = self.form.least(self.shape)
+        for file in (self.log, *self.form.files(self.partial)):
+            file.unlink(missing_ok=True)
         free = shutil.disk_usage(self.partial.parent).free
         if free < size:
+            least = "at least " if self.form.mark else ""
             raise DatasetError(
-                f"The pixels of {self.stem} need {size / 1e9:.2f} GB in {self.partial.parent}, and "
+                f"The pixels of {self.title} need {least}{size / 1e9:.2f} GB in {self.partial.parent}, and "
                 f"{free / 1e9:.2f} GB are free. Make room, choose another --data-root, or a smaller size."
             )
-        # Creates the header and a sparse file; blocks are written with pwrite, because a full disk is an
-        # error there, and a killed process (SIGBUS) through a memory map.
-        np.lib.format.open_memmap(self.partial, mode="w+", dtype=np.uint8, shape=self.shape)
-        self.log.write_text(json.dumps({"fingerprint": self.fingerprint}) + "\n", encoding="utf-8")
+        self.form.begin(self.partial, self.shape)
+        self._begin_log()
 
     def _finish(self, results: list[Result]) -> tuple[Pixels | None, tuple[BadImage, ...]]:
         bad = tuple(
@@ -309,30 +442,43 @@ class _Build:
             for result in results
             for row, reason in result.bad
         )
-        checksums = [result.checksum for result in results]
-        fingerprint = self.fingerprint
-        if bad:
-            missing = {item.row for item in bad}
-            rows = [row for row in range(len(self.split)) if row not in missing]
-            if not rows:
-                self.partial.unlink()
-                self.log.unlink()
-                return None, bad
-            fingerprint, checksums = self._fingerprint(rows), _close_gaps(self.partial, rows)
-        with self.partial.open("rb") as file:
-            os.fsync(file.fileno())
+        missing = {item.row for item in bad}
+        rows = [row for row in range(len(self.split)) if row not in missing]
+        files = self.form.files(self.partial)
+        if not rows:
+            for file in (self.log, *files):
+                file.unlink(missing_ok=True)
+            return None, bad
+        checksums, facts = self.form.close(self.partial, self.shape, results, sorted(missing))
+        for file in files:
+            with file.open("rb") as stream:
+                os.fsync(stream.fileno())
         self.header.unlink(missing_ok=True)  # from here on an old store counts no more
-        self.partial.replace(self.final)
+        for file, final in zip(files, self.form.files(self.final), strict=True):
+            file.replace(final)
         header = {
-            "fingerprint": fingerprint,
+            "fingerprint": self._fingerprint(rows) if bad else self.fingerprint,
             "whole": self.fingerprint,
             "bytes": self.final.stat().st_size,
             "crc32": checksums,
             "bad": [[item.row, item.path, item.reason] for item in bad],
+            **facts,
         }
         write_json(self.header, header)
         self.log.unlink(missing_ok=True)
-        return Pixels(map_array(self.final), self.final), bad
+        return Pixels(self.form.open(self.final, header, self._names(missing)), self.final), bad
+
+
+def _line(result: Result) -> str:
+    """Give a finished block as a line of the log."""
+    return json.dumps([*vars(replace(result, data=b"")).values()][:-1]) + "\n"
+
+
+def _write_at(path: Path, offset: int, view: memoryview) -> None:
+    with path.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        while view:
+            view = view[file.write(view) :]
 
 
 def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:

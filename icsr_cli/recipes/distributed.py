@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from icsr_cli.errors import IcsrError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.models.batch_norm import synchronise_batch_norm
+from icsr_cli.pixels import Stored
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray
@@ -278,7 +279,7 @@ class SharedInterruption:
 
 
 def extract_together(
-    network: nn.Module, pixels: Tensor, rows: IntArray, ranks: Ranks, *, batch_size: int, **how: Any
+    network: nn.Module, pixels: Stored, rows: IntArray, ranks: Ranks, *, batch_size: int, **how: Any
 ) -> Tensor:
     """Embed ``rows`` (n,) as ``features.extract`` does, each rank a stretch: float32 (n, d) on every rank.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from icsr_cli.metrics import (
     thresholds,
 )
 from icsr_cli.models import Network, build, open_model, read_metadata, resized
+from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
@@ -94,18 +96,14 @@ def load_pixels(
     folder: Path,
     engine: Engine,
     progress: Progress,
-) -> Tensor:
-    """Open the pixel store of a split as uint8 (n, h, w, 3): on the GPU where it fits, else on the host."""
-    pixels = open_pixels(
-        split, folder / dataset.name / "pixels", image.height, image.width, name=name, progress=progress
-    )
-    # Mapped copy-on-write, because torch wants writable memory; nobody writes, so nothing is copied.
-    tensor = torch.from_numpy(np.lib.format.open_memmap(pixels.path, mode="c"))
-    if engine.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(engine.device)
-        if tensor.numel() < free // 2:
-            return tensor.to(engine.device)
-    return tensor
+) -> Stored:
+    """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
+    size, place = (image.height, image.width), folder / dataset.name / "pixels"
+    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress).array
+    if engine.device.type != "cuda":
+        return pixels
+    free, _ = torch.cuda.mem_get_info(engine.device)
+    return pixels if math.prod(pixels.shape) >= free // 2 else resident(pixels, engine.device)
 
 
 @dataclass(frozen=True)
@@ -124,12 +122,12 @@ class Embedder:
         size = self.image.height, self.image.width
         object.__setattr__(self, "network", resized(self.network, size))
 
-    def pixels(self, part: str) -> Tensor:
+    def pixels(self, part: str) -> Stored:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""
         split = self.dataset.splits[part]
         return load_pixels(self.dataset, split, part, self.image, self.folder, self.engine, self.progress)
 
-    def embed(self, pixels: Tensor, title: str, rows: IntArray | None = None) -> Tensor:
+    def embed(self, pixels: Stored, title: str, rows: IntArray | None = None) -> Tensor:
         """Embed the images at ``rows`` (all by default): float32 (m, d)."""
         with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
             return extract(
@@ -142,7 +140,7 @@ class Embedder:
                 task=task,
             )
 
-    def embed_parts(self, parts: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+    def embed_parts(self, parts: Iterable[tuple[str, Stored]]) -> dict[str, Tensor]:
         """Embed splits one after the other, (name, uint8 (n, h, w, 3)) each: float32 (n, d) by name."""
         return {name: self.embed(pixels, f"{name.capitalize()} features") for name, pixels in parts}
 

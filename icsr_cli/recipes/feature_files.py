@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from icsr_cli.errors import InputError, MissingExtraError, UsageError
-from icsr_cli.files import read_arrays
+from icsr_cli.files import map_array, read_arrays
 from icsr_cli.types import FloatArray, IntArray
 
 #: Writes to a path: features (n, d), columns (n,) by name, and what is known of them as JSON.
@@ -75,34 +75,59 @@ def renamed(pairs: Iterable[str]) -> dict[str, str]:
 def read_features(path: Path, names: Mapping[str, str]) -> Given:
     """Read an ``.npz`` of features whose arrays are called as ``renamed`` says.
 
+    A name that ends in ``.npy`` is a file, which is mapped into memory, not read; so is ``path`` itself where
+    it ends so: it holds the features, and the others come by names.
+
     Raises:
         UsageError: there is no such file.
         InputError: it is no ``.npz`` of plain arrays, or lacks one, or one does not fit.
     """
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
-        )
-    try:
-        arrays = read_arrays(path)
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
+    alone = path.suffix == ".npy"
+    arrays = {names["features"]: _mapped(path)} if alone else _archived(path)
+    arrays |= {key: _mapped(Path(key)) for key in names.values() if key.endswith(".npy")}
     for name, key in names.items():
         if key not in arrays and (name == "features" or key != name):
             raise InputError(
                 f"{path} has no array {key!r}; it has {', '.join(arrays) or 'none'}. "
                 f"Say which holds the {name} by --key {name}=NAME."
             )
-    table = arrays[names["features"]]
+    return _fitting(path, {name: arrays.get(key) for name, key in names.items()})
+
+
+def _archived(path: Path) -> dict[str, Any]:
+    if not zipfile.is_zipfile(path):
+        raise InputError(
+            f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
+        )
+    try:
+        return dict(read_arrays(path))
+    except ValueError as error:
+        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
+
+
+def _mapped(path: Path) -> Any:
+    try:
+        array = map_array(path)
+    except FileNotFoundError:
+        raise UsageError(f"There is no file {path}.") from None
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path} is not an .npy file. numpy.save(PATH, array) makes one.")
+    return array
+
+
+def _fitting(path: Path, arrays: Mapping[str, Any]) -> Given:
+    table = arrays["features"]
     if table.ndim != 2:
         raise InputError(f"features must have shape (n, d) with n >= 1 and d >= 1, got {table.shape}.")
     n = len(table)
-    columns = {name: _column(name, arrays.get(names[name]), n) for name in _COLUMNS}
+    columns = {name: _column(name, arrays[name], n) for name in _COLUMNS}
     if columns["local_labels"] is not None and columns["cameras"] is None:
         raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
-    paths = arrays.get(names["paths"], np.arange(n)).astype(str)
+    paths = np.arange(n).astype(str) if arrays["paths"] is None else arrays["paths"].astype(str)
     if paths.shape != (n,):
         raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
     return Given(table, **columns, paths=paths)

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError
 from icsr_cli.models import Network
@@ -107,108 +109,22 @@ def _last_figures(run: RunFolder, part: str) -> dict[str, Any]:
 
 def model_card(network: Network, size: tuple[int, int], path: Path, origin: Origin) -> str:
     """Write the card in Markdown: what it is, how it is used, what it was made of, what to mind."""
-    title = f"{network.arch}" + (f", trained on {origin.dataset}" if origin.dataset else "")
-    parts = [
-        f"# {title}",
-        "A network that turns an image of a person into a vector; images of one person are near each other, "
-        "also across cameras. Trained without identities "
-        "(intra-camera similarity refinement, arXiv 2304.12634)."
-        if origin.stage
-        else "A network that turns an image of a person into a vector. Nothing is known of its training.",
-        "## Use",
-        _table(
-            {
-                "file": path.name,
-                "architecture": network.arch,
-                "pooling": f"{network.pooling}, {network.stripes} stripe(s)",
-                "input": f"float32 (n, 3, {size[0]}, {size[1]}), RGB, (rgb / 255 - mean) / std",
-                "mean": ", ".join(map(str, network.norm.mean)),
-                "std": ", ".join(map(str, network.norm.std)),
-                "resize": "bicubic with antialiasing",
-                "output": f"float32 (n, {network.dim}), unit length: compare by Euclidean distance or cosine",
-            }
-        ),
-        f'```python\nfrom icsr_cli.models import open_model\nnetwork = open_model("{path.name}").eval()\n```',
-        *_training(origin),
-        *_marks(origin),
-        *_cameras(origin),
-        "## Licence of the data",
-        _licence(origin),
-        "## Privacy and limits",
-        "It is made to recognise people across cameras, by their clothes and build more than by their face. "
-        "Pictures of people, and vectors made of them, are personal data: use it where you may lawfully do "
-        "so, keep vectors no longer than the pictures, and let a person look before anything depends on an "
-        "answer. It is worse on cameras, clothes, light and people unlike those it was trained on; measure "
-        "that first (`icsr eval`).",
-        f"Written by icsr {__version__}.",
-    ]
-    return "\n\n".join(parts) + "\n"
+    import yaml
+
+    options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
+    loader = PackageLoader("icsr_cli.recipes", "")
+    environment = Environment(loader=loader, undefined=StrictUndefined, **options)  # noqa: S701 - Markdown
+    environment.filters["cell"] = _cell
+    return environment.get_template("model_card.jinja").render(
+        network=network,
+        size=size,
+        file=path.name,
+        origin=origin,
+        settings=yaml.safe_dump(origin.settings, sort_keys=False, allow_unicode=True),
+        version=__version__,
+    )
 
 
-def _training(origin: Origin) -> list[str]:
-    if origin.stage is None:
-        return []
-    facts = {
-        "data set": origin.dataset,
-        "stage": origin.stage,
-        "run": origin.run,
-        "weights": origin.weights.name,
-        "ended": origin.ended or "not finished when this was written",
-    }
-    parts = ["## Training", _table(facts)]
-    if origin.figures:
-        parts += [
-            "Figures of the last finished epoch. `pairwise_f` and `nmi` compare the pseudo labels with the "
-            "truth, which training did not see.",
-            _table(origin.figures),
-        ]
-    if origin.settings:
-        import yaml
-
-        text = yaml.safe_dump(origin.settings, sort_keys=False, allow_unicode=True)
-        parts += ["### Settings", f"```yaml\n{text}```"]
-    return parts
-
-
-def _marks(origin: Origin) -> list[str]:
-    if not origin.thresholds:
-        return []
-    how = "estimated from the clusters of its training" if origin.thresholds["estimated"] else "measured"
-    return [
-        "## Thresholds",
-        f"Two images show the same person if the Euclidean distance of their features is at most this, {how} "
-        f"on {origin.thresholds['dataset']}:",
-        _table(origin.thresholds["distances"]),
-    ]
-
-
-def _cameras(origin: Origin) -> list[str]:
-    stored = origin.statistics
-    if stored is None:
-        return []
-    return [
-        "## Statistics of cameras",
-        f"Mean and spread of the features of {stored.images} training images of {stored.dataset} under each "
-        f"camera ({', '.join(stored.cameras)}), for `--debias stored` ({stored.mode}). Off unless asked for.",
-    ]
-
-
-def _licence(origin: Origin) -> str:
-    if origin.licence is None:
-        return "Unknown. The data set's licence may bind the network too."
-    lines = [
-        origin.licence,
-        *([origin.notice] if origin.notice else []),
-        *([f"Cite: {origin.citation}"] if origin.citation else []),
-    ]
-    return "\n\n".join(lines)
-
-
-def _table(rows: dict[str, Any]) -> str:
-    cells = "\n".join(f"| {name} | {_text(value)} |" for name, value in rows.items())
-    return f"| | |\n| --- | --- |\n{cells}"
-
-
-def _text(value: object) -> str:
+def _cell(value: object) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|")

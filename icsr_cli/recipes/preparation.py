@@ -14,11 +14,12 @@ from icsr_cli.datasets import index, places
 from icsr_cli.datasets.addition import extend
 from icsr_cli.datasets.archives import EXPANSION
 from icsr_cli.datasets.derived import derive_tracks
+from icsr_cli.datasets.folder import Row
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
 from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.images.store import BadImage, build_pixels, check_images, verify_pixels
+from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, verify_pixels
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
@@ -76,6 +77,7 @@ class Plan:
     progress: Progress = field(default_factory=SilentProgress)
     benchmark: Benchmark | None = None
     distractor: int | None = None
+    store: Store = "raw"
 
     @property
     def folder(self) -> Path:
@@ -89,6 +91,7 @@ def prepare(
     data_root: Path,
     *,
     size: tuple[int, int] | None = None,
+    store: Store = "raw",
     allow_bad: bool = False,
     workers: int | None = None,
     expansion: int = EXPANSION,
@@ -99,7 +102,8 @@ def prepare(
 
     ``what``: its name, or a file of the user's own that defines one; the settings of that are kept in the
     index, and nothing runs the file again. ``size`` (height, width) is the size at which the pixels are
-    kept; the published one if left out. An archive may hold ``expansion`` times its size.
+    kept; the published one if left out; ``store`` is how, ``raw`` or ``jpeg``. An archive may hold
+    ``expansion`` times its size.
     ``tracks_within``: derive tracks, by the identities, of images at most so many frames apart.
 
     Raises:
@@ -118,7 +122,9 @@ def prepare(
     size = size or (benchmark.height, benchmark.width)
     progress = progress or SilentProgress()
     distractor = benchmark.distractor
-    plan = Plan(benchmark.name, layout, data_root, size, allow_bad, workers, progress, benchmark, distractor)
+    plan = Plan(
+        benchmark.name, layout, data_root, size, allow_bad, workers, progress, benchmark, distractor, store
+    )
     source = source or places.published(benchmark, data_root)
     with places.alone(plan.folder):
         reading = places.read(source, plan.folder, read, expansion, plan.progress)
@@ -141,6 +147,7 @@ def prepare_synthetic(
     data_root: Path,
     *,
     name: str = SYNTHETIC,
+    store: Store = "raw",
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> PreparationReport:
@@ -153,7 +160,9 @@ def prepare_synthetic(
     _check_free(name, data_root, SYNTHETIC)
     size = world.height, world.width
     progress = progress or SilentProgress()
-    plan = Plan(name, SYNTHETIC, data_root, size, workers=workers, progress=progress, distractor=0)
+    plan = Plan(
+        name, SYNTHETIC, data_root, size, workers=workers, progress=progress, distractor=0, store=store
+    )
     layout = FolderLayout(
         market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None, unknown=("train",)
     )
@@ -196,14 +205,20 @@ class OwnCrops:
 
         Raises DatasetError where nothing fits, UsageError where the source is missing.
         """
-        if self.table is not None:
-            root, rows, unread = own_crops.read_csv(self.table, source)
-        elif source is None or self.pattern is None:
+        if self.table is None and source is None:
             raise UsageError("--pattern needs --source: the folder of the crops.")
-        else:
-            root = source.resolve()
-            rows, unread = own_crops.read_pattern(root, self.pattern)
+        root, rows, unread = _rows(source, self.pattern, self.table)
         return own_crops.assemble(root, rows, unread, seed=self.seed, test_share=self.test_share)
+
+
+def _rows(
+    source: Path | None, pattern: str | None, table: Path | None
+) -> tuple[Path, list[Row], list[Unread]]:
+    """Read own crops by a CSV file, else by a pattern of their paths: the root, rows, what does not fit."""
+    if table is not None:
+        return own_crops.read_csv(table, source)
+    assert source is not None, "a pattern goes with a folder"
+    return source.resolve(), *own_crops.read_pattern(source.resolve(), str(pattern))
 
 
 def prepare_folder(
@@ -213,6 +228,7 @@ def prepare_folder(
     crops: OwnCrops,
     *,
     size: tuple[int, int] = (256, 128),
+    store: Store = "raw",
     allow_bad: bool = False,
     workers: int | None = None,
     expansion: int = EXPANSION,
@@ -223,7 +239,7 @@ def prepare_folder(
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
     _check_free(name, data_root, FOLDER)
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress())
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress(), store=store)
     with places.alone(plan.folder):
         if source is None:
             reading = crops.read(None)
@@ -246,6 +262,7 @@ def add_to_folder(
     pattern: str | None = None,
     table: Path | None = None,
     size: tuple[int, int] | None = None,
+    store: Store | None = None,
     allow_bad: bool = False,
     workers: int | None = None,
     progress: Progress | None = None,
@@ -271,14 +288,10 @@ def add_to_folder(
         raise UsageError(
             f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
         )
-    size = size or tuple(details.get("size", (256, 128)))
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress())
+    size, store = size or tuple(details.get("size", (256, 128))), store or details.get("store", "raw")
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress(), store=store)
     with places.alone(plan.folder):
-        if table is not None:
-            root, rows, unread = own_crops.read_csv(table, source)
-        else:
-            root = source.resolve()
-            rows, unread = own_crops.read_pattern(root, str(pattern))
+        root, rows, unread = _rows(source, pattern, table)
         reading = extend(dataset, details.get("identities"), root, rows, unread)
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
@@ -324,7 +337,13 @@ def _finish(
     for name, records in reading.splits.items():
         whole = Split(reading.root, records)
         _, failed = build_pixels(
-            whole, plan.folder / "pixels", *plan.size, name=name, workers=plan.workers, progress=plan.progress
+            whole,
+            plan.folder / "pixels",
+            *plan.size,
+            name=name,
+            store=plan.store,
+            workers=plan.workers,
+            progress=plan.progress,
         )
         _check_gone(plan, name, [item for item in failed if item.row < there.get(name, 0)])
         _check_bad(plan, name, len(whole) - there.get(name, 0), failed)
@@ -339,7 +358,7 @@ def _finish(
         plan.data_root,
         dataset,
         bad=[*bad_before, *(asdict(item) for item in bad)],
-        details={**details, "size": list(plan.size)},
+        details={**details, "size": list(plan.size), "store": plan.store},
     )
     places.forget_others(plan.folder, reading.root)
     return PreparationReport(

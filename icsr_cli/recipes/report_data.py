@@ -14,6 +14,7 @@ from torch import Tensor
 
 from icsr_cli.config.schema import Settings
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
+from icsr_cli.pixels import Stored, fetch
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
 from icsr_cli.recipes.steps import Engine
@@ -148,7 +149,7 @@ def _ranked(
     row: int,
     ranking: Ranking,
     features: Mapping[str, Tensor],
-    pixels: Mapping[str, Tensor],
+    pixels: Mapping[str, Stored],
     dataset: Dataset,
 ) -> RankedQuery:
     """Rank one query's gallery without the images that the protocol drops."""
@@ -161,7 +162,7 @@ def _ranked(
     )
     order = np.argsort(distances[0].cpu().numpy()[counted], kind="stable")[:ANSWERS]
     answers = counted[order].astype(np.int64)
-    pictures = [pixels["query"][row : row + 1], pixels["gallery"][torch.from_numpy(answers)]]
+    pictures = [fetch(pixels["query"], np.array([row])), fetch(pixels["gallery"], answers)]
     return RankedQuery(
         kind=kind,
         query=row,

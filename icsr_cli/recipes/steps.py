@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
 from icsr_cli.models.network import unwrapped
-from icsr_cli.pixels import gather
+from icsr_cli.pixels import Stored, upcoming, upload
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
 from icsr_cli.types import Epoch, IntArray
@@ -136,7 +136,7 @@ def build_network(
 def train_epoch(
     network: nn.Module,
     optimizer: Optimizer,
-    pixels: Tensor,
+    pixels: Stored,
     batches: Iterable[Batch],
     memories: Sequence[Memory],
     augmentation: Augmentation,
@@ -164,14 +164,25 @@ def train_epoch(
     network.train()
     total = torch.zeros((), device=engine.device)
     steps = 0
-    for batch in batches:
-        total += _step(
-            network, optimizer, pixels, batch, memories, augmentation, generator, engine, ranks, watch, clip
-        )
-        steps += 1
-        task.advance()
-        task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
-        check()
+    with closing(upcoming(pixels, batches, lambda batch: _own_rows(batch, ranks))) as queue:
+        for batch, fetched in queue:
+            total += _step(
+                network,
+                optimizer,
+                fetched,
+                batch,
+                memories,
+                augmentation,
+                generator,
+                engine,
+                _sharing(batch, ranks),
+                watch,
+                clip,
+            )
+            steps += 1
+            task.advance()
+            task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
+            check()
     mean = float(total) / max(steps, 1)
     inside = unwrapped(network)  # what is spread over ranks or compiled shares its weights
     ranks.align_buffers(inside)
@@ -181,7 +192,7 @@ def train_epoch(
 
 
 def _require_finite(
-    loss: float, network: nn.Module, pixels: Tensor, batch: Batch, engine: Engine, steps: int
+    loss: float, network: nn.Module, pixels: Stored, batch: Batch, engine: Engine, steps: int
 ) -> None:
     """Raise where the loss, or what the network says after its last step, is not finite.
 
@@ -198,10 +209,22 @@ def _require_finite(
         )
 
 
+def _sharing(batch: Batch, ranks: Ranks) -> Ranks:
+    """Give who shares a batch: the ranks, or nobody where it is too small, and each computes it whole."""
+    return ranks if sum(len(part.rows) for part in batch) >= FEWEST_IMAGES_OF_A_RANK * ranks.size else ALONE
+
+
+def _own_rows(batch: Batch, ranks: Ranks) -> IntArray:
+    """Give the rows of a batch whose pixels this rank computes."""
+    rows = np.concatenate([part.rows for part in batch])
+    ranks = _sharing(batch, ranks)
+    return rows[ranks.shares(len(rows))[ranks.rank]]
+
+
 def _step(
     network: nn.Module,
     optimizer: Optimizer,
-    pixels: Tensor,
+    fetched: Callable[[], Tensor],
     batch: Batch,
     memories: Sequence[Memory],
     augmentation: Augmentation,
@@ -212,16 +235,14 @@ def _step(
     clip: float,
 ) -> Tensor:
     """Take one step; give the loss of the whole batch, which is the same on every rank."""
-    rows = np.concatenate([part.rows for part in batch])
-    if len(rows) < FEWEST_IMAGES_OF_A_RANK * ranks.size:
-        ranks = ALONE
-    shares = ranks.shares(len(rows))
+    count = sum(len(part.rows) for part in batch)
+    shares = ranks.shares(count)
     own = shares[ranks.rank]
     with engine.autocast():
         with watch("pixels, training"):
             # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
-            dice = augmentation.draw(len(rows), generator)[own]
-            images = augmentation.apply(gather(pixels, rows[own], engine.device), dice)
+            dice = augmentation.draw(count, generator)[own]
+            images = augmentation.apply(upload(fetched(), engine.device), dice)
         with watch("forward"):
             found = network(images)
     with watch("loss"):

@@ -16,6 +16,7 @@ from icsr_cli.errors import RunError, reason
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, save_weights
 from icsr_cli.models.batch_norm import group_batch_norm
+from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.blocks import trained_parameters
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
@@ -36,7 +37,7 @@ class Stage:
     """
 
     split: Split
-    pixels: Tensor
+    pixels: Stored
     settings: Settings
     run: RunFolder
     engine: Engine

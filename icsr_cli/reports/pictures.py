@@ -6,11 +6,14 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+
+if TYPE_CHECKING:
+    from icsr_cli.pixels import Stored
 
 #: Longest side of a picture in a page, in pixels; smaller ones stay as they are.
 LONGEST: Final = 128
@@ -29,10 +32,10 @@ class Thumbnail:
 class Pictures:
     """Thumbnails of a split's images by their paths; each is encoded when it is asked for.
 
-    ``paths`` (n,) and ``pixels`` uint8 (n, h, w, 3), RGB, a memory map for instance, are in one order.
+    ``paths`` (n,) and ``pixels`` uint8 (n, h, w, 3), RGB, those of a store for instance, are in one order.
     """
 
-    def __init__(self, paths: Sequence[str], pixels: npt.NDArray[np.uint8]) -> None:
+    def __init__(self, paths: Sequence[str], pixels: Stored) -> None:
         self._rows = {path: row for row, path in enumerate(paths)}
         self._pixels = pixels
 

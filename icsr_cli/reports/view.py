@@ -94,7 +94,8 @@ class View:
         try:
             image, folder = self.settings.image, self.data_root / self.data.name / "pixels"
             size = image.height, image.width
-            pixels = open_pixels(self.data.train, folder, *size, name="train", progress=self.progress)
+            how: dict[str, Any] = {"store": image.store, "progress": self.progress}
+            pixels = open_pixels(self.data.train, folder, *size, name="train", **how)
             return Pictures(self.data.train.paths, pixels.array), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")

@@ -10,7 +10,9 @@ from icsr_cli.cli.labels_generate import generate
 from icsr_cli.cli.main import app as commands
 from icsr_cli.clustering import average_linkage, cohesion, dbscan
 from icsr_cli.distances import jaccard_similarity, knn
+from icsr_cli.distances.features import check_features, unit_rows
 from icsr_cli.errors import IcsrError, InputError, UsageError
+from icsr_cli.recipes.feature_files import read_features, renamed
 from icsr_cli.refinement import information_nodes, node_scores, refine
 from icsr_cli.runs import read_labels
 
@@ -197,6 +199,12 @@ def test_not_an_archive(tmp_path):
     np.save(tmp_path / "array.npy", np.ones(3))
     result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
     assert isinstance(result.exception, InputError)
+    path.rename(tmp_path / "array.npy")
+    result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
+    assert isinstance(result.exception, InputError)
+    np.save(path.with_name("features.npy"), np.ones((3, 2)))
+    result = CliRunner().invoke(app, [str(path.with_name("features.npy")), "--key", "ids=missing.npy"])
+    assert isinstance(result.exception, UsageError)
     result = CliRunner().invoke(app, [str(tmp_path / "missing.npz")])
     assert isinstance(result.exception, UsageError)
     result = CliRunner().invoke(app, [str(path), "--local", "guess"])
@@ -215,6 +223,29 @@ def test_tracks_of_the_file(tmp_path, arrays):
     assert all(len(set(found[tracks == track])) == 1 for track in range(60))
     with pytest.raises(InputError, match="needs the track of each image"):
         run(tmp_path, arrays, "-c", "tracks")
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_arrays_that_lie_on_disk(tmp_path, arrays, kind):
+    whole = {**arrays, "features": arrays["features"].astype(kind)}
+    for name, array in whole.items():
+        np.save(tmp_path / f"{name}.npy", array)
+    keys = [f"--key={name}={tmp_path / name}.npy" for name in ("cameras", "ids")]
+    more = ["--local", "cluster", "--refine", "discard", "--json"]
+    one = run(tmp_path, whole, *more)
+    two = CliRunner().invoke(app, [str(tmp_path / "features.npy"), *keys, *more])
+    first, second = json.loads(one.stdout), json.loads(two.stdout)
+    assert first.pop("seconds") != second.pop("seconds")
+    assert first == second
+
+
+def test_features_on_disk_are_not_copied(tmp_path, arrays):
+    """What is of length 1 and float32 is read where it lies, from the file to the kernels."""
+    unit = arrays["features"] / np.linalg.norm(arrays["features"], axis=1, keepdims=True)
+    np.save(tmp_path / "features.npy", unit)
+    given = read_features(tmp_path / "features.npy", renamed([])).features
+    assert isinstance(given, np.memmap)
+    assert np.shares_memory(unit_rows(check_features(given)), given)
 
 
 def test_lean_gives_the_same_labels_and_no_figures(tmp_path, arrays):

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -7,9 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.distances import ApproximateNeighbours, jaccard_similarity, knn, neighbours_torch
+from icsr_cli.distances import (
+    ApproximateNeighbours,
+    approximate,
+    jaccard_similarity,
+    knn,
+    neighbours_cpu,
+    neighbours_torch,
+)
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
+from icsr_cli.types import ALONE
 
 
 def random_features(n, d, seed):
@@ -214,7 +223,7 @@ def test_does_not_change_its_input():
     np.testing.assert_array_equal(features, before)
 
 
-@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("index", ["hnsw", "int8", "ivf"])
 def test_approximate_index(index):
     """Clustered vectors: nearly all neighbours are found, and the recall says how many."""
     rng = np.random.default_rng(0)
@@ -228,7 +237,7 @@ def test_approximate_index(index):
     assert (found.indices == np.arange(1500)[:, None]).any(axis=1).all()
 
 
-@pytest.mark.parametrize("index", ["hnsw", "ivf"])
+@pytest.mark.parametrize("index", ["hnsw", "int8", "ivf"])
 def test_approximate_index_of_few_vectors(index):
     features = random_features(12, 4, 0)
     found = knn(features, 12, approximate=index)
@@ -279,3 +288,71 @@ def test_several_devices_share_the_queries(n):
     np.testing.assert_allclose(shared.distances, whole.distances, atol=1e-6)
     similarity = jaccard_similarity(features, 5, 2, device=("cpu", "cpu"))
     np.testing.assert_allclose(similarity.toarray(), jaccard_similarity(features, 5, 2).toarray(), atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(n=st.integers(2, 90), width=st.integers(1, 16), top=st.integers(1, 127), seed=st.integers(0, 10**6))
+def test_lists_by_codes_against_all_distances(n, width, top, seed):
+    """Whole numbers, so that the slow way gives the same to the bit; few values make many ties."""
+    rng = np.random.default_rng(seed)
+    codes = np.zeros((n, 16), dtype=np.int8)
+    codes[:, :width] = rng.integers(-top, top + 1, (n, width))
+    kept = int(rng.integers(1, n + 1))
+    squares = (codes.astype(np.float32) ** 2).sum(axis=1)
+    tile = int(rng.integers(1, 70))
+    with mock.patch.object(neighbours_cpu, "TILE", tile):
+        best, rows = neighbours_cpu.nearest_lists(
+            squares, kept, approximate.multiplier(torch.from_numpy(codes)), np.int32, ALONE
+        )
+    slow = ((codes[:, None].astype(np.int64) - codes[None]) ** 2).sum(axis=2)
+    np.fill_diagonal(slow, -1)
+    order = np.argsort(slow, axis=1, kind="stable")[:, :kept]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_array_equal(best, np.take_along_axis(slow, order, axis=1))
+
+
+def test_codes_take_the_dimensions_that_they_need():
+    """300 vectors of 4 directions fit into the first 64 dimensions; of 256 equal ones they do not."""
+    rng = np.random.default_rng(0)
+    flat = rng.standard_normal((3000, 256)).astype(np.float32)
+    thin = rng.standard_normal((3000, 4)).astype(np.float32) @ rng.standard_normal((4, 256)).astype(
+        np.float32
+    )
+    widths = []
+
+    def watched(x, centre, axes):
+        widths.append(axes.shape[1])
+        return encode(x, centre, axes)
+
+    encode = approximate._encode
+    with mock.patch.object(approximate, "_encode", watched):
+        for features, expected in ((thin, [64]), (flat, [64, 128, 256])):
+            widths.clear()
+            assert knn(features, 10, approximate="int8").recall > 0.98
+            assert widths == expected
+
+
+def test_codes_of_one_dimension():
+    features = np.linspace(-1, 1, 120, dtype=np.float32)[:, None] ** 3
+    assert knn(features, 10, approximate="int8").recall > 0.9
+
+
+def test_codes_on_a_processor_that_adds_in_16_bits():
+    features = random_features(500, 70, 0)
+    with mock.patch.object(approximate, "_largest_code", return_value=63):
+        assert knn(features, 10, approximate="int8").recall > 0.98
+
+
+def test_the_recall_is_measured_where_little_is_found():
+    """An index that finds the first vectors for everybody has no way to say that it has found the nearest."""
+    features = random_features(1200, 16, 0)
+    nothing = np.column_stack([np.arange(1200), np.tile(np.arange(30), (1200, 1))]).astype(np.int32)
+    with mock.patch.object(approximate, "_by_codes", return_value=nothing):
+        found = knn(features, 15, approximate="int8")
+    exact = knn(features, 15)
+    hits = np.mean([len(set(a) & set(b)) / 15 for a, b in zip(exact.indices, found.indices, strict=True)])
+    assert found.recall == pytest.approx(hits, abs=0.01)
+    assert hits < 0.2
+    assert (np.diff(found.distances, axis=1) >= 0).all()
+    gaps = ((features[:, None] - features[found.indices]) ** 2).sum(axis=2)
+    np.testing.assert_allclose(found.distances, gaps, atol=1e-4)

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from types import ModuleType
@@ -65,6 +66,14 @@ def an_epoch(features: Any) -> Epoch:
     return Epoch(1, features, np.arange(N) // CLUSTERS % CAMERAS, Labels.of(labels))
 
 
+def a_map_of(pixels: Any) -> Any:
+    """The same in a file, which a thread fetches ahead of the step."""
+    with tempfile.TemporaryFile() as file:
+        mapped = np.memmap(file, np.uint8, "w+", shape=pixels.shape)
+    mapped[:] = pixels
+    return mapped
+
+
 def train(
     device: torch.device, how: dict[str, Any], mode: Any, module: ModuleType = steps
 ) -> tuple[float, dict[str, Any], list[Wait], list[Wait]]:
@@ -83,7 +92,7 @@ def train(
         )
         if here:
             features = mode.upload(features)
-            pixels = mode.upload(pixels) if how.get("pixels_there", True) else pixels
+            pixels = mode.upload(pixels) if how.get("pixels_there", True) else a_map_of(pixels.numpy())
         memory = module.build_memory(an_epoch(features), [choices.find("memories", how["memory"]).Options()])
         chosen = choices.find("optimizers", how.get("optimizer", "adam"))
         trained = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -158,17 +158,25 @@ def index_file(name: str) -> Case:
     return make, lambda path: index.load("shop", path.parents[1])
 
 
-def pixel_store(name: str) -> Case:
+def pixel_store(name: str, store: Any = "raw") -> Case:
+    def open_part(folder: Path) -> Any:
+        return open_pixels(some_split(folder), folder / "pixels", 6, 3, name="train", store=store, workers=1)
+
     def make(folder: Path) -> Path:
-        open_pixels(some_split(folder), folder / "pixels", 6, 3, name="train", workers=1)
+        open_part(folder)
         return folder / "pixels" / name
 
     def read(path: Path) -> Any:
         verify_pixels(path.parent)
-        found = open_pixels(some_split(path.parents[1]), path.parent, 6, 3, name="train", workers=1)
-        return np.array(found.array).tolist()
+        return open_part(path.parents[1]).array[np.arange(12)].tolist()
 
     return make, read
+
+
+def unverified(path: Path) -> Any:
+    """Read a store as training does: what is damaged within images shows when they are decoded, or not."""
+    found = open_pixels(some_split(path.parents[1]), path.parent, 6, 3, name="train", store="jpeg", workers=1)
+    assert found.array[np.arange(12)].shape == (12, 6, 3, 3)
 
 
 def features(folder: Path) -> Path:
@@ -182,6 +190,11 @@ def features(folder: Path) -> Path:
 def read_features_file(path: Path) -> Any:
     given = read_features(path, renamed([]))
     return {"features": given.features.tolist(), "paths": given.paths.tolist()}
+
+
+def features_alone(folder: Path) -> Path:
+    np.save(folder / "features.npy", np.random.default_rng(0).random((30, 4)).astype(np.float32))
+    return folder / "features.npy"
 
 
 def cache(folder: Path) -> Path:
@@ -215,15 +228,23 @@ CASES: dict[str, Case] = {
     "crop.webp": picture(".webp"),
     "pixels.npy": pixel_store("train-6x3.npy"),
     "pixels.json": pixel_store("train-6x3.json"),
+    "pixels.jpegs": pixel_store("train-6x3.jpegs", "jpeg"),
+    "pixels.jpegs.json": pixel_store("train-6x3.jpegs.json", "jpeg"),
+    "offsets.npy": pixel_store("train-6x3.jpegs.offsets.npy", "jpeg"),
+    "unverified.jpegs": (pixel_store("train-6x3.jpegs", "jpeg")[0], unverified),
     "features.npz": (features, read_features_file),
+    "features.npy": (features_alone, read_features_file),
     "search cache": (cache, lambda path: _read_cache(path, 4)),
 }
 #: Their checksums tell: what is read is what was written.
 CHECKED = ("tar.gz", "tar.xz", "tar.bz2", "zip", "index.json", "index.csv", "pixels.npy", "pixels.json",
-           "features.npz", "weights.safetensors", "weights.pth", "checkpoint")  # fmt: skip
+           "pixels.jpegs", "pixels.jpegs.json", "offsets.npy", "features.npz", "weights.safetensors",
+           "weights.pth", "checkpoint")  # fmt: skip
 
 #: Without checksum and much structure; or what is damaged is left out, or made anew.
-FORGIVEN = ("tar", "labels.csv", "crop.jpg", "environment.json", "pixels.npy", "pixels.json", "search cache")
+FORGIVEN = ("tar", "labels.csv", "crop.jpg", "environment.json", "pixels.npy", "pixels.json", "search cache",
+            "features.npy", "pixels.jpegs", "pixels.jpegs.json", "offsets.npy",
+            "unverified.jpegs")  # fmt: skip
 
 
 def attempt(kind: str, folder: Path, seeds: range) -> dict[str, int]:

@@ -1,24 +1,28 @@
-"""The pixel store: right, whole, resumed, rebuilt when the source changed, and never half there."""
+"""Either form of pixel store: right, whole, resumed, rebuilt when the source changed, never half there."""
 
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.images import blocks, store
+from icsr_cli.images import blocks, compressed, store
 from icsr_cli.images.decode import decode_resized
-from icsr_cli.images.store import build_pixels, check_images, open_pixels, verify_pixels
+from icsr_cli.images.store import check_images, verify_pixels
 from icsr_cli.progress import SilentProgress, SilentTask
 from icsr_cli.types import ImageRecord, Split
 
@@ -59,36 +63,69 @@ def decoded(monkeypatch) -> list[str]:
     return seen
 
 
-def expected(split: Split, height: int = 8, width: int = 6) -> np.ndarray:
-    return np.stack([decode_resized(split.root / record.path, height, width) for record in split.records])
+@dataclass(frozen=True)
+class Kind:
+    """A form of store, and what its header and the file of its images are called."""
+
+    form: Any
+    title: str
+    file: str
+
+    def open(self, split: Split, folder: Path, *size: int, name: str = "train", **how: Any) -> Any:
+        return store.open_pixels(split, folder, *(size or (8, 6)), name=name, store=self.form, **how)
+
+    def build(self, split: Split, folder: Path) -> Any:
+        return store.build_pixels(split, folder, 8, 6, name="train", store=self.form)
+
+    def expected(self, split: Split, height: int = 8, width: int = 6) -> np.ndarray:
+        images = [decode_resized(split.root / record.path, height, width) for record in split.records]
+        if self.form == "jpeg":
+            _, lengths, data = compressed.encode(0, np.stack(images), ())
+            parts = np.split(np.frombuffer(data, np.uint8), np.cumsum(lengths)[:-1])
+            images = [np.asarray(Image.open(io.BytesIO(part.data))) for part in parts]
+        return np.stack(images)
 
 
-def test_pixels_are_those_of_pillow_and_decoded_once(split, folder, decoded):
-    pixels = open_pixels(split, folder, 8, 6, name="train")
+KINDS = [
+    Kind("raw", "train-8x6", "train-8x6.npy"),
+    Kind("jpeg", "train-8x6.jpegs", "train-8x6.jpegs"),
+]
+
+
+@pytest.fixture(params=KINDS, ids=lambda kind: kind.form)
+def kind(request) -> Kind:
+    return request.param
+
+
+def everything(pixels: Any) -> np.ndarray:
+    return pixels.array[np.arange(len(pixels))]
+
+
+def test_pixels_are_those_of_pillow_and_decoded_once(kind, split, folder, decoded):
+    pixels = kind.open(split, folder)
     assert len(decoded) == COUNT
     assert (pixels.array.dtype, pixels.array.shape) == (np.uint8, (COUNT, 8, 6, 3))
     assert (len(pixels), pixels.height, pixels.width) == (COUNT, 8, 6)
-    np.testing.assert_array_equal(pixels.array, expected(split))
-    assert not pixels.array.flags.writeable
-    again = open_pixels(split, folder, 8, 6, name="train")
-    np.testing.assert_array_equal(again.array, pixels.array)
+    np.testing.assert_array_equal(everything(pixels), kind.expected(split))
+    again = kind.open(split, folder)
+    np.testing.assert_array_equal(everything(again), everything(pixels))
     assert len(decoded) == COUNT, "a second start decodes nothing"
-    assert np.load(pixels.path).shape == (COUNT, 8, 6, 3), "any reader of .npy files opens it"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "train-8x6.json",
-        "train-8x6.lock",
-        "train-8x6.npy",
-    ]
+    if kind.form == "raw":
+        assert not pixels.array.flags.writeable
+        assert np.load(pixels.path).shape == (COUNT, 8, 6, 3), "any reader of .npy files opens it"
+    beside = {"raw": (), "jpeg": ("train-8x6.jpegs.offsets.npy",)}[kind.form]
+    names = {f"{kind.title}.json", f"{kind.title}.lock", kind.file, *beside}
+    assert {path.name for path in folder.iterdir()} == names
 
 
-def test_parts_and_sizes_have_their_own_files(split, folder):
-    first = open_pixels(split, folder, 8, 6, name="train")
-    other = open_pixels(split.select([2, 1]), folder, 4, 4, name="query")
-    np.testing.assert_array_equal(other.array, expected(split.select([2, 1]), 4, 4))
-    np.testing.assert_array_equal(first.array, expected(split))
+def test_parts_and_sizes_have_their_own_files(kind, split, folder):
+    first = kind.open(split, folder)
+    other = kind.open(split.select([2, 1]), folder, 4, 4, name="query")
+    np.testing.assert_array_equal(everything(other), kind.expected(split.select([2, 1]), 4, 4))
+    np.testing.assert_array_equal(everything(first), kind.expected(split))
 
 
-def test_processes_give_the_same(split, folder, monkeypatch):
+def test_processes_give_the_same(kind, split, folder, monkeypatch):
     monkeypatch.setattr(blocks, "_WORTH_PROCESSES", 1)
     ticks: list[int] = []
 
@@ -98,11 +135,11 @@ def test_processes_give_the_same(split, folder, monkeypatch):
 
     class Progress(SilentProgress):
         def task(self, title, total, unit="it"):
-            assert (title, total, unit) == ("train-8x6", COUNT, "images")
+            assert (title, total, unit) == (kind.title, COUNT, "images")
             return Task()
 
-    pixels = open_pixels(split, folder, 8, 6, name="train", workers=2, progress=Progress())
-    np.testing.assert_array_equal(pixels.array, expected(split))
+    pixels = kind.open(split, folder, workers=2, progress=Progress())
+    np.testing.assert_array_equal(everything(pixels), kind.expected(split))
     assert sum(ticks) == COUNT
 
 
@@ -125,113 +162,146 @@ def change_count(split):
 
 
 @pytest.mark.parametrize("change", [change_content, change_time, change_order, change_count])
-def test_rebuilt_when_the_source_changed(change, split, folder, decoded):
-    open_pixels(split, folder, 8, 6, name="train")
+def test_rebuilt_when_the_source_changed(kind, change, split, folder, decoded):
+    kind.open(split, folder)
     decoded.clear()
     split = change(split)
-    np.testing.assert_array_equal(open_pixels(split, folder, 8, 6, name="train").array, expected(split))
+    np.testing.assert_array_equal(everything(kind.open(split, folder)), kind.expected(split))
     assert len(decoded) == len(split)
 
 
-def cut_off(folder):
-    path = folder / "train-8x6.npy"
+def cut_off(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def wrong_header(folder):
-    (folder / "train-8x6.json").write_text("{")
+def wrong_header(path):
+    path.with_name(f"{path.name.removesuffix('.npy')}.json").write_text("{")
 
 
-def no_header(folder):
-    (folder / "train-8x6.json").unlink()
+def no_header(path):
+    path.with_name(f"{path.name.removesuffix('.npy')}.json").unlink()
 
 
-def other_array(folder):
-    size = (folder / "train-8x6.npy").stat().st_size - 128
-    np.save(folder / "train-8x6.npy", np.zeros(size // 2, dtype=np.uint16))
+def other_array(path):
+    np.save(path, np.zeros((path.stat().st_size - 128) // 2, dtype=np.uint16))
 
 
-@pytest.mark.parametrize("damage", [cut_off, wrong_header, no_header, other_array])
-def test_rebuilt_when_it_is_damaged(damage, split, folder):
-    open_pixels(split, folder, 8, 6, name="train")
-    damage(folder)
-    np.testing.assert_array_equal(open_pixels(split, folder, 8, 6, name="train").array, expected(split))
+def offsets(change):
+    def damage(path):
+        beside = path.with_name(f"{path.name}.offsets.npy")
+        change(beside, np.load(beside))
+
+    damage.__name__ = change.__name__
+    return damage
+
+
+def no_offsets(path, array):
+    path.unlink()
+
+
+def moved_offsets(path, array):
+    np.save(path, array + np.arange(len(array)) % 2)
+
+
+def offsets_of_another_type(path, array):
+    np.save(path, array.astype(np.int32))
+
+
+DAMAGES = [(kind, damage) for kind in KINDS for damage in (cut_off, wrong_header, no_header)]
+DAMAGES += [(KINDS[0], other_array)]
+DAMAGES += [(KINDS[1], offsets(change)) for change in (no_offsets, moved_offsets, offsets_of_another_type)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "damage"), DAMAGES, ids=lambda value: getattr(value, "form", getattr(value, "__name__", ""))
+)
+def test_rebuilt_when_it_is_damaged(kind, damage, split, folder):
+    kind.open(split, folder)
+    damage(folder / kind.file)
+    np.testing.assert_array_equal(everything(kind.open(split, folder)), kind.expected(split))
 
 
 def stop_after(monkeypatch, count: int, fault: BaseException) -> None:
     """Let the build end with ``fault`` when ``count`` blocks are written."""
-    written = []
-    write = blocks._write_at
+    kept: list[Any] = []
+    keep = store._Build._kept
 
-    def fail(path, offset, pixels):
-        if len(written) == count:
+    def fail(build, result):
+        if len(kept) == count:
             raise fault
-        written.append(offset)
-        write(path, offset, pixels)
+        kept.append(keep(build, result))
+        return kept[-1]
 
-    monkeypatch.setattr(blocks, "_write_at", fail)
+    monkeypatch.setattr(store._Build, "_kept", fail)
 
 
-def test_resumed_after_an_interrupt(split, folder, decoded, monkeypatch):
+def test_resumed_after_an_interrupt(kind, split, folder, decoded, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            open_pixels(split, folder, 8, 6, name="train")
-    assert not (folder / "train-8x6.npy").exists()
+            kind.open(split, folder)
+    assert not (folder / kind.file).exists()
     decoded.clear()
-    pixels = open_pixels(split, folder, 8, 6, name="train")
+    pixels = kind.open(split, folder)
     assert decoded == [f"{number}.png" for number in range(12, COUNT)]
-    np.testing.assert_array_equal(pixels.array, expected(split))
+    np.testing.assert_array_equal(everything(pixels), kind.expected(split))
 
 
-def test_a_block_that_did_not_reach_the_disk_is_done_again(split, folder, decoded, monkeypatch):
+def test_a_block_that_did_not_reach_the_disk_is_done_again(kind, split, folder, decoded, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            open_pixels(split, folder, 8, 6, name="train")
-    array = np.load(folder / "train-8x6.npy.part", mmap_mode="r+")
-    array[4:8] = 0
-    array.flush()
-    with (folder / "train-8x6.npy.part.log").open("a") as log:
+            kind.open(split, folder)
+    partial = folder / f"{kind.file}.part"
+    lines = (folder / f"{partial.name}.log").read_text().splitlines()[1:]
+    sizes = [sum(json.loads(line)[4]) or 4 * 8 * 6 * 3 for line in lines]
+    content = bytearray(partial.read_bytes())
+    start = sizes[0] + (128 if kind.form == "raw" else 0)
+    content[start : start + sizes[1]] = bytes(sizes[1])
+    partial.write_bytes(content)
+    with (folder / f"{partial.name}.log").open("a") as log:
         log.write("[4, 4, 12")  # cut off in the middle of a line
     decoded.clear()
-    pixels = open_pixels(split, folder, 8, 6, name="train")
-    assert decoded == [f"{number}.png" for number in [4, 5, 6, 7, *range(12, COUNT)]]
-    np.testing.assert_array_equal(pixels.array, expected(split))
+    pixels = kind.open(split, folder)
+    again = [4, 5, 6, 7, *range(12, COUNT)] if kind.form == "raw" else range(4, COUNT)
+    assert decoded == [f"{number}.png" for number in again]
+    np.testing.assert_array_equal(everything(pixels), kind.expected(split))
 
 
-def test_not_resumed_when_the_source_changed(split, folder, decoded, monkeypatch):
+def test_not_resumed_when_the_source_changed(kind, split, folder, decoded, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 3, KeyboardInterrupt())
         with pytest.raises(KeyboardInterrupt):
-            open_pixels(split, folder, 8, 6, name="train")
+            kind.open(split, folder)
     decoded.clear()
     change_content(split)
-    np.testing.assert_array_equal(open_pixels(split, folder, 8, 6, name="train").array, expected(split))
+    np.testing.assert_array_equal(everything(kind.open(split, folder)), kind.expected(split))
     assert len(decoded) == COUNT
 
 
-def test_an_old_store_outlives_a_failed_build(split, folder, monkeypatch):
-    open_pixels(split, folder, 8, 6, name="train")
-    before = (folder / "train-8x6.npy").read_bytes()
+def test_an_old_store_outlives_a_failed_build(kind, split, folder, monkeypatch):
+    kind.open(split, folder)
+    before = (folder / kind.file).read_bytes()
     change_time(split)
     stop_after(monkeypatch, 2, OSError(errno.ENOSPC, "No space left on device"))
     with pytest.raises(
-        DatasetError, match=r"Cannot write .*train-8x6.npy: No space left on device.*make room"
+        DatasetError, match=rf"Cannot write .*{kind.file}: No space left on device.*make room"
     ):
-        open_pixels(split, folder, 8, 6, name="train")
-    assert (folder / "train-8x6.npy").read_bytes() == before
+        kind.open(split, folder)
+    assert (folder / kind.file).read_bytes() == before
 
 
-def test_a_full_disk_is_said_before_anything_is_written(split, folder, monkeypatch):
-    usage = store.shutil.disk_usage(split.root)._replace(free=COUNT * 8 * 6 * 3 - 1)
+def test_a_full_disk_is_said_before_anything_is_written(kind, split, folder, monkeypatch):
+    usage = store.shutil.disk_usage(split.root)._replace(
+        free=COUNT * 8 * 6 * 3 // (1 if kind.form == "raw" else 64) - 1
+    )
     monkeypatch.setattr(store.shutil, "disk_usage", lambda path: usage)
-    with pytest.raises(DatasetError, match=r"need 0.00 GB in .*pixels, and 0.00 GB are free"):
-        open_pixels(split, folder, 8, 6, name="train")
-    assert not list(folder.glob("*.npy*"))
+    with pytest.raises(DatasetError, match=r"need (at least )?0.00 GB in .*pixels, and 0.00 GB are free"):
+        kind.open(split, folder)
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
-def test_a_killed_process_is_said(split, folder, monkeypatch):
+def test_a_killed_process_is_said(kind, split, folder, monkeypatch):
     class Pool:
         def __init__(self, *arguments, **options): ...
         def __enter__(self):
@@ -239,18 +309,16 @@ def test_a_killed_process_is_said(split, folder, monkeypatch):
 
         def __exit__(self, *arguments): ...
         def submit(self, function, job):
-            return job
+            found: Future[Any] = Future()
+            found.set_exception(BrokenProcessPool())
+            return found
 
         def shutdown(self, **options): ...
 
-    def broken(futures):
-        raise BrokenProcessPool
-
     monkeypatch.setattr(blocks, "_WORTH_PROCESSES", 1)
     monkeypatch.setattr(blocks, "ProcessPoolExecutor", Pool)
-    monkeypatch.setattr(blocks, "as_completed", broken)
     with pytest.raises(DatasetError, match="was killed, often for want of memory"):
-        open_pixels(split, folder, 8, 6, name="train", workers=2)
+        kind.open(split, folder, workers=2)
 
 
 ORPHAN = """
@@ -281,64 +349,64 @@ def spoil(split: Split, rows: list[int]) -> None:
 
 
 @pytest.mark.parametrize("rows", [[0], [COUNT - 1], [3, 4, 5, 11], [*range(8)], [*range(1, COUNT)]])
-def test_bad_images_leave_no_gap(rows, split, folder, decoded):
+def test_bad_images_leave_no_gap(kind, rows, split, folder, decoded):
     spoil(split, rows)
-    pixels, bad = build_pixels(split, folder, 8, 6, name="train")
+    pixels, bad = kind.build(split, folder)
     assert [(item.row, item.path, item.reason) for item in bad] == [
         (row, f"x/{row}.png", "not an image") for row in rows
     ]
     good = split.select([row for row in range(COUNT) if row not in rows])
     assert pixels is not None
-    np.testing.assert_array_equal(pixels.array, expected(good))
+    np.testing.assert_array_equal(everything(pixels), kind.expected(good))
     decoded.clear()
-    np.testing.assert_array_equal(open_pixels(good, folder, 8, 6, name="train").array, expected(good))
-    assert build_pixels(split, folder, 8, 6, name="train")[1] == bad
+    np.testing.assert_array_equal(everything(kind.open(good, folder)), kind.expected(good))
+    assert kind.build(split, folder)[1] == bad
     assert decoded == [], "the store of the good ones is found from both sides"
     assert verify_pixels(folder) == ()
     with pytest.raises(
         DatasetError, match=rf"{len(rows)} of {COUNT} images of 'train' .*{rows[0]}.png: not an im"
     ):
-        open_pixels(split, folder, 8, 6, name="train")
+        kind.open(split, folder)
 
 
-def test_nothing_but_bad_images(split, folder):
+def test_nothing_but_bad_images(kind, split, folder):
     spoil(split, list(range(COUNT)))
-    pixels, bad = build_pixels(split, folder, 8, 6, name="train")
+    pixels, bad = kind.build(split, folder)
     assert pixels is None
     assert len(bad) == COUNT
-    assert not list(folder.glob("*.npy*"))
+    assert [path.suffix for path in folder.iterdir()] == [".lock"]
 
 
-def test_images_that_went_away_are_named(split, folder):
-    open_pixels(split, folder, 8, 6, name="train")
+def test_images_that_went_away_are_named(kind, split, folder):
+    kind.open(split, folder)
     (split.root / "x/5.png").unlink()
     with pytest.raises(DatasetError, match=r"x/5.png: no such file"):
-        open_pixels(split, folder, 8, 6, name="train")
+        kind.open(split, folder)
 
 
-def test_an_empty_split_and_a_bad_size(split, folder):
-    assert build_pixels(Split(split.root, ()), folder, 8, 6, name="train") == (None, ())
+def test_an_empty_split_and_a_bad_size(kind, split, folder):
+    assert kind.build(Split(split.root, ()), folder) == (None, ())
     for height, width in ((0, 6), (8, -1)):
         with pytest.raises(InputError, match="both start at 1"):
-            open_pixels(split, folder, height, width, name="train")
+            kind.open(split, folder, height, width, name="train")
 
 
-def test_verify_finds_a_flipped_bit_and_takes_the_store_away(split, folder):
-    path = open_pixels(split, folder, 8, 6, name="train").path
+def test_verify_finds_a_flipped_bit_and_takes_the_store_away(kind, split, folder):
+    path = kind.open(split, folder).path
     assert verify_pixels(folder) == ()
     content = bytearray(path.read_bytes())
-    content[-1] ^= 1
+    content[-4] ^= 1
     path.write_bytes(content)
     (fault,) = verify_pixels(folder)
     assert "1 blocks of 4 images are damaged, first 5" in fault
     assert not path.exists()
-    np.testing.assert_array_equal(open_pixels(split, folder, 8, 6, name="train").array, expected(split))
+    np.testing.assert_array_equal(everything(kind.open(split, folder)), kind.expected(split))
 
 
-def test_verify_reports_what_cannot_be_opened(split, folder):
-    open_pixels(split, folder, 8, 6, name="train")
-    header = json.loads((folder / "train-8x6.json").read_text())
-    (folder / "train-8x6.json").write_text(json.dumps({**header, "crc32": header["crc32"][:-1]}))
+def test_verify_reports_what_cannot_be_opened(kind, split, folder):
+    kind.open(split, folder)
+    header = json.loads((folder / f"{kind.title}.json").read_text())
+    (folder / f"{kind.title}.json").write_text(json.dumps({**header, "crc32": header["crc32"][:-1]}))
     (folder / "query-8x6.json").write_text("{}")
     assert len(verify_pixels(folder)) == 2
 

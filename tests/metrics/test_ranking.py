@@ -94,7 +94,7 @@ def test_equals_the_slow_ranking(task):
 @given(tasks())
 def test_blocks_change_nothing(task):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking_module, "_BLOCK_NUMBERS", {"cpu": 45, "gpu": 45})
+        patch.setattr(ranking_module, "BLOCK_NUMBERS", {"cpu": 45, "gpu": 45})
         check_against_slow(task, rank_distances)
 
 

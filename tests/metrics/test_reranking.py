@@ -79,7 +79,7 @@ def test_equals_the_slow_way(seed, n_queries, n_gallery, k1, k2, lambda_value):
 
 def test_blocks_change_nothing(monkeypatch):
     whole = rerank(QUERY, GALLERY, device="cpu")
-    monkeypatch.setattr(reranking_module, "_BLOCK_NUMBERS", {"cpu": 70 * 700, "gpu": 1})
+    monkeypatch.setattr(reranking_module, "BLOCK_NUMBERS", {"cpu": 70 * 700, "gpu": 1})
     np.testing.assert_allclose(rerank(QUERY, GALLERY, device="cpu"), whole, atol=1e-6)
 
 

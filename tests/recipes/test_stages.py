@@ -17,6 +17,7 @@ from icsr_cli import config
 from icsr_cli.choices import available
 from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted, RunError, TrainingError
+from icsr_cli.pixels import Stored
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, evaluate, load_pixels
@@ -65,22 +66,22 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def pixels(tiny: Dataset, tiny_root: Path) -> torch.Tensor:
+def pixels(tiny: Dataset, tiny_root: Path) -> Stored:
     image = settings_of().image
     return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, SilentProgress())
 
 
-def cam_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, *assignments: str) -> Stage:
+def cam_stage(tiny: Dataset, pixels: Stored, run: RunFolder, *assignments: str) -> Stage:
     return Stage(tiny.train, pixels, settings_of(*assignments), run, ENGINE, Warnings())
 
 
-def global_stage(tiny: Dataset, pixels: torch.Tensor, run: RunFolder, local: Any, *assignments: str) -> Stage:
+def global_stage(tiny: Dataset, pixels: Stored, run: RunFolder, local: Any, *assignments: str) -> Stage:
     settings = settings_of("global.model.weights=none", *assignments)
     return Stage(tiny.train, pixels, settings, run, ENGINE, Warnings(), local=local)
 
 
 @pytest.fixture(scope="module")
-def shared_run(tiny: Dataset, pixels: torch.Tensor, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def shared_run(tiny: Dataset, pixels: Stored, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     run = create(tmp_path_factory.mktemp("runs"), "tiny", "cam")
     train_cam_stage(cam_stage(tiny, pixels, run))
     return run
@@ -107,7 +108,17 @@ def test_the_labels_are_those_of_the_best_silhouette(shared_run: RunFolder) -> N
         assert kept["epoch"] == 1 + int(np.argmax(history))
 
 
-def test_a_network_per_camera(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_a_queue_ahead_of_the_step_changes_no_weight(
+    shared_run: RunFolder, tiny: Dataset, pixels: Any, tmp_path: Path
+) -> None:
+    """``pixels`` are mapped, and a thread fetches them; in memory there is nothing to fetch."""
+    assert isinstance(pixels, np.memmap)
+    run = create(tmp_path, "tiny", "cam")
+    train_cam_stage(cam_stage(tiny, np.array(pixels), run))
+    assert_same_weights(run.path / "last.safetensors", shared_run.path / "last.safetensors")
+
+
+def test_a_network_per_camera(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "cam")
     table = train_cam_stage(cam_stage(tiny, pixels, run, "cam.network=per-camera"))
     assert (table.labels >= 0).all()
@@ -121,7 +132,7 @@ def test_a_network_per_camera(tiny: Dataset, pixels: torch.Tensor, tmp_path: Pat
     assert find_local(run.path, tmp_path, "tiny") == run.labels / "local.csv"
 
 
-def test_only_the_chosen_cameras_get_labels(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_only_the_chosen_cameras_get_labels(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     table = train_cam_stage(cam_stage(tiny, pixels, create(tmp_path, "tiny", "cam")), cameras=[1])
     assert ((table.labels >= 0) == (table.cameras == 1)).all()
 
@@ -129,7 +140,7 @@ def test_only_the_chosen_cameras_get_labels(tiny: Dataset, pixels: torch.Tensor,
 @pytest.mark.parametrize("network", ["shared", "per-camera"])
 @pytest.mark.parametrize("steps", [1, 8, 17])
 def test_a_resumed_cam_stage_ends_as_an_uninterrupted_one(
-    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path, network: str, steps: int
+    tiny: Dataset, pixels: Stored, tmp_path: Path, network: str, steps: int
 ) -> None:
     option = f"cam.network={network}"
     whole = create(tmp_path / "whole", "tiny", "cam")
@@ -146,7 +157,7 @@ def test_a_resumed_cam_stage_ends_as_an_uninterrupted_one(
 
 
 def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
-    tiny: Dataset, pixels: torch.Tensor, shared_run: RunFolder, tmp_path: Path
+    tiny: Dataset, pixels: Stored, shared_run: RunFolder, tmp_path: Path
 ) -> None:
     # The truth as local labels: whatever is thrown out then shows another person than the node.
     local = np.unique(tiny.train.identities, return_inverse=True)[1].astype(np.int64)
@@ -175,7 +186,7 @@ def test_the_global_stage_throws_images_out_and_trains_on_the_rest(
     assert 0 < np.nanmean(cohesion) < 1
 
 
-def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "global")
     train_global_stage(global_stage(tiny, pixels, run, None, "global.refiners=[]"))
     table = read_labels(run.label_file(3))
@@ -185,7 +196,7 @@ def test_the_plain_baseline_throws_nothing_out(tiny: Dataset, pixels: torch.Tens
 
 @pytest.mark.parametrize("steps", [1, 5, 9])
 def test_a_resumed_global_stage_ends_as_an_uninterrupted_one(
-    tiny: Dataset, pixels: torch.Tensor, shared_run: RunFolder, tmp_path: Path, steps: int
+    tiny: Dataset, pixels: Stored, shared_run: RunFolder, tmp_path: Path, steps: int
 ) -> None:
     local = align_local(read_labels(shared_run.labels / "local.csv"), tiny.train, shared_run.path)
     whole = create(tmp_path / "whole", "tiny", "global")
@@ -203,7 +214,7 @@ def test_a_resumed_global_stage_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize("memory", available("memories"))
 def test_every_memory_goes_on_as_if_nothing_had_been(
-    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path, memory: str
+    tiny: Dataset, pixels: Stored, tmp_path: Path, memory: str
 ) -> None:
     """Interrupted in the second epoch and resumed, to the same bits, with every memory there is."""
     chosen = (f"global.memory={memory}", "global.refiners=[]")
@@ -217,7 +228,7 @@ def test_every_memory_goes_on_as_if_nothing_had_been(
     assert timeless(parts) == timeless(whole)
 
 
-def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "global")
     seen: list[dict[str, torch.Tensor]] = []
 
@@ -234,7 +245,7 @@ def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: torch.Tensor, tmp_p
 
 
 def test_all_noise_is_an_error_and_the_last_state_is_kept(
-    tiny: Dataset, pixels: torch.Tensor, tmp_path: Path
+    tiny: Dataset, pixels: Stored, tmp_path: Path
 ) -> None:
     run = create(tmp_path, "tiny", "global")
     train_global_stage(global_stage(tiny, pixels, run, None, "global.refiners=[]", "global.epochs=1"))
@@ -245,7 +256,7 @@ def test_all_noise_is_an_error_and_the_last_state_is_kept(
     assert (run.path / "checkpoints" / "global.pt").read_bytes() == before
 
 
-def test_one_cluster_only_is_a_warning(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_one_cluster_only_is_a_warning(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "global")
     options = (
         "global.refiners=[]",
@@ -258,13 +269,13 @@ def test_one_cluster_only_is_a_warning(tiny: Dataset, pixels: torch.Tensor, tmp_
     assert "one cluster only" in stage.progress.texts[0]
 
 
-def test_a_loss_that_is_not_finite_is_an_error(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_is_an_error(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "cam")
     with pytest.raises(TrainingError, match="learning rate"):
         train_cam_stage(cam_stage(tiny, pixels, run, "cam.optimizer.lr=1e30"))
 
 
-def test_small_cameras_are_said_and_left_alone(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_small_cameras_are_said_and_left_alone(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     """One image under camera 0, seven (fewer than k1) under camera 1."""
     rows = np.concatenate(
         [np.flatnonzero(tiny.train.cameras == 0)[:1], np.flatnonzero(tiny.train.cameras == 1)[:7]]
@@ -286,7 +297,7 @@ def test_no_camera_with_enough_images_is_an_error(tmp_path: Path) -> None:
         train_cam_stage(stage)
 
 
-def test_no_identities_are_needed(tiny: Dataset, pixels: torch.Tensor, tmp_path: Path) -> None:
+def test_no_identities_are_needed(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     unknown = tuple(ImageRecord(record.path, record.camera) for record in tiny.train.records)
     split = Split(tiny.root, unknown)
     run = create(tmp_path, "tiny", "cam")
@@ -297,7 +308,7 @@ def test_no_identities_are_needed(tiny: Dataset, pixels: torch.Tensor, tmp_path:
     assert "quality" not in again.metrics()[0]
 
 
-def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: torch.Tensor) -> None:
+def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: Stored) -> None:
     from icsr_cli.models import build
 
     settings = settings_of()
