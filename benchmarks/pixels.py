@@ -37,6 +37,8 @@ from icsr_cli import pixels as pixels_module
 from icsr_cli.datasets import index
 from icsr_cli.datasets.layout import FolderLayout, Reading
 from icsr_cli.datasets.published import market1501
+from icsr_cli.files import read_json
+from icsr_cli.images import store
 from icsr_cli.images.blocks import Job, work
 from icsr_cli.images.store import BLOCK, open_pixels
 from icsr_cli.models import build
@@ -154,7 +156,8 @@ def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: in
         print(f"| {form} | {files[form].stat().st_size / count:,.0f} |")
     rates(opened)
     cost_of_the_queue(opened)
-    waiting(opened, files)
+    del opened, made  # the page cache keeps what somebody has mapped
+    waiting(files)
 
 
 def batches(count: int, steps: int, seed: int = 0) -> list[np.ndarray]:
@@ -234,11 +237,11 @@ def little_memory(limit: int) -> Iterator[None]:
         group.rmdir()
 
 
-def waiting(opened: dict[str, Any], files: dict[str, Path]) -> None:
+def waiting(files: dict[str, Path]) -> None:
     limit = files["raw"].stat().st_size // 4 + BATCHES_UNDER_WAY
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            found = pool.submit(measure_waiting, opened["jpeg"], files, limit).result()
+            found = pool.submit(measure_waiting, files, limit).result()
         except OSError as error:
             print(f"\nNo memory cgroup can be made here ({error}): waiting was not measured.")
             return
@@ -250,11 +253,10 @@ def waiting(opened: dict[str, Any], files: dict[str, Path]) -> None:
         print(f"| {form} | {read} | {'yes' if way == 'queued' else 'no'} | {wait:,.1f} | {much:.1f} |")
 
 
-def measure_waiting(jpegs: Any, files: dict[str, Path], limit: int) -> dict[Any, list[tuple[float, float]]]:
+def measure_waiting(files: dict[str, Path], limit: int) -> dict[Any, list[tuple[float, float]]]:
     """Seconds a step waits for its pixels, and bytes read; each way begins with an empty page cache."""
     torch.set_num_threads(THREADS)
     found: dict[Any, list[tuple[float, float]]] = {}
-    opened = {"raw": np.load(files["raw"], mmap_mode="r"), "jpeg": jpegs}
     announce = pixels_module.announce
     with little_memory(limit):
         for turn in range(ROUNDS):
@@ -265,13 +267,15 @@ def measure_waiting(jpegs: Any, files: dict[str, Path], limit: int) -> dict[Any,
                 alone = read == "page by page"
                 pixels_module.announce = (lambda *_: None) if alone else announce
                 forget(files.values())
-                pixels: Any = np.load(files["raw"], mmap_mode="r") if form == "raw" else opened["jpeg"]
+                header = read_json(files[form].with_name(f"{files[form].name.removesuffix('.npy')}.json"))
+                pixels = store.FORMS[form].open(files[form], header, ())
                 epoch = len(pixels) // BATCH
                 if not alone:
                     an_epoch(way, pixels, batches(len(pixels), epoch, turn), 0.0)
                 steps = 5 if alone else epoch
                 spent = an_epoch(way, pixels, batches(len(pixels), steps, turn + 100), STEP)
                 found.setdefault((form, read, way.__name__), []).append(spent)
+                del pixels
     return found
 
 
