@@ -126,8 +126,8 @@ def measure(folder: Path, preset: str, size: tuple[int, int], workers: int) -> N
 
 # The forms of store, and the queue -------------------------------------------------------------------
 
-#: Seconds of a step that leaves the processors free, and rounds of everything.
-STEP, ROUNDS = 0.05, 3
+#: Seconds of a step that leaves the processors free, rounds of everything, and steps in a round.
+STEP, ROUNDS, STEPS = 0.05, 3, 10
 #: Bytes that the process itself may need beside the page cache.
 BATCHES_UNDER_WAY = 32 << 20
 FORMS = ("raw", "jpeg")
@@ -173,7 +173,7 @@ def rates(opened: dict[str, Any]) -> None:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 start, busy = time.perf_counter(), cpu_seconds()
-                for rows in batches(len(pixels), 40, turn):
+                for rows in batches(len(pixels), STEPS, turn):
                     fetch(pixels, rows)
                 spent = time.perf_counter() - start, cpu_seconds() - busy
                 if turn:
@@ -181,7 +181,9 @@ def rates(opened: dict[str, Any]) -> None:
     print("\n| store | threads | images/s | images per processor second |\n| --- | ---: | ---: | ---: |")
     for (form, threads), spent in found.items():
         clock, busy = (statistics.median(values) for values in zip(*spent, strict=True))
-        print(f"| {form} | {threads} | {40 * BATCH / clock:,.0f} | {40 * BATCH / busy:,.0f} |", flush=True)
+        print(
+            f"| {form} | {threads} | {STEPS * BATCH / clock:,.0f} | {STEPS * BATCH / busy:,.0f} |", flush=True
+        )
 
 
 def plain(pixels: Any, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
@@ -204,7 +206,7 @@ def cost_of_the_queue(opened: dict[str, Any]) -> None:
         for form, pixels in opened.items():
             for way in (plain, queued):
                 start, busy = time.perf_counter(), cpu_seconds()
-                for _, fetched in way(pixels, batches(len(pixels), 6, turn)):
+                for _, fetched in way(pixels, batches(len(pixels), 3, turn)):
                     images = fetched()[:, ::4, ::4].permute(0, 3, 1, 2).float().div_(255)
                     network(images).square().mean().backward()
                 if turn:
