@@ -22,6 +22,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from functools import partial
 from multiprocessing import get_context
@@ -36,6 +37,8 @@ from icsr_cli import pixels as pixels_module
 from icsr_cli.datasets import index
 from icsr_cli.datasets.layout import FolderLayout, Reading
 from icsr_cli.datasets.published import market1501
+from icsr_cli.files import read_json
+from icsr_cli.images import store
 from icsr_cli.images.blocks import Job, work
 from icsr_cli.images.store import BLOCK, open_pixels
 from icsr_cli.models import build
@@ -123,9 +126,13 @@ def measure(folder: Path, preset: str, size: tuple[int, int], workers: int) -> N
 
 # The forms of store, and the queue -------------------------------------------------------------------
 
-#: Seconds of a step that leaves the processors free, and rounds of everything.
-STEP, ROUNDS = 0.05, 3
+#: Seconds of a step that leaves the processors free, rounds of everything, and steps in a round.
+STEP, ROUNDS, STEPS = 0.05, 3, 10
+#: Bytes that the process itself may need beside the page cache.
+BATCHES_UNDER_WAY = 32 << 20
 FORMS = ("raw", "jpeg")
+#: Of the network, and of whatever decodes ahead of it.
+THREADS = torch.get_num_threads()
 
 
 def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: int) -> None:
@@ -149,7 +156,8 @@ def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: in
         print(f"| {form} | {files[form].stat().st_size / count:,.0f} |")
     rates(opened)
     cost_of_the_queue(opened)
-    waiting(opened, files)
+    del opened, made  # the page cache keeps what somebody has mapped
+    waiting(files)
 
 
 def batches(count: int, steps: int, seed: int = 0) -> list[np.ndarray]:
@@ -165,7 +173,7 @@ def rates(opened: dict[str, Any]) -> None:
             for threads in (1, 2):
                 torch.set_num_threads(threads)
                 start, busy = time.perf_counter(), cpu_seconds()
-                for rows in batches(len(pixels), 40, turn):
+                for rows in batches(len(pixels), STEPS, turn):
                     fetch(pixels, rows)
                 spent = time.perf_counter() - start, cpu_seconds() - busy
                 if turn:
@@ -173,7 +181,9 @@ def rates(opened: dict[str, Any]) -> None:
     print("\n| store | threads | images/s | images per processor second |\n| --- | ---: | ---: | ---: |")
     for (form, threads), spent in found.items():
         clock, busy = (statistics.median(values) for values in zip(*spent, strict=True))
-        print(f"| {form} | {threads} | {40 * BATCH / clock:,.0f} | {40 * BATCH / busy:,.0f} |", flush=True)
+        print(
+            f"| {form} | {threads} | {STEPS * BATCH / clock:,.0f} | {STEPS * BATCH / busy:,.0f} |", flush=True
+        )
 
 
 def plain(pixels: Any, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, Callable[[], Any]]]:
@@ -188,16 +198,16 @@ def queued(pixels: Any, items: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarra
 
 
 def cost_of_the_queue(opened: dict[str, Any]) -> None:
-    """Training steps of the small ResNet on two threads, all in the page cache; the ways take turns."""
-    torch.set_num_threads(2)
+    """Train the small ResNet on every fourth pixel, everything in the page cache; the ways take turns."""
+    torch.set_num_threads(THREADS)
     network = build("resnet_small", seed=0)
     found: dict[tuple[str, str], list[tuple[float, float]]] = {}
     for turn in range(ROUNDS + 1):
         for form, pixels in opened.items():
             for way in (plain, queued):
                 start, busy = time.perf_counter(), cpu_seconds()
-                for _, fetched in way(pixels, batches(len(pixels), 6, turn)):
-                    images = fetched().permute(0, 3, 1, 2).float().div_(255)
+                for _, fetched in way(pixels, batches(len(pixels), 3, turn)):
+                    images = fetched()[:, ::4, ::4].permute(0, 3, 1, 2).float().div_(255)
                     network(images).square().mean().backward()
                 if turn:
                     spent = time.perf_counter() - start, cpu_seconds() - busy
@@ -229,15 +239,15 @@ def little_memory(limit: int) -> Iterator[None]:
         group.rmdir()
 
 
-def waiting(opened: dict[str, Any], files: dict[str, Path]) -> None:
-    limit = int(files["raw"].stat().st_size / 4)
-    with get_context("spawn").Pool(1) as pool:
+def waiting(files: dict[str, Path]) -> None:
+    limit = files["raw"].stat().st_size // 4 + BATCHES_UNDER_WAY
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
         try:
-            found = pool.apply(measure_waiting, (opened["jpeg"], files, limit))
+            found = pool.submit(measure_waiting, files, limit).result()
         except OSError as error:
             print(f"\nNo memory cgroup can be made here ({error}): waiting was not measured.")
             return
-    print(f"\n{limit / 1e6:.0f} MB of memory, a step of {STEP * 1e3:.0f} ms\n")
+    print(f"\n{limit / 1e6:.0f} MB for page cache and batches, a step of {STEP * 1e3:.0f} ms\n")
     print("| store | read | queue | waits per step, ms | read per step, MB |")
     print("| --- | --- | --- | ---: | ---: |")
     for (form, read, way), values in found.items():
@@ -245,11 +255,10 @@ def waiting(opened: dict[str, Any], files: dict[str, Path]) -> None:
         print(f"| {form} | {read} | {'yes' if way == 'queued' else 'no'} | {wait:,.1f} | {much:.1f} |")
 
 
-def measure_waiting(jpegs: Any, files: dict[str, Path], limit: int) -> dict[Any, list[tuple[float, float]]]:
+def measure_waiting(files: dict[str, Path], limit: int) -> dict[Any, list[tuple[float, float]]]:
     """Seconds a step waits for its pixels, and bytes read; each way begins with an empty page cache."""
-    torch.set_num_threads(2)
+    torch.set_num_threads(THREADS)
     found: dict[Any, list[tuple[float, float]]] = {}
-    opened = {"raw": np.load(files["raw"], mmap_mode="r"), "jpeg": jpegs}
     announce = pixels_module.announce
     with little_memory(limit):
         for turn in range(ROUNDS):
@@ -260,13 +269,15 @@ def measure_waiting(jpegs: Any, files: dict[str, Path], limit: int) -> dict[Any,
                 alone = read == "page by page"
                 pixels_module.announce = (lambda *_: None) if alone else announce
                 forget(files.values())
-                pixels: Any = np.load(files["raw"], mmap_mode="r") if form == "raw" else opened["jpeg"]
+                header = read_json(files[form].with_name(f"{files[form].name.removesuffix('.npy')}.json"))
+                pixels = store.FORMS[form].open(files[form], header, ())
                 epoch = len(pixels) // BATCH
                 if not alone:
                     an_epoch(way, pixels, batches(len(pixels), epoch, turn), 0.0)
                 steps = 5 if alone else epoch
                 spent = an_epoch(way, pixels, batches(len(pixels), steps, turn + 100), STEP)
                 found.setdefault((form, read, way.__name__), []).append(spent)
+                del pixels
     return found
 
 

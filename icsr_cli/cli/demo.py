@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 #: From the weakest to the strongest.
 METHODS = ("cluster-contrast", "icsr", "camera-aware")
 #: Fewer steps than the synthetic data has by default, so that all three take minutes.
-ITERS = 16
+ITERS = 12
 
 
 def demo(

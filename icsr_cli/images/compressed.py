@@ -1,4 +1,4 @@
-"""A pixel store of JPEGs: a seventh to a tenth of the bytes, decoded whenever pixels are asked for.
+"""A pixel store of JPEGs: a fraction of the bytes, decoded whenever pixels are asked for.
 
 Images are resized exactly as for the raw store, then encoded by Pillow as baseline JPEG of quality 95 with
 4:4:4 subsampling: colour is kept at every pixel, and no value is far from what it was, but they are not the

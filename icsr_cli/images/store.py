@@ -29,7 +29,7 @@ from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.threads import usable_cpus
-from icsr_cli.types import Split
+from icsr_cli.types import IntArray, Split
 
 if TYPE_CHECKING:
     from icsr_cli.pixels import Stored
@@ -164,7 +164,7 @@ class RawForm:
         """Close the gaps of missing rows."""
         if not missing:
             return [result.checksum for result in results], {}
-        return _close_gaps(path, [row for row in range(shape[0]) if row not in {*missing}]), {}
+        return _close_gaps(path, np.delete(np.arange(shape[0]), missing)), {}
 
     def open(self, path: Path, header: dict[str, Any], names: Sequence[str]) -> npt.NDArray[Any]:
         """Map the array."""
@@ -225,7 +225,7 @@ def build_pixels(
 
     The store then holds the split without them, and is None where nothing is left. ``folder`` holds the
     stores of the data set, ``name`` is the part (``train``, ``query``, ...), ``store`` the form: ``raw``
-    pixels, or ``jpeg``, which takes less room and time to decode (see ``compressed``). ``workers`` counts
+    pixels, or ``jpeg``, a fraction of the room, decoded at every use (see ``compressed``). ``workers`` counts
     processes (default: the CPUs this process may use). From a script, guard the call with
     ``if __name__ == "__main__"``: the processes import the script.
     """
@@ -481,13 +481,13 @@ def _write_at(path: Path, offset: int, view: memoryview) -> None:
             view = view[file.write(view) :]
 
 
-def _close_gaps(path: Path, rows: Sequence[int]) -> list[int]:
+def _close_gaps(path: Path, rows: IntArray) -> list[int]:
     """Move ``rows`` (ascending) to the front of the file, cut off the rest; give the checksums of blocks."""
     array = np.load(path, mmap_mode="r+")
     shape = (len(rows), *array.shape[1:])
     offset = path.stat().st_size - array.nbytes
     for block in _blocks(len(rows)):
-        array[block] = array[np.asarray(rows[block])]  # rows only move forward: nothing is overwritten unread
+        array[block] = array[rows[block]]  # rows only move forward: nothing is overwritten unread
     array.flush()
     checksums = [zlib.crc32(array[block].data) for block in _blocks(len(rows))]
     del array

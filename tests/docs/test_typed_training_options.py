@@ -34,6 +34,12 @@ def test_optimisers_and_batches_that_do_not_fit(home: Path) -> None:
     assert len(list((home / "runs/tiny/global").glob("*/last.safetensors"))) == 3
 
 
+def test_pixels_that_do_not_fit(home: Path) -> None:
+    line, _ = commands(section(PAGE, "Pixels that do not fit into memory"))
+    type_in([line.replace("-d demo", "-d tiny")])
+    assert (home / "data/tiny/pixels/train-64x32.jpegs").is_file()
+
+
 def test_published_recipes(home: Path) -> None:
     lines = commands(section(PAGE, "Published recipes of transformers"))
     [rendered] = (home / "data/tiny").glob("rendered-*")
