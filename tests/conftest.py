@@ -23,8 +23,10 @@ def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
-    # pytest listens to every logger that stands alone: torch would write out each graph that it exports.
-    logging.getLogger("torch.__trace").propagate = True
+    # pytest listens to every logger there is: for this one torch would write out each graph that it exports.
+    trace = logging.root.manager.loggerDict.pop("torch.__trace", None)
+    if isinstance(trace, logging.Logger):
+        trace.handlers.clear()
 
 
 @pytest.fixture(scope="session")
