@@ -171,7 +171,10 @@ def _make_what_is_taken_for_given(home: Path, rendered: Path, page: str) -> None
             listed.append(f"crops/{name},{found[2]}")
     (home / "images.csv").write_text("\n".join(listed))
     rng = np.random.default_rng(0)
-    np.savez(home / "features.npz", features=rng.normal(size=(60, 8)), cameras=np.arange(60) % 3)
+    features, cameras = rng.normal(size=(60, 8)), np.arange(60) % 3
+    np.savez(home / "features.npz", features=features, cameras=cameras)
+    np.save(home / "features.npy", features)
+    np.save(home / "cameras.npy", cameras)
     shutil.copytree(ROOT / "tests" / "golden", home / "tests" / "golden")
     shutil.copy(images[0], home / "person.jpg")
     torch.save(
