@@ -103,7 +103,7 @@ def camera_jaccard_similarity(
         return jaccard_similarity(vectors, k1, k2, least=least, team=team)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
-    near, far = nearest_by_camera(vectors, of_image, own + 1, cross)
+    near, far = nearest_by_camera(vectors, of_image, own + 1, cross, team)
     members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in (near, far)], axis=1)
     members.sort(axis=1)
     kept = members < n
@@ -116,10 +116,13 @@ def camera_jaccard_similarity(
     return mirrored(n, overlaps(rows, least, team))
 
 
-def nearest_by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple[Any, Any]:
+def nearest_by_camera(
+    vectors: Any, cameras: Any, own: int, cross: int, team: Team = ALONE
+) -> tuple[Any, Any]:
     """Search the nearest under the own camera, self first, and under all others: int32 (n, own), (n, cross).
 
-    -1 where there are fewer. Both come from one product of each block of images with all.
+    -1 where there are fewer. Both come from one product of each block of images with all; the processes of
+    the team share the blocks.
     """
     import torch
 
@@ -129,15 +132,16 @@ def nearest_by_camera(vectors: Any, cameras: Any, own: int, cross: int) -> tuple
     near, far = np.full((n, own), -1, dtype=np.int32), np.full((n, cross), -1, dtype=np.int32)
     bounds = np.searchsorted(cameras[order], np.arange(int(cameras.max()) + 2)).tolist()
     step = max(1, _BLOCK // n)
-    for low, high in pairwise(bounds):
-        for first in range(low, high, step):
-            rows = slice(first, min(first + step, high))
-            products = x[rows] @ x.T
-            inside = products[:, low:high]
-            inside.diagonal(first - low).fill_(torch.inf)  # copies of an image do not come before it
-            k = min(own, high - low)
-            near[order[rows], :k] = order[low + as_numpy(inside.topk(k, dim=1).indices)]
-            inside.fill_(-torch.inf)
-            k = min(cross, n - (high - low))
-            far[order[rows], :k] = order[as_numpy(products.topk(k, dim=1).indices)]
+    blocks = [(*camera, first) for camera in pairwise(bounds) for first in range(*camera, step)]
+    for low, high, first in blocks[team.rank :: team.size]:
+        rows = slice(first, min(first + step, high))
+        products = x[rows] @ x.T
+        inside = products[:, low:high]
+        inside.diagonal(first - low).fill_(torch.inf)  # copies of an image do not come before it
+        k = min(own, high - low)
+        near[order[rows], :k] = order[low + as_numpy(inside.topk(k, dim=1).indices)]
+        inside.fill_(-torch.inf)
+        k = min(cross, n - (high - low))
+        far[order[rows], :k] = order[as_numpy(products.topk(k, dim=1).indices)]
+    near, far = (np.maximum.reduce(part) for part in zip(*team.join((near, far)), strict=True))
     return near, far
