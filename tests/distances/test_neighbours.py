@@ -296,6 +296,7 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     """Whole numbers, so that the slow way gives the same to the bit; few values make many ties."""
     rng = np.random.default_rng(seed)
     codes = np.zeros((n, 16), dtype=np.int8)
+    top = min(top, approximate._largest_code())
     codes[:, :width] = rng.integers(-top, top + 1, (n, width))
     kept = int(rng.integers(1, n + 1))
     squares = (codes.astype(np.float32) ** 2).sum(axis=1)
