@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from forked import Forked, script
 
+from icsr_cli import config
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -29,6 +31,16 @@ def test_a_benchmark_runs(command: str, prints: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     file, *words = command.split()
     assert prints in Forked(tmp_path / "said", script, ROOT / "benchmarks" / file, words).end()[0]
+
+
+def test_the_methods_of_the_benchmark_are_settings_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    methods = importlib.import_module("methods")
+    for own in methods.METHODS.values():
+        supervised = methods.TRUTH["global.clusterer"] == own.options.get("global.clusterer")
+        options = {**own.options, "global.clusterer": "dbscan"} if supervised else own.options
+        settings = config.load("synthetic", method=own.method, options=options)
+        assert settings.global_.local is None or "global.local" in options
 
 
 def test_the_supervised_bound_leaves_out_whom_nobody_knows(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -274,9 +274,10 @@ def _begin_from_run(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
     named = _of(settings, stage).model.weights
-    if named not in _WORDS and not Path(named).is_dir():
+    if named in _WORDS:
+        return settings, {}
+    if not Path(named).is_dir():
         require_file(named)  # before there is a folder of a run that cannot begin
-    if named in _WORDS or not Path(named).is_dir():
         return settings, {}
     weights = weights_file(Path(named), wish.runs_root, None)
     settings = start_from_run(weights, stage, settings, partial(resolve, data, wish, progress, (stage,)))
