@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context, parent_process
+from multiprocessing import active_children, parent_process
 from typing import TypeAlias
 
 import numpy as np
@@ -17,6 +15,7 @@ import numpy.typing as npt
 
 from icsr_cli.errors import DatasetError
 from icsr_cli.images.decode import decode_resized
+from icsr_cli.processes import Processes
 from icsr_cli.threads import ahead
 
 #: Below this many images starting processes costs more than it saves.
@@ -65,10 +64,8 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
         yield from map(_decode_block, jobs)
         return
-    # Never fork: torch's threads and CUDA do not survive it.
-    context = get_context("spawn")
     others = set(active_children())
-    with ProcessPoolExecutor(min(workers, len(jobs)), context, initializer=_start_process) as pool:
+    with Processes(min(workers, len(jobs)), _start_process) as pool:  # the parent stops, after its blocks
         try:
             for _, future in ahead(pool, _decode_block, jobs, 4 * workers):
                 yield future.result()
@@ -87,7 +84,6 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
 
 
 def _start_process() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops, after the blocks under way
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 

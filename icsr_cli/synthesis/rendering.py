@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +18,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.processes import Processes
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
 from icsr_cli.synthesis.lens import Optics, optics
@@ -160,7 +159,7 @@ def _write_here(folder: Path, world: World, batches: int, workers: int) -> Itera
 
 
 def _write_in_processes(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    pool = Processes(workers)
     try:
         jobs = [pool.submit(_write_batch, folder, world, number) for number in range(batches)]
         for job in as_completed(jobs):
@@ -171,10 +170,6 @@ def _write_in_processes(folder: Path, world: World, batches: int, workers: int) 
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 @lru_cache(maxsize=1)

@@ -316,7 +316,7 @@ def test_a_killed_process_is_said(kind, split, folder, monkeypatch):
         def shutdown(self, **options): ...
 
     monkeypatch.setattr(blocks, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(blocks, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(blocks, "Processes", Pool)
     with pytest.raises(DatasetError, match="was killed, often for want of memory"):
         kind.open(split, folder, workers=2)
 
