@@ -303,6 +303,8 @@ def peak_memory():
 
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
+    import torch  # noqa: F401, whose loading is not what is measured: training has loaded it
+
     folder = Path(arguments.folder)
     mapped = "r" if arguments.side in ("whole", "lean") else None
     features, cams = np.load(folder / "features.npy", mmap_mode=mapped), np.load(folder / "cams.npy")

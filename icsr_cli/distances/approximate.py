@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 
-from icsr_cli.distances import neighbour_kernels as kernels
+from icsr_cli.distances.codes import CANDIDATES, Codes, encode
 from icsr_cli.distances.features import SPARE, Index, squared_lengths
-from icsr_cli.distances.neighbours_cpu import Multiply, nearest_lists, settled
-from icsr_cli.threads import in_threads, row_ranges
+from icsr_cli.distances.neighbours_cpu import NEAR_TIE, blocks, measure, nearest_of, settled
 from icsr_cli.types import ALONE, FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.
 SAMPLE = 1000
-#: So many candidates per neighbour are looked at; their distances are taken exactly.
-CANDIDATES = 2
 #: Fewer dimensions serve where so many of the sample's neighbours are still among the candidates.
 ENOUGH = 0.985
 #: Vectors from which the directions of the most spread are taken.
@@ -36,33 +32,14 @@ def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
     """
     n = len(x)
     sample = np.sort(np.random.default_rng(0).choice(n, size=min(n, SAMPLE), replace=False))
-    exact = _exact(x, sample, k)
+    exact = nearest_of(x, sample, k)
     kept = min(n, max(CANDIDATES * k, k + SPARE))
     rows = _by_codes(x, kept, sample, exact) if index == "int8" else _by_index(x, k, kept, index)
     best = np.empty(rows.shape, dtype=np.float32)
-    in_threads(lambda low, high: kernels.measure(x, best, rows, low, high), row_ranges(n))
-    indices, distances = settled(x, best, rows, k, float(squared_lengths(x).max()), 0, n)
+    measure(x, best, rows, 0, n)
+    indices, distances = settled(x, best, rows, k, NEAR_TIE * squared_lengths(x).max(), ALONE)
     hits = (exact[:, :, None] == indices[sample][:, None, :]).any(axis=2)
     return indices, distances, float(hits.mean())
-
-
-def _exact(x: FloatArray, rows: Any, k: int) -> Any:
-    """Search these rows among all, a block at a time: int (m, k), in no order, itself among them."""
-    squares = squared_lengths(x)
-    found = np.empty((len(rows), k), dtype=np.int32)
-    for block in _blocks(len(rows), len(x)):
-        distances = x[rows[block]] @ x.T
-        distances *= -2
-        distances += squares
-        distances[np.arange(len(distances)), rows[block]] = -np.inf
-        found[block] = np.argpartition(distances, k - 1, axis=1)[:, :k]
-    return found
-
-
-def _blocks(m: int, n: int) -> Iterator[slice]:
-    """Cut m rows so that a block of m x n numbers takes some 256 MiB."""
-    step = max(1, 2**26 // n)
-    return (slice(low, low + step) for low in range(0, m, step))
 
 
 # Codes of 8 bits ------------------------------------------------------------------------------------
@@ -73,26 +50,15 @@ def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
     centre, axes = _principal_axes(x)
     width = 64
     while True:
-        codes, squares = _encode(x, centre, axes[:, :width])
-        if width >= x.shape[1] or _share_kept(codes, squares, kept, sample[::4], exact[::4]) >= ENOUGH:
-            break
+        codes = _encode(x, centre, axes[:, :width])
+        if width >= x.shape[1] or _share_kept(codes, kept, sample[::4], exact[::4]) >= ENOUGH:
+            return codes.nearest(kept, ALONE)[1]
         width *= 2
-    threads = torch.get_num_threads()
-    try:
-        return nearest_lists(squares.numpy(), kept, multiplier(codes), np.int32, ALONE)[1]
-    finally:
-        torch.set_num_threads(threads)
 
 
-def multiplier(codes: torch.Tensor) -> Multiply:
-    """Give what writes the products of codes, int8 (n, width), as int32; torch then has one thread here."""
-
-    def multiply(top: slice, left: slice, products: Any) -> None:
-        if torch.get_num_threads() > 1:  # of this thread of the search
-            torch.set_num_threads(1)
-        torch._int_mm(codes[top], codes[left].T, out=torch.from_numpy(products))
-
-    return multiply
+def _encode(x: FloatArray, centre: Any, axes: Any) -> Codes:
+    """Give the codes of x along the axes (d, width)."""
+    return encode(len(x), axes.shape[1], lambda block: (x[block] - centre) @ axes)
 
 
 def _principal_axes(x: FloatArray) -> tuple[Any, Any]:
@@ -105,33 +71,11 @@ def _principal_axes(x: FloatArray) -> tuple[Any, Any]:
     return centre, np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 
-def _encode(x: FloatArray, centre: Any, axes: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give codes int8 (n, width) along the axes, turned so that all spread alike; and squares."""
-    width = axes.shape[1]
-    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((width, width)))[0]
-    axes = axes @ turn.astype(np.float32)
-    most = _largest_code()
-    axes *= most / np.abs((x[:_FITTED] - centre) @ axes).max()
-    # Columns of zeros fill up to eight: products of codes of one column come out wrong in torch 2.14.
-    codes, squares = np.zeros((len(x), -(-width // 8) * 8), dtype=np.int8), np.empty(len(x), dtype=np.float32)
-    for low in range(0, len(x), _FITTED):
-        part = (x[low : low + _FITTED] - centre) @ axes
-        np.rint(part, out=part).clip(-most, most, out=part)
-        codes[low : low + _FITTED, :width], squares[low : low + _FITTED] = part, squared_lengths(part)
-    return torch.from_numpy(codes), torch.from_numpy(squares)
-
-
-def _largest_code() -> int:
-    """Give 127; 63 where the processor adds two products in 16 bits, too few for larger ones."""
-    codes = torch.full((32, 64), 127, dtype=torch.int8)
-    return 127 if int(torch._int_mm(codes, codes.T).min()) == 64 * 127**2 else 63
-
-
-def _share_kept(codes: torch.Tensor, squares: torch.Tensor, kept: int, sample: Any, exact: Any) -> float:
+def _share_kept(codes: Codes, kept: int, sample: Any, exact: Any) -> float:
     """Give the share of the sample's neighbours that are among the ``kept`` nearest by their codes."""
     hits = 0
-    for block in _blocks(len(sample), len(codes)):
-        distances = squares - 2 * torch._int_mm(codes[sample[block]], codes.T)
+    for block in blocks(len(sample), len(codes.squares)):
+        distances = codes.squared_distances(sample[block])
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
         hits += int((distances.gather(1, torch.from_numpy(exact[block]).long()) <= limits).sum())
     return float(hits / exact.size)
@@ -146,7 +90,7 @@ def _by_index(x: FloatArray, k: int, kept: int, index: Index) -> Any:
     found = structure.search(x, kept)[1].astype(np.int32)
     # A search that ended early is done exactly.
     [short] = np.nonzero((found >= 0).sum(axis=1) < k)
-    found[short, :k] = _exact(x, short, k)
+    found[short, :k] = nearest_of(x, short, k)
     return np.column_stack([np.arange(len(x), dtype=np.int32), found])
 
 

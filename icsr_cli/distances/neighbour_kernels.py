@@ -97,12 +97,12 @@ def _squared_gap(a: Any, b: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def measure(x: Any, best: Any, rows: Any, low: int, high: int) -> None:
-    """Take the distances of listed candidates directly, and sort each list by them, then by index.
+def measure(x: Any, best: Any, rows: Any, own: Any) -> None:
+    """Take the distances of the candidates of ``own`` directly, and sort each list by them, then by index.
 
     A list begins with the vector itself. What names it again, or no vector, goes to the end, at infinity.
     """
-    for row in range(low, high):
+    for row in own:
         best[row, 0], rows[row, 0] = 0.0, row
         for place in range(1, best.shape[1]):
             index = rows[row, place]

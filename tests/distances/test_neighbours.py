@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from icsr_cli.distances import (
     ApproximateNeighbours,
     approximate,
+    codes,
     jaccard_similarity,
     knn,
+    neighbours,
     neighbours_cpu,
     neighbours_torch,
 )
@@ -295,21 +297,85 @@ def test_several_devices_share_the_queries(n):
 def test_lists_by_codes_against_all_distances(n, width, top, seed):
     """Whole numbers, so that the slow way gives the same to the bit; few values make many ties."""
     rng = np.random.default_rng(seed)
-    codes = np.zeros((n, 16), dtype=np.int8)
-    top = min(top, approximate._largest_code())
-    codes[:, :width] = rng.integers(-top, top + 1, (n, width))
-    kept = int(rng.integers(1, n + 1))
-    squares = (codes.astype(np.float32) ** 2).sum(axis=1)
-    tile = int(rng.integers(1, 70))
+    values = np.zeros((n, 16), dtype=np.int8)
+    top = min(top, codes.largest_code())
+    values[:, :width] = rng.integers(-top, top + 1, (n, width))
+    squares = (values.astype(np.float32) ** 2).sum(axis=1)
+    found = codes.Codes(torch.from_numpy(values), squares, 1.0, np.zeros(n, dtype=np.float32))
+    kept, tile = int(rng.integers(1, n + 1)), int(rng.integers(1, 70))
     with mock.patch.object(neighbours_cpu, "TILE", tile):
-        best, rows = neighbours_cpu.nearest_lists(
-            squares, kept, approximate.multiplier(torch.from_numpy(codes)), np.int32, ALONE
-        )
-    slow = ((codes[:, None].astype(np.int64) - codes[None]) ** 2).sum(axis=2)
+        best, rows = found.nearest(kept, ALONE)
+    slow = ((values[:, None].astype(np.int64) - values[None]) ** 2).sum(axis=2)
+    np.testing.assert_array_equal(found.squared_distances(slice(None)).numpy(), slow)
     np.fill_diagonal(slow, -1)
     order = np.argsort(slow, axis=1, kind="stable")[:, :kept]
     np.testing.assert_array_equal(rows, order)
     np.testing.assert_array_equal(best, np.take_along_axis(slow, order, axis=1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    d=st.integers(1, 40),
+    k=st.integers(1, 6),
+    spread=st.floats(0, 3),
+    copies=st.integers(0, 40),
+    most=st.sampled_from([3, 20, 127]),
+    seed=st.integers(0, 10**6),
+)
+def test_exact_search_by_codes(d, k, spread, copies, most, seed):
+    """However coarse the codes, how many copies, how uneven the numbers: what is not proven is searched."""
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((150, d)) * np.arange(1, d + 1) ** -spread
+    features[rng.integers(0, 150, copies)] = features[rng.integers(0, 150, copies)]
+    features = np.float32(features / np.linalg.norm(features, axis=1, keepdims=True))
+    with (
+        mock.patch.object(codes, "ENOUGH", 0),
+        mock.patch.object(codes, "BLOCK", int(rng.integers(1, 150 * d))),
+        mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
+    ):
+        indices, distances = codes.search_codes(features, k, ALONE)
+    expected = all_distances(features, "l2")
+    np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], atol=2e-6)
+    np.testing.assert_allclose(distances, np.take_along_axis(expected, indices, axis=1), atol=2e-6)
+    np.testing.assert_array_equal(indices, knn(features, k).indices)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    d=st.integers(1, 60), length=st.floats(1e-3, 1e3), most=st.integers(1, 127), seed=st.integers(0, 10**6)
+)
+def test_codes_are_no_farther_off_than_they_say(d, length, most, seed):
+    features = np.float32(length) * random_features(80, d, seed)
+    with mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())):
+        found = codes.encode(80, d, lambda own: features[own])
+    others = ~np.eye(80, dtype=bool)
+    bound = found.no_nearer(found.squared_distances(slice(None)).numpy().T, np.arange(80)).T[others]
+    true = all_distances(features, "l2")[others]
+    assert (bound <= true).all()
+    if most == codes.largest_code() and d > 8:
+        assert np.median(bound / true) > 0.85
+
+
+def test_codes_give_way_where_they_prove_little():
+    """A thousand copies of one vector: no code tells the tenth nearest from the hundredth."""
+    features = np.tile(random_features(1, 32, 0), (1000, 1)) + 1e-3 * random_features(1000, 32, 1)
+    features[:10] = random_features(10, 32, 2)
+    assert codes.search_codes(features, 5, ALONE) is None
+
+
+def test_large_searches_take_codes():
+    features = random_features(700, 40, 0)
+    plain = knn(features, 9)
+    for fast in (False, True):
+        with (
+            mock.patch.object(neighbours, "WORTH_CODES", 700 * 700 * 40),
+            mock.patch.object(codes, "are_fast", return_value=fast),
+            mock.patch.object(codes, "search_codes", wraps=codes.search_codes) as asked,
+        ):
+            found = knn(features, 9)
+            assert asked.call_count == fast
+        np.testing.assert_array_equal(found.indices, plain.indices)
+        np.testing.assert_allclose(found.distances, plain.distances, atol=2e-5)
 
 
 def test_codes_take_the_dimensions_that_they_need():
@@ -340,7 +406,7 @@ def test_codes_of_one_dimension():
 
 def test_codes_on_a_processor_that_adds_in_16_bits():
     features = random_features(500, 70, 0)
-    with mock.patch.object(approximate, "_largest_code", return_value=63):
+    with mock.patch.object(codes, "largest_code", return_value=63):
         assert knn(features, 10, approximate="int8").recall > 0.98
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 
 from icsr_cli.config.schema import GlobalSettings
-from icsr_cli.distances import camera_jaccard_similarity, jaccard_similarity, knn
+from icsr_cli.distances import camera_jaccard_similarity, codes, jaccard_similarity, knn, neighbours
 from icsr_cli.labelling import gather, label
 from icsr_cli.recipes.distributed import join, leave
 
@@ -27,6 +28,12 @@ def main(out: Path) -> None:
     for metric in ("l2", "cosine"):
         near = knn(features, 30, metric=metric, team=ranks)
         found |= {f"{metric} indices": near.indices, f"{metric} distances": near.distances}
+    with (
+        mock.patch.object(neighbours, "WORTH_CODES", 0),
+        mock.patch.object(codes, "are_fast", return_value=True),
+    ):
+        near = knn(features, 10, team=ranks)
+    found |= {"codes indices": near.indices, "codes distances": near.distances}
     few = features[:400]
     near = knn(features, 12, approximate="ivf", team=ranks)
     found |= {"ivf": near.indices}
