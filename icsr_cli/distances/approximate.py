@@ -10,7 +10,7 @@ import torch
 
 from icsr_cli.distances.codes import CANDIDATES, Codes, encode
 from icsr_cli.distances.features import SPARE, Index, squared_lengths
-from icsr_cli.distances.neighbours_cpu import NEAR_TIE, blocks, measure, nearest_of, settled
+from icsr_cli.distances.neighbours_cpu import NEAR_TIE, Among, blocks, measure, nearest_of, settled
 from icsr_cli.types import ALONE, FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.
@@ -32,7 +32,7 @@ def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
     """
     n = len(x)
     sample = np.sort(np.random.default_rng(0).choice(n, size=min(n, SAMPLE), replace=False))
-    exact = nearest_of(x, sample, k)
+    exact = nearest_of(x, sample, Among(k), None)
     kept = min(n, max(CANDIDATES * k, k + SPARE))
     rows = _by_codes(x, kept, sample, exact) if index == "int8" else _by_index(x, k, kept, index)
     best = np.empty(rows.shape, dtype=np.float32)
@@ -52,7 +52,8 @@ def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
     while True:
         codes = _encode(x, centre, axes[:, :width])
         if width >= x.shape[1] or _share_kept(codes, kept, sample[::4], exact[::4]) >= ENOUGH:
-            return codes.nearest(kept, ALONE)[1]
+            [(_, rows)] = codes.nearest([Among(kept)], np.zeros(len(x), dtype=np.int64), ALONE)
+            return rows
         width *= 2
 
 
@@ -90,7 +91,7 @@ def _by_index(x: FloatArray, k: int, kept: int, index: Index) -> Any:
     found = structure.search(x, kept)[1].astype(np.int32)
     # A search that ended early is done exactly.
     [short] = np.nonzero((found >= 0).sum(axis=1) < k)
-    found[short, :k] = nearest_of(x, short, k)
+    found[short, :k] = nearest_of(x, short, Among(k), None)
     return np.column_stack([np.arange(len(x), dtype=np.int32), found])
 
 

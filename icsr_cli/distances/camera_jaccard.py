@@ -7,6 +7,7 @@ other cameras; here short lists stay short.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from icsr_cli import choices
 from icsr_cli.checks import as_numpy, check_count, whole_numbers
 from icsr_cli.distances.features import check_features, unit_rows
 from icsr_cli.distances.jaccard import jaccard_similarity, joined, mirrored, overlaps, weighted
+from icsr_cli.distances.neighbours import search_pairs
 from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, Evidence, Team
 
@@ -121,27 +123,47 @@ def nearest_by_camera(
 ) -> tuple[Any, Any]:
     """Search the nearest under the own camera, self first, and under all others: int32 (n, own), (n, cross).
 
-    -1 where there are fewer. Both come from one product of each block of images with all; the processes of
-    the team share the blocks.
+    -1 where there are fewer. Both come from the same products, which the processes of the team share.
     """
-    import torch
-
     order = np.argsort(cameras, kind="stable")
-    x = torch.as_tensor(vectors)[torch.from_numpy(order)]
+    search = _on_cpu if isinstance(vectors, np.ndarray) else _on_device
+    back = np.append(order, -1).astype(np.int32)
+    near, far = (np.full((len(order), k), -1, dtype=np.int32) for k in (own, cross))
+    found = search(vectors[order], np.ascontiguousarray(cameras[order]), own, cross, team)
+    for lists, places in zip((near, far), found, strict=True):
+        lists[order, : places.shape[1]] = back[places]
+    return near, far
+
+
+def _on_cpu(x: Any, cameras: Any, own: int, cross: int, team: Team) -> Iterator[Any]:
+    """Search images that are sorted by camera; n stands for nobody."""
+    from icsr_cli.distances.neighbours_cpu import BETWEEN_GROUPS, WITHIN_GROUP, Among
+
     n = len(x)
-    near, far = np.full((n, own), -1, dtype=np.int32), np.full((n, cross), -1, dtype=np.int32)
-    bounds = np.searchsorted(cameras[order], np.arange(int(cameras.max()) + 2)).tolist()
+    images = np.arange(n)[:, None]
+    wanted = [Among(own, WITHIN_GROUP), Among(cross + 1, BETWEEN_GROUPS)]
+    for (found, _), first in zip(
+        search_pairs(x, wanted, cameras, team), (images, images[:, :0]), strict=True
+    ):
+        others = found[found != images].reshape(n, -1)
+        yield np.hstack([first, others])
+
+
+def _on_device(x: Any, cameras: Any, own: int, cross: int, team: Team) -> Iterator[Any]:
+    """Search by blocks of products of images that are sorted by camera; n stands for nobody."""
+    n = len(x)
+    near, far = np.full((n, own), n, dtype=np.int32), np.full((n, cross), n, dtype=np.int32)
+    bounds = np.searchsorted(cameras, np.arange(int(cameras.max()) + 2)).tolist()
     step = max(1, _BLOCK // n)
     blocks = [(*camera, first) for camera in pairwise(bounds) for first in range(*camera, step)]
     for low, high, first in blocks[team.rank :: team.size]:
         rows = slice(first, min(first + step, high))
         products = x[rows] @ x.T
         inside = products[:, low:high]
-        inside.diagonal(first - low).fill_(torch.inf)  # copies of an image do not come before it
+        inside.diagonal(first - low).fill_(np.inf)  # copies of an image do not come before it
         k = min(own, high - low)
-        near[order[rows], :k] = order[low + as_numpy(inside.topk(k, dim=1).indices)]
-        inside.fill_(-torch.inf)
+        near[rows, :k] = low + as_numpy(inside.topk(k, dim=1).indices)
+        inside.fill_(-np.inf)
         k = min(cross, n - (high - low))
-        far[order[rows], :k] = order[as_numpy(products.topk(k, dim=1).indices)]
-    near, far = (np.maximum.reduce(part) for part in zip(*team.join((near, far)), strict=True))
-    return near, far
+        far[rows, :k] = as_numpy(products.topk(k, dim=1).indices)
+    return (np.minimum.reduce(part) for part in zip(*team.join((near, far)), strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,10 @@ from icsr_cli.distances import neighbour_kernels as kernels
 from icsr_cli.distances.features import SPARE, squared_lengths
 from icsr_cli.distances.neighbours_cpu import (
     NEAR_TIE,
+    Among,
     Multiply,
     blocks,
+    forbid,
     measure,
     nearest_lists,
     nearest_of,
@@ -56,11 +58,11 @@ class Codes:
 
         return multiply
 
-    def nearest(self, kept: int, team: Team) -> tuple[Any, Any]:
+    def nearest(self, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
         """Give the nearest of each vector, itself first, as ``nearest_lists`` does."""
         threads = torch.get_num_threads()
         try:
-            return nearest_lists(self.squares, kept, self.multiplier(), np.int32, team)
+            return nearest_lists(self.squares, wanted, groups, self.multiplier(), np.int32, team)
         finally:
             torch.set_num_threads(threads)
 
@@ -114,38 +116,49 @@ def are_fast() -> bool:
     return torch.cpu._is_vnni_supported() and largest_code() == 127
 
 
-def search_codes(x: FloatArray, k: int, team: Team) -> tuple[Any, Any] | None:
-    """Search all pairs of x (n, d): int64 and float32 (n, k), squared distances; None where codes fail.
+def search_codes(
+    x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team
+) -> list[tuple[Any, Any]] | None:
+    """Search all pairs as ``search_cpu`` does; None where codes would prove too little.
 
     What is not among the candidates of a vector is farther by its codes, so by the triangle inequality at
     least ``no_nearer`` away. Vectors whose k-th candidate is not nearer than that are compared with all.
     """
-    n, kept = len(x), CANDIDATES * k + SPARE
     tolerance, centre = NEAR_TIE * float(squared_lengths(x).max()), x.mean(axis=0)
-    codes = encode(n, x.shape[1], lambda block: x[block] - centre)
-    if _share_proven(x, k, kept, tolerance, codes) < ENOUGH:
+    codes = encode(len(x), x.shape[1], lambda block: x[block] - centre)
+    if any(_share_proven(x, among, groups, tolerance, codes) < ENOUGH for among in wanted):
         return None
-    best, rows = codes.nearest(kept, team)
-    first, end = team.share(n)
+    candidates = [among._replace(k=_kept(among)) for among in wanted]
+    lists = codes.nearest(candidates, groups, team)
+    first, end = team.share(len(x))
     own = np.arange(first, end)
-    bound = codes.no_nearer(best[own, -1], own) - tolerance
-    measure(x, best, rows, first, end)
-    unproven = own[best[own, k - 1] >= bound]
-    rows[unproven, 1:] = -1
-    rows[unproven, 1 : 1 + k + SPARE] = nearest_of(x, unproven, k + SPARE)
-    kernels.measure(x, best, rows, unproven)
-    return settled(x, best, rows, k, tolerance, team)
+    for among, (best, rows) in zip(wanted, lists, strict=True):
+        bound = codes.no_nearer(best[own, -1], own) - tolerance
+        measure(x, best, rows, first, end)
+        unproven = own[(best[own, among.k - 1] >= bound) & np.isfinite(bound)]
+        more = among._replace(k=among.k + SPARE)
+        rows[unproven, 1:] = -1
+        rows[unproven, 1 : 1 + more.k] = nearest_of(x, unproven, more, groups)
+        kernels.measure(x, best, rows, unproven)
+    return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
 
 
-def _share_proven(x: FloatArray, k: int, kept: int, tolerance: float, codes: Codes) -> float:
-    """Give the share of a sample whose k nearest are proven to be among the ``kept`` nearest by code."""
+def _kept(among: Among) -> int:
+    return CANDIDATES * among.k + SPARE
+
+
+def _share_proven(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> float:
+    """Give the share of a sample whose k nearest are proven to be among the candidates."""
     n = len(x)
     sample = np.arange(0, n, max(1, n // SAMPLE))
     proven = 0
     for block in blocks(len(sample), n):
         some = sample[block]
-        near = codes.squared_distances(some).topk(kept, largest=False)
+        distances = codes.squared_distances(some)
+        forbid(distances.numpy(), some, among.relation, groups)
+        near = distances.topk(_kept(among), largest=False)
+        bound = codes.no_nearer(near.values[:, -1].numpy(), some) - tolerance
         exact = squared_lengths((x[some, None] - x[near.indices.numpy()]).reshape(-1, x.shape[1]))
-        exact = np.partition(exact.reshape(-1, kept), k - 1)[:, k - 1]
-        proven += int((exact < codes.no_nearer(near.values[:, -1].numpy(), some) - tolerance).sum())
+        exact = np.partition(exact.reshape(len(some), -1), among.k - 1)[:, among.k - 1]
+        proven += int(((exact < bound) | np.isinf(bound)).sum())
     return proven / len(sample)

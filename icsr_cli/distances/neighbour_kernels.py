@@ -44,11 +44,22 @@ def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) 
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows: Any, limits: Any) -> None:
+def merge_tile(
+    products: Any,
+    squares: Any,
+    top: int,
+    left: int,
+    groups: Any,
+    relation: int,
+    best: Any,
+    rows: Any,
+    limits: Any,
+) -> None:
     """Offer the vectors of the columns, ``left + j``, to those of the rows, ``top + i``, and the reverse.
 
     ``products`` are float32, or int32 below 2**24; a tile of the diagonal holds both directions already.
-    ``limits``: the last distance of each list, side by side.
+    ``relation`` of a pair: 1 within a group, 0 between groups, -1 any. ``limits``: the last distance of each
+    list, side by side.
     """
     height, width = products.shape
     last = best.shape[1] - 1
@@ -65,6 +76,8 @@ def merge_tile(products: Any, squares: Any, top: int, left: int, best: Any, rows
             ):
                 continue
             for j in range(start, min(stop, width)):
+                if relation >= 0 and np.int64(groups[row] == groups[left + j]) != relation:
+                    continue
                 distance = own + squares[left + j] - np.float32(2) * np.float32(products[i, j])
                 distance = max(distance, np.float32(0))
                 if distance <= worst and left + j != row:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from icsr_cli.checks import check_count
 from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
 from icsr_cli.errors import InputError
-from icsr_cli.types import ALONE, Neighbours, Team
+from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
+
+if TYPE_CHECKING:
+    from icsr_cli.distances.neighbours_cpu import Among
 
 Metric = Literal["l2", "cosine"]
 
@@ -86,9 +90,10 @@ def knn(
 
         indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
-        from icsr_cli.distances.neighbours_cpu import search_cpu
+        from icsr_cli.distances.neighbours_cpu import Among
 
-        indices, distances = _by_codes(vectors, k, team) or search_cpu(vectors, k, team)
+        one_group = np.zeros(len(vectors), dtype=np.int64)
+        [(indices, distances)] = search_pairs(vectors, [Among(k)], one_group, team)
     else:
         from icsr_cli.distances.neighbours_torch import search_device
 
@@ -99,16 +104,20 @@ def knn(
     return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
 
 
-def _by_codes(x: Any, k: int, team: Team) -> tuple[Any, Any] | None:
-    """Search by codes of 8 bits where that is faster; None where it is not.
+def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
+    """Search all pairs on the CPU, as ``search_cpu`` does, by codes of 8 bits where that is faster.
 
     It is for many vectors only, since codes need torch, which is not loaded for numpy arrays otherwise.
     """
-    if len(x) ** 2 * x.shape[1] < WORTH_CODES or k > len(x) // 64:
-        return None
-    from icsr_cli.distances.codes import are_fast, search_codes
+    if len(x) ** 2 * x.shape[1] >= WORTH_CODES and max(among.k for among in wanted) <= len(x) // 64:
+        from icsr_cli.distances.codes import are_fast, search_codes
 
-    return search_codes(x, k, team) if are_fast() else None
+        found = search_codes(x, wanted, groups, team) if are_fast() else None
+        if found is not None:
+            return found
+    from icsr_cli.distances.neighbours_cpu import search_cpu
+
+    return search_cpu(x, wanted, groups, team)
 
 
 def _like(features: Any, result: Any) -> Any:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -24,18 +24,33 @@ NEAR_TIE = 4e-6
 TILE = 1024
 
 
-def search_cpu(x: FloatArray, k: int, team: Team) -> tuple[Any, Any]:
-    """Search all pairs of unit x (n, d): int64 and float32 (n, k), squared distances.
+#: Relations of two vectors.
+ANY, BETWEEN_GROUPS, WITHIN_GROUP = -1, 0, 1
 
-    Each process multiplies some of the tiles, then settles its share of the rows.
+
+class Among(NamedTuple):
+    """How many are searched for each vector, itself counted, and among which: all, its group or others'."""
+
+    k: int
+    relation: int = ANY
+
+
+def search_cpu(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
+    """Search all pairs of x (n, d): for each wanted int64 and float32 (n, k), squared distances.
+
+    Where there are fewer than k, n stands for nobody, at infinity; no list is longer than n. ``groups`` int64
+    (n,); the search is faster where groups stand together. Each process multiplies some of the tiles, then
+    settles its share of the rows.
     """
     squares = squared_lengths(x)
 
     def multiply(top: slice, left: slice, products: Any) -> None:
         np.matmul(x[top], x[left].T, out=products)
 
-    best, rows = nearest_lists(squares, min(len(x), k + SPARE), multiply, np.float32, team)
-    return settled(x, best, rows, k, NEAR_TIE * squares.max(), team)
+    kept = [among._replace(k=min(len(x), among.k + SPARE)) for among in wanted]
+    lists = nearest_lists(squares, kept, groups, multiply, np.float32, team)
+    tolerance = NEAR_TIE * squares.max()
+    return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
 
 
 def settled(x: FloatArray, best: Any, rows: Any, k: int, tolerance: float, team: Team) -> tuple[Any, Any]:
@@ -59,17 +74,28 @@ def measure(x: FloatArray, best: Any, rows: Any, first: int, end: int) -> None:
     )
 
 
-def nearest_of(x: FloatArray, chosen: Any, k: int) -> Any:
-    """Search the chosen vectors among all: int32 (m, k), in no order, each among its own."""
+def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
+    """Search the chosen vectors among others: int32 (m, k), by index, itself among them; -1: nobody."""
     squares = squared_lengths(x)
-    found = np.empty((len(chosen), k), dtype=np.int32)
+    found = np.empty((len(chosen), among.k), dtype=np.int32)
     for block in blocks(len(chosen), len(x)):
         distances = x[chosen[block]] @ x.T
         distances *= -2
         distances += squares
+        forbid(distances, chosen[block], among.relation, groups)
         distances[np.arange(len(distances)), chosen[block]] = -np.inf
-        found[block] = np.argpartition(distances, k - 1, axis=1)[:, :k]
+        last = np.partition(distances, among.k - 1, axis=1)[:, among.k - 1, None]
+        nearer, ties = distances < last, distances == last
+        free = among.k - nearer.sum(axis=1, keepdims=True)
+        nearest = np.nonzero(nearer | (ties & (ties.cumsum(axis=1) <= free)))[1].reshape(-1, among.k)
+        found[block] = np.where(np.isposinf(np.take_along_axis(distances, nearest, axis=1)), -1, nearest)
     return found
+
+
+def forbid(distances: Any, rows: Any, relation: int, groups: Any) -> None:
+    """Set the distances (m, n) of vectors to all others to infinity where the relation is another one."""
+    if relation != ANY:
+        distances[(groups[rows, None] == groups) != relation] = np.inf
 
 
 def blocks(m: int, n: int) -> Iterator[slice]:
@@ -78,38 +104,61 @@ def blocks(m: int, n: int) -> Iterator[slice]:
     return (slice(low, low + step) for low in range(0, m, step))
 
 
-def nearest_lists(squares: Any, kept: int, multiply: Multiply, kind: Any, team: Team) -> tuple[Any, Any]:
-    """Give the nearest of each vector, float32 squared distances and int32 indices (n, kept), itself first.
+def nearest_lists(
+    squares: Any, wanted: Sequence[Among], groups: Any, multiply: Multiply, kind: Any, team: Team
+) -> list[tuple[Any, Any]]:
+    """Give for each wanted the nearest: float32 squared distances and int32 indices (n, k), itself first.
 
     They are whole for the vectors of this process's share. ``multiply`` writes the products of two ranges of
     vectors, of the type ``kind``; ``squares`` float32 (n,) are with themselves.
-    Tiles of the upper triangle only: each product serves its row and its column. Each thread multiplies tiles
-    of its own, of those of this process. Their order does not matter, since ties go by index; by diagonals,
-    threads meet seldom at the lists of one block, which have a lock.
+    Tiles of the upper triangle only: each product serves its row and its column, and all that is wanted. Each
+    thread multiplies tiles of its own, of those of this process. Their order does not matter, since ties go
+    by index; by diagonals, threads meet seldom at the lists of one block, which have a lock.
     """
     n = len(squares)
-    best = np.full((n, kept), np.inf, dtype=np.float32)
-    rows = np.full((n, kept), n, dtype=np.int32)
-    kernels.seed_with_self(best, rows)
-    limits = best[:, -1].copy()
+    lists = [_empty_lists(n, among.k) for among in wanted]
     starts = range(0, n, TILE)
     locks = {start: threading.Lock() for start in starts}
 
     def merge(low: int, high: int) -> None:
         tile = np.empty(TILE * TILE, dtype=kind)
         for top, left in tiles[low:high]:
-            height, width = min(TILE, n - top), min(TILE, n - left)
+            rows, columns = slice(top, min(top + TILE, n)), slice(left, min(left + TILE, n))
+            height, width = rows.stop - top, columns.stop - left
             products = tile[: height * width].reshape(height, width)
-            multiply(slice(top, top + height), slice(left, left + width), products)
+            multiply(rows, columns, products)
             with locks[top], locks[left] if left != top else nullcontext():
-                kernels.merge_tile(products, squares, top, left, best, rows, limits)
+                for among, (best, nearest, limits) in zip(wanted, lists, strict=True):
+                    if _may_hold(among.relation, groups[rows], groups[columns]):
+                        kernels.merge_tile(
+                            products, squares, top, left, groups, among.relation, best, nearest, limits
+                        )
 
     tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
     tiles = tiles[team.rank :: team.size]
     with threadpool_limits(limits=1, user_api="blas"):
         in_threads(merge, row_ranges(len(tiles), 1024))
+    return [_merged(best, rows, team) for best, rows, _ in lists]
+
+
+def _empty_lists(n: int, k: int) -> tuple[Any, Any, Any]:
+    """Give distances, indices, and the last distance of each list: of each vector itself, and nobody else."""
+    best, rows = np.full((n, k), np.inf, dtype=np.float32), np.full((n, k), n, dtype=np.int32)
+    kernels.seed_with_self(best, rows)
+    return best, rows, best[:, -1].copy()
+
+
+def _may_hold(relation: int, rows: Any, columns: Any) -> bool:
+    """Tell whether a tile of these groups may hold pairs of the relation."""
+    if relation == BETWEEN_GROUPS:
+        return bool(min(rows.min(), columns.min()) < max(rows.max(), columns.max()))
+    return relation == ANY or bool(rows.min() <= columns.max() and columns.min() <= rows.max())
+
+
+def _merged(best: Any, rows: Any, team: Team) -> tuple[Any, Any]:
+    """Merge the lists of all processes, for the share of this one."""
     if team.size > 1:
         (best, rows), *others = team.join((best, rows))
         for their_best, their_rows in others:
-            kernels.merge_lists(their_best, their_rows, best, rows, *team.share(n))
+            kernels.merge_lists(their_best, their_rows, best, rows, *team.share(len(best)))
     return best, rows

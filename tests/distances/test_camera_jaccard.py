@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -5,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.distances import camera_jaccard_similarity, jaccard_similarity
+from icsr_cli.distances import (
+    camera_jaccard_similarity,
+    codes,
+    jaccard_similarity,
+    neighbours,
+    neighbours_cpu,
+)
+from icsr_cli.distances.camera_jaccard import nearest_by_camera
 from icsr_cli.errors import InputError
 
 
@@ -76,12 +85,71 @@ def test_one_camera_is_the_usual_distance():
     assert (found != jaccard_similarity(features, 12, 4)).nnz == 0
 
 
-def test_tensors_and_blocks(monkeypatch):
+def slow_lists(features, cameras, k, same):
+    """The k nearest under the own camera, self first, or under others; by distance in float64, then index."""
+    squared = ((features[:, None].astype(np.float64) - features) ** 2).sum(axis=2)
+    np.fill_diagonal(squared, -1)
+    rows = np.full((len(features), k), -1)
+    for i in range(len(features)):
+        allowed = np.flatnonzero((cameras == cameras[i]) == same)
+        found = allowed[np.argsort(squared[i, allowed], kind="stable")][:k]
+        rows[i, : len(found)] = found
+    return rows
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    sizes=st.lists(st.integers(1, 30), min_size=2, max_size=12),
+    own=st.integers(1, 8),
+    cross=st.integers(1, 25),
+    tile=st.integers(1, 60),
+    seed=st.integers(0, 10**6),
+)
+def test_nearest_by_camera_one_by_one(sizes, own, cross, tile, seed):
+    features, cameras = world(seed, sizes)
+    with mock.patch.object(neighbours_cpu, "TILE", tile):
+        near, far = nearest_by_camera(features, cameras, own, cross)
+    np.testing.assert_array_equal(near, slow_lists(features, cameras, own, True))
+    np.testing.assert_array_equal(far, slow_lists(features, cameras, cross, False))
+
+
+@settings(deadline=None, max_examples=15)
+@given(
+    sizes=st.permutations([200, 100, 50, 49, 1]),
+    own=st.integers(1, 6),
+    cross=st.integers(1, 5),
+    most=st.sampled_from([2, 127]),
+    seed=st.integers(0, 10**6),
+)
+def test_nearest_by_camera_by_codes(sizes, own, cross, most, seed):
+    """Coarse codes prove nothing; a camera of one image has nobody of its own."""
+    features, cameras = world(seed, sizes)
+    with (
+        mock.patch.object(neighbours, "WORTH_CODES", 0),
+        mock.patch.object(codes, "ENOUGH", 0),
+        mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
+        mock.patch.object(codes, "are_fast", return_value=True),
+        mock.patch.object(codes, "search_codes", wraps=codes.search_codes) as asked,
+    ):
+        near, far = nearest_by_camera(features, cameras, own, cross)
+    asked.assert_called_once()
+    np.testing.assert_array_equal(near, slow_lists(features, cameras, own, True))
+    np.testing.assert_array_equal(far, slow_lists(features, cameras, cross, False))
+
+
+def test_a_device_finds_the_same_by_blocks(monkeypatch):
+    monkeypatch.setattr("icsr_cli.distances.camera_jaccard._BLOCK", 7 * 60)
+    features, cameras = world(4)
+    found = nearest_by_camera(torch.from_numpy(features), cameras, 6, 45)
+    for lists, expected in zip(found, nearest_by_camera(features, cameras, 6, 45), strict=True):
+        np.testing.assert_array_equal(lists, expected)
+
+
+def test_tensors():
     features, cameras = world(4)
     whole = camera_jaccard_similarity(features, cameras)
-    monkeypatch.setattr("icsr_cli.distances.camera_jaccard._BLOCK", 7 * 60)
     parts = camera_jaccard_similarity(torch.from_numpy(features), torch.from_numpy(cameras))
-    np.testing.assert_allclose(parts.toarray(), whole.toarray(), atol=1e-6)
+    np.testing.assert_array_equal(parts.toarray(), whole.toarray())
 
 
 def test_nothing_of_the_size_of_all_pairs_is_kept():

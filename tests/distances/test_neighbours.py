@@ -18,6 +18,7 @@ from icsr_cli.distances import (
     neighbours_cpu,
     neighbours_torch,
 )
+from icsr_cli.distances.neighbours_cpu import Among
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE
@@ -304,7 +305,7 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     found = codes.Codes(torch.from_numpy(values), squares, 1.0, np.zeros(n, dtype=np.float32))
     kept, tile = int(rng.integers(1, n + 1)), int(rng.integers(1, 70))
     with mock.patch.object(neighbours_cpu, "TILE", tile):
-        best, rows = found.nearest(kept, ALONE)
+        [(best, rows)] = found.nearest([Among(kept)], np.zeros(n, dtype=np.int64), ALONE)
     slow = ((values[:, None].astype(np.int64) - values[None]) ** 2).sum(axis=2)
     np.testing.assert_array_equal(found.squared_distances(slice(None)).numpy(), slow)
     np.fill_diagonal(slow, -1)
@@ -333,7 +334,8 @@ def test_exact_search_by_codes(d, k, spread, copies, most, seed):
         mock.patch.object(codes, "BLOCK", int(rng.integers(1, 150 * d))),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
     ):
-        indices, distances = codes.search_codes(features, k, ALONE)
+        groups = np.zeros(150, dtype=np.int64)
+        [(indices, distances)] = codes.search_codes(features, [Among(k)], groups, ALONE)
     expected = all_distances(features, "l2")
     np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], atol=2e-6)
     np.testing.assert_allclose(distances, np.take_along_axis(expected, indices, axis=1), atol=2e-6)
@@ -360,7 +362,7 @@ def test_codes_give_way_where_they_prove_little():
     """A thousand copies of one vector: no code tells the tenth nearest from the hundredth."""
     features = np.tile(random_features(1, 32, 0), (1000, 1)) + 1e-3 * random_features(1000, 32, 1)
     features[:10] = random_features(10, 32, 2)
-    assert codes.search_codes(features, 5, ALONE) is None
+    assert codes.search_codes(features, [Among(5)], np.zeros(1000, dtype=np.int64), ALONE) is None
 
 
 def test_large_searches_take_codes():
