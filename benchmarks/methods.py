@@ -39,6 +39,7 @@ PARTS: dict[str, dict[str, Any]] = {
         ]
     },
 }
+#: ``single-camera`` is no part of ``camera-aware``: the line "with" has it.
 WITHOUT: dict[str, dict[str, Any]] = {
     "normalise": {"global.normalise": "none"},
     "camera-jaccard": {"global.distance": {"method": "jaccard", "k1": 20}},
@@ -83,6 +84,7 @@ METHODS = {
         f"with-{name}": Method(f"camera-aware + local {name}", "camera-aware", own)
         for name, own in LOCAL.items()
     },
+    "with-single-camera": Method("camera-aware + single-camera", "camera-aware", PARTS["single-camera"]),
     "two-stages": Method(
         "camera-aware from ICSR's shared start",
         "camera-aware",
