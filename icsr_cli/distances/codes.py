@@ -30,9 +30,10 @@ CANDIDATES = 2
 #: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
 BLOCK = 2**22
 #: Vectors that tell beforehand whether codes will do, and the share of them for which they must.
-SAMPLE, ENOUGH = 256, 0.8
-#: What turning in float32 may move a vector, as a share of its length.
-_ROUNDING = 1e-5
+SAMPLE, ENOUGH = 64, 0.8
+#: What turning in float32 may move a vector, as a share of its length; and what sums of whole numbers, which
+#: are exact below 2**24, may be off, as a share of the largest.
+_ROUNDING, _SUMS = 1e-5, 1e-6
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ class Codes:
 
     def no_nearer(self, squared: Any, rows: Any) -> Any:
         """Give a squared distance, (m,), that no vector is nearer whose codes are ``squared`` off or more."""
-        gap = np.sqrt(squared) * (1 - 1e-6) - self.errors[rows] - self.errors.max()
+        certain = np.maximum(squared - _SUMS * self.squares.max(), 0)
+        gap = np.sqrt(certain) - self.errors[rows] - self.errors.max()
         return np.square(np.maximum(gap, 0) * self.step)
 
 
