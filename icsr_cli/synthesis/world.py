@@ -178,16 +178,16 @@ _SEPARATE: Final[dict[str, Any]] = {
 _METRO: Final[dict[str, Any]] = {
     **_CITY,
     "train_identities": 500,
-    "test_identities": 300,
+    "test_identities": 700,
     "cameras": 12,
     "cameras_per_person": (2, 4),
     "images": (2, 5),
     "distractors": 200,
-    "background": 1.8,
-    "camera_shift": 2.2,
+    "background": 2.2,
+    "camera_shift": 2.6,
     "view_spread": 0.7,
     "clutter": 0.15,
-    "lookalikes": 0.5,
+    "lookalikes": 0.7,
     "uneven": 0.9,
 }
 #: What differs from the defaults of :class:`World`.
