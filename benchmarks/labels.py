@@ -303,7 +303,8 @@ def peak_memory():
 
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
-    import torch  # noqa: F401, whose loading is not what is measured: training has loaded it
+    from icsr_cli.distances import codes, neighbours_cpu  # with torch, which training has loaded too
+    from icsr_cli.types import ALONE
 
     folder = Path(arguments.folder)
     mapped = "r" if arguments.side in ("whole", "lean") else None
@@ -312,6 +313,8 @@ def run_side(arguments):
     small, _, small_cams = make_features(300, 16, 3, 10, 0)
     how = {"approximate": arguments.approximate, "device": arguments.device}
     chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
+    if codes.are_fast():  # they are too few for it
+        codes.search_codes(small, [neighbours_cpu.Among(4)], np.zeros(300, dtype=np.int64), ALONE)
     loaded = peak_memory()
     clock, busy = Clock(), time.process_time()
     if arguments.tracks:

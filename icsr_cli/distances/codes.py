@@ -23,12 +23,15 @@ from icsr_cli.distances.neighbours_cpu import (
     nearest_of,
     settled,
 )
+from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
 #: Candidates for each neighbour; their distances are taken exactly.
 CANDIDATES = 2
 #: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
 BLOCK = 2**22
+#: Numbers may be so much larger than the largest of some rows before they are cut off.
+HEADROOM = 1.1
 #: Vectors that tell beforehand whether codes will do, and the share of them for which they must.
 SAMPLE, ENOUGH = 64, 0.8
 #: What turning in float32 may move a vector, as a share of its length; and what sums of whole numbers, which
@@ -94,16 +97,19 @@ def encode(n: int, width: int, part: Callable[[slice], FloatArray]) -> Codes:
 
     rows = max(1, BLOCK // width)
     most = largest_code()
-    step = float(np.abs(turned(slice(None, None, -(-n // rows)))).max()) / most or 1.0
+    step = HEADROOM * float(np.abs(turned(slice(None, None, -(-n // rows)))).max()) / most or 1.0
     # Columns of zeros fill up to eight: products of codes of one column come out wrong in torch 2.14.
     values = np.zeros((n, -(-width // 8) * 8), dtype=np.int8)
     squares, errors = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.float32)
-    for low in range(0, n, rows):
-        own = slice(low, low + rows)
+
+    def round_off(low: int, high: int) -> None:
+        own = slice(low, high)
         steps = turned(own) / np.float32(step)
         rounded = np.rint(steps).clip(-most, most)
         values[own, :width], squares[own] = rounded, squared_lengths(rounded)
         errors[own] = np.sqrt(squared_lengths(steps - rounded)) + _ROUNDING * np.sqrt(squared_lengths(steps))
+
+    in_threads(round_off, row_ranges(n, -(-n // rows)))
     return Codes(torch.from_numpy(values), squares, step, errors)
 
 
@@ -139,8 +145,8 @@ def search_codes(
         measure(x, best, rows, first, end)
         unproven = own[(best[own, among.k - 1] >= bound) & np.isfinite(bound)]
         more = among._replace(k=among.k + SPARE)
-        rows[unproven, 1:] = -1
-        rows[unproven, 1 : 1 + more.k] = nearest_of(x, unproven, more, groups)
+        rows[unproven, : more.k] = nearest_of(x, unproven, more, groups)
+        rows[unproven, more.k :] = len(x)
         kernels.measure(x, best, rows, unproven)
     return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
 

@@ -89,6 +89,16 @@ def merge_tile(
 
 
 @numba.njit(cache=True, nogil=True)
+def take_nearest(distances: Any, best: Any, rows: Any, low: int, high: int) -> None:
+    """Offer the columns of the rows [low, high) of distances to their lists, but those at infinity."""
+    last = best.shape[1] - 1
+    for i in range(low, high if last > 0 else low):
+        for j in range(distances.shape[1]):
+            if distances[i, j] <= best[i, last] and distances[i, j] < np.inf:
+                _insert(best[i], rows[i], distances[i, j], j)
+
+
+@numba.njit(cache=True, nogil=True)
 def merge_lists(others: Any, their_rows: Any, best: Any, rows: Any, low: int, high: int) -> None:
     """Offer what other lists hold for the rows [low, high); the vector itself is in both."""
     last = best.shape[1] - 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -75,21 +76,22 @@ def measure(x: FloatArray, best: Any, rows: Any, first: int, end: int) -> None:
 
 
 def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
-    """Search the chosen vectors among others: int32 (m, k), by index, itself among them; -1: nobody."""
+    """Search the chosen vectors among others: int32 (m, k), itself first; n stands for nobody."""
     squares = squared_lengths(x)
-    found = np.empty((len(chosen), among.k), dtype=np.int32)
+    best = np.full((len(chosen), among.k), np.inf, dtype=np.float32)
+    rows = np.full(best.shape, len(x), dtype=np.int32)
+    best[:, 0], rows[:, 0] = -1, chosen
     for block in blocks(len(chosen), len(x)):
-        distances = x[chosen[block]] @ x.T
+        own = chosen[block]
+        distances = x[own] @ x.T
         distances *= -2
-        distances += squares
-        forbid(distances, chosen[block], among.relation, groups)
-        distances[np.arange(len(distances)), chosen[block]] = -np.inf
-        last = np.partition(distances, among.k - 1, axis=1)[:, among.k - 1, None]
-        nearer, ties = distances < last, distances == last
-        free = among.k - nearer.sum(axis=1, keepdims=True)
-        nearest = np.nonzero(nearer | (ties & (ties.cumsum(axis=1) <= free)))[1].reshape(-1, among.k)
-        found[block] = np.where(np.isposinf(np.take_along_axis(distances, nearest, axis=1)), -1, nearest)
-    return found
+        distances += squares + squares[own, None]
+        np.maximum(distances, 0, out=distances)
+        distances[np.arange(len(own)), own] = np.inf
+        forbid(distances, own, among.relation, groups)
+        take = partial(kernels.take_nearest, distances, best[block], rows[block])
+        in_threads(take, row_ranges(len(own)))
+    return rows
 
 
 def forbid(distances: Any, rows: Any, relation: int, groups: Any) -> None:
