@@ -202,6 +202,7 @@ def train(
         pairs=pairs,
         pairs_labels=pairs_labels,
         name=name,
+        processes=place.ranks.size,
         facts={"tensorboard": True} if tensorboard else {},
     )
     data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)
