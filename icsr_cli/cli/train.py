@@ -121,7 +121,7 @@ def train(
         of_method(
             "--refine",
             metavar="[none|NAME,...]",
-            help="global: refiners in order: discard, single-camera, split.",
+            help="global: refiners in order: discard, majority, single-camera, split.",
         ),
     ] = None,
     pairs: PairsFile = None,
