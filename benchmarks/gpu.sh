@@ -1,18 +1,46 @@
 #!/usr/bin/env bash
 # Everything that waits for a GPU, one after the other, figures to files:
 #
-#     benchmarks/gpu.sh [FOLDER]
+#     benchmarks/gpu.sh [quick] [FOLDER]
 #
 # FOLDER (default: gpu-figures) gets one text file for each part and environment.json. A part that fails is noted
-# in failed.txt and does not stop the others. GPU_QUICK=1 takes little data: whether everything runs, in minutes.
-# GPU_DEVICE=cpu does so without a GPU.
+# in failed.txt and does not stop the others. `quick` has the same parts with less in each.
+# With GPU_DEVICE=cpu there is next to nothing in them: whether everything runs, without a GPU.
 set -u
 cd "$(dirname "$0")/.."
+mode=full
+if [ "${1:-}" = quick ]; then
+    mode=quick
+    shift
+fi
 out=${1:-gpu-figures}
 device=${GPU_DEVICE:-cuda}
 python=${PYTHON:-python}
+rendered=$(mktemp -d)
+trap 'rm -rf "$rendered"' EXIT
 mkdir -p "$out"
 : > "$out/failed.txt"
+
+case $mode-$device in
+    full-cuda*)
+        tests=(tests/gpu tests/distances tests/metrics tests/memories tests/models tests/test_features.py)
+        labels=() growth=(--sizes 50000 100000 200000 --d 512) retrieval=()
+        epoch=(--preset market1501) schedule=()
+        ;;
+    quick-cuda*)
+        tests=(-m gpu tests/distances tests/metrics tests/test_features.py)
+        labels=(--d 512) growth=(--sizes 20000 50000 --d 512) retrieval=(--queries 1000 --gallery 5000)
+        few=(--preset market1501 --people 200 --iters 50)
+        epoch=("${few[@]}" --measure 1) schedule=("${few[@]}" --epochs 1)
+        ;;
+    *)
+        few=(--preset default --people 8 --arch resnet_small --height 32 --width 16 --batch-size 16 --iters 2)
+        tests=(tests/test_features.py)
+        labels=(--n 300 --d 16) growth=(--sizes 300 --d 16)
+        retrieval=(--queries 40 --gallery 200 --dimensions 8)
+        epoch=("${few[@]}" --measure 1 --icsr-only) schedule=("${few[@]}" --epochs 1)
+        ;;
+esac
 
 part() { # part NAME COMMAND...: its output to FOLDER/NAME.txt
     local name=$1
@@ -24,26 +52,24 @@ part() { # part NAME COMMAND...: its output to FOLDER/NAME.txt
     fi
 }
 
+epoch() { # epoch NAME OPTION...: with what has been rendered once
+    local name=$1
+    shift
+    part "$name" "$python" benchmarks/training.py "$@" --device "$device" --keep "$rendered" --out "$out/$name.json"
+}
+
 "$python" -m icsr_cli doctor --json > "$out/environment.json"
-if [ -n "${GPU_QUICK:-}" ]; then
-    small=(--epochs 1 --iters 2 --images 300 --arch resnet_small --height 32 --width 16 --batch-size 16 --icsr-only --measure 1)
-    part plan "$python" -m icsr_cli doctor --plan -d market1501 --gpus 1 -a resnet_small
-    part labels "$python" benchmarks/labels.py --n 300 --d 16 --engine-only --device "$device"
-    part epoch "$python" benchmarks/training.py "${small[@]}" --device "$device" --out "$out/epoch.json"
-else
-    part tests "$python" -m pytest -q tests/gpu tests/distances tests/metrics tests/memories tests/models
-    for gpus in 1 8; do
-        part "plan-$gpus" "$python" -m icsr_cli doctor --plan -d msmt17 --gpus "$gpus"
-    done
-    part labels "$python" benchmarks/labels.py --engine-only --device "$device"
-    part labels-msmt17 "$python" benchmarks/labels.py --n 32621 --cameras 15 --engine-only --device "$device"
-    part labels-growth "$python" benchmarks/labels.py --sizes 50000 100000 200000 --d 512 --device "$device"
-    part retrieval "$python" benchmarks/retrieval.py
-    part epoch "$python" benchmarks/training.py --preset market1501 --device "$device" --out "$out/epoch.json"
-    part epoch-compiled "$python" benchmarks/training.py --preset market1501 --device "$device" \
-        --set compile=true --out "$out/epoch-compiled.json"
-    part schedule "$python" benchmarks/training.py --schedule --device "$device" --out "$out/schedule.json"
-fi
+part tests "$python" -m pytest -q "${tests[@]}"
+for gpus in 1 8; do
+    part "plan-$gpus" "$python" -m icsr_cli doctor --plan -d msmt17 --gpus "$gpus"
+done
+part labels "$python" benchmarks/labels.py --engine-only --device "$device" "${labels[@]}"
+part labels-msmt17 "$python" benchmarks/labels.py --n 32621 --cameras 15 --engine-only --device "$device" "${labels[@]}"
+part labels-growth "$python" benchmarks/labels.py --device "$device" "${growth[@]}"
+part retrieval "$python" benchmarks/retrieval.py --device "$device" "${retrieval[@]}"
+epoch epoch "${epoch[@]}"
+epoch epoch-compiled "${epoch[@]}" --set compile=true
+epoch schedule --schedule "${schedule[@]}"
 if [ -s "$out/failed.txt" ]; then
     echo "failed: $(tr '\n' ' ' < "$out/failed.txt")"
     exit 1

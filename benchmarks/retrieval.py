@@ -20,6 +20,7 @@ import resource
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +79,10 @@ def usual_cmc(distances, query_ids, gallery_ids, query_cameras, gallery_cameras,
     return found / n_used
 
 
-def new_ranking(*data):
+def new_ranking(*data, device="cpu"):
     from icsr_cli.metrics import rank
 
-    result = rank(*data, device="cpu")
+    result = rank(*data, device=device)
     return np.array([result.mAP, *result.cmc])
 
 
@@ -125,10 +126,10 @@ def usual_reranking(query, gallery, *_names, k1=20, k2=6, lambda_value=0.3):
     return result
 
 
-def new_reranking(query, gallery, *_names):
+def new_reranking(query, gallery, *_names, device="cpu"):
     from icsr_cli.metrics import rerank
 
-    return rerank(query, gallery, device="cpu")
+    return rerank(query, gallery, device=device)
 
 
 SIDES = {
@@ -148,7 +149,7 @@ def resident(field):
 
 def measure(task, side, arguments, folder):
     """Run one side, in a process of its own; leave its figures and its result in ``folder``."""
-    function = SIDES[task, side]
+    function = SIDES[task, side] if side == "usual" else partial(SIDES[task, side], device=arguments.device)
     data = make_data(arguments.queries, arguments.gallery, arguments.dimensions, arguments.seed)
     function(*make_data(WARM_UP, WARM_UP, arguments.dimensions, arguments.seed))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
@@ -196,7 +197,7 @@ def compare(task, arguments, folder):
 def print_table(rows, arguments):
     print(
         f"{arguments.queries:,} queries, {arguments.gallery:,} gallery images, {arguments.dimensions} "
-        f"dimensions; {os.cpu_count()} cores, {arguments.threads} threads, no GPU; "
+        f"dimensions; {os.cpu_count()} cores, {arguments.threads} threads, icsr on {arguments.device}; "
         f"best of {arguments.repeat}\n"
     )
     print("| task | side | seconds | CPU seconds | memory added, MB | whole process, MB |")
@@ -225,6 +226,7 @@ def main():
     parser.add_argument("--dimensions", type=int, default=512)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="for both sides")
+    parser.add_argument("--device", default="cpu", help="where icsr multiplies features: cuda")
     parser.add_argument("--repeat", type=int, default=1, help="runs of each side; the fastest counts")
     parser.add_argument("--task", choices=sorted(TARGETS), help="one of the two alone")
     parser.add_argument("--json", action="store_true")

@@ -135,7 +135,11 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     from icsr_cli.synthesis import World
 
     started = time.perf_counter()
-    prepare_synthetic(World.preset(options.preset, seed=1), folder / "data", workers=usable_cpus())
+    dials: dict[str, Any] = {"seed": 1}
+    if options.people:
+        dials |= {"train_identities": options.people, "test_identities": 2, "distractors": 0, "junk": 0}
+        dials |= dict.fromkeys(("train_images", "test_images", "queries"))
+    prepare_synthetic(World.preset(options.preset, **dials), folder / "data", workers=usable_cpus())
     data, settings, _ = open_data(options, folder)
     engine = steps.Engine(torch.device("cpu"), "fp32")
     load_pixels(data, data.train, "train", settings.image, folder / "data", engine, SilentProgress())
@@ -582,6 +586,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int)
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), help="of icsr; plain is fp32")
     parser.add_argument("--iters", type=int, help="steps per epoch")
+    parser.add_argument("--people", type=int, help="only so many people to train on are rendered")
     parser.add_argument("--images", type=int, help="only so many training images, drawn at random")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting")
     parser.add_argument("--measure", type=int, default=3, help="epochs measured, beside two others")

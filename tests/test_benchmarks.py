@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,9 @@ from forked import Forked, script
 from icsr_cli import config
 
 ROOT = Path(__file__).parents[1]
+FEW = "--people 8 --arch resnet_small --height 32 --width 16 --batch-size 16 --iters 2"
+LABELS = ("labels", "labels-msmt17", "labels-growth")
+PARTS_FOR_A_GPU = ("tests", "plan-1", "plan-8", *LABELS, "retrieval", "epoch", "epoch-compiled", "schedule")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +30,7 @@ ROOT = Path(__file__).parents[1]
         ("plan.py --sizes 1 --images 64 --iters 1", "resnet_small, 64 x 32 | epoch"),
         ("ranks.py --images 300 --features 16 --ranks 2", "| 2 |"),
         ("retrieval.py --queries 40 --gallery 200 --dimensions 8 --repeat 1", "times"),
+        (f"training.py {FEW} --measure 1 --icsr-only", "| epoch |"),
         ("hostile.py --cases 58", "| tar.gz | 2 |"),
         ("pixels.py --store --people 8 --size 64x32 --workers 1", "| jpeg | 2 |"),
     ],
@@ -31,6 +39,48 @@ def test_a_benchmark_runs(command: str, prints: str, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     file, *words = command.split()
     assert prints in Forked(tmp_path / "said", script, ROOT / "benchmarks" / file, words).end()[0]
+
+
+@pytest.mark.parametrize(
+    ("mode", "device"), [([], "cuda"), (["quick"], "cuda"), (["quick"], "cpu")], ids=["full", "quick", "cpu"]
+)
+def test_every_part_for_a_gpu_is_a_command_that_can_be_typed(
+    mode: list[str], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the script calls is written down instead of run; one part fails, and the others follow."""
+    python, said, out = tmp_path / "python", tmp_path / "said", tmp_path / "figures"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {said}\ncase "$*" in *retrieval*) exit 3;; esac\n')
+    python.chmod(0o755)
+    own = {"PYTHON": str(python), "GPU_DEVICE": device, "PATH": os.defpath}
+    done = subprocess.run(
+        ["bash", ROOT / "benchmarks/gpu.sh", *mode, out], env=own, capture_output=True, text=True
+    )
+    assert (done.returncode, (out / "failed.txt").read_text()) == (1, "retrieval\n"), done.stderr
+    assert {file.stem for file in out.iterdir()} == {"environment", "failed", *PARTS_FOR_A_GPU}
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    devices = []
+    for file, *words in map(str.split, said.read_text().splitlines()):
+        if file == "-m":
+            assert words[0] in ("icsr_cli", "pytest")
+            assert all((ROOT / word).exists() for word in words if word.startswith("tests/"))
+            continue
+        monkeypatch.setattr(sys, "argv", [file, *words])
+        with pytest.raises(Parsed) as found:
+            importlib.import_module(Path(file).stem).main()
+        devices.append(found.value.args[0].device)
+    assert devices == [device] * 7
+
+
+_parse = argparse.ArgumentParser.parse_args
+
+
+class Parsed(Exception):  # noqa: N818
+    """Holds the options of a command that was about to begin."""
+
+
+def parse_and_stop(parser: argparse.ArgumentParser) -> None:
+    raise Parsed(_parse(parser))
 
 
 def test_the_methods_of_the_benchmark_are_settings_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,9 @@ def generate(
     refine: Annotated[
         str | None,
         typer.Option(
-            "--refine", metavar="[none|NAME,...]", help="Refiners in order: discard, single-camera, split."
+            "--refine",
+            metavar="[none|NAME,...]",
+            help="Refiners in order: discard, majority, single-camera, split.",
         ),
     ] = None,
     assignments: Annotated[
@@ -79,8 +81,8 @@ def generate(
         bool,
         typer.Option(
             "--lean",
-            help="Store only pairs that dbscan can use: the same labels in less memory, without silhouette "
-            "and cohesion.",
+            help="Store only pairs that the clusterer can use: the same labels in less memory, without "
+            "silhouette and cohesion.",
         ),
     ] = False,
     keys: Annotated[

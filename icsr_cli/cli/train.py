@@ -121,7 +121,7 @@ def train(
         of_method(
             "--refine",
             metavar="[none|NAME,...]",
-            help="global: refiners in order: discard, single-camera, split.",
+            help="global: refiners in order: discard, majority, single-camera, split.",
         ),
     ] = None,
     pairs: PairsFile = None,
@@ -202,6 +202,7 @@ def train(
         pairs=pairs,
         pairs_labels=pairs_labels,
         name=name,
+        processes=place.ranks.size,
         facts={"tensorboard": True} if tensorboard else {},
     )
     data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)

@@ -20,7 +20,8 @@ class Source:
     """Pretrained weights of an architecture.
 
     ``address``: where they are to be had; of a file that torch hub keeps, its name ends in the first eight
-    digits of its SHA-256. ``licence``: of the weights, as their page says it.
+    digits of its SHA-256. ``licence``: that of the library that offers them, or what it says of them; else
+    where to look.
     """
 
     address: str

@@ -17,13 +17,13 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.models.weights import require_file
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings
 from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
 
@@ -34,7 +34,8 @@ class Wish:
 
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
     ``plugins``: (path, SHA-256) of each file that was loaded. ``pairs``: a file of what is known of pairs;
-    ``pairs_labels``: the run, or label file, whose clusters it names. ``facts``: more of ``run.json``.
+    ``pairs_labels``: the run, or label file, whose clusters it names. ``processes``: how many train.
+    ``facts``: more of ``run.json``.
     """
 
     runs_root: Path
@@ -48,6 +49,7 @@ class Wish:
     pairs: Path | None = None
     pairs_labels: Path | None = None
     name: str | None = None
+    processes: int = 1
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,7 +58,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
 
     Raises:
         UsageError: settings that do not fit, or that contradict the network of the cam run.
-        RunError: local labels or a cam network are needed and not there; a run of that name is.
+        RunError: local labels or a cam network are needed and not there, or damaged; a run of that name is
+            there.
+        ModelError, InputError: the network cannot be built, or its weights not be had.
     """
     settings = resolve(data, wish, progress, (stage,))
     if stage == "global" and settings.global_.local is not None:
@@ -72,11 +76,11 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     settings, init = _begin_from_run(data, stage, settings, wish, progress)
     facts |= init
     if stage == "cam":
-        facts["cameras"] = wish.cameras
+        facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
         settings, found = _global_inputs(data, settings, wish, progress)
         facts |= found
-    _check_parts(settings, stage)
+    _check_network(settings, stage, wish.processes)
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
@@ -126,16 +130,20 @@ def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
         )
 
 
-def _check_parts(settings: Settings, stage: str) -> None:
-    """Refuse parts of a batch that do not fit the network; it is looked at without its numbers."""
+def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int] | None:
+    """Give the cameras that were asked for; they are in the data set."""
+    there = sorted(set(data.train.cameras.tolist()))
+    if unknown := sorted(set(cameras or ()) - set(there)):
+        raise UsageError(f"The data set {data.name!r} has no camera {unknown}; it has {there}.")
+    return cameras
+
+
+def _check_network(settings: Settings, stage: str, processes: int) -> None:
+    """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
     own, image = _of(settings, stage), settings.image
-    if own.accumulate == 1 and not own.checkpoint:
-        return
-    device = torch.device("meta")
-    model = own.model.model_copy(update={"weights": "none"})
-    with device:
-        network = build_network(model, 0, Engine(device, "fp32"), (image.height, image.width))
-    check_parts(network.base, own)
+    engine = Engine(torch.device("cpu"), "fp32")
+    network = build_network(own.model, 0, engine, (image.height, image.width))
+    check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
 
 
 def resolve(
@@ -253,6 +261,7 @@ def _global_inputs(
         return settings, facts
     source = find_local(wish.local, wish.runs_root, data.name)
     if needed or wish.local:
+        align_local(read_labels(source), data.train, source)
         facts["local"] = str(source)
         progress.note(f"Local labels: {source}")
     if from_cam:
@@ -274,10 +283,7 @@ def _begin_from_run(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
     named = _of(settings, stage).model.weights
-    if named in _WORDS:
-        return settings, {}
-    if not Path(named).is_dir():
-        require_file(named)  # before there is a folder of a run that cannot begin
+    if named in _WORDS or not Path(named).is_dir():
         return settings, {}
     weights = weights_file(Path(named), wish.runs_root, None)
     settings = start_from_run(weights, stage, settings, partial(resolve, data, wish, progress, (stage,)))

@@ -45,15 +45,7 @@ def run_cam_stage(
     *,
     cameras: Sequence[int] | None = None,
 ) -> LabelTable:
-    """Train the cam stage into ``run`` and give the local labels.
-
-    Raises:
-        UsageError: where a camera of ``cameras`` is not in the data set.
-    """
-    there = sorted(set(dataset.train.cameras.tolist()))
-    unknown = sorted(set(cameras or ()) - set(there))
-    if unknown:
-        raise UsageError(f"The data set {dataset.name!r} has no camera {unknown}; it has {there}.")
+    """Train the cam stage into ``run``, on every camera or on ``cameras``, and give the local labels."""
     # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
     together = settings.cam.network == "shared"
     with _opened(dataset, settings, run, workplace, together=together) as stage:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from forked import Forked
 from pyarrow import parquet
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
@@ -298,6 +298,49 @@ def test_wrong_use_gets_one_message(
     assert result.exit_code == code, result.output
     assert words in " ".join(result.stderr.split())
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    ("stage", "words", "code", "said"),
+    [
+        ("cam", ["--init", "cut.safetensors"], 1, "not a whole safetensors file"),
+        ("cam", ["--init", "cut.pth"], 1, "not a whole PyTorch checkpoint"),
+        ("cam", ["--init", "other.safetensors"], 1, "these weights do not fit resnet_small"),
+        ("cam", ["--init", "imagenet", "-a", "resnet18"], 1, "nothing is downloaded without being asked"),
+        ("cam", ["--init", "none", "--set", "cam.model.freeze=[stem]"], 1, "has no part 'stem'"),
+        ("cam", ["--cameras", "7"], 2, "no camera [7]"),
+        ("cam", ["--pairs", "pairs.csv"], 2, "pairs.csv"),
+        ("global", ["--init", "cut.safetensors", "--refine", "none"], 1, "not a whole safetensors file"),
+        ("global", ["--local", "cut.csv"], 1, "is not whole"),
+        ("global", ["--local", "other.csv"], 1, "None of the 48 training images has a label"),
+    ],
+)
+def test_what_cannot_begin_leaves_no_run_behind(
+    places: list[str],
+    trained: dict[str, dict[str, object]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stage: str,
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    """Whatever it is given is looked at before there is a folder that the next start would take for a run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    whole = (Path(str(trained["cam"]["run"])) / "last.safetensors").read_bytes()
+    Path("cut.safetensors").write_bytes(whole[: len(whole) // 2])
+    Path("cut.pth").write_bytes(whole[:1000])
+    save_file({"base.0.weight": torch.ones(2)}, "other.safetensors")
+    table = Path(str(trained["cam"]["local"])).read_text()
+    Path("cut.csv").write_text(table[:-5])
+    Path("other.csv").write_text(table.replace("train/", "elsewhere/"))
+    Path("pairs.csv").write_text("first,second,answer\nnobody.jpg,nowhere.jpg,same\n")
+    own = ["train", stage, "-d", "tiny", *SETTINGS, *places[:2], "--runs", tmp_path / "runs", "--name", "one"]
+    result = icsr(*own, *words)
+    assert result.exit_code == code, result.output
+    assert said in " ".join(result.stderr.split())
+    assert not (tmp_path / "runs").exists()
 
 
 def test_nothing_prepared_names_the_command(tmp_path: Path) -> None:

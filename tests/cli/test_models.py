@@ -37,7 +37,7 @@ def test_the_table_fits_eighty_columns() -> None:
     shown = run("resnet_small", "resnet18", "timm:vit_small_patch16_224", "--height", "64", "--width", "32")
     lines = shown.splitlines()
     assert all(len(line) <= 80 for line in lines if "https" not in line)
-    for words in ("resnet_small", "64 x 32", "LUPerson, research only", "resnet18-f37072fd.pth"):
+    for words in ("resnet_small", "64 x 32", "LUPerson, see its page", "resnet18-f37072fd.pth"):
         assert words in shown
 
 

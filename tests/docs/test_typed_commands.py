@@ -9,10 +9,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
+from icsr_cli.runs import read_labels
 
 ROOT = Path(__file__).parents[2]
 _STAGE = {
@@ -112,6 +114,14 @@ def test_write_your_own(home: Path, tiny_root: Path) -> None:
     type_in(commands(page))
     [labels] = sorted(home.glob("runs/tiny/global/*/labels/epoch_001.csv"))[:1]
     assert labels.read_text().splitlines()[0].endswith("cohesion,cluster_size")
+    features = np.random.default_rng(0).normal(size=(200, 4))
+    np.savez("features.npz", features=features, cameras=np.arange(200) % 3)
+    own = ["--plugin", "components.py", "--clusterer", "components", "--set", "link=0.7"]
+    places = ["labels", "generate", "features.npz", *own, "--out"]
+    type_in([shlex.join(["icsr", *places, *words]) for words in (["all.npz"], ["lean.npz", "--lean"])])
+    both = [read_labels(home / name).labels for name in ("all.npz", "lean.npz")]
+    np.testing.assert_array_equal(*both)
+    assert 50 < both[0].max() < 100
 
 
 #: Fewer people than on the page, smaller networks and batches: the commands stay as they are otherwise.
@@ -151,7 +161,6 @@ def test_every_other_page(page: str, home: Path, rendered: Path, monkeypatch: py
 
 
 def _make_what_is_taken_for_given(home: Path, rendered: Path, page: str) -> None:
-    import numpy as np
     import torch
 
     from icsr_cli.models import build

@@ -79,7 +79,13 @@ def of_another_size(content: bytes) -> bytes:
     return stream.getvalue().ljust(len(content), b"\0")
 
 
-@pytest.mark.parametrize("change", [broken, of_another_size])
+def of_endless_size(content: bytes) -> bytes:
+    """Four thousand million pixels, its header says."""
+    size = content.index(b"\xff\xc0") + 5
+    return content[:size] + b"\xff\xdc" * 2 + content[size + 4 :]
+
+
+@pytest.mark.parametrize("change", [broken, of_another_size, of_endless_size])
 def test_damage_names_the_image_and_the_way_out(change: Any, tiny: Dataset, tmp_path: Path) -> None:
     """The other images are read as before."""
     folder = tmp_path / "people" / "pixels"

@@ -132,7 +132,7 @@ LAYOUTS = (
     Layout("of our own", r"base\.conv"),
 )
 
-_ZOO = Source("https://kaiyangzhou.github.io/deep-person-reid/MODEL_ZOO", "MIT (torchreid)")
+_ZOO = Source("https://kaiyangzhou.github.io/deep-person-reid/MODEL_ZOO", "see its page (torchreid)")
 
 ARCHITECTURES = {
     arch: Architecture(partial(_osnet, arch), LAYOUTS, pages={"ImageNet; people": _ZOO}, pooling="avg")

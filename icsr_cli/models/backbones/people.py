@@ -99,8 +99,8 @@ _PASS_LAYOUTS = (
         "PASS", rf"{_PREFIX}part_token\d$", [*_HEADS, (_PREFIX, "base.")], _join_tokens, lambda state: _HALF
     ),
 )
-_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "research only (LUPerson)")
-_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "research only (LUPerson)")
+_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "see its page (LUPerson)")
+_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "see its page (LUPerson)")
 _GRIDS = ((16, 8), (24, 8), (14, 14))
 _vit = partial(Architecture, pooling="cls", norm=_HALF, has_drop_path=True, patch=_PATCH, grids=_GRIDS)
 

@@ -93,7 +93,7 @@ LAYOUTS = (
     Layout("published", r"base\.", _HEADS),
 )
 
-_PEOPLE = {"LUPerson": Source("https://github.com/DengpanFu/LUPerson", "research only (LUPerson)")}
+_PEOPLE = {"LUPerson": Source("https://github.com/DengpanFu/LUPerson", "see its page (LUPerson)")}
 
 ARCHITECTURES = {
     arch: Architecture(

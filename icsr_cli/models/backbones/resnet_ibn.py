@@ -48,6 +48,6 @@ _IMAGENET = {
 }
 
 ARCHITECTURES = {
-    arch: Architecture(partial(_resnet_ibn, arch), LAYOUTS, Source(_IMAGENET[arch], "MIT (IBN-Net)"))
+    arch: Architecture(partial(_resnet_ibn, arch), LAYOUTS, Source(_IMAGENET[arch], "see its page (IBN-Net)"))
     for arch in _COUNTS
 }

@@ -111,7 +111,7 @@ _LAYOUTS = (
     Layout("of our own", r"base\."),
     Layout("SOLIDER", rf"{_PREFIX}semantic_embed_w\.", _NAMES, _turn_merging, lambda state: _HALF),
 )
-_PAGE = Source("https://github.com/tinyvision/SOLIDER", "research only (LUPerson)")
+_PAGE = Source("https://github.com/tinyvision/SOLIDER", "see its page (LUPerson)")
 
 ARCHITECTURES = {
     f"solider_swin_{kind}": Architecture(

@@ -96,7 +96,7 @@ SHOWN = (
 )
 
 
-_LUPERSON = Source("https://github.com/damo-cv/TransReID-SSL", "research only (LUPerson)")
+_LUPERSON = Source("https://github.com/damo-cv/TransReID-SSL", "see its page (LUPerson)")
 #: Weights that timm does not have.
 _PEOPLE = {"vit_small_patch16_224": {"LUPerson": _LUPERSON}}
 
