@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from icsr_cli.distances.codes import CANDIDATES, Codes, encode
+from icsr_cli.distances.codes import Codes, encode
 from icsr_cli.distances.features import SPARE, Index, squared_lengths
 from icsr_cli.distances.neighbours_cpu import NEAR_TIE, Among, blocks, measure, nearest_of, settled
 from icsr_cli.types import ALONE, FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.
 SAMPLE = 1000
+#: Candidates for each neighbour; their distances are taken exactly.
+CANDIDATES = 2
 #: Fewer dimensions serve where so many of the sample's neighbours are still among the candidates.
 ENOUGH = 0.985
 #: Vectors from which the directions of the most spread are taken.

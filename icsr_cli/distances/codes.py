@@ -27,13 +27,13 @@ from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
 #: Candidates for each neighbour; their distances are taken exactly.
-CANDIDATES = 2
+CANDIDATES = 3
 #: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
 BLOCK = 2**22
 #: Numbers may be so much larger than the largest of some rows before they are cut off.
 HEADROOM = 1.1
 #: Vectors that tell beforehand whether codes will do, and the share of them for which they must.
-SAMPLE, ENOUGH = 64, 0.8
+SAMPLE, ENOUGH = 64, 0.9
 #: What turning in float32 may move a vector, as a share of its length; and what sums of whole numbers, which
 #: are exact below 2**24, may be off, as a share of the largest.
 _ROUNDING, _SUMS = 1e-5, 1e-6
