@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     return stream.getvalue().encode("utf-8", "surrogateescape")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write bytes whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
@@ -161,12 +161,6 @@ def check_zip(path: Path) -> None:
         raise ValueError(reason(error)) from None
     if wrong is not None:
         raise ValueError(f"the checksum of {wrong} does not fit")
-
-
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make the file under a temporary name, then put it in place."""
-    with whole_file(path) as temporary:
-        write(temporary)
 
 
 def _remove_orphans(path: Path) -> None:

@@ -46,7 +46,7 @@ def embed(
     import numpy as np
 
     from icsr_cli.cli.console import make_progress, message, print_json
-    from icsr_cli.files import write_with
+    from icsr_cli.files import whole_file
     from icsr_cli.recipes.debiasing import debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
     from icsr_cli.recipes.gallery import embed_files, images_of, open_embedder
@@ -90,7 +90,8 @@ def embed(
     if cameras is not None:
         features = debiased(features, cameras[kept], given.camera_names, how, progress)
 
-    write_with(out, lambda temporary: save(temporary, features, columns, json.dumps(about)))
+    with whole_file(out) as temporary:
+        save(temporary, features, columns, json.dumps(about))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"

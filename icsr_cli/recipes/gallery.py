@@ -22,7 +22,7 @@ from icsr_cli.datasets.folder import read_pattern
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
-from icsr_cli.files import stamp, write_with
+from icsr_cli.files import stamp, whole_file
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
@@ -283,8 +283,8 @@ def _write_cache(
     names = json.dumps(files)
     header = {"files": names, "checksum": _checksum(names, features)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_with(path, lambda temporary: save_file({"features": features}, temporary, metadata=header))
+        with whole_file(path) as temporary:
+            save_file({"features": features}, temporary, metadata=header)
     except OSError as error:
         progress.warn(
             f"The features of the gallery cannot be kept in {path} ({error.strerror or error}); the next "

@@ -14,6 +14,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError, reason
-from icsr_cli.files import read_arrays, write_with
+from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 #: The states of images with a label.
@@ -93,20 +94,13 @@ def write_labels(path: Path, table: LabelTable) -> None:
     numbers = (table.cameras, table.identities, table.clusters, table.local_clusters, table.labels)
     known: tuple[Any, ...] = (np.array(table.paths), *numbers, table.states)
     columns = {**dict(zip(COLUMNS, known, strict=True)), **table.columns}
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
+    if path.suffix == ".npz":
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **columns)
-
-    def write(temporary: Path) -> None:
-        known = [_texts(array, empty=-1) for array in numbers[:2]]
-        texts = [_texts(array) for array in (*numbers[2:], table.states, *table.columns.values())]
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(table.paths, *known, *texts, strict=True))
-
-    write_with(path, save if path.suffix == ".npz" else write)
+        return
+    texts = [_texts(array, empty=-1) for array in numbers[:2]]
+    texts += [_texts(array) for array in (*numbers[2:], table.states, *table.columns.values())]
+    write_bytes(path, csv_bytes(chain([columns], zip(table.paths, *texts, strict=True))))
 
 
 def _texts(values: npt.NDArray[Any], empty: int | None = None) -> list[str]:
