@@ -115,6 +115,8 @@ def read_labels(path: Path) -> LabelTable:
     Raises:
         RunError: where the file is missing, damaged, lacks a column, or holds something else than numbers.
     """
+    if not path.is_file():
+        raise RunError(f"There are no labels at {path}.")
     columns = _read_arrays(path) if path.suffix == ".npz" else _read_rows(path)
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
@@ -151,12 +153,7 @@ def _check_states(table: LabelTable, path: Path) -> None:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     """Give the columns of an ``.npz``, all of one length."""
-    try:
-        columns = read_arrays(path)
-    except FileNotFoundError:
-        raise RunError(f"There are no labels at {path}.") from None
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read as an .npz of labels: {error}.") from None
+    columns = read_arrays(path, RunError)
     shapes = {array.shape for array in columns.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
         raise RunError(f"{path} holds columns of different lengths; expected one value for each image.")
@@ -165,11 +162,8 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 def _read_rows(path: Path) -> dict[str, Any]:
     """Give the columns of a CSV that is whole."""
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        raise RunError(f"There are no labels at {path}.") from None
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        text = stream.read()
     if text and not text.endswith("\n"):
         raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")
     try:
