@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from icsr_cli.errors import ModelError, reason
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
-from icsr_cli.models.layouts import layout_of
 from icsr_cli.models.network import Network, unwrapped
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import PixelNorm
@@ -154,7 +153,7 @@ def load_into(
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
             model is as it was.
     """
-    layout = layout_of(model.architecture.layouts, state)
+    layout = model.architecture.layout_of(state)
     new = dict(state) if layout is None else layout.rename(state)
     own = model.state_dict()
     new = fit_positions(model, own, new, source, size)
