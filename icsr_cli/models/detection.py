@@ -11,9 +11,8 @@ from torch import Tensor
 
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models.catalogue import architecture, available, build
-from icsr_cli.models.header import size_of, spec_of
 from icsr_cli.models.network import ModelSpec, Network
-from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata
+from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata, size_of, spec_of
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Weights in and out: files of them, strictly read into a network; safetensors."""
+"""Weights in and out: files of them, strictly read into a network; safetensors, and their header."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from icsr_cli.errors import ModelError, reason
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
-from icsr_cli.models.network import Network, unwrapped
+from icsr_cli.models.network import ModelSpec, Network, unwrapped
 from icsr_cli.models.positions import fit_positions
-from icsr_cli.types import PixelNorm
+from icsr_cli.types import IMAGENET, PixelNorm
 
 #: Under which of a checkpoint's keys the parameters are; the teacher is what DINO leaves behind.
 _CONTAINERS = ("state_dict", "teacher", "model")
@@ -265,3 +265,47 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise ModelError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
+
+
+def norm_of(header: Mapping[str, str]) -> PixelNorm:
+    """Give what the pixels are normalised by, as a header says; ImageNet's where it says nothing.
+
+    Raises:
+        ModelError: it says nonsense.
+    """
+    if "mean" not in header and "std" not in header:
+        return IMAGENET
+    try:
+        mean, std = (tuple(map(float, json.loads(header[part]))) for part in ("mean", "std"))
+        return PixelNorm(mean, std)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the header does not say what the pixels are normalised by ({error!r}).") from error
+
+
+def size_of(header: Mapping[str, str]) -> Size | None:
+    """Give (height, width) of the images, where a header says it.
+
+    Raises:
+        ModelError: it says nonsense.
+    """
+    if not {"height", "width"} <= header.keys():
+        return None
+    try:
+        return int(header["height"]), int(header["width"])
+    except ValueError as error:
+        raise ModelError(f"the header does not say the size of the images ({error}).") from error
+
+
+def spec_of(header: Mapping[str, str]) -> ModelSpec:
+    """Give what a network is made of, as a header says.
+
+    Raises:
+        ModelError: something is missing, or nonsense.
+    """
+    try:
+        arch, width, pooling, stripes = (
+            header[key] for key in ("arch", "num_features", "pooling", "stripes")
+        )
+        return ModelSpec(arch, int(width), pooling, int(stripes), norm_of(header), size_of(header))
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"the header does not say what the network is made of ({error!r}).") from error

@@ -28,7 +28,7 @@ from icsr_cli.metrics import (
     rerank,
     thresholds,
 )
-from icsr_cli.models import Network, build, open_model, read_metadata, resized
+from icsr_cli.models import Network, build, open_model, read_metadata, resized, size_of
 from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, debiased
@@ -355,9 +355,7 @@ def open_network(
     if arch is not None and header.get("arch", arch) != arch:
         raise ModelError(f"{path} holds a {header['arch']}, not a {arch}. Leave -a out.")
     network = build(arch, weights=path) if arch is not None and "arch" not in header else open_model(path)
-    network = network.to(engine.device).eval()
-    size = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
-    return path, network, size
+    return path, network.to(engine.device).eval(), size_of(header)
 
 
 def image_size(
