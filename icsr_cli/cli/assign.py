@@ -99,12 +99,12 @@ def assign(
 def _show(facts: dict[str, object], found: Assignment) -> None:
     import numpy as np
 
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_facts, print_table, say
 
-    print_table("Assigned", ("", "value"), [(key, value) for key, value in facts.items() if key != "written"])
+    print_facts("Assigned", {**facts, "written": None})
     clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
     if len(order):
         rows = [(int(clusters[row]), int(counts[row])) for row in order]
         print_table("Clusters with most new images", ("cluster", "new images"), rows)
-    output().print(f"Written to {facts['written']}", markup=False, soft_wrap=True)
+    say(f"Written to {facts['written']}", whole=True)

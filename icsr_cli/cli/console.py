@@ -75,6 +75,11 @@ def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collect
         )
 
 
+def print_facts(title: str, facts: Mapping[str, Any]) -> None:
+    """Print facts as a table of two columns, without those that are None."""
+    print_table(title, ("", "value"), [(name, value) for name, value in facts.items() if value is not None])
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
     plain = _plain(value)
@@ -97,9 +102,14 @@ def output() -> Console:
     return Clean(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
+def say(text: str, *, style: str = "", whole: bool = False) -> None:
+    """Print lines on standard output as they are; ``whole`` ones are not folded, so that a path stays one."""
+    output().print(text, style=style, markup=False, soft_wrap=whole)
+
+
 def heading(text: str) -> None:
     """Print a bold line on standard output, as it is."""
-    output().print(text, style="bold", markup=False, soft_wrap=True)
+    say(text, style="bold", whole=True)
 
 
 def message(text: str, *, style: str = "") -> None:

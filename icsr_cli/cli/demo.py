@@ -107,7 +107,7 @@ def _train_and_measure(
 
 
 def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_json: bool) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]
@@ -121,7 +121,7 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
     row = counts | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
     print_table("Pseudo labels of the last epoch", list(row), [list(row.values())])
-    output().print(
+    say(
         f"{seconds:.0f} s in all. Look closer with:\n"
         f"  icsr labels inspect {run.path}\n"
         f"  icsr report {run.path}\n"

@@ -167,7 +167,7 @@ def _settings(
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
-    from icsr_cli.cli.console import output, print_json
+    from icsr_cli.cli.console import print_json, say
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
@@ -175,7 +175,7 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) 
     if as_json:
         print_json(facts)
         return
-    output().print(
+    say(
         "No identities are known here, so nothing can be measured. These distances are estimates: pairs of "
         f"one cluster ({file.name}) under two cameras count as the same person."
     )

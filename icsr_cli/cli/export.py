@@ -75,7 +75,7 @@ def export(
     The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
     the data set is there, on real ones, and written only if their features agree.
     """
-    from icsr_cli.cli.console import make_progress, output, print_json
+    from icsr_cli.cli.console import make_progress, print_json, say
     from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
@@ -122,10 +122,9 @@ def export(
         return
     _show(found)
     if (stored := origin.statistics) is not None:
-        output().print(
+        say(
             f"Statistics of {len(stored.cameras)} cameras ({stored.mode}): {stored.images:,} training images "
-            f"of {stored.dataset}",
-            markup=False,
+            f"of {stored.dataset}"
         )
 
 
@@ -192,7 +191,7 @@ def _crops(data: Dataset | None, size: tuple[int, int]) -> Any:
 
 
 def _show(found: Export) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     row: dict[str, object] = {
         "images": f"{found.height} x {found.width}",
@@ -206,6 +205,6 @@ def _show(found: Export) -> None:
             "cosine": f"{found.cosine:.6f}",
         }
     print_table("", list(row), [list(row.values())])
-    output().print(f"Written to {found.path} ({found.arch})", markup=False)
+    say(f"Written to {found.path} ({found.arch})")
     if found.card is not None:
-        output().print(f"Model card: {found.card}", markup=False)
+        say(f"Model card: {found.card}")

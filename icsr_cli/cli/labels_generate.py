@@ -222,7 +222,7 @@ def _show(
     """Print two tables on standard output, or one JSON document."""
     import numpy as np
 
-    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.cli.console import print_facts, print_json, print_table
 
     stages = {"clustering": labels.clusters}
     if not np.array_equal(labels.clusters, labels.labels):
@@ -252,9 +252,7 @@ def _show(
         "refiners": ", ".join(facts["refiners"]) or "none",
         "states": ", ".join(f"{count:,} {state}" for state, count in facts["states"].items()),
     }
-    print_table(
-        "Labels", ("", "value"), [(name, value) for name, value in facts.items() if value is not None]
-    )
+    print_facts("Labels", facts)
     print_table("Clusters", tuple(summaries[0]), [tuple(summary.values()) for summary in summaries])
 
 

@@ -145,7 +145,7 @@ def _find(
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_records
+    from icsr_cli.cli.console import heading, print_json, print_records, say
     from icsr_cli.reports.label_report import camera_rows, label_report
 
     found = label_report(table, count)
@@ -166,13 +166,8 @@ def _show_overview(
         ("Clusters that lost most images", "most_discarded_clusters"),
     ):
         _show_clusters(title, found[key])
-    example = found["largest_clusters"][:1]
-    if example:
-        output().print(
-            f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}",
-            markup=False,
-            soft_wrap=True,
-        )
+    for example in found["largest_clusters"][:1]:
+        say(f"One cluster's images: icsr labels inspect {path} --cluster {example['cluster']}", whole=True)
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
@@ -212,7 +207,7 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 def _show_images(
     path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_records
+    from icsr_cli.cli.console import heading, print_json, print_records, say
 
     if as_json:
         head = {"cluster": cluster} if cluster else {}
@@ -222,7 +217,7 @@ def _show_images(
     if cluster is not None:
         _show_clusters("", [asdict(cluster)])
     if not images:
-        output().print("No images.")
+        say("No images.")
         return
     print_records("", [asdict(image) for image in images])
 

@@ -100,13 +100,12 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_facts, say
 
-    rows = [(name, value) for name, value in result.items() if name not in ("run", "written")]
-    print_table(f"Review of {result['run']}", ("", "value"), rows)
+    print_facts(f"Review of {result['run']}", {**result, "run": None, "written": None})
     following = (
         f"icsr train global --pairs {result['written']}"
         if "same" in result
         else f"open {result['written']} in a browser"
     )
-    output().print(f"Written to {result['written']}\nNext: {following}", markup=False, soft_wrap=True)
+    say(f"Written to {result['written']}\nNext: {following}", whole=True)

@@ -57,7 +57,7 @@ def models(
 
 
 def _show(found: list[NetworkFacts]) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     print_table(
         "Networks (icsr train -a ARCH)",
@@ -68,15 +68,14 @@ def _show(found: list[NetworkFacts]) -> None:
         ],
     )
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
-    print_ = output().print
-    print_(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n", markup=False)
+    say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
     places: dict[tuple[str, str, str], list[str]] = {}
     for one in found:
         for weights in one.weights:
             key = (weights.trained_on, weights.licence, weights.address)
             places.setdefault(key, []).append(one.arch)
     if places:
-        print_("Weights: trained on, licence, networks, and where they are to be had", markup=False)
+        say("Weights: trained on, licence, networks, and where they are to be had")
     for (trained_on, licence, address), archs in places.items():
-        print_(f"- {trained_on}, {licence}: {', '.join(archs)}", markup=False)
-        print_(f"  {address}", markup=False, soft_wrap=True)
+        say(f"- {trained_on}, {licence}: {', '.join(archs)}")
+        say(f"  {address}", whole=True)

@@ -139,12 +139,9 @@ def _new_name(name: str) -> Path:
 
 
 def _show(found: SearchResult, picture: Path | None) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
-    output().print(
-        f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before",
-        markup=False,
-    )
+    say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
     for answers in found.queries:
         extra = [
             name
@@ -152,7 +149,7 @@ def _show(found: SearchResult, picture: Path | None) -> None:
             if any(getattr(match, name) is not None for match in answers.matches)
         ]
         if not answers.matches:
-            output().print(f"{_title(answers)}: no match", markup=False)
+            say(f"{_title(answers)}: no match")
             continue
         print_table(
             _title(answers),
@@ -168,7 +165,7 @@ def _show(found: SearchResult, picture: Path | None) -> None:
             ],
         )
     if picture is not None:
-        output().print(f"Picture: {picture}", markup=False)
+        say(f"Picture: {picture}")
 
 
 def _title(answers: QueryAnswers) -> str:

@@ -365,7 +365,7 @@ def _dataset_of(
 def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> None:
     import numpy as np
 
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
     from icsr_cli.metrics import judge
 
     rows = []
@@ -389,15 +389,15 @@ def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bo
         print_json({"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows})
         return
     print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
-    output().print(
+    say(
         f"Written to {folder.labels / 'local.csv'}\n"
         f"Next: icsr train global -d {folder.dataset} --local {folder.path}",
-        soft_wrap=True,
+        whole=True,
     )
 
 
 def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
 
     last = folder.metrics()[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
@@ -409,6 +409,4 @@ def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> N
     print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
     measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
     following = f"icsr eval {folder.path}" if measurable else f"icsr labels inspect {folder.path}"
-    output().print(
-        f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", soft_wrap=True
-    )
+    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
