@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import DatasetError, UsageError
 
 if TYPE_CHECKING:
@@ -28,9 +27,7 @@ def assign(
         Path | None,
         typer.Option("--to", help="The run that knows; the newest global run.", autocompletion=complete.runs),
     ] = None,
-    split: Annotated[
-        Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
-    ] = "train",
+    split: options.SplitName = "train",
     at: Annotated[
         str | None,
         typer.Option(
@@ -43,12 +40,12 @@ def assign(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table that is written.")] = Path(
         "assigned.csv"
     ),
-    precision: Precision = "auto",
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Give new images to known clusters, or to somebody new; nothing is trained.
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import RunError
 
 if TYPE_CHECKING:
@@ -30,7 +29,7 @@ def compare(
         typer.Option("--format", "-f", help="What is printed."),
     ] = "table",
     html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,
-    runs_root: RunsRoot = Path("runs"),
+    runs_root: options.RunsRoot = Path("runs"),
 ) -> None:
     """Hold runs side by side: settings that differ, retrieval, label quality, time.
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.opening import Wish
@@ -37,12 +36,12 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the people and of training.")] = 1,
-    device: Device = None,
-    assignments: Assignments = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    device: options.Device = None,
+    assignments: options.Assignments = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Render people, train on them without their names, and measure.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Json, RunsRoot, of_method
+from icsr_cli.cli import complete, options
+from icsr_cli.cli.options import of_method
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ of_plan = partial(typer.Option, rich_help_panel="A plan")
 
 
 def doctor(
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    as_json: Json = False,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    as_json: options.Json = False,
     plan: Annotated[bool, of_plan("--plan", help="Estimate a run: time, memory, what binds.")] = False,
-    dataset: DatasetName = None,
+    dataset: options.DatasetName = None,
     gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
     gpu: Annotated[
         str | None,
@@ -49,8 +49,8 @@ def doctor(
     arch: Annotated[
         str | None, of_method("-a", "--arch", help="As in train.", autocompletion=complete.networks)
     ] = None,
-    config: Config = None,
-    assignments: Assignments = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
 ) -> None:
     """Look at what is installed, GPUs, memory and room, and say what will be slow and why.
 

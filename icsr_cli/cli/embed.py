@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import DatasetError, UsageError
 
 
@@ -23,18 +22,16 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
-    network: Network = None,
-    split: Annotated[
-        Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
-    ] = "train",
-    pattern: Pattern = None,
-    debias: Debias = "none",
-    precision: Precision = "auto",
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    network: options.Network = None,
+    split: options.SplitName = "train",
+    pattern: options.Pattern = None,
+    debias: options.Debias = "none",
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write features, paths, cameras and identities (where known), the network's hash and preprocessing.
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Height, Json, Quiet, RunsRoot, Width
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
@@ -63,12 +62,12 @@ def export(
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
     ] = None,
-    height: Height = None,
-    width: Width = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    height: options.Height = None,
+    width: options.Width = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a network for other programs.
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json, RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ def inspect(
             autocompletion=complete.runs,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
-    ] = None,
+    dataset: options.NewestOf = None,
     epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
     cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
     camera: Annotated[
@@ -49,9 +46,9 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, with the pictures.")
     ] = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    as_json: Json = False,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    as_json: options.Json = False,
 ) -> None:
     """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
     from icsr_cli.reports import label_report as report

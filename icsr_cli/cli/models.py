@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json
+from icsr_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.networks import NetworkFacts
@@ -27,10 +26,10 @@ def models(
         str,
         typer.Option("-d", "--dataset", help="At the size of its images.", autocompletion=complete.datasets),
     ] = "folder",
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of the images.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of the images.")] = None,
-    data_root: DataRoot = Path("data"),
-    as_json: Json = False,
+    height: options.Height = None,
+    width: options.Width = None,
+    data_root: options.DataRoot = Path("data"),
+    as_json: options.Json = False,
 ) -> None:
     """List networks: parameters, multiply-adds per image, normalisation, licence and place of weights.
 
