@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
-from icsr_cli.clusterers.silhouette import silhouette_of
+from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import Evidence, IntArray, by_first_appearance

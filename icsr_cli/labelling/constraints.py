@@ -17,7 +17,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from icsr_cli.checks import as_numpy
-from icsr_cli.clusterers.cohesion import cohesion_of
+from icsr_cli.clusterers.measures import cohesion_of
 from icsr_cli.errors import InputError
 from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Labels, Pairs, by_first_appearance
 
