@@ -79,13 +79,8 @@ class Evaluation:
 
 
 def _summary(ranking: Ranking) -> dict[str, float | int]:
-    return {
-        "mAP": ranking.mAP,
-        **{f"rank_{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10) if k <= len(ranking.cmc)},
-        "mINP": ranking.mINP,
-        "queries": ranking.n_queries,
-        "queries_left_out": ranking.n_left_out,
-    }
+    """Give the figures under the names of ``evaluation.json``."""
+    return {name.replace("-", "_"): value for name, value in ranking.as_dict().items()}
 
 
 def load_pixels(
