@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.assignment import Assignment
@@ -53,7 +53,7 @@ def assign(
     """
     from icsr_cli import config, datasets
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.recipes.assignment import assign_files, open_known
+    from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import newest, open_run
@@ -67,13 +67,8 @@ def assign(
     engine = choose_engine(device, precision)
     data = datasets.load(run.dataset, data_root)
     known = open_known(run, data, settings, data_root, engine, progress)
-    name, farthest = known.limits.distance(at)
+    name, farthest = limit_of(known.limits, at)
     found = assign_files(given.root, given.paths, known, farthest, progress)
-    if found.unread:
-        path, why = found.unread[0]
-        progress.warn(f"{len(found.unread):,} images cannot be read and are left out, such as {path}: {why}")
-    if not found.paths:
-        raise DatasetError(f"None of the {len(given.paths)} images can be read.")
     found.write(out)
     facts = {
         "run": str(run.path),
@@ -86,7 +81,7 @@ def assign(
         "written": str(out),
     }
     if as_json:
-        limits_said = {key: round(value, 4) for key, value in known.limits.by_name.items()}
+        limits_said = {key: round(value, 4) for key, value in known.limits.items()}
         rows = {"limits": limits_said, "assigned": found.rows()}
         print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
     else:

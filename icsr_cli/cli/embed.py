@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import UsageError
 
 
 def embed(
@@ -46,7 +46,7 @@ def embed(
     from icsr_cli.files import whole_file
     from icsr_cli.recipes.debiasing import debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
-    from icsr_cli.recipes.gallery import embed_files, images_of, open_embedder
+    from icsr_cli.recipes.gallery import embed_readable, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
@@ -54,21 +54,13 @@ def embed(
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
     given = images_of(images, split, pattern, data_root)
-    root, paths, cameras, ids = given.root, given.paths, given.cameras, given.ids
+    cameras, ids = given.cameras, given.ids
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     how = debiasing(debias, embedder.weights)
-    with progress.task("Features", len(paths), "img") as task:
-        features, faults = embed_files([root / path for path in paths], embedder, task)
-    if faults:
-        progress.warn(
-            f"{len(faults):,} images cannot be read and are left out, such as {paths[faults[0][0]]}."
-        )
-    kept = np.setdiff1d(np.arange(len(paths)), [row for row, _ in faults])
-    if not len(kept):
-        raise DatasetError(f"None of the {len(paths)} images can be read.")
-    columns: dict[str, Any] = {"paths": np.array(paths)[kept]}
+    features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
+    columns: dict[str, Any] = {"paths": np.array(given.paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}
     columns |= {} if ids is None else {"ids": ids[kept]}
     columns |= {name: found[kept] for name, found in given.when.items()}

@@ -217,6 +217,26 @@ def embed_files(
     return np.concatenate(features), faults
 
 
+def embed_readable(
+    root: Path, paths: Sequence[str], embedder: Embedder, progress: Progress, title: str
+) -> tuple[FloatArray, IntArray]:
+    """Embed the images ``paths`` in ``root`` that can be read, and warn of the others.
+
+    Gives their features float32 (m, d), and where they are among ``paths``, int64 (m,).
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    with progress.task(title, len(paths), "img") as task:
+        features, faults = embed_files([root / path for path in paths], embedder, task)
+    if not len(features):
+        raise DatasetError(f"None of the {len(paths)} images can be read.")
+    if faults:
+        row, why = faults[0]
+        progress.warn(f"{len(faults):,} images cannot be read and are left out, such as {paths[row]}: {why}")
+    return features, np.delete(np.arange(len(paths)), [row for row, _ in faults])
+
+
 def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int, list[PixelArray | str]]]:
     """Give chunks of (first row, pixels or why there are none), one chunk ahead, by threads.
 
