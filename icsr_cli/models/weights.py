@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from icsr_cli.errors import ModelError, reason
+from icsr_cli.errors import ModelError, reason, some
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
 from icsr_cli.models.network import ModelSpec, Network, unwrapped
@@ -57,7 +57,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:
         raise ModelError(
-            f"{path}: no state dict in it: {_some(strange)} are not tensors. "
+            f"{path}: no state dict in it: {some(strange)} are not tensors. "
             "Give a file that holds the parameters, alone or under 'state_dict'."
         )
     state = {_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
@@ -171,7 +171,7 @@ def load_into(
         ],
     }
     if any(faults.values()):
-        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
+        found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in faults.items() if names)
         raise ModelError(
             f"{source}: these weights do not fit {model.spec.title}. {found}. "
             "Build the network with the architecture, num_features, pooling and stripes of the file."
@@ -185,11 +185,6 @@ def load_into(
             )
     model.load_state_dict(new, strict=False)
     return layout.norm(state) if layout else None
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
