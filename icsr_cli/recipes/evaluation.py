@@ -35,7 +35,7 @@ from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
-from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split
+from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split, most_frequent
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
 #: How the gallery is ranked: by the features, and re-ranked.
@@ -241,9 +241,7 @@ def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
     )
     identities = np.concatenate([query.identities, gallery.identities])
     cameras = np.concatenate([query.cameras, gallery.cameras])
-    votes, counts = np.unique(np.column_stack([of_image, identities])[first], axis=0, return_counts=True)
-    best = np.lexsort((votes[:, 1], -counts, votes[:, 0]))
-    identity = votes[best[np.unique(votes[best, 0], return_index=True)[1]], 1]
+    _, identity, _ = most_frequent(of_image[first], identities[first])
     camera = cameras[np.unique(of_image, return_index=True)[1]]
     asked, searched = np.unique(of_image[: len(query)]), np.unique(of_image[len(query) :])
     rows = np.concatenate([asked, searched])
