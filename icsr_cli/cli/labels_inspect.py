@@ -143,7 +143,7 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.cli.console import heading, print_json, print_records, say
-    from icsr_cli.reports.label_report import camera_rows, label_report
+    from icsr_cli.reports.label_report import LISTS, camera_rows, label_report
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -157,12 +157,8 @@ def _show_overview(
         _show_epochs(metrics)
     _show_quality(found["quality"])
     print_records("Cameras", [asdict(row) for row in camera_rows(table)])
-    for title, key in (
-        ("Largest clusters", "largest_clusters"),
-        ("Most mixed clusters", "most_mixed_clusters"),
-        ("Clusters that lost most images", "most_discarded_clusters"),
-    ):
-        _show_clusters(title, found[key])
+    for name, title in LISTS.items():
+        _show_clusters(title, found[name])
     for example in found["largest_clusters"][:1]:
         say(f"One cluster's images: icsr labels inspect {path} --cluster {example['cluster']}", whole=True)
 
