@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli import choices
+from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError, TrainingError
 from icsr_cli.types import BoolArray, Epoch, IntArray
 
@@ -58,9 +59,8 @@ def identity_batches(
         InputError: shapes, types or numbers do not fit.
         TrainingError: no image has a label.
     """
-    labels, cameras = _integers(labels, "labels"), _integers(cameras, "cameras")
-    if labels.shape != cameras.shape:
-        raise InputError(f"cameras: expected one per label, {labels.shape}, got {cameras.shape}.")
+    labels = whole_numbers("labels", labels, low=None)
+    cameras = whole_numbers("cameras", cameras, len(labels), low=None)
     for name, value, least in (
         ("batch_size", batch_size, 1),
         ("num_instances", num_instances, 1),
@@ -83,13 +83,6 @@ def identity_batches(
         whole = rows[: per_row * batch_size].reshape(per_row, batch_size)
         batches[first : first + per_row] = whole[: iters - first]
     return batches
-
-
-def _integers(values: npt.ArrayLike, name: str) -> IntArray:
-    array: npt.NDArray[Any] = np.asarray(values)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise InputError(f"{name}: expected int (n,), got {array.dtype} {array.shape}.")
-    return array.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
