@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from icsr_cli.checks import whole_numbers
+from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.metrics.match_ranks import match_ranks
@@ -177,8 +177,7 @@ def rank_distances_by_camera(
 def _check_names(
     query_ids: Any, gallery_ids: Any, query_cameras: Any, gallery_cameras: Any, *, max_rank: int
 ) -> _Names:
-    if max_rank < 1:
-        raise InputError(f"max_rank is {max_rank}; expected at least 1.")
+    check_count("max_rank", max_rank)
     queries = whole_numbers("query_ids", query_ids, low=None)
     gallery = whole_numbers("gallery_ids", gallery_ids, low=None)
     return _Names(

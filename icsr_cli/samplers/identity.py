@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli import choices
-from icsr_cli.checks import whole_numbers
-from icsr_cli.errors import InputError, TrainingError
+from icsr_cli.checks import check_count, whole_numbers
+from icsr_cli.errors import TrainingError
 from icsr_cli.types import BoolArray, Epoch, IntArray
 
 
@@ -61,13 +61,9 @@ def identity_batches(
     """
     labels = whole_numbers("labels", labels, low=None)
     cameras = whole_numbers("cameras", cameras, len(labels), low=None)
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_instances", num_instances, 1),
-        ("iters", iters, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name}: expected at least {least}, got {value}.")
+    check_count("batch_size", batch_size)
+    check_count("num_instances", num_instances)
+    check_count("iters", iters, low=0)
     if not (labels >= 0).any():
         raise TrainingError(
             f"none of the {len(labels)} images is in a cluster, so there is nothing to train on. "

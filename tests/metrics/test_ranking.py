@@ -223,7 +223,7 @@ def test_pairs_without_a_match_are_absent():
         ({"query": np.array([[np.nan, 0], [0, 1]])}, "query holds numbers that are not finite"),
         ({"query_ids": [0.5, 1.0]}, "query_ids must be whole numbers, got dtype float64"),
         ({"gallery_cameras": [0]}, r"gallery_cameras must have shape \(2,\)"),
-        ({"max_rank": 0}, "max_rank is 0"),
+        ({"max_rank": 0}, "max_rank must be a whole number of at least 1, got 0"),
         ({"gallery_ids": [8, 9]}, "none of the 2 queries has a match"),
         ({"gallery_ids": [-1, -1]}, "none of the 2 queries has a match"),
         ({"query": np.eye(2) * 1j}, "expected real numbers"),

@@ -155,7 +155,7 @@ def test_nothing_to_train_on() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"num_instances": 0}, "num_instances"),
         ({"iters": -1}, "iters"),
         ({"cameras": [0]}, "cameras must have shape"),
