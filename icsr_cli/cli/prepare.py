@@ -188,7 +188,11 @@ def synthetic(
     from icsr_cli.recipes.preparation import prepare_synthetic
 
     dials: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
-    dials |= _people(identities) | _images(images)
+    if identities is not None:
+        people = _one_or_two("--identities", identities, "+", "TRAIN+TEST such as 751+750")
+        dials["train_identities"], dials["test_identities"] = people
+    if images is not None:
+        dials["images"] = _one_or_two("--images", images, "-", "FROM-TO such as 2-6")
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     world = _world(preset, dials | _dials(assignments or []))
@@ -332,22 +336,12 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _people(text: str | None) -> dict[str, int]:
-    if text is None:
-        return {}
-    train, plus, test = text.partition("+")
-    if not train.isdecimal() or (plus and not test.isdecimal()):
-        raise UsageError(f"--identities {text!r}: give a number, or TRAIN+TEST such as 751+750.")
-    return {"train_identities": int(train), "test_identities": int(test if plus else train)}
-
-
-def _images(text: str | None) -> dict[str, tuple[int, int]]:
-    if text is None:
-        return {}
-    low, dash, high = text.partition("-")
-    if not low.isdecimal() or (dash and not high.isdecimal()):
-        raise UsageError(f"--images {text!r}: give a number, or FROM-TO such as 2-6.")
-    return {"images": (int(low), int(high if dash else low))}
+def _one_or_two(option: str, text: str, sign: str, example: str) -> tuple[int, int]:
+    """Read a number, which then counts twice, or two with a sign between them."""
+    first, both, second = text.partition(sign)
+    if not first.isdecimal() or (both and not second.isdecimal()):
+        raise UsageError(f"{option} {text!r}: give a number, or {example}.")
+    return int(first), int(second if both else first)
 
 
 def _dials(assignments: Sequence[str]) -> dict[str, Any]:
