@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from icsr_cli.progress import Progress
     from icsr_cli.recipes.debiasing import StoredStatistics
     from icsr_cli.recipes.export import Export
-    from icsr_cli.recipes.gallery import Embedder
+    from icsr_cli.recipes.gallery import FileEmbedder
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -154,7 +154,7 @@ def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Datase
 
 def _statistics(
     debias: Literal["centre", "full", "stored"],
-    embedder: Embedder,
+    embedder: FileEmbedder,
     data: Dataset | None,
     progress: Progress,
 ) -> StoredStatistics:

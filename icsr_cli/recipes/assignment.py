@@ -14,9 +14,8 @@ from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import weights_file
-from icsr_cli.recipes.gallery import Embedder, embed_readable
-from icsr_cli.recipes.report_data import open_embedder
+from icsr_cli.recipes.evaluation import Embedder, weights_file
+from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, places_of, read_labels
 from icsr_cli.runs.evaluation import read_evaluations
@@ -84,7 +83,7 @@ class Known:
 
     clusters: KnownClusters
     limits: dict[str, float]
-    embedder: Embedder
+    embedder: FileEmbedder
 
 
 def open_known(
@@ -105,13 +104,13 @@ def open_known(
     rows = np.flatnonzero(labels != NO_CLUSTER)
     if len(rows) == 0:
         raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
-    own = open_embedder(run, dataset, settings, data_root, engine, progress)
+    own = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
     features = own.embed(own.pixels("train"), "Known features", rows)
     weights = weights_file(run.path, run.path.parent, None)
     return Known(
         KnownClusters.of(features, labels[rows]),
         limits_of(run, features, labels[rows]),
-        Embedder(own.network, weights, (own.image.height, own.image.width), engine),
+        FileEmbedder(own.network, weights, (own.image.height, own.image.width), engine),
     )
 
 

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from icsr_cli.config.schema import EvaluationSettings, ImageSettings
+from icsr_cli.config.schema import EvaluationSettings, ImageSettings, Settings
 from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import DatasetError, ModelError, RunError, UsageError
 from icsr_cli.features import extract
@@ -116,6 +116,28 @@ class Embedder:
     def __post_init__(self) -> None:
         size = self.image.height, self.image.width
         object.__setattr__(self, "network", resized(self.network, size))
+
+    @classmethod
+    def of_run(
+        cls,
+        run: RunFolder,
+        dataset: Dataset,
+        settings: Settings,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+    ) -> Embedder:
+        """Open the network of a run, at the image size it was trained at.
+
+        Raises:
+            RunError: where the run has no network of all cameras (yet).
+            ModelError: where its weights are damaged.
+        """
+        _, network, size = open_network(run.path, run.path.parent, None, None, engine)
+        image = settings.image
+        if size is not None:
+            image = image.model_copy(update={"height": size[0], "width": size[1]})
+        return cls(network, dataset, image, settings.evaluation, folder, engine, progress)
 
     def pixels(self, part: str) -> Stored:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""

@@ -28,7 +28,7 @@ from icsr_cli.models import Network, resized, save_weights
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics
-from icsr_cli.recipes.gallery import Embedder, embed_readable
+from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.model_card import Origin, model_card
 from icsr_cli.types import IMAGENET, Dataset, PixelNorm
 
@@ -124,7 +124,7 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
 
 
 def camera_statistics(
-    embedder: Embedder, dataset: Dataset, mode: Literal["centre", "full"], progress: Progress
+    embedder: FileEmbedder, dataset: Dataset, mode: Literal["centre", "full"], progress: Progress
 ) -> StoredStatistics:
     """Measure the features of the training images under each camera; those that cannot be read are left out.
 

@@ -38,7 +38,7 @@ _VERSION = "1"
 
 
 @dataclass(frozen=True)
-class Embedder:
+class FileEmbedder:
     """A network, the file it came from, the size (height, width) it looks at, and what computes."""
 
     network: Network
@@ -68,12 +68,12 @@ def open_embedder(
     height: int | None = None,
     width: int | None = None,
     dataset: str | None = None,
-) -> Embedder:
+) -> FileEmbedder:
     """Open a network as ``open_network`` does, at the size of its images or another, and say which it is."""
     path, network, trained = open_network(checkpoint, runs_root, dataset, None, engine)
     size = image_size(trained, height, width, progress)
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features, images {size[0]} x {size[1]})")
-    return Embedder(network, path, size, engine)
+    return FileEmbedder(network, path, size, engine)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Gallery:
     cache: Path | None
 
 
-def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: bool = True) -> Gallery:
+def open_gallery(folder: Path, embedder: FileEmbedder, progress: Progress, *, keep: bool = True) -> Gallery:
     """Embed every image under ``folder`` that is not in the cache as it is now.
 
     With ``keep`` False no cache is read or written. A cache that cannot be written is warned of.
@@ -195,7 +195,7 @@ def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> 
 
 
 def embed_files(
-    paths: Sequence[Path], embedder: Embedder, task: Task
+    paths: Sequence[Path], embedder: FileEmbedder, task: Task
 ) -> tuple[FloatArray, list[tuple[int, str]]]:
     """Embed image files: float32 (m, d) of those that can be read, and (row, reason) of the others."""
     features = [np.empty((0, embedder.network.dim), dtype=np.float32)]
@@ -218,7 +218,7 @@ def embed_files(
 
 
 def embed_readable(
-    root: Path, paths: Sequence[str], embedder: Embedder, progress: Progress, title: str
+    root: Path, paths: Sequence[str], embedder: FileEmbedder, progress: Progress, title: str
 ) -> tuple[FloatArray, IntArray]:
     """Embed the images ``paths`` in ``root`` that can be read, and warn of the others.
 
