@@ -94,7 +94,7 @@ def load_pixels(
 ) -> Stored:
     """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
     size, place = (image.height, image.width), folder / dataset.name / "pixels"
-    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress).array
+    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress)
     if engine.device.type != "cuda":
         return pixels
     free, _ = torch.cuda.mem_get_info(engine.device)

@@ -95,7 +95,7 @@ class View:
             size = image.height, image.width
             how: dict[str, Any] = {"store": image.store, "progress": self.progress}
             pixels = open_pixels(self.data.train, folder, *size, name="train", **how)
-            return Pictures(self.data.train.paths, pixels.array), ()
+            return Pictures(self.data.train.paths, pixels), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")
             return None, (why,)
