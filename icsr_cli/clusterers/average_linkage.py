@@ -99,7 +99,6 @@ def average_linkage(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     n = matrix.shape[0]

@@ -82,7 +82,6 @@ def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     min_samples = check_count("min_samples", min_samples)

@@ -70,7 +70,6 @@ def infomap(
     Raises:
         InputError: what came is not as said above.
         MissingExtraError: the library is not installed.
-
     """
     min_similarity = check_number("min_similarity", min_similarity, 0, 1, " and at most 1")
     min_size, trials, seed = (

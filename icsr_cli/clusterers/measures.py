@@ -28,7 +28,6 @@ def silhouette(similarity: Any, labels: Any) -> float:
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     return silhouette_of(matrix, whole_numbers("labels", labels, matrix.shape[0]))
@@ -63,7 +62,6 @@ def cohesion(similarity: Any, labels: Any) -> FloatArray:
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     return cohesion_of(matrix, whole_numbers("labels", labels, matrix.shape[0]))
