@@ -23,11 +23,11 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any, above: float, limit: float, limit_said: str) -> float:
-    """Give ``value`` as a float above ``above`` that is at most ``limit``, or raise an InputError."""
+def check_number(name: str, value: Any, limit: float = math.inf, limit_said: str = "") -> float:
+    """Give ``value`` as a float above 0 that is at most ``limit``, or raise an InputError."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not above < value <= limit:
-        raise InputError(f"{name} must be a number above {above:g}{limit_said}, got {value!r}.")
+    if not number or not math.isfinite(value) or not 0 < value <= limit:
+        raise InputError(f"{name} must be a number above 0{limit_said}, got {value!r}.")
     return float(value)
 
 

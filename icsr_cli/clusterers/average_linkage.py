@@ -108,7 +108,7 @@ def average_linkage(
             f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
         )
     if distance_threshold is not None:
-        return _below(matrix, check_number("distance_threshold", distance_threshold, 0, math.inf, ""))
+        return _below(matrix, check_number("distance_threshold", distance_threshold))
     wanted = check_count("n_clusters", n_clusters)
     if wanted > n:
         raise InputError(f"n_clusters must be at most {n}, the number of images, got {wanted}.")

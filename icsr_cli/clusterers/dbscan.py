@@ -88,7 +88,7 @@ def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int
     if eps == "auto":
         return best_radius(matrix, min_samples)[1]
     below_one = math.nextafter(1.0, 0.0)
-    eps = check_number("eps", eps, 0, below_one, " and below 1, the distance of pairs not stored")
+    eps = check_number("eps", eps, below_one, " and below 1, the distance of pairs not stored")
     return _regions(matrix, eps, min_samples)
 
 
