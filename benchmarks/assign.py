@@ -50,7 +50,7 @@ def measure(world: World, key: str) -> list[dict[str, Any]]:
     labels = read_labels(run.label_files()[-1]).labels
     marks = evaluate(network, world.dataset, settings, place).thresholds
     limits = {
-        **limits_of(run, features["train"], labels).by_name,
+        **limits_of(run, features["train"], labels),
         **{one.name: one.distance for one in marks},
     }
     known = KnownClusters.of(features["train"], labels)

@@ -104,9 +104,7 @@ def measure(folder: Path, preset: str, size: tuple[int, int], workers: int) -> N
 
     def store() -> list[np.ndarray]:
         place = data / "bench" / "pixels"
-        return [
-            open_pixels(s, place, *size, name=n, workers=workers).array for n, s in dataset.splits.items()
-        ]
+        return [open_pixels(s, place, *size, name=n, workers=workers) for n, s in dataset.splits.items()]
 
     arrays, build = timed(f"build the pixel store, {workers} processes", store)
     timed("open it again (second start)", store)
@@ -147,7 +145,7 @@ def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: in
     for form in FORMS:
         how: Any = {"name": "train", "store": form, "workers": workers}
         made, _ = timed(f"build the {form} store", partial(open_pixels, split, place, *size, **how))
-        opened[form] = made.array
+        opened[form] = made
     files = {"raw": place / f"train-{size[0]}x{size[1]}.npy", "jpeg": opened["jpeg"].path}
     count = len(split)
     print(f"\n{count:,} training images of 128 x 64, kept at {size[0]} x {size[1]}\n\n| store | bytes |")

@@ -51,7 +51,7 @@ def main(crops: Path, folder: Path, epochs: int, iters: int, size: tuple[int, in
     # 4. Features float32 (n, d) of unit length; the nearest image of another camera than that of image 0.
     network = open_model(run.path / "last.safetensors")
     pixels = open_pixels(dataset.train, data_root / "own" / "pixels", *size, name="train")
-    features = extract(network, pixels.array).numpy()
+    features = extract(network, pixels).numpy()
     features = normalise_cameras(features, dataset.train.cameras, "centre")
     distances = np.linalg.norm(features - features[0], axis=1)
     distances[dataset.train.cameras == dataset.train.cameras[0]] = np.inf

@@ -23,22 +23,26 @@ def check_count(name: str, value: Any, low: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any, above: float, limit: float, limit_said: str) -> float:
-    """Give ``value`` as a float above ``above`` that is at most ``limit``, or raise an InputError."""
+def check_number(name: str, value: Any, limit: float = math.inf, limit_said: str = "") -> float:
+    """Give ``value`` as a float above 0 that is at most ``limit``, or raise an InputError."""
     number = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
-    if not number or not math.isfinite(value) or not above < value <= limit:
-        raise InputError(f"{name} must be a number above {above:g}{limit_said}, got {value!r}.")
+    if not number or not math.isfinite(value) or not 0 < value <= limit:
+        raise InputError(f"{name} must be a number above 0{limit_said}, got {value!r}.")
     return float(value)
 
 
-def whole_numbers(name: str, given: Any, n: int, low: int = NO_CLUSTER) -> IntArray:
-    """Give ``given`` as int64 (n,) of at least ``low``, or raise an InputError that names it."""
+def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None = NO_CLUSTER) -> IntArray:
+    """Give ``given`` as int64 (n,) of at least ``low``, or raise an InputError that names it.
+
+    None for ``n``: any number of them; for ``low``: any whole numbers.
+    """
     array = as_numpy(given)
-    if array.shape != (n,):
-        raise InputError(f"{name} must have shape ({n},), as many as images, got {array.shape}.")
-    if n and array.dtype.kind not in "iu":
+    if array.ndim != 1 or len(array) != (len(array) if n is None else n):
+        wanted = "(n,)" if n is None else f"({n},), as many as images"
+        raise InputError(f"{name} must have shape {wanted}, got {array.shape}.")
+    if len(array) and array.dtype.kind not in "iu":
         raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
-    if n and int(array.min()) < low:
+    if low is not None and len(array) and int(array.min()) < low:
         raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
     return np.asarray(array, dtype=np.int64)
 

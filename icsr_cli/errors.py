@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 def printable(text: str) -> str:
     """Give a text as it may be shown: what would move the cursor, or cannot be written, is escaped."""
@@ -11,6 +13,12 @@ def printable(text: str) -> str:
         one if one.isprintable() or one in "\n\t" else one.encode("unicode_escape", "surrogatepass").decode()
         for one in text
     )
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """Name the first of several: a, b and 3 more."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def reason(error: BaseException) -> str:

@@ -9,7 +9,7 @@ import mmap
 import os
 import re
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.errors import reason
+from icsr_cli.errors import IcsrError, reason
 from icsr_cli.types import IntArray
 
 
@@ -68,7 +68,7 @@ def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     return stream.getvalue().encode("utf-8", "surrogateescape")
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write bytes whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
@@ -100,6 +100,8 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         raise
     except Exception as error:  # numpy raises many kinds for a damaged header
         raise ValueError(f"{path} cannot be read as an .npy: {reason(error)}") from None
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is not an .npy file")  # but an archive of several
     return array
 
 
@@ -124,25 +126,23 @@ def announce(mapped: npt.NDArray[Any], starts: IntArray, stops: IntArray) -> Non
         held.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
-def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of an ``.npz``, to their checksums.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no ``.npz`` of plain arrays, or damaged.
+        fault: it is no ``.npz`` of plain arrays, or damaged.
     """
+    if not zipfile.is_zipfile(path):
+        raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
     try:
         with np.load(path, allow_pickle=False) as archive:
             for member in archive.zip.infolist():  # a name whose two copies differ is refused
                 archive.zip.open(member).close()
             arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError:
-        raise
+        if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
+            raise TypeError(f"{strange[0]} is no array")
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
-        raise ValueError(reason(error)) from None
-    strange = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-    if strange:
-        raise ValueError(f"{strange[0]} is no array")
+        raise fault(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from None
     return arrays
 
 
@@ -161,12 +161,6 @@ def check_zip(path: Path) -> None:
         raise ValueError(reason(error)) from None
     if wrong is not None:
         raise ValueError(f"the checksum of {wrong} does not fit")
-
-
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` make the file under a temporary name, then put it in place."""
-    with whole_file(path) as temporary:
-        write(temporary)
 
 
 def _remove_orphans(path: Path) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from types import TracebackType
 from typing import Any, Protocol, TypeAlias
 
 Figure: TypeAlias = "float | int | str"
@@ -17,8 +16,8 @@ def unwatched(part: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-class Task(Protocol):
-    """One bar: a known amount of work that moves on."""
+class Task(AbstractContextManager[Any], Protocol):
+    """One bar: a known amount of work that moves on. It is open as long as its context is."""
 
     def advance(self, count: int = 1) -> None:
         """Move on by ``count`` units."""
@@ -28,15 +27,6 @@ class Task(Protocol):
 
         ``figures`` is called only when the bar is drawn, so that a loss on the GPU is not waited for.
         """
-
-    def __enter__(self) -> Task: ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None: ...
 
 
 class Progress(Protocol):
@@ -55,7 +45,7 @@ class Progress(Protocol):
         """Say what could not be done, or will surprise."""
 
 
-class SilentTask:
+class SilentTask(AbstractContextManager["SilentTask"]):
     """A bar that nobody sees."""
 
     def advance(self, count: int = 1) -> None:
@@ -64,15 +54,7 @@ class SilentTask:
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
         """Do nothing."""
 
-    def __enter__(self) -> SilentTask:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Do nothing."""
 
 

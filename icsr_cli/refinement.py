@@ -40,7 +40,6 @@ def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
 
     Raises:
         InputError: indices and distances of other shapes, distances that are not finite.
-
     """
     indices, distances = neighbour_arrays(neighbours)
     if not -1 <= min_similarity <= 1:
@@ -69,7 +68,6 @@ def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> I
 
     Raises:
         InputError: what came is not as said above.
-
     """
     scores = as_numpy(scores)
     if scores.ndim != 1 or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
@@ -115,7 +113,6 @@ def refine(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     n = as_numpy(labels).size
     labels = whole_numbers("labels", labels, n)

@@ -340,6 +340,18 @@ class Epoch:
     labels: Labels
 
 
+def most_frequent(groups: IntArray, values: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """Give the groups among int64 (n,) in order, and of each the value it has most often, and how often.
+
+    Of values that come as often, the lowest. ``values`` int64 (n,).
+    """
+    pairs, counts = np.unique(np.column_stack([groups, values]), axis=0, return_counts=True)
+    order = np.lexsort((pairs[:, 1], -counts, pairs[:, 0]))
+    found, first = np.unique(pairs[order, 0], return_index=True)
+    best = order[first]
+    return found, pairs[best, 1], counts[best]
+
+
 def by_first_appearance(labels: IntArray) -> IntArray:
     """Renumber clusters, int64 (n,), as 0, 1, ... in the order in which they first appear; -1 stays."""
     kept = labels != NO_CLUSTER

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Precision, Quiet, RunsRoot
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.cli import complete, options
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.assignment import Assignment
@@ -28,9 +27,7 @@ def assign(
         Path | None,
         typer.Option("--to", help="The run that knows; the newest global run.", autocompletion=complete.runs),
     ] = None,
-    split: Annotated[
-        Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
-    ] = "train",
+    split: options.SplitName = "train",
     at: Annotated[
         str | None,
         typer.Option(
@@ -43,12 +40,12 @@ def assign(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table that is written.")] = Path(
         "assigned.csv"
     ),
-    precision: Precision = "auto",
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Give new images to known clusters, or to somebody new; nothing is trained.
 
@@ -56,7 +53,7 @@ def assign(
     """
     from icsr_cli import config, datasets
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.recipes.assignment import assign_files, open_known
+    from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import newest, open_run
@@ -70,13 +67,8 @@ def assign(
     engine = choose_engine(device, precision)
     data = datasets.load(run.dataset, data_root)
     known = open_known(run, data, settings, data_root, engine, progress)
-    name, farthest = known.limits.distance(at)
+    name, farthest = limit_of(known.limits, at)
     found = assign_files(given.root, given.paths, known, farthest, progress)
-    if found.unread:
-        path, why = found.unread[0]
-        progress.warn(f"{len(found.unread):,} images cannot be read and are left out, such as {path}: {why}")
-    if not found.paths:
-        raise DatasetError(f"None of the {len(given.paths)} images can be read.")
     found.write(out)
     facts = {
         "run": str(run.path),
@@ -89,7 +81,7 @@ def assign(
         "written": str(out),
     }
     if as_json:
-        limits_said = {key: round(value, 4) for key, value in known.limits.by_name.items()}
+        limits_said = {key: round(value, 4) for key, value in known.limits.items()}
         rows = {"limits": limits_said, "assigned": found.rows()}
         print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
     else:
@@ -99,12 +91,12 @@ def assign(
 def _show(facts: dict[str, object], found: Assignment) -> None:
     import numpy as np
 
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_facts, print_table, say
 
-    print_table("Assigned", ("", "value"), [(key, value) for key, value in facts.items() if key != "written"])
+    print_facts("Assigned", {**facts, "written": None})
     clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
     if len(order):
         rows = [(int(clusters[row]), int(counts[row])) for row in order]
         print_table("Clusters with most new images", ("cluster", "new images"), rows)
-    output().print(f"Written to {facts['written']}", markup=False, soft_wrap=True)
+    say(f"Written to {facts['written']}", whole=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import RunError
 
 if TYPE_CHECKING:
@@ -30,7 +27,7 @@ def compare(
         typer.Option("--format", "-f", help="What is printed."),
     ] = "table",
     html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,
-    runs_root: RunsRoot = Path("runs"),
+    runs_root: options.RunsRoot = Path("runs"),
 ) -> None:
     """Hold runs side by side: settings that differ, retrieval, label quality, time.
 
@@ -118,22 +115,20 @@ def _escaped(text: str) -> str:
 
 
 def _csv(found: Comparison) -> None:
+    from icsr_cli.files import csv_bytes
     from icsr_cli.recipes.comparison import spread
 
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
     heads = (head for name in found.figures for head in (name, f"{name} deviation"))
-    writer.writerow(["run", "seeds", *found.differing, *heads])
+    lines: list[list[object]] = [["run", "seeds", *found.differing, *heads]]
     for row in found.rows:
         values = (
             value
             for name in found.figures
             for value in (spread(row.figures[name]) if name in row.figures else (None, None))
         )
-        writer.writerow(
-            [row.name, len(row.runs), *(row.settings.get(key, "") for key in found.differing), *values]
-        )
-    typer.echo(out.getvalue(), nl=False)
+        said = (row.settings.get(key, "") for key in found.differing)
+        lines.append([row.name, len(row.runs), *said, *values])
+    typer.echo(csv_bytes(lines), nl=False)
 
 
 def _json(found: Comparison) -> None:

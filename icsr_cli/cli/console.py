@@ -7,8 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, is_dataclass
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 from icsr_cli.errors import printable
@@ -75,6 +75,11 @@ def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collect
         )
 
 
+def print_facts(title: str, facts: Mapping[str, Any]) -> None:
+    """Print facts as a table of two columns, without those that are None."""
+    print_table(title, ("", "value"), [(name, value) for name, value in facts.items() if value is not None])
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
     plain = _plain(value)
@@ -97,9 +102,14 @@ def output() -> Console:
     return Clean(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
 
 
+def say(text: str, *, style: str = "", whole: bool = False) -> None:
+    """Print lines on standard output as they are; ``whole`` ones are not folded, so that a path stays one."""
+    output().print(text, style=style, markup=False, soft_wrap=whole)
+
+
 def heading(text: str) -> None:
     """Print a bold line on standard output, as it is."""
-    output().print(text, style="bold", markup=False, soft_wrap=True)
+    say(text, style="bold", whole=True)
 
 
 def message(text: str, *, style: str = "") -> None:
@@ -212,7 +222,7 @@ class BarProgress:
         self._console.print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
-class _BarTask:
+class _BarTask(AbstractContextManager["_BarTask"]):
     def __init__(self, owner: BarProgress, bars: RichBars, number: TaskID) -> None:
         self._owner, self._bars, self._number = owner, bars, number
 
@@ -222,12 +232,7 @@ class _BarTask:
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
         self._bars.update(self._number, figures=figures)
 
-    def __enter__(self) -> _BarTask:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bars.remove_task(self._number)
         self._owner.close()
 
@@ -298,7 +303,7 @@ class _WholeLines:
         self._stream.flush()
 
 
-class _LineTask:
+class _LineTask(AbstractContextManager["_LineTask"]):
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar
 
@@ -310,10 +315,5 @@ class _LineTask:
         if time.time() - self._bar.last_print_t >= self._bar.mininterval:
             self._bar.set_postfix_str(format_figures(figures()), refresh=False)
 
-    def __enter__(self) -> _LineTask:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._bar.close()

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.opening import Wish
@@ -37,12 +36,12 @@ def demo(
         ),
     ] = None,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the people and of training.")] = 1,
-    device: Device = None,
-    assignments: Assignments = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    device: options.Device = None,
+    assignments: options.Assignments = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Render people, train on them without their names, and measure.
 
@@ -107,7 +106,7 @@ def _train_and_measure(
 
 
 def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_json: bool) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]
@@ -121,7 +120,7 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
     row = counts | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
     print_table("Pseudo labels of the last epoch", list(row), [list(row.values())])
-    output().print(
+    say(
         f"{seconds:.0f} s in all. Look closer with:\n"
         f"  icsr labels inspect {run.path}\n"
         f"  icsr report {run.path}\n"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, DataRoot, DatasetName, Json, RunsRoot, of_method
+from icsr_cli.cli import complete, options
+from icsr_cli.cli.options import of_method
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,11 +33,11 @@ of_plan = partial(typer.Option, rich_help_panel="A plan")
 
 
 def doctor(
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    as_json: Json = False,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    as_json: options.Json = False,
     plan: Annotated[bool, of_plan("--plan", help="Estimate a run: time, memory, what binds.")] = False,
-    dataset: DatasetName = None,
+    dataset: options.DatasetName = None,
     gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
     gpu: Annotated[
         str | None,
@@ -49,8 +49,8 @@ def doctor(
     arch: Annotated[
         str | None, of_method("-a", "--arch", help="As in train.", autocompletion=complete.networks)
     ] = None,
-    config: Config = None,
-    assignments: Assignments = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
 ) -> None:
     """Look at what is installed, GPUs, memory and room, and say what will be slow and why.
 
@@ -85,7 +85,7 @@ def doctor(
 def _show(found: Diagnosis) -> None:
     from rich.text import Text
 
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     print_table("", ["machine", "found"], _machine(found.machine))
     print_table(
@@ -110,27 +110,24 @@ def _show(found: Diagnosis) -> None:
         ],
     )
     there = [item.arch for item in found.weights if item.present]
-    output().print(f"ImageNet weights on this machine: {', '.join(there) or 'none'}")
+    say(f"ImageNet weights on this machine: {', '.join(there) or 'none'}")
     _show_advice(found)
 
 
 def _show_advice(found: Diagnosis) -> None:
-    from rich.markup import escape
+    from icsr_cli.cli.console import say
 
-    from icsr_cli.cli.console import output
-
-    print_ = output().print
     lines = [(library.state, library.name, library.advice) for library in found.libraries]
     lines += [(one.state, f"{one.purpose} ({one.path})", one.advice) for one in found.folders]
     lines += [(one.state, one.what, one.advice) for one in found.findings]
     for state, title in _TITLES.items():
         chosen = [(what, advice) for of, what, advice in lines if of == state and advice]
         if chosen:
-            print_(f"\n[bold {_MARKS[state][1]}]{title}[/]")
+            say(f"\n{title}", style=f"bold {_MARKS[state][1]}")
         for what, advice in chosen:
-            print_(f"- {escape(what)}\n  {escape(advice)}", soft_wrap=True)
+            say(f"- {what}\n  {advice}", whole=True)
     if found.healthy:
-        print_("\n[green]Everything that is needed is there.[/]")
+        say("\nEverything that is needed is there.", style="green")
 
 
 def _machine(machine: Machine) -> list[tuple[str, str]]:
@@ -164,10 +161,10 @@ def _gigabytes(count: int | None) -> str:
 
 def _show_plan(found: Schedule) -> None:
     """Print the estimate of a run as tables."""
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
-    output().print(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
+    say(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
     rows = []
     for stage in found.stages:
         parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]
@@ -182,9 +179,9 @@ def _show_plan(found: Schedule) -> None:
     ]
     print_table("Memory of each device", ["stage", "for", "GB"], rows)
     if len(found.stages) > 1:
-        output().print(f"All stages: {_duration(found.seconds)}")
+        say(f"All stages: {_duration(found.seconds)}")
     if not found.fits:
-        output().print(
+        say(
             f"That is more than the {found.rates.memory / 1e9:.0f} GB there are: take a smaller batch, "
             "smaller images or more devices."
         )

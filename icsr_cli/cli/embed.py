@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Debias, Device, Json, Network, Pattern, Precision, Quiet, RunsRoot
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.cli import complete, options
+from icsr_cli.errors import UsageError
 
 
 def embed(
@@ -23,18 +22,16 @@ def embed(
         ),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
-    network: Network = None,
-    split: Annotated[
-        Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
-    ] = "train",
-    pattern: Pattern = None,
-    debias: Debias = "none",
-    precision: Precision = "auto",
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    network: options.Network = None,
+    split: options.SplitName = "train",
+    pattern: options.Pattern = None,
+    debias: options.Debias = "none",
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write features, paths, cameras and identities (where known), the network's hash and preprocessing.
 
@@ -46,10 +43,10 @@ def embed(
     import numpy as np
 
     from icsr_cli.cli.console import make_progress, message, print_json
-    from icsr_cli.files import write_with
+    from icsr_cli.files import whole_file
     from icsr_cli.recipes.debiasing import debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
-    from icsr_cli.recipes.gallery import embed_files, images_of, open_embedder
+    from icsr_cli.recipes.gallery import embed_readable, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
     if out.suffix not in (".npz", ".parquet"):
@@ -57,21 +54,13 @@ def embed(
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
     given = images_of(images, split, pattern, data_root)
-    root, paths, cameras, ids = given.root, given.paths, given.cameras, given.ids
+    cameras, ids = given.cameras, given.ids
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     how = debiasing(debias, embedder.weights)
-    with progress.task("Features", len(paths), "img") as task:
-        features, faults = embed_files([root / path for path in paths], embedder, task)
-    if faults:
-        progress.warn(
-            f"{len(faults):,} images cannot be read and are left out, such as {paths[faults[0][0]]}."
-        )
-    kept = np.setdiff1d(np.arange(len(paths)), [row for row, _ in faults])
-    if not len(kept):
-        raise DatasetError(f"None of the {len(paths)} images can be read.")
-    columns: dict[str, Any] = {"paths": np.array(paths)[kept]}
+    features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
+    columns: dict[str, Any] = {"paths": np.array(given.paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}
     columns |= {} if ids is None else {"ids": ids[kept]}
     columns |= {name: found[kept] for name, found in given.when.items()}
@@ -90,7 +79,8 @@ def embed(
     if cameras is not None:
         features = debiased(features, cameras[kept], given.camera_names, how, progress)
 
-    write_with(out, lambda temporary: save(temporary, features, columns, json.dumps(about)))
+    with whole_file(out) as temporary:
+        save(temporary, features, columns, json.dumps(about))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}
     print_json({**shown, **about}) if as_json else message(
         f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"

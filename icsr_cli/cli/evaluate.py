@@ -8,20 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import (
-    Assignments,
-    Config,
-    DataRoot,
-    Debias,
-    Device,
-    Height,
-    Json,
-    Precision,
-    Quiet,
-    RunsRoot,
-    Width,
-)
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,28 +44,28 @@ def evaluate(
             "-a", "--arch", help="Network of weights that do not say it.", autocompletion=complete.networks
         ),
     ] = None,
-    height: Height = None,
-    width: Width = None,
+    height: options.Height = None,
+    width: options.Width = None,
     batch_size: Annotated[int | None, typer.Option("-b", "--batch-size", help="Images per step.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also with k-reciprocal re-ranking.")] = False,
     camera_rerank: Annotated[
         bool, typer.Option("--camera-rerank", help="Also re-ranked by camera-aware neighbours.")
     ] = False,
-    debias: Debias = "none",
+    debias: options.Debias = "none",
     per_camera: Annotated[
         bool, typer.Option("--per-camera", help="Also for each pair of query camera and gallery camera.")
     ] = False,
     tracks: Annotated[
         bool, typer.Option("--tracks", help="From track to track: the mean features of each.")
     ] = False,
-    precision: Precision = "auto",
-    device: Device = None,
-    config: Config = None,
-    assignments: Assignments = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Rank the gallery for every query: mAP, Rank-1/5/10, mINP by the Market-1501 protocol.
 
@@ -86,7 +73,6 @@ def evaluate(
     evaluation.json.
     """
     from icsr_cli.cli.console import make_progress, print_json
-    from icsr_cli.cli.options import open_dataset
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.evaluation import (
         BY_CAMERA,
@@ -108,7 +94,7 @@ def evaluate(
     source = ctx.get_parameter_source("config")
     if run is not None and source is not None and source.name == "ENVIRONMENT":
         config = None  # a run has its own settings, whatever is to be trained next
-    data = open_dataset(dataset or (run.dataset if run else None), data_root, progress)
+    data = options.open_dataset(dataset or (run.dataset if run else None), data_root, progress)
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
@@ -150,7 +136,7 @@ def _settings(
     data: Dataset,
     run: RunFolder | None,
     config: Path | None,
-    options: dict[str, Any],
+    given: dict[str, Any],
     assignments: list[str] | None,
 ) -> Settings:
     """Give the settings of the run, or of the data set, and what the command line says beside them."""
@@ -158,16 +144,16 @@ def _settings(
 
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
-        facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": options}
+        facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": given}
         return load(data.name, config=config, assignments=assignments or (), **facts)
     # Methods that other sections name need not be here; but where something is set, the whole must fit.
     sections = None if assignments else ("image", "evaluation")
-    return load_run(own, sections=sections, options=options, assignments=assignments or ())
+    return load_run(own, sections=sections, options=given, assignments=assignments or ())
 
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
-    from icsr_cli.cli.console import output, print_json
+    from icsr_cli.cli.console import print_json, say
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
@@ -175,7 +161,7 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) 
     if as_json:
         print_json(facts)
         return
-    output().print(
+    say(
         "No identities are known here, so nothing can be measured. These distances are estimates: pairs of "
         f"one cluster ({file.name}) under two cameras count as the same person."
     )

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Height, Json, Quiet, RunsRoot, Width
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.progress import Progress
     from icsr_cli.recipes.debiasing import StoredStatistics
     from icsr_cli.recipes.export import Export
-    from icsr_cli.recipes.gallery import Embedder
+    from icsr_cli.recipes.gallery import FileEmbedder
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -63,19 +62,19 @@ def export(
         str | None,
         typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
     ] = None,
-    height: Height = None,
-    width: Width = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    height: options.Height = None,
+    width: options.Width = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a network for other programs.
 
     The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
     the data set is there, on real ones, and written only if their features agree.
     """
-    from icsr_cli.cli.console import make_progress, output, print_json
+    from icsr_cli.cli.console import make_progress, print_json, say
     from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
@@ -122,10 +121,9 @@ def export(
         return
     _show(found)
     if (stored := origin.statistics) is not None:
-        output().print(
+        say(
             f"Statistics of {len(stored.cameras)} cameras ({stored.mode}): {stored.images:,} training images "
-            f"of {stored.dataset}",
-            markup=False,
+            f"of {stored.dataset}"
         )
 
 
@@ -156,7 +154,7 @@ def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Datase
 
 def _statistics(
     debias: Literal["centre", "full", "stored"],
-    embedder: Embedder,
+    embedder: FileEmbedder,
     data: Dataset | None,
     progress: Progress,
 ) -> StoredStatistics:
@@ -192,7 +190,7 @@ def _crops(data: Dataset | None, size: tuple[int, int]) -> Any:
 
 
 def _show(found: Export) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     row: dict[str, object] = {
         "images": f"{found.height} x {found.width}",
@@ -206,6 +204,6 @@ def _show(found: Export) -> None:
             "cosine": f"{found.cosine:.6f}",
         }
     print_table("", list(row), [list(row.values())])
-    output().print(f"Written to {found.path} ({found.arch})", markup=False)
+    say(f"Written to {found.path} ({found.arch})")
     if found.card is not None:
-        output().print(f"Model card: {found.card}", markup=False)
+        say(f"Model card: {found.card}")

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Device, Json, PairsFile, PairsLabels, Plugin, Quiet, load_plugins
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -96,12 +95,12 @@ def generate(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="Write the labels: a .npz or .csv file.")
     ] = None,
-    pairs: PairsFile = None,
-    pairs_labels: PairsLabels = None,
-    plugin: Plugin = None,
-    device: Device = None,
-    quiet: Quiet = False,
-    as_json: Json = False,
+    pairs: options.PairsFile = None,
+    pairs_labels: options.PairsLabels = None,
+    plugin: options.Plugin = None,
+    device: options.Device = None,
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Turn features into labels, and say what they look like.
 
@@ -118,13 +117,13 @@ def generate(
 
     if out is not None and out.suffix not in (".npz", ".csv"):
         raise UsageError(f"--out must end in .npz or .csv, got {out}.")
-    load_plugins(plugin)
+    options.load_plugins(plugin)
     given = read_features(features, renamed(keys or ()))
     known = read_pairs(pairs, given.paths.tolist(), pairs_labels)
     if local == "cluster" and given.cameras is None:
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
     n = len(given.features) if given.features.ndim else 0
-    options = {
+    asked = {
         "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster},
         "global.clusterer": clusterer and {"method": clusterer},
         "global.refiners": refine and [name for name in refine.split(",") if name != "none"],
@@ -135,7 +134,7 @@ def generate(
     settings = config.load(
         "",
         method=method,
-        options=options,
+        options=asked,
         assignments=[_of_chain(assignment) for assignment in assignments or ()],
         images={"global": n},
     )
@@ -224,7 +223,7 @@ def _show(
     """Print two tables on standard output, or one JSON document."""
     import numpy as np
 
-    from icsr_cli.cli.console import print_json, print_table
+    from icsr_cli.cli.console import print_facts, print_json, print_table
 
     stages = {"clustering": labels.clusters}
     if not np.array_equal(labels.clusters, labels.labels):
@@ -254,9 +253,7 @@ def _show(
         "refiners": ", ".join(facts["refiners"]) or "none",
         "states": ", ".join(f"{count:,} {state}" for state, count in facts["states"].items()),
     }
-    print_table(
-        "Labels", ("", "value"), [(name, value) for name, value in facts.items() if value is not None]
-    )
+    print_facts("Labels", facts)
     print_table("Clusters", tuple(summaries[0]), [tuple(summary.values()) for summary in summaries])
 
 

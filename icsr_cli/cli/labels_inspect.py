@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json, RunsRoot
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,9 +26,7 @@ def inspect(
             autocompletion=complete.runs,
         ),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
-    ] = None,
+    dataset: options.NewestOf = None,
     epoch: Annotated[int | None, typer.Option("--epoch", help="Epoch, from 1; the last if left out.")] = None,
     cluster: Annotated[int | None, typer.Option("--cluster", help="Show one cluster's images.")] = None,
     camera: Annotated[
@@ -49,9 +46,9 @@ def inspect(
     html: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="Write it as a page, with the pictures.")
     ] = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    as_json: Json = False,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    as_json: options.Json = False,
 ) -> None:
     """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
     from icsr_cli.reports import label_report as report
@@ -145,8 +142,8 @@ def _find(
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_records
-    from icsr_cli.reports.label_report import camera_rows, label_report
+    from icsr_cli.cli.console import heading, print_json, print_records, say
+    from icsr_cli.reports.label_report import LISTS, camera_rows, label_report
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -160,19 +157,10 @@ def _show_overview(
         _show_epochs(metrics)
     _show_quality(found["quality"])
     print_records("Cameras", [asdict(row) for row in camera_rows(table)])
-    for title, key in (
-        ("Largest clusters", "largest_clusters"),
-        ("Most mixed clusters", "most_mixed_clusters"),
-        ("Clusters that lost most images", "most_discarded_clusters"),
-    ):
-        _show_clusters(title, found[key])
-    example = found["largest_clusters"][:1]
-    if example:
-        output().print(
-            f"One cluster's images: icsr labels inspect {path} --cluster {example[0]['cluster']}",
-            markup=False,
-            soft_wrap=True,
-        )
+    for name, title in LISTS.items():
+        _show_clusters(title, found[name])
+    for example in found["largest_clusters"][:1]:
+        say(f"One cluster's images: icsr labels inspect {path} --cluster {example['cluster']}", whole=True)
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
@@ -212,7 +200,7 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 def _show_images(
     path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
 ) -> None:
-    from icsr_cli.cli.console import heading, output, print_json, print_records
+    from icsr_cli.cli.console import heading, print_json, print_records, say
 
     if as_json:
         head = {"cluster": cluster} if cluster else {}
@@ -222,7 +210,7 @@ def _show_images(
     if cluster is not None:
         _show_clusters("", [asdict(cluster)])
     if not images:
-        output().print("No images.")
+        say("No images.")
         return
     print_records("", [asdict(image) for image in images])
 

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Plugin, Quiet, RunsRoot, load_plugins
+from icsr_cli.cli import complete, options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +20,7 @@ def review(
         Path | None,
         typer.Argument(help="A global run; the newest if left out.", autocompletion=complete.runs),
     ] = None,
-    dataset: Annotated[
-        str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
-    ] = None,
+    dataset: options.NewestOf = None,
     questions: Annotated[int, typer.Option("--questions", min=1, help="Pairs to ask, at most.")] = 50,
     pairs: Annotated[
         Path | None,
@@ -36,12 +33,12 @@ def review(
         Path | None,
         typer.Option("--out", "-o", help="What is written: review.html, or answers.csv with --truth."),
     ] = None,
-    plugin: Plugin = None,
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    plugin: options.Plugin = None,
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write a page that asks which pictures show one person, the pairs worth most first.
 
@@ -58,7 +55,7 @@ def review(
 
     path = out or Path("answers.csv" if truth else "review.html")
     progress = make_progress(quiet, as_json)
-    load_plugins(plugin)
+    options.load_plugins(plugin)
     folder = open_run(run) if run is not None else newest(runs_root, dataset, "global", file="settings.yaml")
     data = datasets.load(folder.dataset, data_root)
     if truth and not data.train.has_identities:
@@ -100,13 +97,12 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_facts, say
 
-    rows = [(name, value) for name, value in result.items() if name not in ("run", "written")]
-    print_table(f"Review of {result['run']}", ("", "value"), rows)
+    print_facts(f"Review of {result['run']}", {**result, "run": None, "written": None})
     following = (
         f"icsr train global --pairs {result['written']}"
         if "same" in result
         else f"open {result['written']} in a browser"
     )
-    output().print(f"Written to {result['written']}\nNext: {following}", markup=False, soft_wrap=True)
+    say(f"Written to {result['written']}\nNext: {following}", whole=True)

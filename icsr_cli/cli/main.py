@@ -23,7 +23,9 @@ from icsr_cli.cli import (
     embed,
     evaluate,
     export,
-    labels,
+    labels_generate,
+    labels_inspect,
+    labels_review,
     methods,
     models,
     prepare,
@@ -208,7 +210,11 @@ _COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {
 for _name, (_function, _short, _example) in _COMMANDS.items():
     app.command(_name, short_help=_short, epilog=f"Example: {_example}" if _example else None)(_function)
 app.add_typer(prepare.app, name="prepare", short_help="Prepare a data set: check, index, decode.")
-app.add_typer(labels.app, name="labels", short_help="Look at pseudo labels, or make them.")
+_labels = Commands(no_args_is_help=True, help="Look at pseudo labels, or make them from features.")
+_labels.command()(labels_generate.generate)
+_labels.command(epilog="Example: icsr labels review --questions 100")(labels_review.review)
+_labels.command(epilog="Example: icsr labels inspect --epoch 3 --cluster 12")(labels_inspect.inspect)
+app.add_typer(_labels, name="labels", short_help="Look at pseudo labels, or make them.")
 
 
 def _open_standard_files() -> None:

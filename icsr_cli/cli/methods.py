@@ -6,8 +6,7 @@ from typing import Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import Assignments, Config, Json
+from icsr_cli.cli import complete, options
 
 
 def methods(
@@ -20,9 +19,9 @@ def methods(
     dataset: Annotated[
         str, typer.Option("-d", "--dataset", help="For a published data set, synthetic, or own crops.")
     ] = "folder",
-    config: Config = None,
-    assignments: Assignments = None,
-    as_json: Json = False,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    as_json: options.Json = False,
 ) -> None:
     """List the methods of training; or print the settings of one.
 

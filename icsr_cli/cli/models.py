@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Json
+from icsr_cli.cli import complete, options
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.networks import NetworkFacts
@@ -27,10 +26,10 @@ def models(
         str,
         typer.Option("-d", "--dataset", help="At the size of its images.", autocompletion=complete.datasets),
     ] = "folder",
-    height: Annotated[int | None, typer.Option("--height", min=16, help="Height of the images.")] = None,
-    width: Annotated[int | None, typer.Option("--width", min=16, help="Width of the images.")] = None,
-    data_root: DataRoot = Path("data"),
-    as_json: Json = False,
+    height: options.Height = None,
+    width: options.Width = None,
+    data_root: options.DataRoot = Path("data"),
+    as_json: options.Json = False,
 ) -> None:
     """List networks: parameters, multiply-adds per image, normalisation, licence and place of weights.
 
@@ -57,7 +56,7 @@ def models(
 
 
 def _show(found: list[NetworkFacts]) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
     print_table(
         "Networks (icsr train -a ARCH)",
@@ -68,15 +67,14 @@ def _show(found: list[NetworkFacts]) -> None:
         ],
     )
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
-    print_ = output().print
-    print_(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n", markup=False)
+    say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
     places: dict[tuple[str, str, str], list[str]] = {}
     for one in found:
         for weights in one.weights:
             key = (weights.trained_on, weights.licence, weights.address)
             places.setdefault(key, []).append(one.arch)
     if places:
-        print_("Weights: trained on, licence, networks, and where they are to be had", markup=False)
+        say("Weights: trained on, licence, networks, and where they are to be had")
     for (trained_on, licence, address), archs in places.items():
-        print_(f"- {trained_on}, {licence}: {', '.join(archs)}", markup=False)
-        print_(f"  {address}", markup=False, soft_wrap=True)
+        say(f"- {trained_on}, {licence}: {', '.join(archs)}")
+        say(f"  {address}", whole=True)

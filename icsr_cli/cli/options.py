@@ -29,6 +29,12 @@ DatasetName = Annotated[
         autocompletion=complete.datasets,
     ),
 ]
+NewestOf = Annotated[
+    str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
+]
+SplitName = Annotated[
+    Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
+]
 DataRoot = Annotated[
     Path, of_data("--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.")
 ]

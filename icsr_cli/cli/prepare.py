@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
+from icsr_cli.cli import options
 from icsr_cli.cli.help import Commands
-from icsr_cli.cli.options import DataRoot, Json, Quiet
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
 from icsr_cli.errors import InputError, UsageError
 
@@ -118,7 +118,7 @@ def _add_published(name: str) -> None:
     )
     def published(
         source: Source = None,
-        data_root: DataRoot = Path("data"),
+        data_root: options.DataRoot = Path("data"),
         size: Size = None,
         store: StoreForm = None,
         allow_bad: AllowBad = False,
@@ -126,8 +126,8 @@ def _add_published(name: str) -> None:
         expansion: Expansion = 100,
         tracks_within: TracksWithin = None,
         verify: Verify = False,
-        as_json: Json = False,
-        quiet: Quiet = False,
+        as_json: options.Json = False,
+        quiet: options.Quiet = False,
     ) -> None:
         if verify:
             given = {"--source": source, "--size": size, "--store": store, "--tracks-within": tracks_within}
@@ -172,14 +172,14 @@ def synthetic(
     ] = None,
     store: StoreForm = None,
     name: Annotated[str, typer.Option(help="Name of the data set, to keep several.")] = "synthetic",
-    data_root: DataRoot = Path("data"),
+    data_root: options.DataRoot = Path("data"),
     workers: Workers = None,
     verify: Verify = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Render a data set of pedestrians seen by several cameras: nothing to download."""
-    options = {"cameras": cameras, "seed": seed}
+    numbers = {"cameras": cameras, "seed": seed}
     if verify:
         given = {"--identities": identities, "--images": images, "--size": size, "--set": assignments}
         _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed, "--store": store})
@@ -187,8 +187,12 @@ def synthetic(
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
 
-    dials: dict[str, Any] = {key: value for key, value in options.items() if value is not None}
-    dials |= _people(identities) | _images(images)
+    dials: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
+    if identities is not None:
+        people = _one_or_two("--identities", identities, "+", "TRAIN+TEST such as 751+750")
+        dials["train_identities"], dials["test_identities"] = people
+    if images is not None:
+        dials["images"] = _one_or_two("--images", images, "-", "FROM-TO such as 2-6")
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     world = _world(preset, dials | _dials(assignments or []))
@@ -233,13 +237,13 @@ def folder(
     ] = 0.5,
     size: Size = None,
     store: StoreForm = None,
-    data_root: DataRoot = Path("data"),
+    data_root: options.DataRoot = Path("data"),
     allow_bad: AllowBad = False,
     workers: Workers = None,
     expansion: Expansion = 100,
     verify: Verify = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Prepare your own crops: the camera of each image is needed, identities are not."""
     if verify:
@@ -273,15 +277,15 @@ def own_file(
     ],
     name: Annotated[str | None, typer.Argument(help="Name of the data set, as the file has it.")] = None,
     source: Source = None,
-    data_root: DataRoot = Path("data"),
+    data_root: options.DataRoot = Path("data"),
     size: Size = None,
     store: StoreForm = None,
     allow_bad: AllowBad = False,
     workers: Workers = None,
     expansion: Expansion = 100,
     tracks_within: TracksWithin = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Prepare a data set that a file of your own defines: icsr prepare NAME --plugin FILE."""
     from icsr_cli.datasets.own_file import OwnFile
@@ -307,18 +311,18 @@ def _run(
 @app.command("verify", hidden=True)
 def verify_any(
     name: Annotated[str, typer.Argument(help="Name of a prepared data set.")],
-    data_root: DataRoot = Path("data"),
+    data_root: options.DataRoot = Path("data"),
     workers: Workers = None,
     verify: Verify = True,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Read everything of a prepared data set again and check it."""
     show_verification(name, data_root, workers, as_json, quiet)
 
 
-def _refuse_with_verify(options: dict[str, Any]) -> None:
-    given = [option for option, value in options.items() if value is not None]
+def _refuse_with_verify(asked: dict[str, Any]) -> None:
+    given = [option for option, value in asked.items() if value is not None]
     if given:
         raise UsageError(f"--verify checks what is prepared already; leave out {', '.join(given)}.")
 
@@ -332,22 +336,12 @@ def _size(text: str | None) -> tuple[int, int] | None:
     return int(height), int(width)
 
 
-def _people(text: str | None) -> dict[str, int]:
-    if text is None:
-        return {}
-    train, plus, test = text.partition("+")
-    if not train.isdecimal() or (plus and not test.isdecimal()):
-        raise UsageError(f"--identities {text!r}: give a number, or TRAIN+TEST such as 751+750.")
-    return {"train_identities": int(train), "test_identities": int(test if plus else train)}
-
-
-def _images(text: str | None) -> dict[str, tuple[int, int]]:
-    if text is None:
-        return {}
-    low, dash, high = text.partition("-")
-    if not low.isdecimal() or (dash and not high.isdecimal()):
-        raise UsageError(f"--images {text!r}: give a number, or FROM-TO such as 2-6.")
-    return {"images": (int(low), int(high if dash else low))}
+def _one_or_two(option: str, text: str, sign: str, example: str) -> tuple[int, int]:
+    """Read a number, which then counts twice, or two with a sign between them."""
+    first, both, second = text.partition(sign)
+    if not first.isdecimal() or (both and not second.isdecimal()):
+        raise UsageError(f"{option} {text!r}: give a number, or {example}.")
+    return int(first), int(second if both else first)
 
 
 def _dials(assignments: Sequence[str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show_list(data_root: Path, as_json: bool) -> None:
     """Show what is prepared and what could be."""
-    from icsr_cli.cli.console import heading, output, print_json, print_table
+    from icsr_cli.cli.console import heading, print_json, print_table, say
     from icsr_cli.datasets.overview import overview
 
     found = overview(data_root)
@@ -40,12 +40,12 @@ def show_list(data_root: Path, as_json: bool) -> None:
         print_table(f"Data sets under {data_root}", columns, rows)
     for item in found:
         if item.prepared and item.about:
-            output().print(f"{item.name}: {item.about}", soft_wrap=True)
+            say(f"{item.name}: {item.about}", whole=True)
     heading("Not prepared")
     for item in found:
         if not item.prepared:
             counts = " / ".join(f"{count:,}" for count in item.expected.values())
-            output().print(f"- {item.name}: {counts + ' images. ' if counts else ''}{item.about}")
+            say(f"- {item.name}: {counts + ' images. ' if counts else ''}{item.about}")
 
 
 def _bytes(count: int) -> str:

@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import DataRoot, Device, Json, Quiet, RunsRoot
+from icsr_cli.cli import complete, options
 
 
 def report(
@@ -37,11 +36,11 @@ def report(
         bool, typer.Option("--map/--no-map", help="Draw a map of the embedding (t-SNE).")
     ] = True,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random queries and the map.")] = 1,
-    device: Device = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    device: options.Device = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Write one HTML page about a run: settings, curves, retrieval, rankings, a map, times.
 

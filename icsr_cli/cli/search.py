@@ -10,18 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli.options import (
-    Debias,
-    Device,
-    Height,
-    Json,
-    Network,
-    Pattern,
-    Precision,
-    Quiet,
-    RunsRoot,
-    Width,
-)
+from icsr_cli.cli import options
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -33,7 +22,7 @@ def search(
     gallery: Annotated[
         Path, typer.Option("--gallery", "-g", help="Folder of crops to look in, and folders below.")
     ],
-    network: Network = None,
+    network: options.Network = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Answers per picture.")] = 10,
     max_distance: Annotated[
         float | None,
@@ -53,21 +42,21 @@ def search(
             "here, none with --json.",
         ),
     ] = None,
-    pattern: Pattern = None,
+    pattern: options.Pattern = None,
     across_cameras: Annotated[
         bool, typer.Option("--across-cameras", help="Leave out gallery images of the picture's own camera.")
     ] = False,
-    debias: Debias = "none",
-    height: Height = None,
-    width: Width = None,
+    debias: options.Debias = "none",
+    height: options.Height = None,
+    width: options.Width = None,
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
     ] = True,
-    precision: Precision = "auto",
-    device: Device = None,
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    precision: options.Precision = "auto",
+    device: options.Device = None,
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
     from icsr_cli.cli.console import make_progress, print_json
@@ -139,12 +128,9 @@ def _new_name(name: str) -> Path:
 
 
 def _show(found: SearchResult, picture: Path | None) -> None:
-    from icsr_cli.cli.console import output, print_table
+    from icsr_cli.cli.console import print_table, say
 
-    output().print(
-        f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before",
-        markup=False,
-    )
+    say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
     for answers in found.queries:
         extra = [
             name
@@ -152,7 +138,7 @@ def _show(found: SearchResult, picture: Path | None) -> None:
             if any(getattr(match, name) is not None for match in answers.matches)
         ]
         if not answers.matches:
-            output().print(f"{_title(answers)}: no match", markup=False)
+            say(f"{_title(answers)}: no match")
             continue
         print_table(
             _title(answers),
@@ -168,7 +154,7 @@ def _show(found: SearchResult, picture: Path | None) -> None:
             ],
         )
     if picture is not None:
-        output().print(f"Picture: {picture}", markup=False)
+        say(f"Picture: {picture}")
 
 
 def _title(answers: QueryAnswers) -> str:

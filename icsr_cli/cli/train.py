@@ -12,26 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete
-from icsr_cli.cli.options import (
-    Assignments,
-    Config,
-    DataRoot,
-    DatasetName,
-    Device,
-    Json,
-    PairsFile,
-    PairsLabels,
-    Plugin,
-    Quiet,
-    RunsRoot,
-    load_plugins,
-    of_machine,
-    of_method,
-    of_run,
-    open_dataset,
-    parse_numbers,
-)
+from icsr_cli.cli import complete, options
+from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +42,7 @@ def train(
             help="With --resume: the run to go on with; the newest if left out.", autocompletion=complete.runs
         ),
     ] = None,
-    dataset: DatasetName = None,
+    dataset: options.DatasetName = None,
     method: Annotated[
         str | None,
         of_method(
@@ -124,9 +106,9 @@ def train(
             help="global: refiners in order: discard, majority, single-camera, split.",
         ),
     ] = None,
-    pairs: PairsFile = None,
-    pairs_labels: PairsLabels = None,
-    plugin: Plugin = None,
+    pairs: options.PairsFile = None,
+    pairs_labels: options.PairsLabels = None,
+    plugin: options.Plugin = None,
     epochs: Annotated[int | None, of_schedule("--epochs", help="Epochs.")] = None,
     iters: Annotated[int | None, of_schedule("--iters", help="Steps per epoch.")] = None,
     batch_size: Annotated[int | None, of_schedule("-b", "--batch-size", help="Images per step.")] = None,
@@ -150,7 +132,7 @@ def train(
     gpus: Annotated[
         str | None, of_machine("--gpus", help="GPUs to train on, a process each: 0,1,2,3.")
     ] = None,
-    device: Device = None,
+    device: options.Device = None,
     precision: Annotated[
         Literal["auto", "fp32", "bf16"] | None,
         of_machine("--precision", help="auto: bf16 on a GPU that has it."),
@@ -167,12 +149,12 @@ def train(
     tensorboard: Annotated[
         bool, of_run("--tensorboard", help="Also write event files for TensorBoard.")
     ] = False,
-    config: Config = None,
-    assignments: Assignments = None,
-    data_root: DataRoot = Path("data"),
-    runs_root: RunsRoot = Path("runs"),
-    quiet: Quiet = False,
-    as_json: Json = False,
+    config: options.Config = None,
+    assignments: options.Assignments = None,
+    data_root: options.DataRoot = Path("data"),
+    runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
+    as_json: options.Json = False,
 ) -> None:
     """Train on a data set: the stages of a method, or the one that is named.
 
@@ -190,14 +172,14 @@ def train(
     place = _take_place(device, gpus, data_root, quiet, as_json)
     if tensorboard:
         writer_class()  # a library that is not there is found out before anything is made
-    plugins = load_plugins(plugin)
+    plugins = options.load_plugins(plugin)
     wish = Wish(
         runs_root,
         method=method,
         config=config,
         assignments=tuple(assignments or ()),
         local=None if _of_tracks(local) else local,
-        cameras=parse_numbers(cameras, "--cameras"),
+        cameras=options.parse_numbers(cameras, "--cameras"),
         plugins=plugins,
         pairs=pairs,
         pairs_labels=pairs_labels,
@@ -205,14 +187,16 @@ def train(
         processes=place.ranks.size,
         facts={"tensorboard": True} if tensorboard else {},
     )
-    data = open_dataset(_dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress)
+    data = options.open_dataset(
+        _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
+    )
     stages = (
         [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, SilentProgress()).stages)
     )
-    for own in _each_seed(wish, seed, parse_numbers(seeds, "--seeds")):
+    for own in _each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")):
         for each in stages:
-            options = {**own.options, **_options(each, given)}
-            _run(each, data, replace(own, options=options), run, resume, place, as_json)
+            named = {**own.options, **_options(each, given)}
+            _run(each, data, replace(own, options=named), run, resume, place, as_json)
     leave()
 
 
@@ -331,7 +315,7 @@ def _take_place(
 
 def _devices(device: str | None, gpus: str | None) -> list[str]:
     """Give the devices that were named, one for each process; none where the choice is ours."""
-    numbers = parse_numbers(gpus, "--gpus")
+    numbers = options.parse_numbers(gpus, "--gpus")
     if numbers is None:
         return [device] if device else []
     if device is not None:
@@ -366,7 +350,7 @@ def _dataset_of(
 def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> None:
     import numpy as np
 
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
     from icsr_cli.metrics import judge
 
     rows = []
@@ -390,15 +374,15 @@ def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bo
         print_json({"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows})
         return
     print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
-    output().print(
+    say(
         f"Written to {folder.labels / 'local.csv'}\n"
         f"Next: icsr train global -d {folder.dataset} --local {folder.path}",
-        soft_wrap=True,
+        whole=True,
     )
 
 
 def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> None:
-    from icsr_cli.cli.console import output, print_json, print_table
+    from icsr_cli.cli.console import print_json, print_table, say
 
     last = folder.metrics()[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
@@ -410,6 +394,4 @@ def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> N
     print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
     measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
     following = f"icsr eval {folder.path}" if measurable else f"icsr labels inspect {folder.path}"
-    output().print(
-        f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", soft_wrap=True
-    )
+    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)

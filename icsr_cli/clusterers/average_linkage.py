@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
-from icsr_cli.clusterers.silhouette import silhouette_of
+from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import Evidence, IntArray, by_first_appearance
@@ -99,7 +99,6 @@ def average_linkage(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     n = matrix.shape[0]
@@ -109,7 +108,7 @@ def average_linkage(
             f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
         )
     if distance_threshold is not None:
-        return _below(matrix, check_number("distance_threshold", distance_threshold, 0, math.inf, ""))
+        return _below(matrix, check_number("distance_threshold", distance_threshold))
     wanted = check_count("n_clusters", n_clusters)
     if wanted > n:
         raise InputError(f"n_clusters must be at most {n}, the number of images, got {wanted}.")

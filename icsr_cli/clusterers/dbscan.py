@@ -11,7 +11,7 @@ from pydantic import Field
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
-from icsr_cli.clusterers.silhouette import silhouette_of
+from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, by_first_appearance
 
@@ -82,14 +82,13 @@ def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int
 
     Raises:
         InputError: what came is not as said above.
-
     """
     matrix = check_similarity(similarity)
     min_samples = check_count("min_samples", min_samples)
     if eps == "auto":
         return best_radius(matrix, min_samples)[1]
     below_one = math.nextafter(1.0, 0.0)
-    eps = check_number("eps", eps, 0, below_one, " and below 1, the distance of pairs not stored")
+    eps = check_number("eps", eps, below_one, " and below 1, the distance of pairs not stored")
     return _regions(matrix, eps, min_samples)
 
 

@@ -48,7 +48,6 @@ def hdbscan(
 
     Raises:
         InputError: the similarity is not as said above.
-
     """
     from sklearn.cluster import HDBSCAN
 

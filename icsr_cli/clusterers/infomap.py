@@ -70,9 +70,8 @@ def infomap(
     Raises:
         InputError: what came is not as said above.
         MissingExtraError: the library is not installed.
-
     """
-    min_similarity = check_number("min_similarity", min_similarity, 0, 1, " and at most 1")
+    min_similarity = check_number("min_similarity", min_similarity, 1, " and at most 1")
     min_size, trials, seed = (
         check_count(name, value)
         for name, value in (("min_size", min_size), ("trials", trials), ("seed", seed))

@@ -15,7 +15,6 @@ def check_similarity(similarity: Any) -> sp.csr_array:
 
     Raises:
         InputError: not square, NaN, values outside 0 to 1, or not symmetric.
-
     """
     if not sp.issparse(similarity):
         if not isinstance(similarity, np.ndarray):

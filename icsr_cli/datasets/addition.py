@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -42,7 +42,9 @@ def extend(
     for name in sorted({row.camera for row in fresh} - cameras.keys(), key=natural):
         cameras[name] = len(cameras)
     numbers, identities = _identities(dataset, names, fresh)
-    records = _records(dataset, fresh, cameras, numbers)
+    used = max(int(split.tracks.max(initial=NO_TRACK)) for split in dataset.splits.values())
+    tracks = {track: used + 1 + number for track, number in number_tracks(fresh, cameras).items()}
+    records = records_of(fresh, cameras, numbers, tracks)
     notes = [f"{len(fresh):,} images were added from {root}"]
     records, moved = _later(dataset, records)
     if moved:
@@ -133,14 +135,6 @@ def _identities(
             f"{first_few(sorted(coming))}. Give them numbers, or prepare all images anew."
         )
     return numbers, ()
-
-
-def _records(
-    dataset: Dataset, rows: Sequence[Row], cameras: Mapping[str, int], numbers: Mapping[str, int]
-) -> list[ImageRecord]:
-    used = max(int(split.tracks.max(initial=NO_TRACK)) for split in dataset.splits.values())
-    tracks = {track: used + 1 + number for track, number in number_tracks(rows, cameras).items()}
-    return records_of(rows, cameras, numbers, tracks)
 
 
 def _later(dataset: Dataset, records: Sequence[ImageRecord]) -> tuple[list[ImageRecord], int]:

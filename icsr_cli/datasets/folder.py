@@ -15,7 +15,7 @@ import numpy as np
 
 from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, repeated
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, UsageError, some
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 FIELDS = ("camera", "id", "split", "track", "frame", "name")
@@ -303,7 +303,7 @@ def _named_splits(
     wrong = sorted({row.split or "(empty)" for row in rows} - set(SPLITS))
     if wrong:
         raise DatasetError(
-            f"Unknown splits {first_few(wrong)[10:]}. Each image is of one of {', '.join(SPLITS)}; "
+            f"Unknown splits {some(wrong)}. Each image is of one of {', '.join(SPLITS)}; "
             "or name no split at all."
         )
     for row, record in zip(rows, records, strict=True):

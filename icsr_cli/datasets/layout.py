@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
-from icsr_cli.errors import DatasetError
+from icsr_cli.errors import DatasetError, some
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 SPLITS = ("train", "query", "gallery")
@@ -262,7 +262,4 @@ def repeated(paths: Iterable[str]) -> list[str]:
 
 def first_few(names: list[str], limit: int = 5) -> str:
     """Give ``", such as a, b"`` for a message, or nothing."""
-    if not names:
-        return ""
-    more = f" and {len(names) - limit} more" if len(names) > limit else ""
-    return f", such as {', '.join(names[:limit])}{more}"
+    return f", such as {some(names, limit)}" if names else ""

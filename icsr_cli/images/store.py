@@ -42,30 +42,6 @@ BLOCK = 256
 _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
 
 
-@dataclass(frozen=True)
-class Pixels:
-    """An open store: ``array`` uint8 (n, height, width, 3), RGB, read-only, in record order.
-
-    It is a mapped array, or ``compressed.Jpegs``, which decodes the rows that it is asked for.
-    """
-
-    array: Stored
-    path: Path
-
-    def __len__(self) -> int:
-        return int(self.array.shape[0])
-
-    @property
-    def height(self) -> int:
-        """Pixels from top to bottom."""
-        return int(self.array.shape[1])
-
-    @property
-    def width(self) -> int:
-        """Pixels from left to right."""
-        return int(self.array.shape[2])
-
-
 class Form(Protocol):
     """What is particular to a form of store. ``path`` is that of its images, before or after it is finished.
 
@@ -191,10 +167,11 @@ class BadImage:
     reason: str
 
 
-def open_pixels(split: Split, folder: Path, height: int, width: int, *, name: str, **how: Any) -> Pixels:
+def open_pixels(split: Split, folder: Path, height: int, width: int, *, name: str, **how: Any) -> Stored:
     """Open the store of a split, building it where there is none or the source has changed.
 
-    Arguments as of ``build_pixels``.
+    Gives uint8 (n, height, width, 3), RGB, read-only, in the order of the records: a mapped array, or
+    ``compressed.Jpegs``, which decodes the rows that it is asked for. Arguments as of ``build_pixels``.
 
     Raises DatasetError where an image cannot be read or the disk is full; InputError for a size below 1
     or another form of store.
@@ -220,7 +197,7 @@ def build_pixels(
     store: Store = "raw",
     workers: int | None = None,
     progress: Progress | None = None,
-) -> tuple[Pixels | None, tuple[BadImage, ...]]:
+) -> tuple[Stored | None, tuple[BadImage, ...]]:
     """Open or build as ``open_pixels`` does, but leave out the images that cannot be read and name them.
 
     The store then holds the split without them, and is None where nothing is left. ``folder`` holds the
@@ -334,7 +311,7 @@ class _Build:
         digest.update("".join(lines).encode("utf-8", "surrogateescape"))
         return digest.hexdigest()
 
-    def existing(self) -> tuple[Pixels, tuple[BadImage, ...]] | None:
+    def existing(self) -> tuple[Stored, tuple[BadImage, ...]] | None:
         """Open the finished store if it is whole and belongs to the split, or to its readable part."""
         try:
             header = read_json(self.header)
@@ -349,12 +326,12 @@ class _Build:
         except (OSError, ValueError, KeyError, TypeError):
             return None
         fits = array.shape == (len(self.split) - len(bad), *self.shape[1:])
-        return (Pixels(array, self.final), bad) if fits else None
+        return (array, bad) if fits else None
 
     def _names(self, bad: Collection[int]) -> list[str]:
         return [record.path for row, record in enumerate(self.split.records) if row not in bad]
 
-    def run(self, workers: int, progress: Progress) -> tuple[Pixels | None, tuple[BadImage, ...]]:
+    def run(self, workers: int, progress: Progress) -> tuple[Stored | None, tuple[BadImage, ...]]:
         """Decode what is not done yet, leave out bad images, and give the files their names."""
         results = self._resume()
         if not results:
@@ -436,7 +413,7 @@ class _Build:
         self.form.begin(self.partial, self.shape)
         self._begin_log()
 
-    def _finish(self, results: list[Result]) -> tuple[Pixels | None, tuple[BadImage, ...]]:
+    def _finish(self, results: list[Result]) -> tuple[Stored | None, tuple[BadImage, ...]]:
         bad = tuple(
             BadImage(row, self.split.records[row].path, reason)
             for result in results
@@ -466,7 +443,7 @@ class _Build:
         }
         write_json(self.header, header)
         self.log.unlink(missing_ok=True)
-        return Pixels(self.form.open(self.final, header, self._names(missing)), self.final), bad
+        return self.form.open(self.final, header, self._names(missing)), bad
 
 
 def _line(result: Result) -> str:

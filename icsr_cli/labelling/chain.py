@@ -9,8 +9,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from icsr_cli.choices import Options
-from icsr_cli.clusterers.cohesion import cohesion_of
-from icsr_cli.clusterers.silhouette import silhouette_of
+from icsr_cli.clusterers.measures import cohesion_of, silhouette_of
 from icsr_cli.distances.normalisation import Normalisation
 from icsr_cli.labelling import constraints
 from icsr_cli.labelling.evidence import KnownEvidence

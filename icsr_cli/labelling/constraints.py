@@ -17,9 +17,9 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
 from icsr_cli.checks import as_numpy
-from icsr_cli.clusterers.cohesion import cohesion_of
+from icsr_cli.clusterers.measures import cohesion_of
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Labels, Pairs, by_first_appearance
+from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Labels, Pairs, by_first_appearance, most_frequent
 
 #: Steps of the walk that tells the sides of a cluster; farther than so many neighbours nothing is near.
 _STEPS = 20
@@ -130,11 +130,9 @@ class Rules:
     def _gathered(self, labels: IntArray) -> IntArray:
         """Put each group where most of its images are; on a tie, into the lowest cluster."""
         inside = self.bound & (labels != NO_CLUSTER)
-        places, counts = np.unique(np.column_stack([self.groups, labels])[inside], axis=0, return_counts=True)
-        order = np.lexsort((places[:, 1], -counts, places[:, 0]))
-        groups, first = np.unique(places[order, 0], return_index=True)
+        groups, most, _ = most_frequent(self.groups[inside], labels[inside])
         chosen = np.full(int(self.groups.max()) + 1, NO_CLUSTER, dtype=np.int64)
-        chosen[groups] = places[order[first], 1]
+        chosen[groups] = most
         return by_first_appearance(np.where(self.bound, chosen[self.groups], labels))
 
     def _split(self, clusters: IntArray, similarity: sp.csr_array) -> IntArray:

@@ -1,36 +1,12 @@
-"""What the measures accept: arrays of numpy or torch, checked once, with messages that name the argument."""
+"""What the measures accept: features of numpy or torch, checked once; a message names the argument."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 
-from icsr_cli.checks import as_numpy
 from icsr_cli.errors import InputError
-from icsr_cli.types import IntArray
-
-
-def integer_vector(values: Any, name: str, length: int | None = None) -> IntArray:
-    """Give ``values`` (numpy, torch or a sequence of whole numbers) as int64 (n,).
-
-    Raises InputError when it is not one-dimensional, not whole numbers, or not ``length`` long.
-    """
-    array = as_numpy(values)
-    if array.size == 0 and array.ndim == 1:
-        array = array.astype(np.int64)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} has shape {array.shape} and type {array.dtype}; expected one whole number per image. "
-            "Pass a one-dimensional integer array."
-        )
-    if length is not None and len(array) != length:
-        raise InputError(
-            f"{name} has {len(array)} entries, but there are {length} images. "
-            "Pass one entry per image, in the same order."
-        )
-    return np.asarray(array, dtype=np.int64)
 
 
 def feature_matrix(features: Any, name: str, device: torch.device) -> torch.Tensor:

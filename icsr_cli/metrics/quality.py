@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.metrics import normalized_mutual_info_score
 
+from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.metrics.inputs import integer_vector
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
 
 
@@ -54,8 +54,8 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
 
     Raises InputError for shapes or types that do not fit, or when no image has both a label and an identity.
     """
-    clusters = integer_vector(labels, "labels")
-    identities = integer_vector(ids, "ids", len(clusters))
+    clusters = whole_numbers("labels", labels, low=None)
+    identities = whole_numbers("ids", ids, len(clusters), low=None)
     known = identities != UNKNOWN_IDENTITY
     judged = known & (clusters > NO_CLUSTER)
     if not judged.any():

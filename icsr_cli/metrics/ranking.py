@@ -25,8 +25,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.metrics.inputs import compute_device, feature_matrix, integer_vector, same_width
+from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.metrics.match_ranks import match_ranks
 from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
 
@@ -176,15 +177,14 @@ def rank_distances_by_camera(
 def _check_names(
     query_ids: Any, gallery_ids: Any, query_cameras: Any, gallery_cameras: Any, *, max_rank: int
 ) -> _Names:
-    if max_rank < 1:
-        raise InputError(f"max_rank is {max_rank}; expected at least 1.")
-    queries = integer_vector(query_ids, "query_ids")
-    gallery = integer_vector(gallery_ids, "gallery_ids")
+    check_count("max_rank", max_rank)
+    queries = whole_numbers("query_ids", query_ids, low=None)
+    gallery = whole_numbers("gallery_ids", gallery_ids, low=None)
     return _Names(
         queries,
         gallery,
-        integer_vector(query_cameras, "query_cameras", len(queries)),
-        integer_vector(gallery_cameras, "gallery_cameras", len(gallery)),
+        whole_numbers("query_cameras", query_cameras, len(queries), low=None),
+        whole_numbers("gallery_cameras", gallery_cameras, len(gallery), low=None),
     )
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from icsr_cli.checks import check_count
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
@@ -47,7 +48,11 @@ def rerank(
 
     Raises InputError for features that do not fit or are not finite, and for settings out of range.
     """
-    _check_settings(k1, k2, lambda_value)
+    k1, k2 = check_count("k1", k1), check_count("k2", k2)
+    if not 0 <= lambda_value <= 1:
+        raise InputError(
+            f"lambda_value is {lambda_value}; expected 0 (re-ranked distance alone) to 1 (original alone)."
+        )
     where = compute_device(query, device)
     parts = feature_matrix(query, "query", where), feature_matrix(gallery, "gallery", where)
     same_width(*parts)
@@ -64,18 +69,6 @@ def rerank(
 
     in_threads(blend, row_ranges(n_queries))
     return torch.from_numpy(distances).to(query.device) if isinstance(query, torch.Tensor) else distances
-
-
-def _check_settings(k1: int, k2: int, lambda_value: float) -> None:
-    for name, value in (("k1", k1), ("k2", k2)):
-        if value < 1:
-            raise InputError(
-                f"{name} is {value}; expected at least 1 neighbour. The usual value is 20 for k1, 6 for k2."
-            )
-    if not 0 <= lambda_value <= 1:
-        raise InputError(
-            f"lambda_value is {lambda_value}; expected 0 (re-ranked distance alone) to 1 (original alone)."
-        )
 
 
 def _nearest(

@@ -3,7 +3,7 @@
 from icsr_cli.models.catalogue import architecture, available, build, resized
 from icsr_cli.models.detection import detect, open_model
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
-from icsr_cli.models.weights import load_into, load_weights, read_metadata, save_weights
+from icsr_cli.models.weights import load_into, load_weights, read_metadata, save_weights, size_of
 
 __all__ = [
     "POOLINGS",
@@ -19,4 +19,5 @@ __all__ = [
     "read_metadata",
     "resized",
     "save_weights",
+    "size_of",
 ]

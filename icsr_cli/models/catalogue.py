@@ -15,10 +15,9 @@ import torch
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models import backbones
 from icsr_cli.models.backbones import Architecture, Make, Size
-from icsr_cli.models.header import norm_of, size_of
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.sources import fetch
-from icsr_cli.models.weights import load_into, load_weights, read_metadata
+from icsr_cli.models.weights import load_into, load_weights, norm_of, read_metadata, size_of
 from icsr_cli.types import PIXEL_NORMS, PixelNorm, Three
 
 

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models.catalogue import architecture, available, build
-from icsr_cli.models.header import size_of, spec_of
-from icsr_cli.models.layouts import layout_of
 from icsr_cli.models.network import ModelSpec, Network
-from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata
+from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata, size_of, spec_of
 
 
 @cache
@@ -38,7 +36,7 @@ def _recognise(state: Mapping[str, Tensor]) -> tuple[str | None, dict[str, Tenso
     renamed = dict(state)
     # Those that timm builds come last: to load it takes seconds.
     for arch in sorted(available(), key=lambda arch: architecture(arch).has_drop_path):
-        layout = layout_of(architecture(arch).layouts, state)
+        layout = architecture(arch).layout_of(state)
         if layout is not None:
             renamed = layout.rename(state)
             if _shapes(arch) == _backbone_shapes(renamed):

@@ -1,4 +1,4 @@
-"""Weights in and out: files of them, strictly read into a network; safetensors."""
+"""Weights in and out: files of them, strictly read into a network; safetensors, and their header."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from icsr_cli.errors import ModelError, reason
+from icsr_cli.errors import ModelError, reason, some
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
-from icsr_cli.models.layouts import layout_of
-from icsr_cli.models.network import Network, unwrapped
+from icsr_cli.models.network import ModelSpec, Network, unwrapped
 from icsr_cli.models.positions import fit_positions
-from icsr_cli.types import PixelNorm
+from icsr_cli.types import IMAGENET, PixelNorm
 
 #: Under which of a checkpoint's keys the parameters are; the teacher is what DINO leaves behind.
 _CONTAINERS = ("state_dict", "teacher", "model")
@@ -58,7 +57,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     strange = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
     if strange:
         raise ModelError(
-            f"{path}: no state dict in it: {_some(strange)} are not tensors. "
+            f"{path}: no state dict in it: {some(strange)} are not tensors. "
             "Give a file that holds the parameters, alone or under 'state_dict'."
         )
     state = {_WRAPPERS.sub("", str(name)): value for name, value in content.items()}
@@ -154,7 +153,7 @@ def load_into(
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
             model is as it was.
     """
-    layout = layout_of(model.architecture.layouts, state)
+    layout = model.architecture.layout_of(state)
     new = dict(state) if layout is None else layout.rename(state)
     own = model.state_dict()
     new = fit_positions(model, own, new, source, size)
@@ -172,7 +171,7 @@ def load_into(
         ],
     }
     if any(faults.values()):
-        found = "; ".join(f"{len(names)} {what}: {_some(names)}" for what, names in faults.items() if names)
+        found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in faults.items() if names)
         raise ModelError(
             f"{source}: these weights do not fit {model.spec.title}. {found}. "
             "Build the network with the architecture, num_features, pooling and stripes of the file."
@@ -186,11 +185,6 @@ def load_into(
             )
     model.load_state_dict(new, strict=False)
     return layout.norm(state) if layout else None
-
-
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more
 
 
 def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
@@ -266,3 +260,47 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         raise ModelError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
+
+
+def norm_of(header: Mapping[str, str]) -> PixelNorm:
+    """Give what the pixels are normalised by, as a header says; ImageNet's where it says nothing.
+
+    Raises:
+        ModelError: it says nonsense.
+    """
+    if "mean" not in header and "std" not in header:
+        return IMAGENET
+    try:
+        mean, std = (tuple(map(float, json.loads(header[part]))) for part in ("mean", "std"))
+        return PixelNorm(mean, std)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"the header does not say what the pixels are normalised by ({error!r}).") from error
+
+
+def size_of(header: Mapping[str, str]) -> Size | None:
+    """Give (height, width) of the images, where a header says it.
+
+    Raises:
+        ModelError: it says nonsense.
+    """
+    if not {"height", "width"} <= header.keys():
+        return None
+    try:
+        return int(header["height"]), int(header["width"])
+    except ValueError as error:
+        raise ModelError(f"the header does not say the size of the images ({error}).") from error
+
+
+def spec_of(header: Mapping[str, str]) -> ModelSpec:
+    """Give what a network is made of, as a header says.
+
+    Raises:
+        ModelError: something is missing, or nonsense.
+    """
+    try:
+        arch, width, pooling, stripes = (
+            header[key] for key in ("arch", "num_features", "pooling", "stripes")
+        )
+        return ModelSpec(arch, int(width), pooling, int(stripes), norm_of(header), size_of(header))
+    except (KeyError, ValueError) as error:
+        raise ModelError(f"the header does not say what the network is made of ({error!r}).") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,8 @@ from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import weights_file
-from icsr_cli.recipes.gallery import Embedder, embed_files
-from icsr_cli.recipes.report_data import open_embedder
+from icsr_cli.recipes.evaluation import Embedder, weights_file
+from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, places_of, read_labels
 from icsr_cli.runs.evaluation import read_evaluations
@@ -26,31 +25,25 @@ from icsr_cli.types import NO_CLUSTER, Dataset, IntArray
 FROM_LABELS = "labels"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How far from a cluster somebody known may be, by name (see ``distance``)."""
+def limit_of(limits: Mapping[str, float], chosen: str | None) -> tuple[str, float]:
+    """Give the name and the distance of one of ``limits``, a number, or, for None, of the run's own labels.
 
-    by_name: dict[str, float]
-
-    def distance(self, chosen: str | None) -> tuple[str, float]:
-        """Give the name and the distance of a limit: a name, a number, or None for the run's own labels.
-
-        Raises:
-            UsageError: it is neither.
-        """
-        name = chosen or FROM_LABELS
-        if name in self.by_name:
-            return name, self.by_name[name]
-        try:
-            distance = float(name)
-        except ValueError:
-            distance = -1
-        if not 0 <= distance <= 2:
-            raise UsageError(
-                f"--at takes a distance from 0 to 2 or one of {', '.join(map(repr, self.by_name))}; got "
-                f"{name!r}. Those beside {FROM_LABELS!r} come from icsr eval."
-            )
-        return "given", distance
+    Raises:
+        UsageError: it is neither.
+    """
+    name = chosen or FROM_LABELS
+    if name in limits:
+        return name, limits[name]
+    try:
+        distance = float(name)
+    except ValueError:
+        distance = -1
+    if not 0 <= distance <= 2:
+        raise UsageError(
+            f"--at takes a distance from 0 to 2 or one of {', '.join(map(repr, limits))}; got {name!r}. "
+            f"Those beside {FROM_LABELS!r} come from icsr eval."
+        )
+    return "given", distance
 
 
 @dataclass(frozen=True)
@@ -58,13 +51,12 @@ class Assignment:
     """What became of new images.
 
     ``paths`` (n,) that could be read, ``found`` their nearest clusters, ``clusters`` int64 (n,) those they
-    are given to, -1 for somebody new; ``unread`` (path, why).
+    are given to, -1 for somebody new.
     """
 
     paths: tuple[str, ...]
     found: Assigned
     clusters: IntArray
-    unread: tuple[tuple[str, str], ...]
 
     def rows(self) -> list[dict[str, Any]]:
         """Give a row for each image: path, cluster, distance, and the nearest cluster in any case."""
@@ -87,11 +79,11 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Known:
-    """Whom a run knows, how far they reach, and what embeds new images as its own were embedded."""
+    """Whom a run knows, how far they reach, by name, and what embeds new images as its own were embedded."""
 
     clusters: KnownClusters
-    limits: Limits
-    embedder: Embedder
+    limits: dict[str, float]
+    embedder: FileEmbedder
 
 
 def open_known(
@@ -112,18 +104,21 @@ def open_known(
     rows = np.flatnonzero(labels != NO_CLUSTER)
     if len(rows) == 0:
         raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
-    own = open_embedder(run, dataset, settings, data_root, engine, progress)
+    own = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
     features = own.embed(own.pixels("train"), "Known features", rows)
     weights = weights_file(run.path, run.path.parent, None)
     return Known(
         KnownClusters.of(features, labels[rows]),
         limits_of(run, features, labels[rows]),
-        Embedder(own.network, weights, (own.image.height, own.image.width), engine),
+        FileEmbedder(own.network, weights, (own.image.height, own.image.width), engine),
     )
 
 
-def limits_of(run: RunFolder, features: Any, labels: IntArray) -> Limits:
-    """Give the limit of the run's labels int64 (n,) of features (n, d), and those of ``icsr eval``."""
+def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, float]:
+    """Say how far from a cluster somebody known may be, by name: as ``icsr eval`` found, and by the labels.
+
+    Those are int64 (n,), of features (n, d).
+    """
     stored = [
         entry
         for entry in read_evaluations(run.path)
@@ -132,20 +127,17 @@ def limits_of(run: RunFolder, features: Any, labels: IntArray) -> Limits:
     marks = (
         {str(mark["name"]): float(mark["distance"]) for mark in stored[-1]["thresholds"]} if stored else {}
     )
-    return Limits({FROM_LABELS: estimate(features, labels).distance, **marks})
+    return {FROM_LABELS: estimate(features, labels).distance, **marks}
 
 
 def assign_files(
     folder: Path, paths: Sequence[str], known: Known, farthest: float, progress: Progress
 ) -> Assignment:
-    """Embed image files and give each to the nearest cluster, or to nobody where that is too far."""
-    with progress.task("New features", len(paths), "img") as task:
-        features, faults = embed_files([folder / path for path in paths], known.embedder, task)
-    bad = {row for row, _ in faults}
+    """Embed image files and give each to the nearest cluster, or to nobody where that is too far.
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    features, kept = embed_readable(folder, paths, known.embedder, progress, "New features")
     found = assign(features, known.clusters)
-    return Assignment(
-        tuple(path for row, path in enumerate(paths) if row not in bad),
-        found,
-        found.within(farthest),
-        tuple((paths[row], why) for row, why in faults),
-    )
+    return Assignment(tuple(paths[row] for row in kept), found, found.within(farthest))

@@ -16,7 +16,8 @@ def trained_parameters(network: nn.Module, epochs: int) -> Trained:
     """Give the parameters of ``network`` that train, for so many ``epochs``; its backbone is ``base``."""
     found = [(name, value) for name, value in network.named_parameters() if value.requires_grad]
     depths = _depths(network)
-    spared = {f"base.{name}" for name in _spared(network.base)}
+    # What the backbone's own recipe spares weight decay: positions, class tokens.
+    spared = {f"base.{name}" for name in getattr(network.base, "no_weight_decay", set)()}
     return Trained(
         [value for _, value in found],
         names=[name for name, _ in found],
@@ -64,8 +65,3 @@ def _depths(network: nn.Module) -> dict[str, int]:
         name: of_child[own.partition(".")[0]] if name.startswith("base.") else depth + 1
         for name, own in names.items()
     }
-
-
-def _spared(base: Any) -> set[str]:
-    """Name what the backbone's own recipe spares weight decay: positions, class tokens."""
-    return set(base.no_weight_decay()) if hasattr(base, "no_weight_decay") else set()

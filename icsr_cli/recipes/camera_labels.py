@@ -36,15 +36,6 @@ class CameraLabels:
         if value > self.silhouette:
             self.labels, self.silhouette, self.epoch = labels, value, epoch
 
-    def state(self) -> dict[str, Any]:
-        """Give what a checkpoint holds of it."""
-        return {"labels": torch.from_numpy(self.labels), "silhouette": self.silhouette, "epoch": self.epoch}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Put back what ``state`` gave."""
-        self.labels = state["labels"].numpy()
-        self.silhouette, self.epoch = state["silhouette"], state["epoch"]
-
 
 def join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
     """Put the cameras together: local numbers from 0 under each, cluster numbers different everywhere."""
@@ -60,13 +51,22 @@ def join(split: Split, found: Iterable[CameraLabels]) -> LabelTable:
 
 def states_of(found: Sequence[CameraLabels]) -> dict[str, Any]:
     """Give what a checkpoint holds of the labels of cameras."""
-    return {str(labels.camera): labels.state() for labels in found}
+    return {
+        str(own.camera): {
+            "labels": torch.from_numpy(own.labels),
+            "silhouette": own.silhouette,
+            "epoch": own.epoch,
+        }
+        for own in found
+    }
 
 
 def restore(found: Sequence[CameraLabels], states: dict[str, Any]) -> None:
     """Put back what ``states_of`` gave."""
-    for labels in found:
-        labels.restore(states[str(labels.camera)])
+    for own in found:
+        state = states[str(own.camera)]
+        own.labels = state["labels"].numpy()
+        own.silhouette, own.epoch = state["silhouette"], state["epoch"]
 
 
 def figures_of(split: Split, found: Sequence[CameraLabels], current: Sequence[Labels]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.distances.normalisation import Normalisation
-from icsr_cli.errors import ModelError, UsageError
+from icsr_cli.errors import ModelError, UsageError, some
 from icsr_cli.models import read_metadata
 from icsr_cli.progress import Progress
 from icsr_cli.types import Dataset, FloatArray, IntArray
@@ -110,13 +110,13 @@ class StoredStatistics:
         strange = sorted({name for name in cameras if name is not None} - number.keys())
         if not (rows < len(number)).any():
             raise UsageError(
-                f"--debias stored: the file knows {_some(self.cameras)} of {self.dataset!r}, and none of the "
-                f"cameras here ({_some(strange) or 'no name'}). Let --pattern read the same names, or take "
+                f"--debias stored: the file knows {some(self.cameras)} of {self.dataset!r}, and none of the "
+                f"cameras here ({some(strange) or 'no name'}). Let --pattern read the same names, or take "
                 f"the statistics of the images at hand: --debias {self.mode}."
             )
         if strange:
             progress.warn(
-                f"The file has no statistics of the cameras {_some(strange)}: their images are held against "
+                f"The file has no statistics of the cameras {some(strange)}: their images are held against "
                 "all training images."
             )
         return self.statistics.apply(features, rows, self.mode)
@@ -142,7 +142,3 @@ def debiased(
 
 def _packed(table: FloatArray) -> str:
     return base64.b64encode(table.astype("<f4").tobytes()).decode("ascii")
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")

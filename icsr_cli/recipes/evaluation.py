@@ -13,7 +13,7 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
-from icsr_cli.config.schema import EvaluationSettings, ImageSettings
+from icsr_cli.config.schema import EvaluationSettings, ImageSettings, Settings
 from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import DatasetError, ModelError, RunError, UsageError
 from icsr_cli.features import extract
@@ -28,14 +28,14 @@ from icsr_cli.metrics import (
     rerank,
     thresholds,
 )
-from icsr_cli.models import Network, build, open_model, read_metadata, resized
+from icsr_cli.models import Network, build, open_model, read_metadata, resized, size_of
 from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
-from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split
+from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split, most_frequent
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
 #: How the gallery is ranked: by the features, and re-ranked.
@@ -79,13 +79,8 @@ class Evaluation:
 
 
 def _summary(ranking: Ranking) -> dict[str, float | int]:
-    return {
-        "mAP": ranking.mAP,
-        **{f"rank_{k}": float(ranking.cmc[k - 1]) for k in (1, 5, 10) if k <= len(ranking.cmc)},
-        "mINP": ranking.mINP,
-        "queries": ranking.n_queries,
-        "queries_left_out": ranking.n_left_out,
-    }
+    """Give the figures under the names of ``evaluation.json``."""
+    return {name.replace("-", "_"): value for name, value in ranking.as_dict().items()}
 
 
 def load_pixels(
@@ -99,7 +94,7 @@ def load_pixels(
 ) -> Stored:
     """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
     size, place = (image.height, image.width), folder / dataset.name / "pixels"
-    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress).array
+    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress)
     if engine.device.type != "cuda":
         return pixels
     free, _ = torch.cuda.mem_get_info(engine.device)
@@ -121,6 +116,28 @@ class Embedder:
     def __post_init__(self) -> None:
         size = self.image.height, self.image.width
         object.__setattr__(self, "network", resized(self.network, size))
+
+    @classmethod
+    def of_run(
+        cls,
+        run: RunFolder,
+        dataset: Dataset,
+        settings: Settings,
+        folder: Path,
+        engine: Engine,
+        progress: Progress,
+    ) -> Embedder:
+        """Open the network of a run, at the image size it was trained at.
+
+        Raises:
+            RunError: where the run has no network of all cameras (yet).
+            ModelError: where its weights are damaged.
+        """
+        _, network, size = open_network(run.path, run.path.parent, None, None, engine)
+        image = settings.image
+        if size is not None:
+            image = image.model_copy(update={"height": size[0], "width": size[1]})
+        return cls(network, dataset, image, settings.evaluation, folder, engine, progress)
 
     def pixels(self, part: str) -> Stored:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""
@@ -246,9 +263,7 @@ def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
     )
     identities = np.concatenate([query.identities, gallery.identities])
     cameras = np.concatenate([query.cameras, gallery.cameras])
-    votes, counts = np.unique(np.column_stack([of_image, identities])[first], axis=0, return_counts=True)
-    best = np.lexsort((votes[:, 1], -counts, votes[:, 0]))
-    identity = votes[best[np.unique(votes[best, 0], return_index=True)[1]], 1]
+    _, identity, _ = most_frequent(of_image[first], identities[first])
     camera = cameras[np.unique(of_image, return_index=True)[1]]
     asked, searched = np.unique(of_image[: len(query)]), np.unique(of_image[len(query) :])
     rows = np.concatenate([asked, searched])
@@ -355,9 +370,7 @@ def open_network(
     if arch is not None and header.get("arch", arch) != arch:
         raise ModelError(f"{path} holds a {header['arch']}, not a {arch}. Leave -a out.")
     network = build(arch, weights=path) if arch is not None and "arch" not in header else open_model(path)
-    network = network.to(engine.device).eval()
-    size = (int(header["height"]), int(header["width"])) if {"height", "width"} <= header.keys() else None
-    return path, network, size
+    return path, network.to(engine.device).eval(), size_of(header)
 
 
 def image_size(

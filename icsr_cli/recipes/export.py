@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from icsr_cli import __version__
-from icsr_cli.errors import DatasetError, MissingExtraError, ModelError, reason
+from icsr_cli.errors import MissingExtraError, ModelError, reason
 from icsr_cli.features import extract
 from icsr_cli.files import whole_file, write_text
 from icsr_cli.images.augment import normalise
@@ -28,7 +28,7 @@ from icsr_cli.models import Network, resized, save_weights
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics
-from icsr_cli.recipes.gallery import Embedder, embed_files
+from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.model_card import Origin, model_card
 from icsr_cli.types import IMAGENET, Dataset, PixelNorm
 
@@ -124,23 +124,16 @@ def export_safetensors(network: Network, size: tuple[int, int], path: Path, orig
 
 
 def camera_statistics(
-    embedder: Embedder, dataset: Dataset, mode: Literal["centre", "full"], progress: Progress
+    embedder: FileEmbedder, dataset: Dataset, mode: Literal["centre", "full"], progress: Progress
 ) -> StoredStatistics:
-    """Measure the features of the training images under each camera; those that cannot be read do not count.
+    """Measure the features of the training images under each camera; those that cannot be read are left out.
 
     Raises:
         DatasetError: none can be read.
     """
     train = dataset.train
-    with progress.task("Train features", len(train), "img") as task:
-        features, faults = embed_files([train.root / path for path in train.paths], embedder, task)
-    if faults:
-        first = train.paths[faults[0][0]]
-        progress.warn(f"{len(faults):,} training images cannot be read and do not count, such as {first}.")
-    if not len(features):
-        raise DatasetError(f"None of the {len(train)} training images of {dataset.name!r} can be read.")
-    cameras = np.delete(train.cameras, [row for row, _ in faults])
-    return StoredStatistics.of(features, cameras, dataset, mode)
+    features, kept = embed_readable(train.root, train.paths, embedder, progress, "Train features")
+    return StoredStatistics.of(features, train.cameras[kept], dataset, mode)
 
 
 def onnx_metadata(

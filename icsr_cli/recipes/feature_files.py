@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +84,7 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
     alone = path.suffix == ".npy"
-    arrays = {names["features"]: _mapped(path)} if alone else _archived(path)
+    arrays = {names["features"]: _mapped(path)} if alone else dict(read_arrays(path, InputError))
     arrays |= {key: _mapped(Path(key)) for key in names.values() if key.endswith(".npy")}
     for name, key in names.items():
         if key not in arrays and (name == "features" or key != name):
@@ -96,27 +95,13 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
     return _fitting(path, {name: arrays.get(key) for name, key in names.items()})
 
 
-def _archived(path: Path) -> dict[str, Any]:
-    if not zipfile.is_zipfile(path):
-        raise InputError(
-            f"{path} is not an .npz file. numpy.savez(PATH, features=..., cameras=...) makes one."
-        )
-    try:
-        return dict(read_arrays(path))
-    except ValueError as error:
-        raise InputError(f"{path} cannot be read as an .npz of plain arrays: {error}.") from error
-
-
 def _mapped(path: Path) -> Any:
     try:
-        array = map_array(path)
+        return map_array(path)
     except FileNotFoundError:
         raise UsageError(f"There is no file {path}.") from None
     except ValueError as error:
-        raise InputError(f"{error}.") from None
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path} is not an .npy file. numpy.save(PATH, array) makes one.")
-    return array
+        raise InputError(f"{error}. numpy.save(PATH, array) makes one.") from None
 
 
 def _fitting(path: Path, arrays: Mapping[str, Any]) -> Given:

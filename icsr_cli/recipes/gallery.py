@@ -22,7 +22,7 @@ from icsr_cli.datasets.folder import read_pattern
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
-from icsr_cli.files import stamp, write_with
+from icsr_cli.files import stamp, whole_file
 from icsr_cli.images.decode import PixelArray, decode_resized
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
@@ -38,7 +38,7 @@ _VERSION = "1"
 
 
 @dataclass(frozen=True)
-class Embedder:
+class FileEmbedder:
     """A network, the file it came from, the size (height, width) it looks at, and what computes."""
 
     network: Network
@@ -68,12 +68,12 @@ def open_embedder(
     height: int | None = None,
     width: int | None = None,
     dataset: str | None = None,
-) -> Embedder:
+) -> FileEmbedder:
     """Open a network as ``open_network`` does, at the size of its images or another, and say which it is."""
     path, network, trained = open_network(checkpoint, runs_root, dataset, None, engine)
     size = image_size(trained, height, width, progress)
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features, images {size[0]} x {size[1]})")
-    return Embedder(network, path, size, engine)
+    return FileEmbedder(network, path, size, engine)
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Gallery:
     cache: Path | None
 
 
-def open_gallery(folder: Path, embedder: Embedder, progress: Progress, *, keep: bool = True) -> Gallery:
+def open_gallery(folder: Path, embedder: FileEmbedder, progress: Progress, *, keep: bool = True) -> Gallery:
     """Embed every image under ``folder`` that is not in the cache as it is now.
 
     With ``keep`` False no cache is read or written. A cache that cannot be written is warned of.
@@ -195,7 +195,7 @@ def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> 
 
 
 def embed_files(
-    paths: Sequence[Path], embedder: Embedder, task: Task
+    paths: Sequence[Path], embedder: FileEmbedder, task: Task
 ) -> tuple[FloatArray, list[tuple[int, str]]]:
     """Embed image files: float32 (m, d) of those that can be read, and (row, reason) of the others."""
     features = [np.empty((0, embedder.network.dim), dtype=np.float32)]
@@ -215,6 +215,26 @@ def embed_files(
             features.append(found.cpu().numpy())
         task.advance(len(chunk) - len(pixels))
     return np.concatenate(features), faults
+
+
+def embed_readable(
+    root: Path, paths: Sequence[str], embedder: FileEmbedder, progress: Progress, title: str
+) -> tuple[FloatArray, IntArray]:
+    """Embed the images ``paths`` in ``root`` that can be read, and warn of the others.
+
+    Gives their features float32 (m, d), and where they are among ``paths``, int64 (m,).
+
+    Raises:
+        DatasetError: none can be read.
+    """
+    with progress.task(title, len(paths), "img") as task:
+        features, faults = embed_files([root / path for path in paths], embedder, task)
+    if not len(features):
+        raise DatasetError(f"None of the {len(paths)} images can be read.")
+    if faults:
+        row, why = faults[0]
+        progress.warn(f"{len(faults):,} images cannot be read and are left out, such as {paths[row]}: {why}")
+    return features, np.delete(np.arange(len(paths)), [row for row, _ in faults])
 
 
 def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int, list[PixelArray | str]]]:
@@ -283,8 +303,8 @@ def _write_cache(
     names = json.dumps(files)
     header = {"files": names, "checksum": _checksum(names, features)}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_with(path, lambda temporary: save_file({"features": features}, temporary, metadata=header))
+        with whole_file(path) as temporary:
+            save_file({"features": features}, temporary, metadata=header)
     except OSError as error:
         progress.warn(
             f"The features of the gallery cannot be kept in {path} ({error.strerror or error}); the next "

@@ -296,13 +296,9 @@ def add_to_folder(
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
         before = {part: len(split) for part, split in dataset.splits.items()}
-        reading = replace(reading, notes=(*_lasting(dataset), *reading.notes))
+        lasting = (note for note in dataset.notes if "no identit" not in note)  # more images may have some
+        reading = replace(reading, notes=(*lasting, *reading.notes))
         return _finish(plan, reading, details, before, known["bad"])
-
-
-def _lasting(dataset: Dataset) -> tuple[str, ...]:
-    """Give the notes on a data set that more images do not make wrong."""
-    return tuple(note for note in dataset.notes if "no identit" not in note)
 
 
 def _check_free(name: str, data_root: Path, layout: str) -> None:

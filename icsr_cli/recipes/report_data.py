@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,13 +11,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from icsr_cli.config.schema import Settings
 from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.pixels import Stored, fetch
-from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import Embedder, open_network, require_test_images
-from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import LabelTable, RunFolder
+from icsr_cli.recipes.evaluation import Embedder, require_test_images
+from icsr_cli.runs import LabelTable
 from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray
 
 PixelArray = npt.NDArray[np.uint8]
@@ -73,22 +69,6 @@ class EmbeddingMap:
     cameras: npt.NDArray[np.str_]
     clusters: IntArray | None
     of: int
-
-
-def open_embedder(
-    run: RunFolder, dataset: Dataset, settings: Settings, data_root: Path, engine: Engine, progress: Progress
-) -> Embedder:
-    """Open the network of a run, at the image size it was trained at.
-
-    Raises:
-        RunError: where the run has no network of all cameras (yet).
-        ModelError: where its weights are damaged.
-    """
-    _, network, size = open_network(run.path, run.path.parent, None, None, engine)
-    image = settings.image
-    if size is not None:
-        image = image.model_copy(update={"height": size[0], "width": size[1]})
-    return Embedder(network, dataset, image, settings.evaluation, data_root, engine, progress)
 
 
 def retrieve(embedder: Embedder, *, per_kind: int, generator: np.random.Generator) -> Retrieval:

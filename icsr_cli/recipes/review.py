@@ -13,7 +13,7 @@ from icsr_cli.errors import RunError, UsageError
 from icsr_cli.labelling import KnownEvidence, gather, label
 from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.report_data import open_embedder
+from icsr_cli.recipes.evaluation import Embedder
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, places_of, read_labels
 from icsr_cli.runs.pairs import Answer, answers_of, kept_pairs, read_pairs
@@ -82,7 +82,7 @@ def open_review(
     clusters, local = _labels(run, split)
     known = kept_pairs(run.path, split.paths, run.info().get("pairs")) or pairs_of((), split)
     given = read_pairs(pairs, split.paths)
-    embedder = open_embedder(run, dataset, settings, data_root, engine, progress)
+    embedder = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
     features = embedder.embed(embedder.pixels("train"), "Train features")
     both = known if given is None else _joined(known, given)
     several = len(np.unique(split.cameras)) > 1

@@ -13,7 +13,7 @@ from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
-from icsr_cli.recipes.gallery import Embedder, Gallery, Unreadable, embed_files, open_gallery
+from icsr_cli.recipes.gallery import FileEmbedder, Gallery, Unreadable, embed_files, open_gallery
 from icsr_cli.types import BoolArray, FloatArray
 
 #: Queries compared at a time: one pass over the gallery serves so many.
@@ -72,7 +72,7 @@ class SearchResult:
 def search(
     queries: Sequence[Path],
     gallery: Path,
-    embedder: Embedder,
+    embedder: FileEmbedder,
     progress: Progress,
     *,
     top: int = 10,
@@ -141,7 +141,7 @@ def search(
     )
 
 
-def _embed_queries(queries: Sequence[Path], embedder: Embedder, progress: Progress) -> FloatArray:
+def _embed_queries(queries: Sequence[Path], embedder: FileEmbedder, progress: Progress) -> FloatArray:
     with progress.task("Query features", len(queries), "img") as task:
         features, faults = embed_files(queries, embedder, task)
     if faults:

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from icsr_cli import choices
-from icsr_cli.types import NO_CLUSTER, Evidence, Labels, by_first_appearance
+from icsr_cli.types import NO_CLUSTER, Evidence, Labels, by_first_appearance, most_frequent
 
 
 class Options(choices.Options):
@@ -36,11 +36,8 @@ def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     groups = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
     if not len(groups):
         return labels
-    votes = np.column_stack([groups, labels.labels[known]])
-    places, counts = np.unique(votes[votes[:, 1] != NO_CLUSTER], axis=0, return_counts=True)
-    order = np.lexsort((places[:, 1], -counts, places[:, 0]))
-    with_votes, first = np.unique(places[order, 0], return_index=True)
-    chosen, most = places[order[first], 1], counts[order[first]]
+    voting = labels.labels[known] != NO_CLUSTER
+    with_votes, chosen, most = most_frequent(groups[voting], labels.labels[known][voting])
     enough = most >= options.least * np.bincount(groups)[with_votes]
     target = np.full(int(groups.max()) + 1, NO_CLUSTER, dtype=np.int64)
     target[with_votes[enough]] = chosen[enough]

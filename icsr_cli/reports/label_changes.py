@@ -16,6 +16,9 @@ from icsr_cli.metrics import label_quality
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
 
+#: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
+_LEAST_SHARE = 0.2
+
 
 @dataclass(frozen=True)
 class ImageChange:
@@ -81,16 +84,11 @@ class LabelChanges:
     no_longer_discarded: int
 
 
-def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2) -> LabelChanges:
+def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
     """Compare the labels of an earlier and a later epoch; images are the same where their paths are.
 
-    ``min_share``, above 0 to 0.5: a part counts as such from this share of the split or merged cluster's
-    images on, so that a single stray image makes no split.
-
-    Raises RunError when the tables have no image in common, or ``min_share`` is out of range.
+    Raises RunError when the tables have no image in common.
     """
-    if not 0 < min_share <= 0.5:
-        raise RunError(f"min_share is {min_share}; expected more than 0 and at most 0.5.")
     first, second = _shared_rows(before, after)
     old, new = before.clusters[first], after.clusters[second]
     both = np.flatnonzero((old != NO_CLUSTER) & (new != NO_CLUSTER))
@@ -102,8 +100,8 @@ def compare_labels(before: LabelTable, after: LabelTable, min_share: float = 0.2
         images=len(first),
         compared=len(both),
         moved=_image_changes(before, after, first[moved], second[moved]),
-        split=_changes(old[both], new[both], min_share),
-        merged=_changes(new[both], old[both], min_share),
+        split=_changes(old[both], new[both]),
+        merged=_changes(new[both], old[both]),
         agreement=label_quality(new[both], old[both]).nmi if len(both) else None,
         into_cluster=int(((old == NO_CLUSTER) & (new != NO_CLUSTER)).sum()),
         into_noise=int(((old != NO_CLUSTER) & (new == NO_CLUSTER)).sum()),
@@ -238,14 +236,14 @@ def _cluster_moves(cluster: int, parts: IntArray, changes: tuple[ImageChange, ..
     )
 
 
-def _changes(owners: IntArray, others: IntArray, min_share: float) -> tuple[ClusterChange, ...]:
+def _changes(owners: IntArray, others: IntArray) -> tuple[ClusterChange, ...]:
     """Give the owners of two or more parts that count, largest first."""
     if len(owners) == 0:
         return ()
     owner, other, images = _cells(owners, others)
     clusters, place = np.unique(owner, return_inverse=True)
     size = np.bincount(place, weights=images).astype(np.int64)
-    counts = images >= min_share * size[place]
+    counts = images >= _LEAST_SHARE * size[place]
     several = np.flatnonzero(np.bincount(place[counts], minlength=len(clusters)) >= 2)
     several = several[np.lexsort((clusters[several], -size[several]))]
     starts = np.searchsorted(owner, clusters)

@@ -7,7 +7,7 @@ is None where the labels have none.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,13 @@ from icsr_cli.errors import RunError
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
+
+#: The lists of clusters by name, with their titles.
+LISTS: Final = {
+    "largest_clusters": "Largest clusters",
+    "most_mixed_clusters": "Most mixed clusters",
+    "most_discarded_clusters": "Clusters that lost most images",
+}
 
 
 @dataclass(frozen=True)
@@ -127,29 +134,20 @@ def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
     return tuple(rows)
 
 
-def largest_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
-    """Give the ``count`` clusters of most images, before the refinement; ties by number."""
-    figures = _ClusterFigures(table)
-    return figures.rows(np.lexsort((figures.clusters, -figures.images))[:count])
+def cluster_lists(table: LabelTable, count: int = 10) -> dict[str, tuple[ClusterRow, ...]]:
+    """Give up to ``count`` clusters of each of ``LISTS``, as they are before the refinement.
 
-
-def most_mixed_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
-    """Give the ``count`` clusters that mix most: many cameras, low cohesion.
-
-    In order of cameras x (1 - cohesion), where the labels say the cohesion (a cluster of one image has 1);
-    then of local clusters per camera, then of cameras, then of images.
+    The largest by images. The most mixed, of many cameras and low cohesion, by cameras x (1 - cohesion),
+    where the labels say the cohesion (a cluster of one image has 1); then of local clusters per camera, then
+    of cameras, then of images. Those that lost most images to the refinement; none that lost none.
     """
     figures = _ClusterFigures(table)
     spread = figures.cameras * (1 - np.nan_to_num(figures.cohesion, nan=1))
-    keys = (figures.clusters, -figures.images, -figures.cameras, -figures.mixing, -spread)
-    return figures.rows(np.lexsort(keys)[:count])
-
-
-def most_discarded_clusters(table: LabelTable, count: int = 10) -> tuple[ClusterRow, ...]:
-    """Give up to ``count`` clusters that lost most images to the refinement; none that lost none."""
-    figures = _ClusterFigures(table)
-    order = np.lexsort((figures.clusters, -figures.discarded))
-    return figures.rows(order[figures.discarded[order] > 0][:count])
+    largest = (figures.clusters, -figures.images)
+    mixed = (*largest, -figures.cameras, -figures.mixing, -spread)
+    lost = np.lexsort((figures.clusters, -figures.discarded))
+    orders = (np.lexsort(largest), np.lexsort(mixed), lost[figures.discarded[lost] > 0])
+    return {name: figures.rows(order[:count]) for name, order in zip(LISTS, orders, strict=True)}
 
 
 def cluster_row(table: LabelTable, cluster: int) -> ClusterRow:
@@ -186,9 +184,7 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
         "overview": asdict(overview(table)),
         "cameras": [asdict(row) for row in camera_rows(table)],
         "quality": {name: part.as_dict() if part else None for name, part in judged.items()},
-        "largest_clusters": [asdict(row) for row in largest_clusters(table, count)],
-        "most_mixed_clusters": [asdict(row) for row in most_mixed_clusters(table, count)],
-        "most_discarded_clusters": [asdict(row) for row in most_discarded_clusters(table, count)],
+        **{name: [asdict(row) for row in rows] for name, rows in cluster_lists(table, count).items()},
     }
 
 

@@ -10,7 +10,7 @@ from typing import Final
 from PIL import Image, ImageDraw, ImageFont
 
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.files import write_with
+from icsr_cli.files import whole_file
 from icsr_cli.images.decode import decode
 
 #: What the suffix of the picture may be, and Pillow's name of the format.
@@ -54,7 +54,8 @@ def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
     """
     kind = picture_format(path)
     picture = draw_rankings(rows)
-    write_with(path, lambda temporary: picture.save(temporary, format=kind))
+    with whole_file(path) as temporary:
+        picture.save(temporary, format=kind)
 
 
 def picture_format(path: Path) -> str:

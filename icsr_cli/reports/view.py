@@ -14,7 +14,6 @@ from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress, SilentProgress
 from icsr_cli.recipes.evaluation import Embedder
-from icsr_cli.recipes.report_data import open_embedder
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import one_number_per_cluster
@@ -76,7 +75,7 @@ class View:
     def embedder(self) -> Embedder:
         """The network of the run and the data set. Raises DatasetError, RunError and ModelError."""
         engine = choose_engine(self.device, self.settings.precision)
-        return open_embedder(self.run, self.data, self.settings, self.data_root, engine, self.progress)
+        return Embedder.of_run(self.run, self.data, self.settings, self.data_root, engine, self.progress)
 
     @cached_property
     def labels(self) -> LabelTable | None:
@@ -96,7 +95,7 @@ class View:
             size = image.height, image.width
             how: dict[str, Any] = {"store": image.store, "progress": self.progress}
             pixels = open_pixels(self.data.train, folder, *size, name="train", **how)
-            return Pictures(self.data.train.paths, pixels.array), ()
+            return Pictures(self.data.train.paths, pixels), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")
             return None, (why,)

@@ -10,21 +10,18 @@ from icsr_cli.runs.labels import (
     tabulate,
     write_labels,
 )
-from icsr_cli.runs.settings import by_method, said
 
 __all__ = [
     "LabelTable",
     "LoggedProgress",
     "RunFolder",
     "align_local",
-    "by_method",
     "create",
     "find_runs",
     "newest",
     "open_run",
     "places_of",
     "read_labels",
-    "said",
     "table_of",
     "tabulate",
     "write_labels",

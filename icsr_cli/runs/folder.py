@@ -33,7 +33,7 @@ from typing import Any
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import check_zip, read_json, write_json, write_text, write_with
+from icsr_cli.files import check_zip, read_json, write_bytes, write_json, write_text
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.tensorboard import write_events
@@ -205,8 +205,7 @@ class RunFolder:
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
         torch.save({**state, "run": self._mark()}, buffer)
-        path = self.path / "checkpoints" / f"{name}.pt"
-        write_with(path, lambda temporary: temporary.write_bytes(buffer.getbuffer()))
+        write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.

@@ -14,6 +14,7 @@ import csv
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError, reason
-from icsr_cli.files import read_arrays, write_with
+from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 #: The states of images with a label.
@@ -93,20 +94,13 @@ def write_labels(path: Path, table: LabelTable) -> None:
     numbers = (table.cameras, table.identities, table.clusters, table.local_clusters, table.labels)
     known: tuple[Any, ...] = (np.array(table.paths), *numbers, table.states)
     columns = {**dict(zip(COLUMNS, known, strict=True)), **table.columns}
-
-    def save(temporary: Path) -> None:
-        with temporary.open("wb") as stream:
+    if path.suffix == ".npz":
+        with whole_file(path) as temporary, temporary.open("wb") as stream:
             np.savez_compressed(stream, **columns)
-
-    def write(temporary: Path) -> None:
-        known = [_texts(array, empty=-1) for array in numbers[:2]]
-        texts = [_texts(array) for array in (*numbers[2:], table.states, *table.columns.values())]
-        with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            writer = csv.writer(stream, lineterminator="\n")
-            writer.writerow(columns)
-            writer.writerows(zip(table.paths, *known, *texts, strict=True))
-
-    write_with(path, save if path.suffix == ".npz" else write)
+        return
+    texts = [_texts(array, empty=-1) for array in numbers[:2]]
+    texts += [_texts(array) for array in (*numbers[2:], table.states, *table.columns.values())]
+    write_bytes(path, csv_bytes(chain([columns], zip(table.paths, *texts, strict=True))))
 
 
 def _texts(values: npt.NDArray[Any], empty: int | None = None) -> list[str]:
@@ -121,6 +115,8 @@ def read_labels(path: Path) -> LabelTable:
     Raises:
         RunError: where the file is missing, damaged, lacks a column, or holds something else than numbers.
     """
+    if not path.is_file():
+        raise RunError(f"There are no labels at {path}.")
     columns = _read_arrays(path) if path.suffix == ".npz" else _read_rows(path)
     missing = [column for column in COLUMNS if column not in columns]
     if missing:
@@ -157,12 +153,7 @@ def _check_states(table: LabelTable, path: Path) -> None:
 
 def _read_arrays(path: Path) -> dict[str, Any]:
     """Give the columns of an ``.npz``, all of one length."""
-    try:
-        columns = read_arrays(path)
-    except FileNotFoundError:
-        raise RunError(f"There are no labels at {path}.") from None
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read as an .npz of labels: {error}.") from None
+    columns = read_arrays(path, RunError)
     shapes = {array.shape for array in columns.values()}
     if len(shapes) != 1 or len(shapes.pop()) != 1:
         raise RunError(f"{path} holds columns of different lengths; expected one value for each image.")
@@ -171,11 +162,8 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 def _read_rows(path: Path) -> dict[str, Any]:
     """Give the columns of a CSV that is whole."""
-    try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
-            text = stream.read()
-    except FileNotFoundError:
-        raise RunError(f"There are no labels at {path}.") from None
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+        text = stream.read()
     if text and not text.endswith("\n"):
         raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")
     try:

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli import choices
-from icsr_cli.errors import InputError, TrainingError
+from icsr_cli.checks import check_count, whole_numbers
+from icsr_cli.errors import TrainingError
 from icsr_cli.types import BoolArray, Epoch, IntArray
 
 
@@ -58,16 +59,11 @@ def identity_batches(
         InputError: shapes, types or numbers do not fit.
         TrainingError: no image has a label.
     """
-    labels, cameras = _integers(labels, "labels"), _integers(cameras, "cameras")
-    if labels.shape != cameras.shape:
-        raise InputError(f"cameras: expected one per label, {labels.shape}, got {cameras.shape}.")
-    for name, value, least in (
-        ("batch_size", batch_size, 1),
-        ("num_instances", num_instances, 1),
-        ("iters", iters, 0),
-    ):
-        if value < least:
-            raise InputError(f"{name}: expected at least {least}, got {value}.")
+    labels = whole_numbers("labels", labels, low=None)
+    cameras = whole_numbers("cameras", cameras, len(labels), low=None)
+    check_count("batch_size", batch_size)
+    check_count("num_instances", num_instances)
+    check_count("iters", iters, low=0)
     if not (labels >= 0).any():
         raise TrainingError(
             f"none of the {len(labels)} images is in a cluster, so there is nothing to train on. "
@@ -83,13 +79,6 @@ def identity_batches(
         whole = rows[: per_row * batch_size].reshape(per_row, batch_size)
         batches[first : first + per_row] = whole[: iters - first]
     return batches
-
-
-def _integers(values: npt.ArrayLike, name: str) -> IntArray:
-    array: npt.NDArray[Any] = np.asarray(values)
-    if array.ndim != 1 or (array.dtype.kind not in "iu" and array.size):
-        raise InputError(f"{name}: expected int (n,), got {array.dtype} {array.shape}.")
-    return array.astype(np.int64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ import numpy.typing as npt
 PATTERNS: Final = ("plain", "across", "along", "checks", "print", "two-tone", "open", "band")
 #: Lower garments: how far down the leg they reach (0 hip, 1 ankle) and whether they are a skirt.
 LOWERS: Final = ((0.96, 0), (0.96, 0), (0.45, 0), (0.42, 1), (0.75, 1))
-LOWER_PATTERNS: Final = ("plain", "turn-ups", "across", "two-tone")
 
 PERSON: Final = np.dtype(
     [

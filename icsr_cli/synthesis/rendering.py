@@ -27,8 +27,6 @@ from icsr_cli.synthesis.world import World
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import NO_TRACK
 
-#: The file beside the folders that says which world they show.
-WORLD_FILE: Final = "world.json"
 FOLDERS: Final = (TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER)
 #: Below so many pixels per process, starting one more costs more time than it saves.
 _PIXELS_PER_WORKER: Final = 1 << 23
@@ -36,13 +34,10 @@ _PIXELS_PER_WORKER: Final = 1 << 23
 
 @dataclass(frozen=True)
 class RenderReport:
-    """What was rendered: files per folder, the world they show, how long it took in seconds."""
+    """What was rendered: files per folder, and how long it took in seconds."""
 
-    root: Path
     images: dict[str, int]
-    world: World
     seconds: float
-    workers: int
 
     @property
     def total(self) -> int:
@@ -72,18 +67,12 @@ def tracks_of(world: World) -> dict[str, tuple[int, int]]:
 
 
 def render(
-    target: Path,
-    world: World,
-    *,
-    progress: Progress | None = None,
-    workers: int | None = None,
-    replace: bool = False,
+    target: Path, world: World, *, progress: Progress | None = None, workers: int | None = None
 ) -> RenderReport:
     """Write ``world`` to the folder ``target``: Market-1501's three folders and ``world.json``.
 
     The folder appears whole or not at all, also when this is interrupted. The same world gives the same
-    pixels for any number of ``workers`` (processes; None: as many as are worth it). ``replace`` puts it in
-    the place of an older synthetic data set.
+    pixels for any number of ``workers`` (processes; None: as many as are worth it).
 
     Raises :class:`InputError` on totals that cannot be met or a bad ``workers``, and
     :class:`DatasetError` where ``target`` holds something already or cannot be written.
@@ -93,17 +82,18 @@ def render(
         raise InputError(f"workers is {workers}, expected 1 or more, or None for as many as are worth it")
     content = plan(world)
     target = Path(target).absolute()
-    _refuse_to_overwrite(target, replace)
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise DatasetError(f"{target} holds something already; choose another folder, or move it away")
     count = workers or _worthwhile_workers(world, content)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-            folder = Path(scratch) / "new"
+            folder = Path(scratch) / "new"  # a folder within: the outer one is for its owner alone
             for name in FOLDERS:
                 (folder / name).mkdir(parents=True)
             _write(folder, world, content, count, progress or SilentProgress())
-            (folder / WORLD_FILE).write_text(world.to_json(), encoding="utf-8")
-            _put_in_place(folder, target, Path(scratch) / "old")
+            (folder / "world.json").write_text(world.to_json(), encoding="utf-8")
+            folder.rename(target)
     except OSError as error:
         raise DatasetError(
             f"the synthetic data set could not be written to {target}: {error}. "
@@ -111,34 +101,7 @@ def render(
         ) from error
     files = Counter(name.split("/")[0] for name in content.files)
     images = {name: files[name] for name in FOLDERS}
-    return RenderReport(target, images, world, time.perf_counter() - started, count)
-
-
-def _refuse_to_overwrite(target: Path, replace: bool) -> None:
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
-        return
-    if not (target / WORLD_FILE).is_file():
-        raise DatasetError(
-            f"{target} holds something that is not a synthetic data set; "
-            "choose another folder, or move it away"
-        )
-    if not replace:
-        raise DatasetError(
-            f"{target} holds a synthetic data set already; ask for its replacement, or choose another folder"
-        )
-
-
-def _put_in_place(folder: Path, target: Path, old: Path) -> None:
-    """Move ``folder`` to ``target``; what was there goes to ``old``, and comes back if that fails."""
-    there = target.exists()
-    if there:
-        target.rename(old)
-    try:
-        folder.rename(target)
-    except BaseException:
-        if there:
-            old.rename(target)
-        raise
+    return RenderReport(images, time.perf_counter() - started)
 
 
 def _worthwhile_workers(world: World, content: Plan) -> int:
@@ -147,15 +110,10 @@ def _worthwhile_workers(world: World, content: Plan) -> int:
 
 def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:
     batches = batch_count(world, content)
-    written = _write_here if workers == 1 else _write_in_processes
+    here = (_write_batch(folder, world, number) for number in range(batches))
     with progress.task("rendering", len(content), "img") as task:
-        for count in written(folder, world, batches, workers):
+        for count in here if workers == 1 else _write_in_processes(folder, world, batches, workers):
             task.advance(count)
-
-
-def _write_here(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:
-    for number in range(batches):
-        yield _write_batch(folder, world, number)
 
 
 def _write_in_processes(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:

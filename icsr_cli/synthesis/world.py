@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, Final, TypeAlias, get_type_hints
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
 from icsr_cli.errors import InputError
-from icsr_cli.files import read_json
 
 #: Raised whenever the same dials no longer give the same pixels.
 PIXEL_VERSION: Final = 1
@@ -110,32 +107,12 @@ class World:
         """
         if name not in PRESETS:
             raise InputError(f"unknown synthetic world {name!r}; choose from {', '.join(PRESETS)}")
-        _refuse_unknown(dials)
-        return replace(cls(**PRESETS[name]), **dials)
-
-    @classmethod
-    def from_mapping(cls, dials: Mapping[str, Any]) -> World:
-        """Build a world from plain values (JSON, YAML). Raises :class:`InputError` on unknown dials."""
-        _refuse_unknown(dials)
-        return cls(**dials)
-
-    @classmethod
-    def load(cls, path: Path) -> World:
-        """Read the ``world.json`` that :func:`icsr_cli.synthesis.render` wrote.
-
-        Raises :class:`InputError` where it is missing, damaged or of another pixel version.
-        """
-        try:
-            content = read_json(path)
-            version, dials = content["pixel_version"], content["world"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is not the description of a synthetic world: {error}") from error
-        if version != PIXEL_VERSION:
+        known = {dial.name for dial in fields(cls)}
+        if unknown := sorted(set(dials) - known):
             raise InputError(
-                f"{path} is of pixel version {version}, this icsr draws version {PIXEL_VERSION}; "
-                "render the data set again"
+                f"unknown dial {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}"
             )
-        return cls.from_mapping(dials)
+        return replace(cls(**PRESETS[name]), **dials)
 
     def to_json(self) -> str:
         """Give the text of ``world.json``."""
@@ -223,15 +200,6 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
         "width": 64,
     },
 }
-
-
-def _refuse_unknown(dials: Mapping[str, Any]) -> None:
-    known = {dial.name for dial in fields(World)}
-    unknown = sorted(set(dials) - known)
-    if unknown:
-        raise InputError(
-            f"unknown dial {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}"
-        )
 
 
 @cache

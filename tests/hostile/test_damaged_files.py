@@ -168,7 +168,7 @@ def pixel_store(name: str, store: Any = "raw") -> Case:
 
     def read(path: Path) -> Any:
         verify_pixels(path.parent)
-        return open_part(path.parents[1]).array[np.arange(12)].tolist()
+        return open_part(path.parents[1])[np.arange(12)].tolist()
 
     return make, read
 
@@ -176,7 +176,7 @@ def pixel_store(name: str, store: Any = "raw") -> Case:
 def unverified(path: Path) -> Any:
     """Read a store as training does: what is damaged within images shows when they are decoded, or not."""
     found = open_pixels(some_split(path.parents[1]), path.parent, 6, 3, name="train", store="jpeg", workers=1)
-    assert found.array[np.arange(12)].shape == (12, 6, 3, 3)
+    assert found[np.arange(12)].shape == (12, 6, 3, 3)
 
 
 def features(folder: Path) -> Path:

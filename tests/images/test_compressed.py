@@ -22,7 +22,7 @@ from icsr_cli.types import Dataset
 def stores(tiny: Dataset, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
     folder = tmp_path_factory.mktemp("data") / "people" / "pixels"
     raw, packed = (
-        open_pixels(tiny.train, folder, 64, 32, name="train", store=store).array for store in ("raw", "jpeg")
+        open_pixels(tiny.train, folder, 64, 32, name="train", store=store) for store in ("raw", "jpeg")
     )
     return np.array(raw), packed
 
@@ -89,14 +89,14 @@ def of_endless_size(content: bytes) -> bytes:
 def test_damage_names_the_image_and_the_way_out(change: Any, tiny: Dataset, tmp_path: Path) -> None:
     """The other images are read as before."""
     folder = tmp_path / "people" / "pixels"
-    packed: Any = open_pixels(tiny.train, folder, 64, 32, name="train", store="jpeg").array
+    packed: Any = open_pixels(tiny.train, folder, 64, 32, name="train", store="jpeg")
     before = packed[np.arange(len(packed))]
     start = sum(packed.lengths(slice(0, 4)))
     content = bytearray(packed.path.read_bytes())
     length = packed.lengths(slice(4, 5))[0]
     content[start : start + length] = change(bytes(content[start : start + length]))
     packed.path.write_bytes(content)
-    damaged: Any = open_pixels(tiny.train, folder, 64, 32, name="train", store="jpeg").array
+    damaged: Any = open_pixels(tiny.train, folder, 64, 32, name="train", store="jpeg")
     rest = [row for row in range(len(packed)) if row != 4]
     np.testing.assert_array_equal(damaged[rest], before[rest])
     name = tiny.train.records[4].path

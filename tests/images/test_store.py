@@ -98,21 +98,20 @@ def kind(request) -> Kind:
 
 
 def everything(pixels: Any) -> np.ndarray:
-    return pixels.array[np.arange(len(pixels))]
+    return pixels[np.arange(len(pixels))]
 
 
 def test_pixels_are_those_of_pillow_and_decoded_once(kind, split, folder, decoded):
     pixels = kind.open(split, folder)
     assert len(decoded) == COUNT
-    assert (pixels.array.dtype, pixels.array.shape) == (np.uint8, (COUNT, 8, 6, 3))
-    assert (len(pixels), pixels.height, pixels.width) == (COUNT, 8, 6)
+    assert (len(pixels), pixels.dtype, pixels.shape) == (COUNT, np.uint8, (COUNT, 8, 6, 3))
     np.testing.assert_array_equal(everything(pixels), kind.expected(split))
     again = kind.open(split, folder)
     np.testing.assert_array_equal(everything(again), everything(pixels))
     assert len(decoded) == COUNT, "a second start decodes nothing"
     if kind.form == "raw":
-        assert not pixels.array.flags.writeable
-        assert np.load(pixels.path).shape == (COUNT, 8, 6, 3), "any reader of .npy files opens it"
+        assert not pixels.flags.writeable
+        assert np.load(folder / kind.file).shape == (COUNT, 8, 6, 3), "any reader of .npy files opens it"
     beside = {"raw": (), "jpeg": ("train-8x6.jpegs.offsets.npy",)}[kind.form]
     names = {f"{kind.title}.json", f"{kind.title}.lock", kind.file, *beside}
     assert {path.name for path in folder.iterdir()} == names
@@ -392,7 +391,8 @@ def test_an_empty_split_and_a_bad_size(kind, split, folder):
 
 
 def test_verify_finds_a_flipped_bit_and_takes_the_store_away(kind, split, folder):
-    path = kind.open(split, folder).path
+    kind.open(split, folder)
+    path = folder / kind.file
     assert verify_pixels(folder) == ()
     content = bytearray(path.read_bytes())
     content[-4] ^= 1

@@ -109,9 +109,9 @@ def test_goes_into_json():
 @pytest.mark.parametrize(
     ("labels", "ids", "message"),
     [
-        ([0, 1], [0], "ids has 1 entries, but there are 2"),
-        ([0.0, 1.0], [0, 1], "labels has shape .* type float64"),
-        ([[0, 1]], [0, 1], r"labels has shape \(1, 2\)"),
+        ([0, 1], [0], r"ids must have shape \(2,\)"),
+        ([0.0, 1.0], [0, 1], "labels must be whole numbers, got dtype float64"),
+        ([[0, 1]], [0, 1], r"labels must have shape \(n,\), got \(1, 2\)"),
         ([], [], "none of the 0 images"),
         ([-1, 3], [4, -1], "1 have a label, 1 an identity"),
     ],

@@ -108,8 +108,8 @@ def test_gpu_equals_golden():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"k1": 0}, "k1 is 0"),
-        ({"k2": -1}, "k2 is -1"),
+        ({"k1": 0}, "k1 must be a whole number of at least 1, got 0"),
+        ({"k2": -1}, "k2 must be a whole number"),
         ({"lambda_value": 1.5}, "lambda_value is 1.5"),
         ({"lambda_value": float("nan")}, "lambda_value is nan"),
         ({"query": np.zeros((2, 3))}, "query has 3 dimensions and gallery 2"),

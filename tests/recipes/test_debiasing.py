@@ -19,7 +19,7 @@ from icsr_cli.errors import ModelError, UsageError
 from icsr_cli.models import build, open_model, read_metadata, save_weights
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics, debiased, debiasing
-from icsr_cli.recipes.gallery import Embedder, embed_files
+from icsr_cli.recipes.gallery import FileEmbedder, embed_files
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import create
 from icsr_cli.types import FloatArray, Split
@@ -64,7 +64,7 @@ def exported(places: list[object], tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def embedded(path: Path, split: Split) -> FloatArray:
-    embedder = Embedder(open_model(path).eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
+    embedder = FileEmbedder(open_model(path).eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
     with SilentProgress().task("", 0) as task:
         return embed_files([split.root / name for name in split.paths], embedder, task)[0]
 

@@ -102,7 +102,7 @@ def test_bad_images_are_named_and_left_out(tmp_path):
     train = datasets.load("market1501", tmp_path / "data").train
     pixels = open_pixels(train, tmp_path / "data" / "market1501" / "pixels", *SIZE, name="train")
     for row, record in enumerate(train.records):
-        np.testing.assert_array_equal(pixels.array[row], decode_resized(root / record.path, *SIZE))
+        np.testing.assert_array_equal(pixels[row], decode_resized(root / record.path, *SIZE))
 
 
 def test_one_percent_is_the_limit(tmp_path):

@@ -18,7 +18,7 @@ from icsr_cli.images.decode import decode_resized
 from icsr_cli.models import build, save_weights
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes import gallery as gallery_module
-from icsr_cli.recipes.gallery import Embedder, cache_folder, open_gallery
+from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, open_gallery
 from icsr_cli.recipes.search import search
 from icsr_cli.recipes.steps import Engine
 
@@ -34,11 +34,11 @@ class Heard(SilentProgress):
 
 
 @pytest.fixture(scope="module")
-def embedder(tmp_path_factory: pytest.TempPathFactory) -> Embedder:
+def embedder(tmp_path_factory: pytest.TempPathFactory) -> FileEmbedder:
     network = build("resnet_small", seed=1)
     path = tmp_path_factory.mktemp("weights") / "net.safetensors"
     save_weights(network, path)
-    return Embedder(network.eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
+    return FileEmbedder(network.eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def crops(tmp_path: Path) -> Path:
     return folder
 
 
-def slow_features(folder: Path, paths: list[str], embedder: Embedder) -> np.ndarray:
+def slow_features(folder: Path, paths: list[str], embedder: FileEmbedder) -> np.ndarray:
     """One image at a time."""
     rows = [
         extract(embedder.network, decode_resized(folder / path, *SIZE)[None])[0].numpy() for path in paths
@@ -63,7 +63,7 @@ def slow_features(folder: Path, paths: list[str], embedder: Embedder) -> np.ndar
     return np.stack(rows)
 
 
-def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder: Embedder) -> None:
+def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder: FileEmbedder) -> None:
     query = crops / "0_3.png"
     found = search([query], crops, embedder, SilentProgress(), top=100)
     paths = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.png"))
@@ -81,7 +81,7 @@ def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder:
 
 
 def test_top_limits_and_many_queries_are_each_served(
-    crops: Path, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+    crops: Path, embedder: FileEmbedder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import icsr_cli.recipes.search as module
 
@@ -97,7 +97,9 @@ def test_top_limits_and_many_queries_are_each_served(
     assert [match.path for match in alone.queries[0].matches] == names[4]
 
 
-def test_across_cameras_leaves_out_the_own_camera(crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_across_cameras_leaves_out_the_own_camera(
+    crops: Path, embedder: FileEmbedder, tmp_path: Path
+) -> None:
     outside = tmp_path / "1_someone.png"
     Image.new("RGB", (20, 40), "red").save(outside)
     Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
@@ -115,7 +117,7 @@ def test_across_cameras_leaves_out_the_own_camera(crops: Path, embedder: Embedde
     assert across.queries[0].compared == 6
 
 
-def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedder: Embedder) -> None:
+def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedder: FileEmbedder) -> None:
     paths = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.png"))
     cameras = np.array([int(path.rpartition("/")[2][0]) for path in paths])
     features = normalise_cameras(slow_features(crops, paths, embedder), cameras, "full")
@@ -137,7 +139,7 @@ def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedd
         search([crops / query], crops, embedder, SilentProgress(), debias="full")
 
 
-def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: Embedder) -> None:
+def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: FileEmbedder) -> None:
     (crops / "0_3.png").rename(crops / "0_-1.png")
     found = search([crops / "1_4.png"], crops, embedder, SilentProgress(), pattern="**/{camera}_{id}.png")
     assert found.queries[0].identity == "4"
@@ -147,7 +149,7 @@ def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: E
     assert identities["0_-1.png"] is None
 
 
-def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: Embedder) -> None:
+def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: FileEmbedder) -> None:
     first = open_gallery(crops, embedder, SilentProgress())
     assert first.reused == 0
     assert first.cache is not None
@@ -167,15 +169,15 @@ def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: E
 
 
 def test_other_weights_or_sizes_have_a_cache_of_their_own(
-    crops: Path, embedder: Embedder, tmp_path: Path
+    crops: Path, embedder: FileEmbedder, tmp_path: Path
 ) -> None:
     open_gallery(crops, embedder, SilentProgress())
     other = build("resnet_small", seed=2)
     save_weights(other, tmp_path / "other.safetensors")
     engine = embedder.engine
     for changed in (
-        Embedder(other.eval(), tmp_path / "other.safetensors", SIZE, engine),
-        Embedder(embedder.network, embedder.weights, (48, 24), engine),
+        FileEmbedder(other.eval(), tmp_path / "other.safetensors", SIZE, engine),
+        FileEmbedder(embedder.network, embedder.weights, (48, 24), engine),
     ):
         assert open_gallery(crops, changed, SilentProgress()).reused == 0
     assert len(list((crops / ".icsr").iterdir())) == 3
@@ -183,7 +185,7 @@ def test_other_weights_or_sizes_have_a_cache_of_their_own(
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])
-def test_a_damaged_cache_is_replaced(crops: Path, embedder: Embedder, damage: bytes) -> None:
+def test_a_damaged_cache_is_replaced(crops: Path, embedder: FileEmbedder, damage: bytes) -> None:
     cache = open_gallery(crops, embedder, SilentProgress()).cache
     assert cache is not None
     whole = cache.read_bytes()
@@ -192,7 +194,7 @@ def test_a_damaged_cache_is_replaced(crops: Path, embedder: Embedder, damage: by
     assert open_gallery(crops, embedder, SilentProgress()).reused == 9
 
 
-def test_without_a_cache_nothing_is_written(crops: Path, embedder: Embedder) -> None:
+def test_without_a_cache_nothing_is_written(crops: Path, embedder: FileEmbedder) -> None:
     assert open_gallery(crops, embedder, SilentProgress(), keep=False).cache is None
     assert not (crops / ".icsr").exists()
 
@@ -208,14 +210,14 @@ def test_a_cache_goes_to_the_user_where_the_gallery_is_read_only(
     assert elsewhere != cache_folder(tmp_path)
 
 
-def test_a_cache_that_cannot_be_written_is_warned_of(crops: Path, embedder: Embedder) -> None:
+def test_a_cache_that_cannot_be_written_is_warned_of(crops: Path, embedder: FileEmbedder) -> None:
     (crops / ".icsr").write_text("a file where the folder should be")
     heard = Heard()
     assert len(open_gallery(crops, embedder, heard).paths) == 9
     assert "cannot be kept" in heard.warnings[0]
 
 
-def test_unreadable_images_are_left_out_and_named(crops: Path, embedder: Embedder) -> None:
+def test_unreadable_images_are_left_out_and_named(crops: Path, embedder: FileEmbedder) -> None:
     (crops / "1_1.png").write_bytes(b"not a picture")
     (crops / "2_2.png").write_bytes(b"")
     for _ in range(2):  # the second time with a cache
@@ -237,7 +239,9 @@ BAD: Mapping[str, tuple[type[Exception], str]] = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_a_gallery_that_is_none_is_said(case: str, crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_a_gallery_that_is_none_is_said(
+    case: str, crops: Path, embedder: FileEmbedder, tmp_path: Path
+) -> None:
     folder = tmp_path / "gallery"
     if case == "a file":
         folder.write_text("x")
@@ -249,7 +253,7 @@ def test_a_gallery_that_is_none_is_said(case: str, crops: Path, embedder: Embedd
         search([crops / "0_3.png"], folder, embedder, SilentProgress())
 
 
-def test_queries_that_cannot_be_used_are_said(crops: Path, embedder: Embedder) -> None:
+def test_queries_that_cannot_be_used_are_said(crops: Path, embedder: FileEmbedder) -> None:
     with pytest.raises(DatasetError, match=r"nowhere\.png cannot be used.*notes\.txt.*not an image"):
         search([crops / "nowhere.png", crops / "notes.txt"], crops, embedder, SilentProgress())
     assert not (crops / ".icsr").exists()  # said before the gallery is embedded
@@ -266,7 +270,7 @@ def test_queries_that_cannot_be_used_are_said(crops: Path, embedder: Embedder) -
         )
 
 
-def test_nothing_left_to_compare(crops: Path, embedder: Embedder, tmp_path: Path) -> None:
+def test_nothing_left_to_compare(crops: Path, embedder: FileEmbedder, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     alone.mkdir()
     (crops / "0_3.png").rename(alone / "0_3.png")

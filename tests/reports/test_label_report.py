@@ -16,12 +16,10 @@ from icsr_cli.reports.label_report import (
     camera_images,
     camera_rows,
     cluster_images,
+    cluster_lists,
     cluster_row,
     discarded_images,
     label_report,
-    largest_clusters,
-    most_discarded_clusters,
-    most_mixed_clusters,
     overview,
     quality,
     select,
@@ -156,10 +154,10 @@ def test_images_by_camera_and_discarded():
 
 
 def test_clusters_worth_a_look():
-    assert [row.cluster for row in largest_clusters(TABLE)] == [0, 1]
-    assert [row.cluster for row in largest_clusters(TABLE, 1)] == [0]
-    assert [row.cluster for row in most_mixed_clusters(TABLE)] == [0, 1]
-    assert [row.cluster for row in most_discarded_clusters(TABLE)] == [0]
+    assert [row.cluster for row in cluster_lists(TABLE)["largest_clusters"]] == [0, 1]
+    assert [row.cluster for row in cluster_lists(TABLE, 1)["largest_clusters"]] == [0]
+    assert [row.cluster for row in cluster_lists(TABLE)["most_mixed_clusters"]] == [0, 1]
+    assert [row.cluster for row in cluster_lists(TABLE)["most_discarded_clusters"]] == [0]
 
 
 def with_cohesion(values):
@@ -169,30 +167,35 @@ def with_cohesion(values):
 def test_most_mixed_by_cameras_and_cohesion():
     # Cluster 0: 2 cameras, cohesion 0.5; cluster 1: 2 cameras, cohesion 0.2, which is lower.
     table = with_cohesion([0.4, 0.6, 0.4, 0.6, 0.2, 0.2, np.nan])
-    rows = most_mixed_clusters(table)
+    rows = cluster_lists(table)["most_mixed_clusters"]
     assert [(row.cluster, row.cohesion) for row in rows] == [(1, 0.2), (0, 0.5)]
-    assert [row.cohesion for row in largest_clusters(table)] == [0.5, 0.2]
+    assert [row.cohesion for row in cluster_lists(table)["largest_clusters"]] == [0.5, 0.2]
     assert [image.cohesion for image in cluster_images(table, 0)] == [0.4, 0.6, 0.4, 0.6]
-    assert [row.cohesion for row in largest_clusters(select(table, table.clusters == 1))] == [0.2]
+    assert [
+        row.cohesion for row in cluster_lists(select(table, table.clusters == 1))["largest_clusters"]
+    ] == [0.2]
     # Under a single camera the looser cluster comes second.
     one = replace(table, cameras=np.array([0, 0, 0, 1, 0, 0, 2]))
-    assert [row.cluster for row in most_mixed_clusters(one)] == [0, 1]
+    assert [row.cluster for row in cluster_lists(one)["most_mixed_clusters"]] == [0, 1]
     json.dumps(label_report(table), allow_nan=False)
 
 
 def test_clusters_without_cohesion_mix_least_where_others_have_it():
     table = with_cohesion([np.nan] * 4 + [0.9, 0.9, np.nan])
-    assert [(row.cluster, row.cohesion) for row in most_mixed_clusters(table)] == [(1, 0.9), (0, None)]
+    assert [(row.cluster, row.cohesion) for row in cluster_lists(table)["most_mixed_clusters"]] == [
+        (1, 0.9),
+        (0, None),
+    ]
     # Where none is known at all, local clusters decide.
     nothing = with_cohesion([np.nan] * 7)
-    assert most_mixed_clusters(nothing) == most_mixed_clusters(TABLE)
-    assert [row.cluster for row in most_mixed_clusters(TABLE)] == [0, 1]
+    assert cluster_lists(nothing)["most_mixed_clusters"] == cluster_lists(TABLE)["most_mixed_clusters"]
+    assert [row.cluster for row in cluster_lists(TABLE)["most_mixed_clusters"]] == [0, 1]
 
 
 @settings(max_examples=50, deadline=None)
 @given(tables())
 def test_figures_equal_counting_by_hand(table):
-    rows = {row.cluster: row for row in largest_clusters(table, 100)}
+    rows = {row.cluster: row for row in cluster_lists(table, 100)["largest_clusters"]}
     assert set(rows) == set(table.clusters.tolist()) - {-1}
     for cluster, row in rows.items():
         inside = [i for i in range(len(table)) if table.clusters[i] == cluster]
@@ -259,7 +262,8 @@ def test_moves_splits_and_merges():
     ]
     assert (changes.into_cluster, changes.into_noise) == (1, 1)
     assert 0 < changes.agreement < 1
-    assert compare_labels(before, after, min_share=0.3).split == ()
+    stray = compare_labels(clustered([0] * 6), clustered([0] * 5 + [1]))
+    assert (len(stray.moved), stray.split) == (1, ())
     assert json.loads(json.dumps(asdict(changes)))["merged"][0]["parts"] == [[2, 3], [1, 2]]
 
 
@@ -360,17 +364,9 @@ def test_states_before_and_after():
     assert state_changes(before, after) == {("discarded", "kept"): 1, ("kept", "noise"): 2}
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "share", "message"),
-    [
-        (clustered([0], "x"), clustered([0], "y"), 0.2, "no image in common: one begins with 'x'"),
-        (clustered([0]), clustered([0]), 0.0, "min_share is 0.0"),
-        (clustered([0]), clustered([0]), 0.6, "min_share is 0.6"),
-    ],
-)
-def test_labels_that_cannot_be_compared(before, after, share, message):
-    with pytest.raises(RunError, match=message):
-        compare_labels(before, after, share)
+def test_labels_that_cannot_be_compared():
+    with pytest.raises(RunError, match="no image in common: one begins with 'x'"):
+        compare_labels(clustered([0], "x"), clustered([0], "y"))
 
 
 def test_cameras_have_their_names_where_they_are_known() -> None:

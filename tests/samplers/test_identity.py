@@ -155,12 +155,12 @@ def test_nothing_to_train_on() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch_size": 0}, "batch_size: expected at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"num_instances": 0}, "num_instances"),
         ({"iters": -1}, "iters"),
-        ({"cameras": [0]}, "cameras: expected one per label"),
-        ({"labels": [0.5, 1.0]}, "labels: expected int"),
-        ({"labels": [[0, 1]]}, r"labels: expected int \(n,\)"),
+        ({"cameras": [0]}, "cameras must have shape"),
+        ({"labels": [0.5, 1.0]}, "labels must be whole numbers"),
+        ({"labels": [[0, 1]]}, r"labels must have shape \(n,\)"),
     ],
 )
 def test_wrong_arguments(change: dict, message: str) -> None:

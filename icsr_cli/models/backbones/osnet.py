@@ -12,8 +12,7 @@ from functools import partial
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from icsr_cli.models.backbones import Architecture, Backbone, Make
-from icsr_cli.models.layouts import Layout
+from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make
 from icsr_cli.models.sources import Source
 
 _WIDTHS = {

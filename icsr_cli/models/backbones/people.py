@@ -15,10 +15,9 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.models.backbones.timm import create
-from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PIXEL_NORMS
 

@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from torchvision.models import get_model_weights
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-from icsr_cli.models.backbones import Architecture, Backbone, Make
-from icsr_cli.models.layouts import Layout
+from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PixelNorm
 

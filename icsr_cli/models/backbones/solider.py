@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from icsr_cli.models.backbones import Architecture, Backbone, Make
+from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.backbones.timm import create
-from icsr_cli.models.layouts import Layout, State
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PIXEL_NORMS
 

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError, reason
-from icsr_cli.models.backbones import Architecture, Backbone, Make
-from icsr_cli.models.layouts import Layout, State
+from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Final
 
 import numpy as np
 from markupsafe import Markup
@@ -21,12 +20,6 @@ from icsr_cli.reports.truth import is_local, quality_table
 from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, IntArray
-
-_LISTS: Final[dict[str, Callable[[LabelTable, int], tuple[ClusterRow, ...]]]] = {
-    "Largest clusters": report.largest_clusters,
-    "Most mixed clusters": report.most_mixed_clusters,
-    "Clusters that lost most images": report.most_discarded_clusters,
-}
 
 
 def page(view: View) -> str:
@@ -48,10 +41,10 @@ def overview_page(
     images: int = CLUSTER_PICTURES,
 ) -> str:
     """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list, ``images`` of each."""
-    # Within one camera nothing is mixed or thrown out.
-    titles = list(_LISTS)[:1] if is_local(labels) else list(_LISTS)
-    lists = {title: _LISTS[title](labels, count) for title in titles}
-    rows = {row.cluster: row for chosen in lists.values() for row in chosen}
+    lists = list(zip(report.LISTS.values(), report.cluster_lists(labels, count).values(), strict=True))
+    if is_local(labels):
+        lists = lists[:1]  # within one camera nothing is mixed or thrown out
+    rows = {row.cluster: row for _, chosen in lists for row in chosen}
     galleries = [cluster_gallery(labels, row, pictures, images) for row in rows.values()]
     cameras = [asdict(row) for row in report.camera_rows(labels)]
     return render(
@@ -65,7 +58,7 @@ def overview_page(
         sizes=_size_chart(labels),
         cameras=table_of(cameras),
         quality=quality_table(labels),
-        lists=[(title, _cluster_table(chosen)) for title, chosen in lists.items()],
+        lists=[(title, _cluster_table(chosen)) for title, chosen in lists],
         galleries=galleries,
         counts=(len(rows), report.overview(labels).clusters),
         local=labels.has_local,

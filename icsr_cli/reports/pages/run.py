@@ -15,6 +15,7 @@ from icsr_cli import config
 from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
+from icsr_cli.recipes.comparison import said
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
@@ -23,7 +24,7 @@ from icsr_cli.reports.page import Table, duration, percent, render, table, write
 from icsr_cli.reports.pictures import Thumbnail, thumbnail
 from icsr_cli.reports.truth import judged, quality_table
 from icsr_cli.reports.view import View
-from icsr_cli.runs import LabelTable, RunFolder, said
+from icsr_cli.runs import LabelTable, RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.runs.pairs import say_pairs
 from icsr_cli.types import NO_CLUSTER, IntArray
