@@ -85,7 +85,7 @@ class Options(BaseModel):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the method cannot do without, beside features: ``cameras``, ``local``, ``tracks``."""
+        """What the method reads beside features: ``cameras``, ``local``, ``tracks``."""
         return frozenset()
 
     def faults(self, images: int) -> list[str]:

@@ -22,9 +22,9 @@ Rows: TypeAlias = tuple[Any, Any, Any]
 
 
 def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None) -> tuple[Any, Any]:
-    """Give the grown k-reciprocal set of every image: starts int64 (n + 1,), members int32 in order.
+    """Give the grown k-reciprocal set of every image: starts int64 (m + 1,), members int32 in order.
 
-    ``share``: first and end of the images that are asked for; default: all.
+    ``share``: first and end of the m images that are asked for; default: all n.
 
     ``ranks`` (n, k): whole numbers, the k nearest of each image, nearest first. R(i, k) holds those of i
     that have i among theirs (equation 3). It grows by R(c, half) for each c in it of which more than 2/3

@@ -307,7 +307,7 @@ class Evidence(Protocol):
 
     @property
     def features(self) -> Any:
-        """Features for the labels, unit float32 (n, d), numpy or torch."""
+        """Features for the labels, float32 (n, d), numpy or torch; unit where they are normalised."""
 
     @property
     def least(self) -> float:

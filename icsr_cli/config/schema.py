@@ -68,7 +68,7 @@ class ImageSettings(Section):
 
 
 def _architecture(arch: str) -> Any:
-    """Find an architecture by name: settings are read without torch until a network is named."""
+    """Find an architecture by name; the catalogue loads torch, so it is not at the top."""
     return import_module("icsr_cli.models.catalogue").architecture(arch)
 
 

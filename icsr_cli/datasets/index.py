@@ -23,8 +23,8 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.files import read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
-#: By the columns of index.csv; format 1 had no checksum of its own.
 _KEPT = ".index.csv.before"
+#: Columns of index.csv by the format; format 1 had no checksum of its own.
 _HEADERS = {
     2: ["split", "path", "camera", "identity"],
     3: ["split", "path", "camera", "identity", "track", "frame"],

@@ -91,7 +91,7 @@ def squared_lengths(features: Any) -> Any:
 
 
 def unit_rows(features: Any) -> Any:
-    """Divide each row by its length; rows that are of length 1 to 3e-6 already are not copied."""
+    """Divide each row by its length; nothing is copied where all are of length 1 to 3e-6 already."""
     lengths = squared_lengths(features) ** 0.5
     if bool((abs(lengths - 1) <= 3e-6).all()):
         return features

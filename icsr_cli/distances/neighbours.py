@@ -1,4 +1,4 @@
-"""Exact k nearest neighbours."""
+"""The k nearest neighbours: exact, or by a rough search whose recall is measured."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def knn(
 def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
     """Search all pairs on the CPU, as ``search_cpu`` does, by codes of 8 bits where that is faster.
 
-    It is for many vectors only, since codes need torch, which is not loaded for numpy arrays otherwise.
+    It is for many vectors only: fewer do not outweigh making the codes, nor loading torch where it is not.
     """
     if len(x) ** 2 * x.shape[1] >= WORTH_CODES and max(among.k for among in wanted) <= len(x) // 64:
         from icsr_cli.distances.codes import are_fast, search_codes

@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of the whole batch, spread over several processes."""
+"""BatchNorm over other images than a process has: the batch of all processes, or groups within its own."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ from icsr_cli.types import PIXEL_NORMS, PixelNorm, Three
 
 @cache
 def _modules() -> dict[str, Any]:
-    """Load every family file, by name; none of them loads a library of networks before one is asked for."""
+    """Load every family file, by name."""
     return {
         module.name: importlib.import_module(f"{backbones.__name__}.{module.name}")
         for module in pkgutil.iter_modules(backbones.__path__)

@@ -25,8 +25,8 @@ from icsr_cli.errors import RunError, reason
 from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
-#: The states of images with a label.
-KEPT = ("kept", "node")
+#: The states of images that stay in their cluster, and of those that were in none.
+KEPT, NOISE = ("kept", "node"), "noise"
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
 
 
@@ -140,14 +140,15 @@ def read_labels(path: Path) -> LabelTable:
 
 
 def _check_states(table: LabelTable, path: Path) -> None:
-    """Refuse a state that its label contradicts; refiners have their own for what they leave out."""
-    kept = np.isin(table.states, KEPT)
-    odd = np.flatnonzero(kept != (table.labels >= 0))
+    """Refuse a state that its label contradicts; other words are a method's own, and may go either way."""
+    labelled = table.labels >= 0
+    odd = np.flatnonzero(np.where(labelled, table.states == NOISE, np.isin(table.states, KEPT)))
     if len(odd):
         row = int(odd[0])
         raise RunError(
             f"{path} says that {table.paths[row]!r} has the label {table.labels[row]} and the state "
-            f"{str(table.states[row])!r}, as for {len(odd):,} images: who has a label is {' or '.join(KEPT)}."
+            f"{str(table.states[row])!r}, as for {len(odd):,} images: {' or '.join(KEPT)} has a label, "
+            f"{NOISE} has none."
         )
 
 

@@ -109,6 +109,19 @@ def test_local_labels_of_the_file(tmp_path, arrays):
     assert len(none["clusterings"]) == 1
 
 
+@pytest.mark.parametrize("kind", ["npz", "csv"])
+@pytest.mark.parametrize("refiners", ["discard", "split", "single-camera", "majority", "split,single-camera"])
+def test_what_any_refiner_writes_is_read(tmp_path, arrays, refiners, kind):
+    """An image that `split` throws out has a label all the same, that of its new cluster."""
+    out = tmp_path / f"labels.{kind}"
+    result = run(tmp_path, arrays, "--local", "cluster", "--refine", refiners, "--out", out, "--json")
+    found = read_labels(out)
+    words, counts = np.unique(found.states, return_counts=True)
+    assert json.loads(result.stdout)["states"] == dict(zip(words.tolist(), counts.tolist(), strict=True))
+    if refiners == "split":
+        assert (found.labels[found.states == "discarded"] >= 0).any()
+
+
 def test_infomap_and_an_index(tmp_path, arrays):
     pytest.importorskip("infomap")
     node = ("--set", "refiners.node=last-above-mean")

@@ -205,8 +205,8 @@ def test_labels_come_back_as_they_went(tmp_path: Path, name: str) -> None:
             "string to float: .b",
         ),
         (
-            "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,0,odd\n",
-            "label 0 and the state 'odd'",
+            "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,0,noise\n",
+            "label 0 and the state 'noise'",
         ),
         (
             "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,,kept\n",
