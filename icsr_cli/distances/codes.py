@@ -26,14 +26,14 @@ from icsr_cli.distances.neighbours_cpu import (
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
-#: Candidates for each neighbour; their distances are taken exactly.
-CANDIDATES = 3
+#: Candidates for each neighbour, the fewest that will do; their distances are taken exactly.
+CANDIDATES = (2, 3)
 #: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
 BLOCK = 2**22
 #: Numbers may be so much larger than the largest of some rows before they are cut off.
 HEADROOM = 1.1
 #: Vectors that tell beforehand whether codes will do, and the share of them for which they must.
-SAMPLE, ENOUGH = 64, 0.9
+SAMPLE, ENOUGH = 64, 0.95
 #: What turning in float32 may move a vector, as a share of its length; and what sums of whole numbers, which
 #: are exact below 2**24, may be off, as a share of the largest.
 _ROUNDING, _SUMS = 1e-5, 1e-6
@@ -134,9 +134,10 @@ def search_codes(
     """
     tolerance, centre = NEAR_TIE * float(squared_lengths(x).max()), x.mean(axis=0)
     codes = encode(len(x), x.shape[1], lambda block: x[block] - centre)
-    if any(_share_proven(x, among, groups, tolerance, codes) < ENOUGH for among in wanted):
+    kept = [_enough(x, among, groups, tolerance, codes) for among in wanted]
+    if None in kept:
         return None
-    candidates = [among._replace(k=_kept(among)) for among in wanted]
+    candidates = [among._replace(k=k) for among, k in zip(wanted, kept, strict=True) if k]
     lists = codes.nearest(candidates, groups, team)
     first, end = team.share(len(x))
     own = np.arange(first, end)
@@ -151,12 +152,19 @@ def search_codes(
     return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
 
 
-def _kept(among: Among) -> int:
-    return CANDIDATES * among.k + SPARE
+def _enough(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> int | None:
+    """Give how many candidates prove the neighbours of nearly all of a sample; None where too many would."""
+    for candidates in CANDIDATES:
+        kept = candidates * among.k + SPARE
+        if _share_proven(x, among, kept, groups, tolerance, codes) >= ENOUGH:
+            return kept
+    return None
 
 
-def _share_proven(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> float:
-    """Give the share of a sample whose k nearest are proven to be among the candidates."""
+def _share_proven(
+    x: FloatArray, among: Among, kept: int, groups: Any, tolerance: float, codes: Codes
+) -> float:
+    """Give the share of a sample whose k nearest are proven to be among the ``kept`` candidates."""
     n = len(x)
     sample = np.arange(0, n, max(1, n // SAMPLE))
     proven = 0
@@ -164,7 +172,7 @@ def _share_proven(x: FloatArray, among: Among, groups: Any, tolerance: float, co
         some = sample[block]
         distances = codes.squared_distances(some)
         forbid(distances.numpy(), some, among.relation, groups)
-        near = distances.topk(_kept(among), largest=False)
+        near = distances.topk(kept, largest=False)
         bound = codes.no_nearer(near.values[:, -1].numpy(), some) - tolerance
         exact = squared_lengths((x[some, None] - x[near.indices.numpy()]).reshape(-1, x.shape[1]))
         exact = np.partition(exact.reshape(len(some), -1), among.k - 1)[:, among.k - 1]
