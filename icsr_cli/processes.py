@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, resource_tracker
 from typing import Any
 
@@ -19,11 +20,16 @@ class Processes(ProcessPoolExecutor):
         super().__init__(workers, get_context("spawn"), initializer=_begin, initargs=(begin,))
 
     def submit(self, *work: Any, **options: Any) -> Future[Any]:
-        """Submit work; a process that is started for it inherits that SIGINT is blocked."""
+        """Submit work; a process that is started for it inherits that SIGINT is blocked.
+
+        Raises BrokenProcessPool also where one is killed while another is started: pipes are closed then.
+        """
         resource_tracker.ensure_running()  # it would unblock the signal when it is started by the first one
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return super().submit(*work, **options)
+        except OSError as error:
+            raise BrokenProcessPool("a process was killed, or cannot be started") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -69,7 +69,7 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
         try:
             for _, future in ahead(pool, _decode_block, jobs, 4 * workers):
                 yield future.result()
-        except (BrokenProcessPool, ConnectionError) as error:  # the latter: while it was being started
+        except BrokenProcessPool as error:
             # The pool ends the processes it knows when one dies, then waits for all. One that was being
             # started at that moment is among these only, and would be waited for for ever.
             for process in set(active_children()) - others:

@@ -15,9 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import forked
 import numpy as np
@@ -33,6 +36,7 @@ import icsr_cli
 from icsr_cli.cli.main import app
 from icsr_cli.clusterers import dbscan
 from icsr_cli.models import Network
+from icsr_cli.processes import Processes
 from icsr_cli.runs import RunFolder
 from icsr_cli.threads import usable_cpus
 
@@ -382,3 +386,10 @@ def test_a_camera_of_one_image(tmp_path: Path) -> None:
     assert "short.csv lacks 22 of the 61 training images, such as" in " ".join(short.stderr.split())
     alone = icsr("train", "cam", *options, "--cameras", "1")
     assert_said(alone, "nothing to train on")
+
+
+def test_a_process_killed_while_another_is_started() -> None:
+    """The pool's pipes are closed then, which is no fault of a file."""
+    closed = mock.patch.object(ProcessPoolExecutor, "submit", side_effect=OSError("handle is closed"))
+    with closed, Processes(2) as pool, pytest.raises(BrokenProcessPool, match="was killed"):
+        pool.submit(print)
