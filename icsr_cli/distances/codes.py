@@ -135,9 +135,9 @@ def search_codes(
     tolerance, centre = NEAR_TIE * float(squared_lengths(x).max()), x.mean(axis=0)
     codes = encode(len(x), x.shape[1], lambda block: x[block] - centre)
     kept = [_enough(x, among, groups, tolerance, codes) for among in wanted]
-    if None in kept:
+    if not all(kept):
         return None
-    candidates = [among._replace(k=k) for among, k in zip(wanted, kept, strict=True) if k]
+    candidates = [among._replace(k=k) for among, k in zip(wanted, kept, strict=True)]
     lists = codes.nearest(candidates, groups, team)
     first, end = team.share(len(x))
     own = np.arange(first, end)
@@ -152,13 +152,13 @@ def search_codes(
     return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
 
 
-def _enough(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> int | None:
-    """Give how many candidates prove the neighbours of nearly all of a sample; None where too many would."""
+def _enough(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> int:
+    """Give how many candidates prove the neighbours of nearly all of a sample; 0 where too many would."""
     for candidates in CANDIDATES:
         kept = candidates * among.k + SPARE
         if _share_proven(x, among, kept, groups, tolerance, codes) >= ENOUGH:
             return kept
-    return None
+    return 0
 
 
 def _share_proven(
