@@ -303,7 +303,8 @@ def peak_memory():
 
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
-    from icsr_cli.distances import codes, neighbours_cpu  # with torch, which training has loaded too
+    from icsr_cli import exact_search
+    from icsr_cli.distances import codes  # with torch, which training has loaded too
     from icsr_cli.types import ALONE
 
     folder = Path(arguments.folder)
@@ -314,7 +315,7 @@ def run_side(arguments):
     how = {"approximate": arguments.approximate, "device": arguments.device}
     chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
     if codes.are_fast():  # they are too few for it
-        codes.search_codes(small, [neighbours_cpu.Among(4)], np.zeros(300, dtype=np.int64), ALONE)
+        codes.search_codes(small, [exact_search.Among(4)], np.zeros(300, dtype=np.int64), ALONE)
     loaded = peak_memory()
     clock, busy = Clock(), time.process_time()
     if arguments.tracks:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from icsr_cli.distances.codes import Codes, encode
-from icsr_cli.distances.features import SPARE, Index, squared_lengths
-from icsr_cli.distances.neighbours_cpu import NEAR_TIE, Among, blocks, measure, nearest_of, settled
+from icsr_cli.distances.features import Index, squared_lengths
+from icsr_cli.exact_search import NEAR_TIE, SPARE, Among, blocks, measure, nearest_of, settled
 from icsr_cli.types import ALONE, FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.

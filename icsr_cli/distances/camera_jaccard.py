@@ -137,7 +137,7 @@ def nearest_by_camera(
 
 def _on_cpu(x: Any, cameras: Any, own: int, cross: int, team: Team) -> Iterator[Any]:
     """Search images that are sorted by camera; n stands for nobody."""
-    from icsr_cli.distances.neighbours_cpu import BETWEEN_GROUPS, WITHIN_GROUP, Among
+    from icsr_cli.exact_search import BETWEEN_GROUPS, WITHIN_GROUP, Among
 
     n = len(x)
     images = np.arange(n)[:, None]

@@ -10,10 +10,11 @@ import numpy as np
 import scipy.fft
 import torch
 
-from icsr_cli.distances import neighbour_kernels as kernels
-from icsr_cli.distances.features import SPARE, squared_lengths
-from icsr_cli.distances.neighbours_cpu import (
+from icsr_cli import exact_kernels as kernels
+from icsr_cli.distances.features import squared_lengths
+from icsr_cli.exact_search import (
     NEAR_TIE,
+    SPARE,
     Among,
     Multiply,
     blocks,

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 #: Ways to find neighbours approximately.
 Index = Literal["hnsw", "int8", "ivf"]
-#: Candidates beyond k that are kept until ties at the border are decided.
-SPARE = 8
 
 
 def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tensor:

@@ -14,7 +14,7 @@ from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
 
 if TYPE_CHECKING:
-    from icsr_cli.distances.neighbours_cpu import Among
+    from icsr_cli.exact_search import Among
 
 Metric = Literal["l2", "cosine"]
 
@@ -90,7 +90,7 @@ def knn(
 
         indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
-        from icsr_cli.distances.neighbours_cpu import Among
+        from icsr_cli.exact_search import Among
 
         one_group = np.zeros(len(vectors), dtype=np.int64)
         [(indices, distances)] = search_pairs(vectors, [Among(k)], one_group, team)
@@ -115,7 +115,7 @@ def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team
         found = search_codes(x, wanted, groups, team) if are_fast() else None
         if found is not None:
             return found
-    from icsr_cli.distances.neighbours_cpu import search_cpu
+    from icsr_cli.exact_search import search_cpu
 
     return search_cpu(x, wanted, groups, team)
 

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
-from icsr_cli.distances.features import SPARE
+from icsr_cli.exact_search import SPARE
 from icsr_cli.threads import row_ranges
 
 

@@ -36,16 +36,26 @@ def _match_ranks_cpu(
     distances: npt.NDArray[Any], rows: IntArray, columns: IntArray, ranks: IntArray, low: int, high: int
 ) -> None:  # pragma: no cover - compiled
     for i in range(low, high):
-        row = distances[rows[i]]
-        column = columns[i]
+        row, column = distances[rows[i]], columns[i]
         own = row[column]
-        rank = 1
-        # Two loops without a branch inside: the compiler turns them into vector instructions.
-        for other in range(column):
-            rank += row[other] <= own
-        for other in range(column + 1, len(row)):
-            rank += row[other] < own
-        ranks[i] = rank
+        ranks[i] = 1 + _count_until(row[:column], own) + _count_before(row[column + 1 :], own)
+
+
+# A loop over a whole part, without a branch and with a small counter, is compiled to vector instructions.
+@numba.njit(cache=True, nogil=True)
+def _count_until(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover - compiled
+    count = np.int32(0)
+    for other in range(len(part)):
+        count += np.int32(part[other] <= own)
+    return count
+
+
+@numba.njit(cache=True, nogil=True)
+def _count_before(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover - compiled
+    count = np.int32(0)
+    for other in range(len(part)):
+        count += np.int32(part[other] < own)
+    return count
 
 
 def _match_ranks_torch(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> IntArray:

@@ -229,7 +229,12 @@ def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, ma
 
     def block(first: int, last: int) -> torch.Tensor:
         # The query's own length is the same for its whole row: it changes no rank.
-        return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2, out=space[: last - first])
+        out = space[: last - first]
+        if gallery.device.type != "cpu":
+            return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2, out=out)
+        # numpy's library multiplies as fast on every processor, torch's half as fast on some.
+        np.matmul(-2 * query[first:last].numpy(), gallery.numpy().T, out=out.numpy())
+        return out.add_(lengths)
 
     return _rank_blocks(block, names, max_rank, gallery.device)
 

@@ -7,24 +7,21 @@ memory grows with n times the size of a k-reciprocal set; no n x n array exists.
 
 from __future__ import annotations
 
-from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from icsr_cli import exact_search
 from icsr_cli.checks import check_count
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.metrics.ranking import BLOCK_NUMBERS
 from icsr_cli.threads import in_threads, row_ranges
-from icsr_cli.types import FloatArray
-
-# Columns that one thread takes at a time: their nearest stay in its cache.
-_PART: Final = 512
+from icsr_cli.types import ALONE, FloatArray
 
 
 def rerank(
@@ -79,89 +76,74 @@ def _nearest(
     Gives its k nearest, itself included, int32 (n, k); the largest squared distance it has, float32 (n,);
     and the squared distances from query to gallery, float32 (q, g).
     """
-    n_images = len(features)
-    k = min(k, n_images)
+    kept = np.empty((n_queries, len(features) - n_queries), dtype=np.float32)
+    k = min(k, len(features))
+    if features.device.type == "cpu":
+        return *_nearest_cpu(features.numpy(), k, kept), kept
+    return *_nearest_gpu(features, k, kept), kept
+
+
+def _nearest_cpu(x: FloatArray, k: int, kept: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Let the label engine search, and look at its tiles of products as they come."""
+    n = len(x)
+    squares = np.einsum("ij,ij->i", x, x)
+    # The farthest of each image in each tile: no two threads write to the same place.
+    farthest = np.zeros((-(-n // exact_search.TILE), n), dtype=np.float32)
+
+    def note(top: slice, left: slice, products: Any) -> None:
+        across, down = farthest[left.start // exact_search.TILE], farthest[top.start // exact_search.TILE]
+        _note_tile(products, squares, top.start, left.start, across, down, kept)
+
+    [(indices, _)] = exact_search.search_cpu(
+        x, [exact_search.Among(k)], np.zeros(n, dtype=np.int64), ALONE, note
+    )
+    return indices.astype(np.int32), farthest.max(axis=0)
+
+
+@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+def _note_tile(
+    products: FloatArray, squares: FloatArray, top: int, left: int, across: Any, down: Any, kept: FloatArray
+) -> None:  # pragma: no cover - compiled
+    """Keep the distances of queries to the gallery, and the largest of each row and of each column."""
+    n_queries = len(kept)
+    height, width = products.shape
+    two = np.float32(2)
+    # Parts as long as the loop: the compiler turns it into vector instructions.
+    lengths, below = squares[left : left + width], down[left : left + width]
+    for i in range(height):
+        own, farthest = squares[top + i], np.float32(0)
+        for j in range(width):
+            distance = max(own + lengths[j] - two * products[i, j], np.float32(0))
+            farthest = max(farthest, distance)
+            below[j] = max(below[j], distance)
+        across[top + i] = max(across[top + i], farthest)
+        if top + i < n_queries < left + width:
+            first = max(0, n_queries - left)
+            part = kept[top + i, left + first - n_queries : left + width - n_queries]
+            for j in range(len(part)):
+                part[j] = max(own + lengths[first + j] - two * products[i, first + j], np.float32(0))
+
+
+def _nearest_gpu(
+    features: torch.Tensor, k: int, kept: FloatArray
+) -> tuple[npt.NDArray[np.int32], FloatArray]:
+    """Compare rows with all columns, in blocks: a GPU multiplies faster than it would spare the half."""
+    n_images, n_queries = len(features), len(kept)
     nearest = np.empty((n_images, k), dtype=np.int32)
-    farthest = np.zeros(n_images, dtype=np.float32)
-    kept = np.empty((n_queries, n_images - n_queries), dtype=np.float32)
-    on_cpu = features.device.type == "cpu"
-    # On the CPU a pair is compared once: a block starts at its own first image, and its columns are used
-    # as rows too. A GPU multiplies faster than it would take to save the half.
-    nearest_distances = np.full((n_images if on_cpu else 0, k), np.inf, dtype=np.float32)
+    farthest = np.empty(n_images, dtype=np.float32)
     lengths = features.square().sum(1)
-    step = min(n_images, max(1, BLOCK_NUMBERS["cpu" if on_cpu else "gpu"] // n_images))
-    space = torch.empty(step * n_images, device=features.device)
+    step = min(n_images, max(1, BLOCK_NUMBERS["gpu"] // n_images))
+    space = torch.empty((step, n_images), device=features.device)
     for first in range(0, n_images, step):
-        last, start = min(first + step, n_images), first if on_cpu else 0
-        block = space[: (last - first) * (n_images - start)].view(last - first, n_images - start)
-        torch.addmm(lengths[start:], features[first:last], features[start:].T, alpha=-2, out=block)
+        last = min(first + step, n_images)
+        block = torch.addmm(lengths, features[first:last], features.T, alpha=-2, out=space[: last - first])
         block.add_(lengths[first:last, None]).clamp_(min=0)
-        np.maximum(farthest[first:last], block.amax(1).cpu().numpy(), out=farthest[first:last])
-        if on_cpu:
-            np.maximum(farthest[first:], block.amax(0).numpy(), out=farthest[first:])
-            _keep_nearest(block.numpy(), first, nearest, nearest_distances)
-        else:
-            nearest[first:last] = block.topk(k, largest=False).indices.cpu().numpy()
+        farthest[first:last] = block.amax(1).cpu().numpy()
+        nearest[first:last] = block.topk(k, largest=False).indices.cpu().numpy()
         if first < n_queries:
             stop = min(last, n_queries)
-            kept[first:stop] = block[: stop - first, n_queries - start :].cpu().numpy()
-    return nearest, farthest, kept
-
-
-def _keep_nearest(
-    block: FloatArray, first: int, nearest: npt.NDArray[np.int32], nearest_distances: FloatArray
-) -> None:
-    """Update the nearest of all images from ``first`` on, with distances of a few of these to all of them.
-
-    Blocks come in rising order, so each image meets the others in rising order, and of two others at the
-    same distance the first one stays in front.
-    """
-    n_rows, n_columns = block.shape
-    facts = (block, first, nearest, nearest_distances)
-    in_threads(lambda low, high: _keep_of_rows(facts, low, high), row_ranges(n_rows))
-    edges = [*range(n_rows, n_columns, _PART), n_columns]
-    in_threads(lambda low, high: _keep_of_columns(facts, low, high), pairwise(edges))
-
-
-@numba.njit(cache=True, nogil=True)
-def _keep_of_rows(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
-    block, first, nearest, nearest_distances = facts
-    n_columns = block.shape[1]
-    for row in range(low, high):
-        image = first + row
-        worst = nearest_distances[image, -1]
-        for column in range(n_columns):
-            if block[row, column] < worst:
-                worst = _insert(nearest[image], nearest_distances[image], first + column, block[row, column])
-
-
-@numba.njit(cache=True, nogil=True)
-def _keep_of_columns(facts: Any, low: int, high: int) -> None:  # pragma: no cover - compiled
-    block, first, nearest, nearest_distances = facts
-    limits = nearest_distances[first + low : first + high, -1].copy()
-    for row in range(len(block)):
-        distances = block[row, low:high]
-        for column in range(high - low):
-            if distances[column] < limits[column]:
-                image = first + low + column
-                limits[column] = _insert(
-                    nearest[image], nearest_distances[image], first + row, distances[column]
-                )
-
-
-@numba.njit(cache=True, nogil=True)
-def _insert(
-    others: npt.NDArray[np.int32], distances: FloatArray, other: int, distance: np.float32
-) -> Any:  # pragma: no cover - compiled
-    """Put ``other`` in its place, behind those at the same distance; give the last distance kept."""
-    place = len(others) - 1
-    while place > 0 and distances[place - 1] > distance:
-        distances[place] = distances[place - 1]
-        others[place] = others[place - 1]
-        place -= 1
-    distances[place] = distance
-    others[place] = other
-    return distances[-1]
+            kept[first:stop] = block[: stop - first, n_queries:].cpu().numpy()
+    return nearest, farthest
 
 
 def _set_weights(features: FloatArray, farthest: FloatArray, sets: Any) -> FloatArray:

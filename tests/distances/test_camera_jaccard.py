@@ -7,12 +7,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icsr_cli import exact_search
 from icsr_cli.distances import (
     camera_jaccard_similarity,
     codes,
     jaccard_similarity,
     neighbours,
-    neighbours_cpu,
 )
 from icsr_cli.distances.camera_jaccard import nearest_by_camera
 from icsr_cli.errors import InputError
@@ -107,7 +107,7 @@ def slow_lists(features, cameras, k, same):
 )
 def test_nearest_by_camera_one_by_one(sizes, own, cross, tile, seed):
     features, cameras = world(seed, sizes)
-    with mock.patch.object(neighbours_cpu, "TILE", tile):
+    with mock.patch.object(exact_search, "TILE", tile):
         near, far = nearest_by_camera(features, cameras, own, cross)
     np.testing.assert_array_equal(near, slow_lists(features, cameras, own, True))
     np.testing.assert_array_equal(far, slow_lists(features, cameras, cross, False))

@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icsr_cli import exact_search
 from icsr_cli.distances import (
     ApproximateNeighbours,
     approximate,
@@ -15,12 +16,11 @@ from icsr_cli.distances import (
     jaccard_similarity,
     knn,
     neighbours,
-    neighbours_cpu,
     neighbours_torch,
 )
-from icsr_cli.distances.neighbours_cpu import Among
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
+from icsr_cli.exact_search import Among
 from icsr_cli.types import ALONE
 
 
@@ -304,7 +304,7 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     squares = (values.astype(np.float32) ** 2).sum(axis=1)
     found = codes.Codes(torch.from_numpy(values), squares, 1.0, np.zeros(n, dtype=np.float32))
     kept, tile = int(rng.integers(1, n + 1)), int(rng.integers(1, 70))
-    with mock.patch.object(neighbours_cpu, "TILE", tile):
+    with mock.patch.object(exact_search, "TILE", tile):
         [(best, rows)] = found.nearest([Among(kept)], np.zeros(n, dtype=np.int64), ALONE)
     slow = ((values[:, None].astype(np.int64) - values[None]) ** 2).sum(axis=2)
     np.testing.assert_array_equal(found.squared_distances(slice(None)).numpy(), slow)

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from icsr_cli import exact_search
 from icsr_cli.errors import InputError
 from icsr_cli.metrics import rank_distances, rerank
-from icsr_cli.metrics import reranking as reranking_module
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
 QUERY, GALLERY = GOLDEN["features"][GOLDEN["query"]], GOLDEN["features"][GOLDEN["gallery"]]
@@ -79,7 +79,7 @@ def test_equals_the_slow_way(seed, n_queries, n_gallery, k1, k2, lambda_value):
 
 def test_blocks_change_nothing(monkeypatch):
     whole = rerank(QUERY, GALLERY, device="cpu")
-    monkeypatch.setattr(reranking_module, "BLOCK_NUMBERS", {"cpu": 70 * 700, "gpu": 1})
+    monkeypatch.setattr(exact_search, "TILE", 70)
     np.testing.assert_allclose(rerank(QUERY, GALLERY, device="cpu"), whole, atol=1e-6)
 
 

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from icsr_cli.distances import neighbour_kernels as kernels
-from icsr_cli.distances.features import SPARE, squared_lengths
+from icsr_cli import exact_kernels as kernels
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
 #: Writes the products of two ranges of vectors into an array.
 Multiply: TypeAlias = Callable[[slice, slice, Any], None]
 
+#: Candidates beyond k that are kept until ties at the border are decided.
+SPARE = 8
 #: Squared distances of unit vectors nearer to each other than this are decided in float64.
 NEAR_TIE = 4e-6
 #: Rows and columns of one tile of the distance matrix: 4 MiB, small enough for the cache.
@@ -36,17 +37,21 @@ class Among(NamedTuple):
     relation: int = ANY
 
 
-def search_cpu(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
+def search_cpu(
+    x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team, see: Multiply | None = None
+) -> list[tuple[Any, Any]]:
     """Search all pairs of x (n, d): for each wanted int64 and float32 (n, k), squared distances.
 
     Where there are fewer than k, n stands for nobody, at infinity; no list is longer than n. ``groups`` int64
     (n,); the search is faster where groups stand together. Each process multiplies some of the tiles, then
-    settles its share of the rows.
+    settles its share of the rows. ``see``: is shown the products of each tile, by several threads at once.
     """
-    squares = squared_lengths(x)
+    squares = np.einsum("ij,ij->i", x, x)
 
     def multiply(top: slice, left: slice, products: Any) -> None:
         np.matmul(x[top], x[left].T, out=products)
+        if see is not None:
+            see(top, left, products)
 
     kept = [among._replace(k=min(len(x), among.k + SPARE)) for among in wanted]
     lists = nearest_lists(squares, kept, groups, multiply, np.float32, team)
@@ -77,7 +82,7 @@ def measure(x: FloatArray, best: Any, rows: Any, first: int, end: int) -> None:
 
 def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
     """Search the chosen vectors among others: int32 (m, k), itself first; n stands for nobody."""
-    squares = squared_lengths(x)
+    squares = np.einsum("ij,ij->i", x, x)
     best = np.full((len(chosen), among.k), np.inf, dtype=np.float32)
     rows = np.full(best.shape, len(x), dtype=np.int32)
     best[:, 0], rows[:, 0] = -1, chosen
