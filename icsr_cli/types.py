@@ -352,9 +352,13 @@ def most_frequent(groups: IntArray, values: IntArray) -> tuple[IntArray, IntArra
     return found, pairs[best, 1], counts[best]
 
 
-def by_first_appearance(labels: IntArray) -> IntArray:
-    """Renumber clusters, int64 (n,), as 0, 1, ... in the order in which they first appear; -1 stays."""
-    kept = labels != NO_CLUSTER
+def by_first_appearance(labels: IntArray, min_size: int = 1) -> IntArray:
+    """Renumber clusters, int64 (n,), as 0, 1, ... in the order in which they first appear; -1 stays.
+
+    Clusters of fewer than ``min_size`` become noise.
+    """
+    sizes = np.bincount(labels - NO_CLUSTER)
+    kept = (labels != NO_CLUSTER) & (sizes[labels - NO_CLUSTER] >= min_size)
     _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))

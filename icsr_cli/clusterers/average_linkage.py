@@ -21,23 +21,24 @@ SIZES: Final = tuple(2 * 1.1**step for step in range(25))
 
 
 class Options(choices.Options):
-    """Where the merging stops, one of three.
+    """Where the merging stops, one of three, and the least cluster; smaller ones become noise.
 
-    At ``n_clusters``; at the mean ``distance_threshold``; or at n // ``images_per_cluster`` clusters, and at
-    two at least (published for one camera's images: 5; ``auto``: where the silhouette is highest).
+    It stops at ``n_clusters``; at the mean ``distance_threshold``; or at n // ``images_per_cluster``
+    clusters, and at two at least (published for one camera's images: 5; ``auto``: where the silhouette is
+    highest).
     """
 
     n_clusters: int | None = Field(None, ge=1)
     distance_threshold: float | None = Field(None, gt=0)
     images_per_cluster: Annotated[int | None, Field(ge=1), choices.OrAuto()] = None
+    min_size: int = Field(1, ge=1)
 
     @model_validator(mode="after")
     def _one_of_three(self) -> Options:
-        given = [name for name, value in self if value is not None]
+        ways = [name for name in type(self).model_fields if name != "min_size"]
+        given = [name for name in ways if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"takes one of {', '.join(type(self).model_fields)}; got {' and '.join(given) or 'none'}"
-            )
+            raise ValueError(f"takes one of {', '.join(ways)}; got {' and '.join(given) or 'none'}")
         return self
 
     def faults(self, images: int) -> list[str]:
@@ -48,7 +49,11 @@ class Options(choices.Options):
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
-    """Cluster the similarity by average linkage: int64 (n,)."""
+    """Cluster the similarity by average linkage: int64 (n,), -1 for noise."""
+    return by_first_appearance(_clusters(evidence, options), options.min_size)
+
+
+def _clusters(evidence: Evidence, options: Options) -> IntArray:
     n = len(evidence)
     if options.distance_threshold is not None:
         return _below(evidence.similarity, options.distance_threshold)

@@ -88,9 +88,7 @@ def infomap(
     search.add_links(np.column_stack([rows, columns, weights]).astype(np.float64))
     nodes, modules = _run(search)
     labels[nodes] = modules
-    sizes = np.bincount(labels[labels >= 0])
-    labels[(labels >= 0) & (sizes[labels] < min_size)] = NO_CLUSTER
-    return by_first_appearance(labels)
+    return by_first_appearance(labels, min_size)
 
 
 def _run(search: Any) -> tuple[IntArray, IntArray]:
