@@ -357,6 +357,8 @@ def main() -> None:
     parser.add_argument("--folder", default="", help="where the worlds are rendered; a temporary folder")
     parser.add_argument("--out", type=Path, help="write the lines as JSON")
     options = parser.parse_args()
+    if options.folder:
+        Path(options.folder).mkdir(parents=True, exist_ok=True)
     wanted = options.methods.split(",")
     unknown = [key for key in wanted if key not in METHODS]
     if unknown:

@@ -16,7 +16,7 @@ from icsr_cli import config, datasets
 from icsr_cli.distances import normalise_cameras
 from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import evidence_of, label
 from icsr_cli.models import open_model
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes import opening
@@ -60,7 +60,7 @@ def main(crops: Path, folder: Path, epochs: int, iters: int, size: tuple[int, in
 
     # 5. The label engine alone, on any features: plain clustering, cameras unused.
     plain = config.load("", method="cluster-contrast").global_
-    found = label(gather(features, plain, cameras=dataset.train.cameras), plain)
+    found = label(evidence_of(features, plain, cameras=dataset.train.cameras), plain)
     print(f"Plain clustering of these features: {found.labels.max() + 1:,} clusters, "
           f"{found.figures['camera_nmi']:.2f} of what they tell is the camera")  # fmt: skip
 

@@ -34,9 +34,9 @@ def compare(
     Runs that differ in the seed alone become one row, with mean and standard deviation. Retrieval is what
     icsr eval kept in each run.
     """
-    from icsr_cli.recipes.comparison import compare as gather
+    from icsr_cli.recipes.comparison import compare as compared
 
-    found = gather(_open(runs, runs_root))
+    found = compared(_open(runs, runs_root))
     if html is not None:
         from icsr_cli.files import write_text
         from icsr_cli.reports.pages.compare import compare_page

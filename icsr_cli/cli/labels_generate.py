@@ -110,7 +110,7 @@ def generate(
     """
     from icsr_cli import config
     from icsr_cli.cli.console import make_progress, message
-    from icsr_cli.labelling import gather, label
+    from icsr_cli.labelling import evidence_of, label
     from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
@@ -146,7 +146,7 @@ def generate(
         if local == "cluster" and given.cameras is not None:
             locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
         task.advance()
-        evidence = gather(
+        evidence = evidence_of(
             given.features,
             settings.global_,
             cameras=given.cameras,
@@ -199,7 +199,7 @@ def _cluster_cameras(
     """Cluster each camera's images alone, as the cam stage does: int64 (n,), numbered camera by camera."""
     import numpy as np
 
-    from icsr_cli.labelling import gather, label
+    from icsr_cli.labelling import evidence_of, label
     from icsr_cli.labelling.constraints import within
 
     local = np.full(len(features), -1, dtype=np.int64)
@@ -207,7 +207,7 @@ def _cluster_cameras(
         rows = np.flatnonzero(cameras == camera)
         one = np.zeros(len(rows), dtype=np.int64)
         told = None if known is None else within(known, rows, len(features))
-        evidence = gather(features[rows], own, cameras=one, device=device, pairs=told)
+        evidence = evidence_of(features[rows], own, cameras=one, device=device, pairs=told)
         local[rows] = label(evidence, own).labels
     return local
 

@@ -1,16 +1,16 @@
 """The one way from features to labels: what is known (``evidence``), and what is made of it (``chain``)."""
 
-from icsr_cli.labelling.chain import LabelMethods, gather, label, label_cameras, least_similarity
+from icsr_cli.labelling.chain import LabelMethods, evidence_of, label, label_cameras, least_similarity
 from icsr_cli.labelling.evidence import KnownEvidence
-from icsr_cli.labelling.overlaps import overlaps, tell_apart
+from icsr_cli.labelling.overlapping_tracks import overlapping_tracks, tell_apart
 
 __all__ = [
     "KnownEvidence",
     "LabelMethods",
-    "gather",
+    "evidence_of",
     "label",
     "label_cameras",
     "least_similarity",
-    "overlaps",
+    "overlapping_tracks",
     "tell_apart",
 ]

@@ -36,7 +36,7 @@ class LabelMethods(Protocol):
         """Methods of ``refiners``, in order."""
 
 
-def gather(features: Any, settings: LabelMethods, **facts: Any) -> KnownEvidence:
+def evidence_of(features: Any, settings: LabelMethods, **facts: Any) -> KnownEvidence:
     """Give the evidence of features (n, d) for ``label``; ``facts`` as ``KnownEvidence`` takes them."""
     methods = (settings.distance, settings.clusterer, *settings.refiners)
     most = max(method.neighbours for method in methods)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from icsr_cli.config.schema import CamSettings
 from icsr_cli.errors import TrainingError
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import evidence_of, label
 from icsr_cli.labelling.constraints import within
 from icsr_cli.progress import Task
 from icsr_cli.recipes.camera_labels import CameraLabels, figures_of, join, restore, states_of
@@ -164,7 +164,7 @@ def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArr
         one = np.zeros(len(parts[camera]), dtype=np.int64)
         pairs = None if stage.pairs is None else within(stage.pairs, rows[camera], len(stage.split))
         facts = {"cameras": one, "pairs": pairs, **stage.split.when(rows[camera])}
-        mine[camera] = label(gather(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
+        mine[camera] = label(evidence_of(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
     found = {camera: labels for each in stage.ranks.join(mine) for camera, labels in each.items()}

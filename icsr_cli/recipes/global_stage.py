@@ -13,7 +13,7 @@ import numpy as np
 from icsr_cli.choices import Options
 from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.errors import TrainingError
-from icsr_cli.labelling import gather, label, label_cameras, overlaps, tell_apart
+from icsr_cli.labelling import evidence_of, label, label_cameras, overlapping_tracks, tell_apart
 from icsr_cli.models import Network
 from icsr_cli.recipes.steps import Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
@@ -75,7 +75,7 @@ def _epoch(
         }
         if (local := own.local) is not None:
             facts |= stage.ranks.from_leader(lambda: _known_locally(features, own, local, facts))
-        evidence = gather(features, own, **facts, team=stage.ranks)
+        evidence = evidence_of(features, own, **facts, team=stage.ranks)
         stage.ranks.together(evidence.compute_together)
         labels = stage.ranks.from_leader(lambda: _label(stage, evidence))
         table = tabulate(split, labels, local=facts["local"])
@@ -120,7 +120,7 @@ def _known_locally(
     local = label_cameras(features, own, clusterer, cameras, tracks=tracks, frames=frames)
     if "tracks" not in clusterer.needs or frames is None:
         return {"local": local}
-    apart = overlaps(cameras, local, tracks, frames)
+    apart = overlapping_tracks(cameras, local, tracks, frames)
     return {"local": local, "pairs": tell_apart(facts.get("pairs"), apart, len(local))}
 
 

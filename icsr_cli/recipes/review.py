@@ -10,7 +10,7 @@ import numpy as np
 
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.labelling import KnownEvidence, gather, label
+from icsr_cli.labelling import KnownEvidence, evidence_of, label
 from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder
@@ -87,7 +87,7 @@ def open_review(
     both = known if given is None else _joined(known, given)
     several = len(np.unique(split.cameras)) > 1
     debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
-    evidence = gather(
+    evidence = evidence_of(
         features,
         settings.global_,
         cameras=split.cameras,
@@ -95,7 +95,7 @@ def open_review(
         **split.when(),
         pairs=both if len(both) else None,
     )
-    asking = gather(features, debiased, cameras=split.cameras)
+    asking = evidence_of(features, debiased, cameras=split.cameras)
     return Review(split, clusters, evidence, asking, settings.global_, both)
 
 

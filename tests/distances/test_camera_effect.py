@@ -7,7 +7,7 @@ from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.distances import normalise_cameras
 from icsr_cli.distances.camera_effect import CameraEffect, camera_effect
 from icsr_cli.errors import InputError
-from icsr_cli.labelling import KnownEvidence, gather, label
+from icsr_cli.labelling import KnownEvidence, evidence_of, label
 
 
 def crowd(seed, *, shift=0.0, looks=0.0, people=120, cameras=4, d=64, images=4):
@@ -132,7 +132,7 @@ def test_the_choice_is_a_figure_of_the_labels():
     for name in ("auto", "full"):
         chain = GlobalSettings(normalise=name, clusterer={"method": "dbscan", "min_samples": 2})
         features, cameras = crowd(1, looks=0.8)
-        found[name] = label(gather(features, chain, cameras=cameras), chain).figures
+        found[name] = label(evidence_of(features, chain, cameras=cameras), chain).figures
     assert found["auto"]["normalised"] == 0
     assert found["auto"]["camera_effect"] < 0.5
     assert not {"normalised", "camera_effect"} & found["full"].keys()

@@ -25,7 +25,7 @@ from icsr_cli.errors import UsageError
 from icsr_cli.features import extract
 from icsr_cli.images import augment
 from icsr_cli.images.augment import Augmentation
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import evidence_of, label
 from icsr_cli.metrics import rank, rank_by_camera, rank_distances, rerank
 from icsr_cli.models import backbones, build
 from icsr_cli.models.batch_norm import group_batch_norm
@@ -290,9 +290,9 @@ def test_labels_from_features_on_a_gpu(room: str, features: Any, gpu: PaperGpu) 
         one = {"distances": "distance", "clusterers": "clusterer"}.get(room)
         chosen = {one: {"method": name, **NEEDED.get(name, {})}} if one else {"refiners": [name]}
         own = GlobalSettings.model_validate({"distance": {"method": "jaccard", "k1": 8, "k2": 3}, **chosen})
-        expected = label(gather(x, own, **facts), own)
+        expected = label(evidence_of(x, own, **facts), own)
         with gpu:
-            found = label(gather(gpu.upload(x), own, **facts), own)
+            found = label(evidence_of(gpu.upload(x), own, **facts), own)
         assert np.array_equal(found.labels, expected.labels), name
 
 

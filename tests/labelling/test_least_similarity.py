@@ -14,7 +14,7 @@ from icsr_cli.choices import Options
 from icsr_cli.clusterers import average_linkage, dbscan, hdbscan, infomap
 from icsr_cli.distances import camera_jaccard, camera_jaccard_similarity, jaccard, jaccard_similarity
 from icsr_cli.errors import InputError
-from icsr_cli.labelling import gather, label, least_similarity
+from icsr_cli.labelling import evidence_of, label, least_similarity
 from icsr_cli.refiners import discard, majority, single_camera, split
 
 
@@ -47,7 +47,7 @@ def test_dbscan_gives_the_same_labels(
     refiners = (discard.Options(), split.Options(), majority.Options(), single_camera.Options())
     chain = _chain(dbscan.Options(eps=eps, min_samples=least), refiners, distance)
     whole, lean = (
-        gather(features, chain, cameras=cameras, local=local, least=bound)
+        evidence_of(features, chain, cameras=cameras, local=local, least=bound)
         for bound in (0.0, least_similarity(chain))
     )
     expected, found = label(whole, chain), label(lean, chain)
@@ -74,7 +74,7 @@ def test_fewer_pairs_are_stored() -> None:
     features, cameras, _ = _people(1, 200, 1.5)
     chain = _chain(dbscan.Options(eps=0.5))
     whole, lean = (
-        gather(features, chain, cameras=cameras, least=bound).similarity
+        evidence_of(features, chain, cameras=cameras, least=bound).similarity
         for bound in (0.0, least_similarity(chain))
     )
     assert lean.nnz < whole.nnz / 2

@@ -10,7 +10,7 @@ import torch
 
 from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.distances import camera_jaccard_similarity, codes, jaccard_similarity, knn, neighbours
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import evidence_of, label
 from icsr_cli.recipes.distributed import join, leave
 
 
@@ -47,7 +47,7 @@ def main(out: Path) -> None:
         found |= {f"{name} {part}": getattr(matrix, part) for part in ("indptr", "indices", "data")}
     own = GlobalSettings.model_validate({"refiners": ["discard"], "clusterer": {"method": "dbscan"}})
     facts = {"cameras": cameras, "local": ids, "previous": None}
-    evidence = gather(torch.from_numpy(features), own, **facts, team=ranks)
+    evidence = evidence_of(torch.from_numpy(features), own, **facts, team=ranks)
     ranks.together(evidence.compute_together)
     labels = ranks.from_leader(lambda: label(evidence, own))
     found |= {"labels": labels.labels, "clusters": labels.clusters, "cohesion": labels.columns["cohesion"]}

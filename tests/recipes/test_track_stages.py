@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from icsr_cli import config, datasets
 from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
-from icsr_cli.labelling import overlaps
+from icsr_cli.labelling import overlapping_tracks
 from icsr_cli.progress import SilentProgress
 from icsr_cli.recipes.evaluation import load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
@@ -90,7 +90,7 @@ def test_the_global_stage(method: str, home: Path, shop: Dataset) -> None:
         assert (table.local_clusters >= 0).all()
         assert tracks_together(align_local(table, shop.train, run.path), shop)
     assert run.info()["local"] is None
-    expected = overlaps(shop.train.cameras, shop.train.tracks, shop.train.tracks, shop.train.frames)
+    expected = overlapping_tracks(shop.train.cameras, shop.train.tracks, shop.train.tracks, shop.train.frames)
     assert len(expected)
     assert all(0 < line["pairs_different"] <= len(expected) for line in run.metrics())
     apart = [

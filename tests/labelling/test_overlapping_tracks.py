@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.labelling.overlaps import overlaps, tell_apart
+from icsr_cli.labelling.overlapping_tracks import overlapping_tracks, tell_apart
 from icsr_cli.types import Pairs
 
 
@@ -18,7 +18,7 @@ def test_against_every_pair_of_tracks(seed):
     cameras = np.where(tracks < 0, 0, tracks % 3)
     local = np.where(rng.random(60) < 0.1, -1, tracks % 4)
     frames = np.where(rng.random(60) < 0.2, -1, rng.integers(0, 50, 10)[tracks] + rng.integers(0, 12, 60))
-    found = overlaps(cameras, local, tracks, frames)
+    found = overlapping_tracks(cameras, local, tracks, frames)
     known = (local >= 0) & (tracks >= 0) & (frames >= 0)
     spans = {}
     for row in np.flatnonzero(known):
@@ -40,8 +40,8 @@ def test_against_every_pair_of_tracks(seed):
 
 def test_without_frames_or_tracks_nothing_is_told():
     none, zero = np.full(4, -1), np.zeros(4, int)
-    assert overlaps(zero, zero, zero, none).shape == (0, 2)
-    assert overlaps(zero, none, zero, zero).shape == (0, 2)
+    assert overlapping_tracks(zero, zero, zero, none).shape == (0, 2)
+    assert overlapping_tracks(zero, none, zero, zero).shape == (0, 2)
     assert tell_apart(None, np.empty((0, 2), int), 4) is None
 
 

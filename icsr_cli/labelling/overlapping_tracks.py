@@ -8,7 +8,7 @@ from icsr_cli.labelling.constraints import groups_of
 from icsr_cli.types import NO_CLUSTER, NO_TRACK, IntArray, Pairs
 
 
-def overlaps(cameras: IntArray, local: IntArray, tracks: IntArray, frames: IntArray) -> IntArray:
+def overlapping_tracks(cameras: IntArray, local: IntArray, tracks: IntArray, frames: IntArray) -> IntArray:
     """Give a pair of images for any two tracks that overlap in time under one camera: int64 (m, 2).
 
     Each track is spoken for by the image in the middle of its time; the parts of a track that local labels
