@@ -155,27 +155,20 @@ def search_codes(
 
 def _enough(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> int:
     """Give how many candidates prove the neighbours of nearly all of a sample; 0 where too many would."""
-    for candidates in CANDIDATES:
-        kept = candidates * among.k + SPARE
-        if _share_proven(x, among, kept, groups, tolerance, codes) >= ENOUGH:
-            return kept
-    return 0
-
-
-def _share_proven(
-    x: FloatArray, among: Among, kept: int, groups: Any, tolerance: float, codes: Codes
-) -> float:
-    """Give the share of a sample whose k nearest are proven to be among the ``kept`` candidates."""
     n = len(x)
     sample = np.arange(0, n, max(1, n // SAMPLE))
-    proven = 0
+    counts = [candidates * among.k + SPARE for candidates in CANDIDATES]
+    proven = np.zeros(len(counts))
     for block in blocks(len(sample), n):
         some = sample[block]
         distances = codes.squared_distances(some)
         forbid(distances.numpy(), some, among.relation, groups)
-        near = distances.topk(kept, largest=False)
-        bound = codes.no_nearer(near.values[:, -1].numpy(), some) - tolerance
+        near = distances.topk(counts[-1], largest=False)
         exact = squared_lengths((x[some, None] - x[near.indices.numpy()]).reshape(-1, x.shape[1]))
-        exact = np.partition(exact.reshape(len(some), -1), among.k - 1)[:, among.k - 1]
-        proven += int(((exact < bound) | np.isinf(bound)).sum())
-    return proven / len(sample)
+        exact = exact.reshape(len(some), -1)
+        for place, kept in enumerate(counts):
+            bound = codes.no_nearer(near.values[:, kept - 1].numpy(), some) - tolerance
+            own = np.partition(exact[:, :kept], among.k - 1)[:, among.k - 1]
+            proven[place] += ((own < bound) | np.isinf(bound)).sum()
+    shares = proven / len(sample)
+    return next((kept for kept, share in zip(counts, shares, strict=True) if share >= ENOUGH), 0)
