@@ -94,16 +94,19 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, devi
     from icsr_cli.clustering import average_linkage, silhouette
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
+    from icsr_cli.threads import at_once
     from icsr_cli.types import Neighbours
 
     local = np.empty(len(features), dtype=np.int64)
+
+    def label_camera(camera):
+        rows = np.flatnonzero(cams == camera)
+        count = min(len(rows), max(2, len(rows) // 5))
+        similarity = jaccard_similarity(features[rows], k1, k2, device=device)
+        local[rows] = average_linkage(similarity, n_clusters=count)
+
     with clock("each camera"):
-        for camera in np.unique(cams):
-            rows = np.flatnonzero(cams == camera)
-            count = min(len(rows), max(2, len(rows) // 5))
-            local[rows] = average_linkage(
-                jaccard_similarity(features[rows], k1, k2, device=device), n_clusters=count
-            )
+        at_once(label_camera, np.unique(cams))
     with clock("kNN"):
         found = knn(features, k1, metric="cosine", device=device, approximate=approximate)
     with clock("Jaccard"):
@@ -152,6 +155,7 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lea
     from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
+    from icsr_cli.threads import at_once
     from icsr_cli.types import Neighbours
 
     options = dbscan.Options(eps=0.5)
@@ -165,11 +169,14 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lea
     pairs = similarity.nnz
     del similarity
     local = np.empty(len(features), dtype=np.int64) if tracks is None else tracks
+
+    def label_camera(camera):
+        rows = np.flatnonzero(cams == camera)
+        own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
+        local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
+
     with clock("each camera"):
-        for camera in np.unique(cams) if tracks is None else ():
-            rows = np.flatnonzero(cams == camera)
-            own = jaccard_similarity(features[rows], k1, k2, approximate=approximate, **how)
-            local[rows] = dbscan.dbscan(own, options.eps, options.min_samples)
+        at_once(label_camera, np.unique(cams) if tracks is None else ())
     with clock("nodes, refinement"):
         nearest = Neighbours(found.indices[:, :15], found.distances[:, :15])
         refined, _ = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))

@@ -18,7 +18,7 @@ import torch
 from icsr_cli import config
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
-from icsr_cli.labelling import gather, label
+from icsr_cli.labelling import evidence_of, label
 from icsr_cli.progress import SilentTask
 from icsr_cli.recipes.plan import plan, probe
 from icsr_cli.recipes.steps import Engine, Part, build_memory, build_network, train_epoch
@@ -50,7 +50,7 @@ def measure(settings, images):
         features = extract(network, pixels, batch_size=settings.evaluation.batch_size)
         seconds["extraction"] = time.process_time() - started
         started = time.process_time()
-        label(gather(features, own, cameras=np.arange(images) % 3), own)
+        label(evidence_of(features, own, cameras=np.arange(images) % 3), own)
         seconds["labels"] = time.process_time() - started
         memory = build_memory(Epoch(1, features, np.zeros(images, dtype=np.int64), labels), own.memory)
         started = time.process_time()

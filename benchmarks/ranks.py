@@ -26,7 +26,7 @@ def label_together(n: int, d: int, method: str, out: Path) -> None:
     import torch
 
     from icsr_cli import config
-    from icsr_cli.labelling import gather, label
+    from icsr_cli.labelling import evidence_of, label
     from icsr_cli.recipes.distributed import join, leave
 
     torch.set_num_threads(1)
@@ -41,7 +41,7 @@ def label_together(n: int, d: int, method: str, out: Path) -> None:
     for _ in range(2):  # the first compiles, or reads what was compiled
         ranks.together(lambda: None)
         started = time.perf_counter()
-        evidence = gather(features, own, cameras=cameras, team=ranks)
+        evidence = evidence_of(features, own, cameras=cameras, team=ranks)
         ranks.together(evidence.compute_together)
         labels = ranks.from_leader(lambda evidence=evidence: label(evidence, own))
         seconds.append(time.perf_counter() - started)

@@ -16,9 +16,11 @@ from itertools import pairwise
 from typing import TypeVar
 
 import numpy as np
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 T = TypeVar("T")
 R = TypeVar("R")
+K = TypeVar("K")
 
 
 def usable_cpus() -> int:
@@ -54,6 +56,17 @@ def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]])
         return [work(low, high) for low, high in ranges]
     with ThreadPoolExecutor(max_workers=threads) as pool:
         return list(pool.map(lambda span: work(*span), ranges))
+
+
+def at_once(work: Callable[[K], T], items: Iterable[K]) -> list[T]:
+    """Call ``work(item)`` for every item, several at a time; results in order.
+
+    For pieces that are parallel in part only: what each does on one thread, others do beside it. Matrix
+    products take one thread each meanwhile.
+    """
+    every = list(items)
+    with threadpool_limits(limits=1, user_api="blas"):
+        return in_threads(lambda place, _: work(every[place]), row_ranges(len(every), len(every)))
 
 
 def ahead(

@@ -201,14 +201,18 @@ def _cluster_cameras(
 
     from icsr_cli.labelling import evidence_of, label
     from icsr_cli.labelling.constraints import within
+    from icsr_cli.threads import at_once
 
     local = np.full(len(features), -1, dtype=np.int64)
-    for camera in np.unique(cameras):
+
+    def label_camera(camera: int) -> None:
         rows = np.flatnonzero(cameras == camera)
         one = np.zeros(len(rows), dtype=np.int64)
         told = None if known is None else within(known, rows, len(features))
         evidence = evidence_of(features[rows], own, cameras=one, device=device, pairs=told)
         local[rows] = label(evidence, own).labels
+
+    at_once(label_camera, np.unique(cameras))
     return local
 
 

@@ -13,6 +13,7 @@ from icsr_cli.clusterers.measures import cohesion_of, silhouette_of
 from icsr_cli.distances.normalisation import Normalisation
 from icsr_cli.labelling import constraints
 from icsr_cli.labelling.evidence import KnownEvidence
+from icsr_cli.threads import at_once
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels
 
 
@@ -102,11 +103,14 @@ def label_cameras(
     most = max(settings.distance.neighbours, clusterer.neighbours)
     whole = KnownEvidence(features, settings.distance, 1, settings.normalise, cameras=cameras).features
     local = np.full(len(features), NO_CLUSTER, dtype=np.int64)
-    for camera in np.unique(cameras):
+
+    def label_camera(camera: int) -> None:
         rows = np.flatnonzero(cameras == camera)
         own: dict[str, Any] = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
         evidence = KnownEvidence(whole[rows], settings.distance, most, cameras=cameras[rows], **own)
         local[rows] = _cluster(evidence, clusterer).clusters
+
+    at_once(label_camera, np.unique(cameras))
     return local
 
 

@@ -24,6 +24,7 @@ from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import LabelTable, RunFolder, write_labels
+from icsr_cli.threads import at_once
 from icsr_cli.types import Epoch, IntArray, Labels
 
 STAGE = 1
@@ -159,14 +160,18 @@ def _epoch(
 
 def _label_together(stage: Stage, parts: Sequence[Tensor], rows: Sequence[IntArray]) -> list[Labels]:
     """Label each camera's features, each rank its share of the cameras; all know all labels after it."""
-    mine = {}
-    for camera in stage.ranks.take_largest_first([len(own) for own in parts]):
+
+    def label_camera(camera: int) -> Labels:
         one = np.zeros(len(parts[camera]), dtype=np.int64)
         pairs = None if stage.pairs is None else within(stage.pairs, rows[camera], len(stage.split))
         facts = {"cameras": one, "pairs": pairs, **stage.split.when(rows[camera])}
-        mine[camera] = label(evidence_of(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
+        labels = label(evidence_of(parts[camera], stage.settings.cam, **facts), stage.settings.cam)
         if stage.ranks.size == 1:
             stage.check()
+        return labels
+
+    own = stage.ranks.take_largest_first([len(part) for part in parts])
+    mine = dict(zip(own, at_once(label_camera, own), strict=True))
     found = {camera: labels for each in stage.ranks.join(mine) for camera, labels in each.items()}
     return [found[camera] for camera in range(len(parts))]
 
