@@ -193,6 +193,11 @@ def train(
     stages = (
         [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, SilentProgress()).stages)
     )
+    if len(stages) > 1 and wish.local is not None:
+        raise UsageError(
+            f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
+            "Leave --local out, or train the one stage: icsr train global."
+        )
     for own in _each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")):
         for each in stages:
             named = {**own.options, **_options(each, given)}
