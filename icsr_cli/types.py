@@ -357,11 +357,14 @@ def by_first_appearance(labels: IntArray, min_size: int = 1) -> IntArray:
 
     Clusters of fewer than ``min_size`` become noise.
     """
-    sizes = np.bincount(labels - NO_CLUSTER)
-    kept = (labels != NO_CLUSTER) & (sizes[labels - NO_CLUSTER] >= min_size)
-    _, first, inverse = np.unique(labels[kept], return_index=True, return_inverse=True)
-    rank = np.empty(len(first), dtype=np.int64)
-    rank[np.argsort(first)] = np.arange(len(first))
+    kept = labels != NO_CLUSTER
+    _, first, inverse, sizes = np.unique(
+        labels[kept], return_index=True, return_inverse=True, return_counts=True
+    )
+    order = np.argsort(first)
+    order = order[sizes[order] >= min_size]
+    rank = np.full(len(first), NO_CLUSTER, dtype=np.int64)
+    rank[order] = np.arange(len(order))
     result = np.full(len(labels), NO_CLUSTER, dtype=np.int64)
     result[kept] = rank[inverse]
     return result
