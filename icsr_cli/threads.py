@@ -13,14 +13,16 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from itertools import pairwise
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
+#: Pieces of work, parallel in themselves, that run at the same time.
+_AT_ONCE: Final = 4
+
 T = TypeVar("T")
 R = TypeVar("R")
-K = TypeVar("K")
 
 
 def usable_cpus() -> int:
@@ -58,15 +60,17 @@ def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]])
         return list(pool.map(lambda span: work(*span), ranges))
 
 
-def at_once(work: Callable[[K], T], items: Iterable[K]) -> list[T]:
-    """Call ``work(item)`` for every item, several at a time; results in order.
+def at_once(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Call ``work(item)`` for every item, a few at a time; results in order.
 
-    For pieces that are parallel in part only: what each does on one thread, others do beside it. Matrix
-    products take one thread each meanwhile.
+    For pieces that are parallel in part only: while one works on one thread, others fill the rest. Each has
+    the memory and the threads of its own, so there are few. Matrix products take one thread meanwhile.
     """
-    every = list(items)
-    with threadpool_limits(limits=1, user_api="blas"):
-        return in_threads(lambda place, _: work(every[place]), row_ranges(len(every), len(every)))
+    with (
+        threadpool_limits(limits=1, user_api="blas"),
+        ThreadPoolExecutor(max_workers=min(thread_count(), _AT_ONCE)) as pool,
+    ):
+        return list(pool.map(work, items))
 
 
 def ahead(

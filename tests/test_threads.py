@@ -1,0 +1,52 @@
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_info
+
+from icsr_cli import threads
+from icsr_cli.threads import at_once
+
+
+def test_at_once_gives_results_in_order_whoever_ends_first():
+    behind = threading.Event()
+
+    def work(number):
+        if number == 0:
+            behind.wait(0.2)  # the others may be first, where there are several threads
+        behind.set()
+        return number * number
+
+    assert at_once(work, np.arange(7)) == [0, 1, 4, 9, 16, 25, 36]
+    assert at_once(work, []) == []
+
+
+def test_at_once_runs_few_at_a_time_and_each_multiplies_on_one_thread(monkeypatch):
+    monkeypatch.setattr(threads, "thread_count", lambda: 64)
+    running, most, lock = set(), [], threading.Lock()
+    np.ones((2, 2)) @ np.ones((2, 2))
+
+    def work(number):
+        with lock:
+            running.add(number)
+            most.append(len(running))
+        pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+        with lock:
+            running.remove(number)
+        return pools
+
+    before = threadpool_info()
+    assert {count for pools in at_once(work, range(20)) for count in pools} == {1}
+    assert max(most) <= 4
+    assert threadpool_info() == before
+
+
+def test_at_once_tells_of_the_first_fault():
+    def work(number):
+        if number:
+            raise ValueError(number)
+
+    with pytest.raises(ValueError, match="1"):
+        at_once(work, range(5))
