@@ -15,7 +15,7 @@ from icsr_cli import exact_kernels as kernels
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
-#: Writes the products of two ranges of vectors into an array.
+#: Writes the products of two ranges of vectors into an array, or reads them from it.
 Multiply: TypeAlias = Callable[[slice, slice, Any], None]
 
 #: Candidates beyond k that are kept until ties at the border are decided.

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ def test_at_once_runs_few_at_a_time_and_each_multiplies_on_one_thread(monkeypatc
         with lock:
             running.add(number)
             most.append(len(running))
+        time.sleep(0.02)  # so that all who may run do
         pools = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
         with lock:
             running.remove(number)
@@ -39,7 +41,7 @@ def test_at_once_runs_few_at_a_time_and_each_multiplies_on_one_thread(monkeypatc
 
     before = threadpool_info()
     assert {count for pools in at_once(work, range(20)) for count in pools} == {1}
-    assert max(most) <= 4
+    assert 1 < max(most) <= 4
     assert threadpool_info() == before
 
 
