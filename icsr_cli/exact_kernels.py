@@ -12,25 +12,29 @@ CHUNK = 32
 
 
 @numba.njit(cache=True, nogil=True)
-def seed_with_self(best: Any, rows: Any) -> None:
-    """Start every list with the vector itself, at -1, so that no copy of it pushes it out."""
-    for row in range(best.shape[0]):
-        best[row, 0] = -1.0
-        rows[row, 0] = row
+def _key(distance: Any, index: Any) -> Any:
+    """Give distance, not negative, and index as one number: of two keys the nearer is the smaller."""
+    return (np.uint64(np.float32(distance).view(np.uint32)) << np.uint64(32)) | np.uint64(index)
 
 
 @numba.njit(cache=True, nogil=True)
-def _insert(best: Any, rows: Any, distance: Any, index: Any) -> None:
-    """Put a candidate into a list sorted by distance, then index; the last entry falls out."""
-    place = best.shape[0] - 1
-    if distance == best[place] and index > rows[place]:
-        return
-    while best[place - 1] > distance or (best[place - 1] == distance and rows[place - 1] > index):
-        best[place] = best[place - 1]
-        rows[place] = rows[place - 1]
-        place -= 1
-    best[place] = distance
-    rows[place] = index
+def _distance(key: Any) -> Any:
+    return np.uint32(key >> np.uint64(32)).view(np.float32)
+
+
+@numba.njit(cache=True, nogil=True)
+def _index(key: Any) -> Any:
+    return np.int64(key & np.uint64(0xFFFFFFFF))
+
+
+@numba.njit(cache=True, nogil=True)
+def _insert(keys: Any, key: Any) -> None:
+    """Put a key into a sorted list behind the vector itself, without branches; the last falls out."""
+    before = np.uint64(0)
+    for place in range(1, keys.size):
+        own = keys[place]
+        keys[place] = min(own, max(before, key))
+        before = own
 
 
 @numba.njit(cache=True, nogil=True)
@@ -45,15 +49,7 @@ def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) 
 
 @numba.njit(cache=True, nogil=True)
 def merge_tile(
-    products: Any,
-    squares: Any,
-    top: int,
-    left: int,
-    groups: Any,
-    relation: int,
-    best: Any,
-    rows: Any,
-    limits: Any,
+    products: Any, squares: Any, top: int, left: int, groups: Any, relation: int, keys: Any, limits: Any
 ) -> None:
     """Offer the vectors of the columns, ``left + j``, to those of the rows, ``top + i``, and the reverse.
 
@@ -62,7 +58,7 @@ def merge_tile(
     list, side by side.
     """
     height, width = products.shape
-    last = best.shape[1] - 1
+    last = keys.shape[1] - 1
     if last == 0:
         return
     for i in range(height):
@@ -76,38 +72,35 @@ def merge_tile(
             ):
                 continue
             for j in range(start, min(stop, width)):
-                if relation >= 0 and np.int64(groups[row] == groups[left + j]) != relation:
+                column = left + j
+                if relation >= 0 and np.int64(groups[row] == groups[column]) != relation:
                     continue
-                distance = own + squares[left + j] - np.float32(2) * np.float32(products[i, j])
+                distance = own + squares[column] - np.float32(2) * np.float32(products[i, j])
                 distance = max(distance, np.float32(0))
-                if distance <= worst and left + j != row:
-                    _insert(best[row], rows[row], distance, left + j)
-                    worst = limits[row] = best[row, last]
-                if distance <= limits[left + j] and left != top:
-                    _insert(best[left + j], rows[left + j], distance, row)
-                    limits[left + j] = best[left + j, last]
+                if distance <= worst and column != row:
+                    _insert(keys[row], _key(distance, column))
+                    worst = limits[row] = _distance(keys[row, last])
+                if distance <= limits[column] and left != top:
+                    _insert(keys[column], _key(distance, row))
+                    limits[column] = _distance(keys[column, last])
 
 
 @numba.njit(cache=True, nogil=True)
-def take_nearest(distances: Any, best: Any, rows: Any, low: int, high: int) -> None:
+def take_nearest(distances: Any, keys: Any, low: int, high: int) -> None:
     """Offer the columns of the rows [low, high) of distances to their lists, but those at infinity."""
-    last = best.shape[1] - 1
+    last = keys.shape[1] - 1
     for i in range(low, high if last > 0 else low):
         for j in range(distances.shape[1]):
-            if distances[i, j] <= best[i, last] and distances[i, j] < np.inf:
-                _insert(best[i], rows[i], distances[i, j], j)
+            if distances[i, j] <= _distance(keys[i, last]) and distances[i, j] < np.inf:
+                _insert(keys[i], _key(distances[i, j], j))
 
 
 @numba.njit(cache=True, nogil=True)
-def merge_lists(others: Any, their_rows: Any, best: Any, rows: Any, low: int, high: int) -> None:
+def merge_lists(others: Any, keys: Any, low: int, high: int) -> None:
     """Offer what other lists hold for the rows [low, high); the vector itself is in both."""
-    last = best.shape[1] - 1
-    for row in range(low, high if last > 0 else low):
-        for place in range(1, last + 1):
-            if others[row, place] > best[row, last]:
-                break
-            if their_rows[row, place] < best.shape[0]:
-                _insert(best[row], rows[row], others[row, place], their_rows[row, place])
+    for row in range(low, high):
+        for place in range(1, keys.shape[1]):
+            _insert(keys[row], others[row, place])
 
 
 @numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
@@ -120,59 +113,63 @@ def _squared_gap(a: Any, b: Any) -> Any:
 
 
 @numba.njit(cache=True, nogil=True)
-def measure(x: Any, best: Any, rows: Any, own: Any) -> None:
+def measure(x: Any, keys: Any, own: Any, k: int, bounds: Any, proven: Any) -> None:
     """Take the distances of the candidates of ``own`` directly, and sort each list by them, then by index.
 
     A list begins with the vector itself. What names it again, or no vector, goes to the end, at infinity.
+    ``bounds`` (m, width): no candidate from there on, nor any vector that is none, is nearer. So a list is
+    ``proven`` (m,), and what follows is nobody, from the place on whose bound the k-th distance does not
+    exceed.
     """
-    for row in own:
-        best[row, 0], rows[row, 0] = 0.0, row
-        for place in range(1, best.shape[1]):
-            index = rows[row, place]
-            distance = np.float32(np.inf)
-            if 0 <= index < x.shape[0] and index != row:
-                distance = _squared_gap(x[row], x[index])
+    nobody = _key(np.inf, x.shape[0])
+    for i in range(own.size):
+        row = own[i]
+        keys[row, 0] = _key(0, row)
+        proven[i] = False
+        for place in range(1, keys.shape[1]):
+            proven[i] = place >= k and bounds[i, place] >= _distance(keys[row, k - 1])
+            if proven[i]:
+                keys[row, place:] = nobody
+                break
+            index = _index(keys[row, place])
+            key = nobody
+            if index < x.shape[0] and index != row:
+                key = _key(_squared_gap(x[row], x[index]), index)
             free = place
-            while free > 1 and (
-                best[row, free - 1] > distance
-                or (best[row, free - 1] == distance and rows[row, free - 1] > index)
-            ):
-                best[row, free], rows[row, free] = best[row, free - 1], rows[row, free - 1]
+            while free > 1 and keys[row, free - 1] > key:
+                keys[row, free] = keys[row, free - 1]
                 free -= 1
-            best[row, free], rows[row, free] = distance, index
+            keys[row, free] = key
+        proven[i] |= bounds[i, -1] >= _distance(keys[row, k - 1])
 
 
 @numba.njit(cache=True, nogil=True)
-def settle(x: Any, best: Any, rows: Any, k: int, tolerance: Any, low: int, high: int) -> None:
+def settle(x: Any, keys: Any, k: int, tolerance: Any, low: int, high: int) -> None:
     """Decide near ties by distances in float64; give the vector itself its place by index, within k."""
-    kept = best.shape[1]
+    kept = keys.shape[1]
     for row in range(low, high):
-        best[row, 0] = 0.0
         start = 0
         while start < kept:
             stop = start + 1
-            while stop < kept and best[row, stop] - best[row, stop - 1] <= tolerance:
+            while stop < kept and _distance(keys[row, stop]) - _distance(keys[row, stop - 1]) <= tolerance:
                 stop += 1
             if stop - start > 1:
-                _settle_run(x, best[row], rows[row], row, start, stop)
+                _settle_run(x, keys[row, start:stop], row)
             start = stop
-        if not (rows[row, :k] == row).any():
-            rows[row, k - 1] = row
-            best[row, k - 1] = 0.0
+        if not (keys[row, :k] & np.uint64(0xFFFFFFFF) == np.uint64(row)).any():
+            keys[row, k - 1] = _key(0, row)
 
 
 @numba.njit(cache=True, nogil=True)
-def _settle_run(x: Any, best: Any, rows: Any, row: int, start: int, stop: int) -> None:
-    exact = np.empty(stop - start, dtype=np.float64)
-    for place in range(start, stop):
+def _settle_run(x: Any, keys: Any, row: int) -> None:
+    indices = np.sort((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
+    exact = np.empty(keys.size, dtype=np.float64)
+    for place in range(keys.size):
         total = 0.0
         for column in range(x.shape[1]):
-            gap = np.float64(x[row, column]) - np.float64(x[rows[place], column])
+            gap = np.float64(x[row, column]) - np.float64(x[indices[place], column])
             total += gap * gap
-        exact[place - start] = total
-    by_index = np.argsort(rows[start:stop], kind="mergesort")
-    order = by_index[np.argsort(exact[by_index], kind="mergesort")]
-    members = rows[start:stop].copy()
-    for place in range(start, stop):
-        best[place] = exact[order[place - start]]
-        rows[place] = members[order[place - start]]
+        exact[place] = total
+    order = np.argsort(exact, kind="mergesort")
+    for place in range(keys.size):
+        keys[place] = _key(exact[order[place]], indices[order[place]])

@@ -56,36 +56,62 @@ def search_cpu(
     kept = [among._replace(k=min(len(x), among.k + SPARE)) for among in wanted]
     lists = nearest_lists(squares, kept, groups, multiply, np.float32, team)
     tolerance = NEAR_TIE * squares.max()
-    return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
+    return [settled(x, keys, among.k, tolerance, team) for keys, among in zip(lists, wanted, strict=True)]
 
 
-def settled(x: FloatArray, best: Any, rows: Any, k: int, tolerance: float, team: Team) -> tuple[Any, Any]:
+def settled(x: FloatArray, keys: Any, k: int, tolerance: float, team: Team) -> tuple[Any, Any]:
     """Decide the near ties of the lists, each process of its share: int64 and float32 (n, k), for all."""
     first, end = team.share(len(x))
     near = np.float32(tolerance)
-    in_threads(
-        lambda low, high: kernels.settle(x, best, rows, k, near, low, high), row_ranges(end, first=first)
-    )
-    own = rows[first:end, :k].astype(np.int64), np.ascontiguousarray(best[first:end, :k])
+    in_threads(lambda low, high: kernels.settle(x, keys, k, near, low, high), row_ranges(end, first=first))
+    own = indices_of(keys[first:end, :k]), distances_of(keys[first:end, :k])
     if team.size == 1:
         return own
     indices, distances = map(np.concatenate, zip(*team.join(own), strict=True))
     return indices, distances
 
 
-def measure(x: FloatArray, best: Any, rows: Any, first: int, end: int) -> None:
-    """Take the distances of the candidates of the vectors [first, end), and sort their lists by them."""
-    in_threads(
-        lambda low, high: kernels.measure(x, best, rows, np.arange(low, high)), row_ranges(end, first=first)
-    )
+def indices_of(keys: Any) -> Any:
+    """Give the vectors that keys stand for: int64, of the shape of the keys."""
+    return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+
+def distances_of(keys: Any) -> Any:
+    """Give the squared distances in keys: float32, of the shape of the keys."""
+    return (keys >> np.uint64(32)).astype(np.uint32).view(np.float32)
+
+
+def nobody(n: int) -> Any:
+    """Give the key of none of n vectors, which is farther than all: uint64."""
+    return np.uint64(0x7F800000 << 32 | n)
+
+
+def measure(
+    x: FloatArray, keys: Any, k: int, chosen: Any, no_nearer: Callable[[Any, Any], Any] | None = None
+) -> Any:
+    """Take the distances of the candidates of the chosen vectors, and sort their lists by them.
+
+    ``no_nearer``: of squared distances (m, width) that candidates have so far, in rising order, and the m
+    vectors, gives distances that no candidate from there on, and no vector that is none, is nearer than; what
+    cannot be among the k nearest is then left out. Gives those whose k nearest are not proven: int64.
+    """
+
+    def part(low: int, high: int) -> Any:
+        own = chosen[low:high]
+        so_far = distances_of(keys[own])
+        bounds = np.full_like(so_far, -1) if no_nearer is None else no_nearer(so_far, own)
+        proven = np.empty(len(own), dtype=np.bool_)
+        kernels.measure(x, keys, own, k, bounds, proven)
+        return own[~proven]
+
+    return np.concatenate([chosen[:0], *in_threads(part, row_ranges(len(chosen)))])
 
 
 def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
-    """Search the chosen vectors among others: int32 (m, k), itself first; n stands for nobody."""
+    """Search the chosen vectors among others: int64 (m, k), itself first; n stands for nobody."""
     squares = np.einsum("ij,ij->i", x, x)
-    best = np.full((len(chosen), among.k), np.inf, dtype=np.float32)
-    rows = np.full(best.shape, len(x), dtype=np.int32)
-    best[:, 0], rows[:, 0] = -1, chosen
+    keys = np.full((len(chosen), among.k), nobody(len(x)))
+    keys[:, 0] = chosen
     for block in blocks(len(chosen), len(x)):
         own = chosen[block]
         distances = x[own] @ x.T
@@ -94,9 +120,8 @@ def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
         np.maximum(distances, 0, out=distances)
         distances[np.arange(len(own)), own] = np.inf
         forbid(distances, own, among.relation, groups)
-        take = partial(kernels.take_nearest, distances, best[block], rows[block])
-        in_threads(take, row_ranges(len(own)))
-    return rows
+        in_threads(partial(kernels.take_nearest, distances, keys[block]), row_ranges(len(own)))
+    return indices_of(keys)
 
 
 def forbid(distances: Any, rows: Any, relation: int, groups: Any) -> None:
@@ -113,11 +138,12 @@ def blocks(m: int, n: int) -> Iterator[slice]:
 
 def nearest_lists(
     squares: Any, wanted: Sequence[Among], groups: Any, multiply: Multiply, kind: Any, team: Team
-) -> list[tuple[Any, Any]]:
-    """Give for each wanted the nearest: float32 squared distances and int32 indices (n, k), itself first.
+) -> list[Any]:
+    """Give for each wanted the nearest of every vector, itself first: uint64 (n, k), sorted keys.
 
-    They are whole for the vectors of this process's share. ``multiply`` writes the products of two ranges of
-    vectors, of the type ``kind``; ``squares`` float32 (n,) are with themselves.
+    A key is a squared distance, the 32 bits of a float32, above the index of a vector; so one number says who
+    is nearer. Lists are whole for the vectors of this process's share. ``multiply`` writes the products of
+    two ranges of vectors, of the type ``kind``; ``squares`` float32 (n,) are with themselves.
     Tiles of the upper triangle only: each product serves its row and its column, and all that is wanted. Each
     thread multiplies tiles of its own, of those of this process. Their order does not matter, since ties go
     by index; by diagonals, threads meet seldom at the lists of one block, which have a lock.
@@ -135,24 +161,22 @@ def nearest_lists(
             products = tile[: height * width].reshape(height, width)
             multiply(rows, columns, products)
             with locks[top], locks[left] if left != top else nullcontext():
-                for among, (best, nearest, limits) in zip(wanted, lists, strict=True):
+                for among, (keys, limits) in zip(wanted, lists, strict=True):
                     if _may_hold(among.relation, groups[rows], groups[columns]):
-                        kernels.merge_tile(
-                            products, squares, top, left, groups, among.relation, best, nearest, limits
-                        )
+                        kernels.merge_tile(products, squares, top, left, groups, among.relation, keys, limits)
 
     tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
     tiles = tiles[team.rank :: team.size]
     with threadpool_limits(limits=1, user_api="blas"):
         in_threads(merge, row_ranges(len(tiles), 1024))
-    return [_merged(best, rows, team) for best, rows, _ in lists]
+    return [_merged(keys, team) for keys, _ in lists]
 
 
-def _empty_lists(n: int, k: int) -> tuple[Any, Any, Any]:
-    """Give distances, indices, and the last distance of each list: of each vector itself, and nobody else."""
-    best, rows = np.full((n, k), np.inf, dtype=np.float32), np.full((n, k), n, dtype=np.int32)
-    kernels.seed_with_self(best, rows)
-    return best, rows, best[:, -1].copy()
+def _empty_lists(n: int, k: int) -> tuple[Any, Any]:
+    """Give keys, and the last distance of each list: of each vector itself, and nobody else."""
+    keys = np.full((n, k), nobody(n))
+    keys[:, 0] = np.arange(n)
+    return keys, np.full(n, np.inf if k > 1 else 0, dtype=np.float32)
 
 
 def _may_hold(relation: int, rows: Any, columns: Any) -> bool:
@@ -162,10 +186,10 @@ def _may_hold(relation: int, rows: Any, columns: Any) -> bool:
     return relation == ANY or bool(rows.min() <= columns.max() and columns.min() <= rows.max())
 
 
-def _merged(best: Any, rows: Any, team: Team) -> tuple[Any, Any]:
+def _merged(keys: Any, team: Team) -> Any:
     """Merge the lists of all processes, for the share of this one."""
     if team.size > 1:
-        (best, rows), *others = team.join((best, rows))
-        for their_best, their_rows in others:
-            kernels.merge_lists(their_best, their_rows, best, rows, *team.share(len(best)))
-    return best, rows
+        keys, *others = team.join(keys)
+        for theirs in others:
+            kernels.merge_lists(theirs, keys, *team.share(len(keys)))
+    return keys

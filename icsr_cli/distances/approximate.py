@@ -36,10 +36,9 @@ def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
     sample = np.sort(np.random.default_rng(0).choice(n, size=min(n, SAMPLE), replace=False))
     exact = nearest_of(x, sample, Among(k), None)
     kept = min(n, max(CANDIDATES * k, k + SPARE))
-    rows = _by_codes(x, kept, sample, exact) if index == "int8" else _by_index(x, k, kept, index)
-    best = np.empty(rows.shape, dtype=np.float32)
-    measure(x, best, rows, 0, n)
-    indices, distances = settled(x, best, rows, k, NEAR_TIE * squared_lengths(x).max(), ALONE)
+    keys = _by_codes(x, kept, sample, exact) if index == "int8" else _by_index(x, k, kept, index)
+    measure(x, keys, k, np.arange(n))
+    indices, distances = settled(x, keys, k, NEAR_TIE * squared_lengths(x).max(), ALONE)
     hits = (exact[:, :, None] == indices[sample][:, None, :]).any(axis=2)
     return indices, distances, float(hits.mean())
 
@@ -48,14 +47,14 @@ def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
 
 
 def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
-    """Give the nearest of each vector by its codes: int32 (n, kept), itself first."""
+    """Give the nearest of each vector by its codes, itself first: keys (n, kept)."""
     centre, axes = _principal_axes(x)
     width = 64
     while True:
         codes = _encode(x, centre, axes[:, :width])
         if width >= x.shape[1] or _share_kept(codes, kept, sample[::4], exact[::4]) >= ENOUGH:
-            [(_, rows)] = codes.nearest([Among(kept)], np.zeros(len(x), dtype=np.int64), ALONE)
-            return rows
+            [keys] = codes.nearest([Among(kept)], np.zeros(len(x), dtype=np.int64), ALONE)
+            return keys
         width *= 2
 
 
@@ -80,7 +79,7 @@ def _share_kept(codes: Codes, kept: int, sample: Any, exact: Any) -> float:
     for block in blocks(len(sample), len(codes.squares)):
         distances = codes.squared_distances(sample[block])
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
-        hits += int((distances.gather(1, torch.from_numpy(exact[block]).long()) <= limits).sum())
+        hits += int((distances.gather(1, torch.from_numpy(exact[block])) <= limits).sum())
     return float(hits / exact.size)
 
 
@@ -88,13 +87,14 @@ def _share_kept(codes: Codes, kept: int, sample: Any, exact: Any) -> float:
 
 
 def _by_index(x: FloatArray, k: int, kept: int, index: Index) -> Any:
-    """Give what an index finds for each vector: int32 (n, kept + 1), itself first, -1 for nothing."""
+    """Give what an index finds for each vector, itself first: keys (n, kept + 1) without distances."""
     structure = _graph(x, kept) if index == "hnsw" else _inverted_lists(x)
-    found = structure.search(x, kept)[1].astype(np.int32)
+    found = structure.search(x, kept)[1]
     # A search that ended early is done exactly.
     [short] = np.nonzero((found >= 0).sum(axis=1) < k)
     found[short, :k] = nearest_of(x, short, Among(k), None)
-    return np.column_stack([np.arange(len(x), dtype=np.int32), found])
+    found[found < 0] = len(x)
+    return np.column_stack([np.arange(len(x)), found]).astype(np.uint64)
 
 
 def _graph(x: Any, kept: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,6 @@ import numpy as np
 import scipy.fft
 import torch
 
-from icsr_cli import exact_kernels as kernels
 from icsr_cli.distances.features import squared_lengths
 from icsr_cli.exact_search import (
     NEAR_TIE,
@@ -22,19 +22,21 @@ from icsr_cli.exact_search import (
     measure,
     nearest_lists,
     nearest_of,
+    nobody,
     settled,
 )
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
-#: Candidates for each neighbour, the fewest that will do; their distances are taken exactly.
-CANDIDATES = (2, 3)
+#: Candidates for each neighbour, at most; their distances are taken exactly.
+MOST = 3
 #: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
 BLOCK = 2**22
 #: Numbers may be so much larger than the largest of some rows before they are cut off.
 HEADROOM = 1.1
-#: Vectors that tell beforehand whether codes will do, and the share of them for which they must.
-SAMPLE, ENOUGH = 64, 0.95
+#: Vectors that tell beforehand whether codes will do, the share of them for which they must, and how many
+#: candidates are taken for each that those need.
+SAMPLE, ENOUGH, ROOM = 64, 0.95, 1.25
 #: What turning in float32 may move a vector, as a share of its length; and what sums of whole numbers, which
 #: are exact below 2**24, may be off, as a share of the largest.
 _ROUNDING, _SUMS = 1e-5, 1e-6
@@ -63,8 +65,8 @@ class Codes:
 
         return multiply
 
-    def nearest(self, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
-        """Give the nearest of each vector, itself first, as ``nearest_lists`` does."""
+    def nearest(self, wanted: Sequence[Among], groups: Any, team: Team) -> list[Any]:
+        """Give keys of the nearest of each vector, itself first, as ``nearest_lists`` does."""
         threads = torch.get_num_threads()
         try:
             return nearest_lists(self.squares, wanted, groups, self.multiplier(), np.int32, team)
@@ -78,9 +80,9 @@ class Codes:
         return squares[rows, None] + squares - 2 * products
 
     def no_nearer(self, squared: Any, rows: Any) -> Any:
-        """Give a squared distance, (m,), that no vector is nearer whose codes are ``squared`` off or more."""
+        """Give what vectors are at least off, squared, whose codes are ``squared`` (m, width) off or more."""
         certain = np.maximum(squared - _SUMS * self.squares.max(), 0)
-        gap = np.sqrt(certain) - self.errors[rows] - self.errors.max()
+        gap = np.sqrt(certain) - self.errors[rows, None] - self.errors.max()
         return np.square(np.maximum(gap, 0) * self.step)
 
 
@@ -135,40 +137,38 @@ def search_codes(
     """
     tolerance, centre = NEAR_TIE * float(squared_lengths(x).max()), x.mean(axis=0)
     codes = encode(len(x), x.shape[1], lambda block: x[block] - centre)
-    kept = [_enough(x, among, groups, tolerance, codes) for among in wanted]
+
+    def no_nearer(squared: Any, rows: Any) -> Any:
+        return codes.no_nearer(squared, rows) - np.float32(tolerance)
+
+    kept, *_ = team.join([_enough(x, among, groups, no_nearer, codes) for among in wanted])
     if not all(kept):
         return None
     candidates = [among._replace(k=k) for among, k in zip(wanted, kept, strict=True)]
     lists = codes.nearest(candidates, groups, team)
-    first, end = team.share(len(x))
-    own = np.arange(first, end)
-    for among, (best, rows) in zip(wanted, lists, strict=True):
-        bound = codes.no_nearer(best[own, -1], own) - tolerance
-        measure(x, best, rows, first, end)
-        unproven = own[(best[own, among.k - 1] >= bound) & np.isfinite(bound)]
+    for among, keys in zip(wanted, lists, strict=True):
+        unproven = measure(x, keys, among.k, np.arange(*team.share(len(x))), no_nearer)
         more = among._replace(k=among.k + SPARE)
-        rows[unproven, : more.k] = nearest_of(x, unproven, more, groups)
-        rows[unproven, more.k :] = len(x)
-        kernels.measure(x, best, rows, unproven)
-    return [settled(x, *found, among.k, tolerance, team) for found, among in zip(lists, wanted, strict=True)]
+        keys[unproven] = nobody(len(x))
+        keys[unproven, : more.k] = nearest_of(x, unproven, more, groups)
+        measure(x, keys, among.k, unproven)
+    return [settled(x, keys, among.k, tolerance, team) for keys, among in zip(lists, wanted, strict=True)]
 
 
-def _enough(x: FloatArray, among: Among, groups: Any, tolerance: float, codes: Codes) -> int:
+def _enough(x: FloatArray, among: Among, groups: Any, no_nearer: Any, codes: Codes) -> int:
     """Give how many candidates prove the neighbours of nearly all of a sample; 0 where too many would."""
     n = len(x)
     sample = np.arange(0, n, max(1, n // SAMPLE))
-    counts = [candidates * among.k + SPARE for candidates in CANDIDATES]
-    proven = np.zeros(len(counts))
+    squares, needed = squared_lengths(x), []
     for block in blocks(len(sample), n):
-        some = sample[block]
-        distances = codes.squared_distances(some)
-        forbid(distances.numpy(), some, among.relation, groups)
-        near = distances.topk(counts[-1], largest=False)
-        exact = squared_lengths((x[some, None] - x[near.indices.numpy()]).reshape(-1, x.shape[1]))
-        exact = exact.reshape(len(some), -1)
-        for place, kept in enumerate(counts):
-            bound = codes.no_nearer(near.values[:, kept - 1].numpy(), some) - tolerance
-            own = np.partition(exact[:, :kept], among.k - 1)[:, among.k - 1]
-            proven[place] += ((own < bound) | np.isinf(bound)).sum()
-    shares = proven / len(sample)
-    return next((kept for kept, share in zip(counts, shares, strict=True) if share >= ENOUGH), 0)
+        own = sample[block]
+        itself = np.arange(len(own)), own
+        exact = squares[own, None] + squares - 2 * x[own] @ x.T
+        nearest = no_nearer(codes.squared_distances(own).numpy(), own)
+        for distances in exact, nearest:
+            forbid(distances, own, among.relation, groups)
+            distances[itself] = -1
+        limits = np.partition(exact, among.k - 1)[:, among.k - 1, None]
+        needed.append((nearest < limits).sum(axis=1))
+    most = float(np.quantile(np.concatenate(needed), ENOUGH))
+    return min(n, max(among.k + SPARE, math.ceil(ROOM * most))) if most <= MOST * among.k + SPARE else 0

@@ -126,7 +126,7 @@ def test_nearest_by_camera_by_codes(sizes, own, cross, most, seed):
     features, cameras = world(seed, sizes)
     with (
         mock.patch.object(neighbours, "WORTH_CODES", 0),
-        mock.patch.object(codes, "ENOUGH", 0),
+        mock.patch.multiple(codes, ENOUGH=0, ROOM=1, MOST=400),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
         mock.patch.object(codes, "are_fast", return_value=True),
         mock.patch.object(codes, "search_codes", wraps=codes.search_codes) as asked,

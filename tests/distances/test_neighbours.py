@@ -305,13 +305,14 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     found = codes.Codes(torch.from_numpy(values), squares, 1.0, np.zeros(n, dtype=np.float32))
     kept, tile = int(rng.integers(1, n + 1)), int(rng.integers(1, 70))
     with mock.patch.object(exact_search, "TILE", tile):
-        [(best, rows)] = found.nearest([Among(kept)], np.zeros(n, dtype=np.int64), ALONE)
+        [keys] = found.nearest([Among(kept)], np.zeros(n, dtype=np.int64), ALONE)
     slow = ((values[:, None].astype(np.int64) - values[None]) ** 2).sum(axis=2)
     np.testing.assert_array_equal(found.squared_distances(slice(None)).numpy(), slow)
     np.fill_diagonal(slow, -1)
     order = np.argsort(slow, axis=1, kind="stable")[:, :kept]
-    np.testing.assert_array_equal(rows, order)
-    np.testing.assert_array_equal(best, np.take_along_axis(slow, order, axis=1))
+    np.fill_diagonal(slow, 0)
+    np.testing.assert_array_equal(exact_search.indices_of(keys), order)
+    np.testing.assert_array_equal(exact_search.distances_of(keys), np.take_along_axis(slow, order, axis=1))
 
 
 @settings(max_examples=60, deadline=None)
@@ -330,7 +331,7 @@ def test_exact_search_by_codes(d, k, spread, copies, most, seed):
     features[rng.integers(0, 150, copies)] = features[rng.integers(0, 150, copies)]
     features = np.float32(features / np.linalg.norm(features, axis=1, keepdims=True))
     with (
-        mock.patch.object(codes, "ENOUGH", 0),
+        mock.patch.multiple(codes, ENOUGH=0, ROOM=1, MOST=150),
         mock.patch.object(codes, "BLOCK", int(rng.integers(1, 150 * d))),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
     ):
@@ -415,7 +416,7 @@ def test_codes_on_a_processor_that_adds_in_16_bits():
 def test_the_recall_is_measured_where_little_is_found():
     """An index that finds the first vectors for everybody has no way to say that it has found the nearest."""
     features = random_features(1200, 16, 0)
-    nothing = np.column_stack([np.arange(1200), np.tile(np.arange(30), (1200, 1))]).astype(np.int32)
+    nothing = np.column_stack([np.arange(1200), np.tile(np.arange(30), (1200, 1))]).astype(np.uint64)
     with mock.patch.object(approximate, "_by_codes", return_value=nothing):
         found = knn(features, 15, approximate="int8")
     exact = knn(features, 15)
