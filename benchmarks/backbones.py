@@ -31,7 +31,7 @@ from icsr_cli.config.schema import ModelSettings
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
-from icsr_cli.progress import SilentProgress, SilentTask
+from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.steps import Engine, Part, build_network, choose_engine, train_epoch
 
 ARCHITECTURES = (
@@ -95,7 +95,7 @@ def measure(arch: str, options: argparse.Namespace, engine: Engine) -> dict[str,
             Augmentation(height, width, pad=3),
             torch.Generator(engine.device).manual_seed(1),
             engine=engine,
-            task=SilentTask(),
+            task=Task(),
             check=lambda: None,
         )
 
@@ -150,7 +150,7 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
         settings = config.load(
             "synthetic", method="camera-aware", options=changed, assignments=options.assignments
         )
-        workplace = Workplace(folder / "data", options.device, SilentProgress())
+        workplace = Workplace(folder / "data", options.device, Progress())
         run = create(folder / "runs", "synthetic", "global")
         started = time.perf_counter()
         network = run_global_stage(data, settings, run, workplace, local=None)

@@ -125,7 +125,7 @@ class World:
     ) -> None:
         from icsr_cli import datasets
         from icsr_cli.choices import load_plugin
-        from icsr_cli.progress import SilentProgress
+        from icsr_cli.progress import Progress
         from icsr_cli.recipes.preparation import prepare_synthetic
         from icsr_cli.recipes.training import Workplace
         from icsr_cli.synthesis import World as Dials
@@ -134,7 +134,7 @@ class World:
         changed = {name: json.loads(value) for name, value in (dial.split("=", 1) for dial in dials)}
         prepare_synthetic(Dials.preset(preset, seed=seed, **changed), folder / "data", workers=1)
         self.dataset = datasets.load("synthetic", folder / "data")
-        self.workplace = Workplace(folder / "data", None, SilentProgress())
+        self.workplace = Workplace(folder / "data", None, Progress())
         self.cam_runs: dict[str, tuple[Any, Seconds]] = {}
         truth = folder / "true_identities.npy"
         np.save(truth, true_clusters(self.dataset.train.identities))
@@ -158,10 +158,10 @@ class World:
 
     def settings(self, method: Method) -> Any:
         """Resolve the settings of a method on the synthetic data."""
-        from icsr_cli.progress import SilentProgress
+        from icsr_cli.progress import Progress
         from icsr_cli.recipes.opening import resolve
 
-        return resolve(self.dataset, self.wish(method, ""), SilentProgress())
+        return resolve(self.dataset, self.wish(method, ""), Progress())
 
     def cam(self, key: str) -> tuple[Any, Seconds]:
         """Give the run of the cam stage of a method, and the time it took."""

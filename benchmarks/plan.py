@@ -19,7 +19,7 @@ from icsr_cli import config
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.labelling import evidence_of, label
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 from icsr_cli.recipes.plan import plan, probe
 from icsr_cli.recipes.steps import Engine, Part, build_memory, build_network, train_epoch
 from icsr_cli.types import Epoch, Labels
@@ -63,7 +63,7 @@ def measure(settings, images):
             Augmentation(image.height, image.width),
             torch.Generator().manual_seed(1),
             engine=engine,
-            task=SilentTask(),
+            task=Task(),
             check=lambda: None,
         )
         seconds["training"] = time.process_time() - started

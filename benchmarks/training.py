@@ -43,7 +43,7 @@ from torch import nn
 
 from icsr_cli import config, datasets
 from icsr_cli.pixels import fetch
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes import steps
 from icsr_cli.recipes.evaluation import load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
@@ -142,7 +142,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     prepare_synthetic(World.preset(options.preset, **dials), folder / "data", workers=usable_cpus())
     data, settings, _ = open_data(options, folder)
     engine = steps.Engine(torch.device("cpu"), "fp32")
-    load_pixels(data, data.train, "train", settings.image, folder / "data", engine, SilentProgress())
+    load_pixels(data, data.train, "train", settings.image, folder / "data", engine, Progress())
     print(f"rendering and decoding once: {time.perf_counter() - started:.1f} s", flush=True)
 
 
@@ -185,7 +185,7 @@ def lengthen(settings: Any, epochs: int) -> Any:
 # ICSR ------------------------------------------------------------------------------------------------
 
 
-class Watcher(SilentProgress):
+class Watcher(Progress):
     """The engine reports each epoch after it was saved: that is where it ends."""
 
     def __init__(self, epochs: Epochs) -> None:
@@ -202,7 +202,7 @@ def icsr_side(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data, settings, rows = open_data(options, folder)
     engine = steps.choose_engine(options.device, settings.precision)
     clock = Clock(engine.device)
-    pixels = load_pixels(data, data.train, "train", settings.image, folder / "data", engine, SilentProgress())
+    pixels = load_pixels(data, data.train, "train", settings.image, folder / "data", engine, Progress())
     split = data.train.select(rows)
     if len(rows) < len(data.train):
         pixels = fetch(pixels, rows)
@@ -545,7 +545,7 @@ def schedule(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
     prepare(options, folder)
     data, settings, _ = open_data(options, folder)
-    workplace = Workplace(folder / "data", options.device, SilentProgress())
+    workplace = Workplace(folder / "data", options.device, Progress())
     cam, whole = (create(folder / "runs", "synthetic", stage) for stage in ("cam", "global"))
     stages = {
         "cam": (cam, lambda: run_cam_stage(data, settings, cam, workplace)),

@@ -18,7 +18,7 @@ from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
 from icsr_cli.labelling import evidence_of, label
 from icsr_cli.models import open_model
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening
 from icsr_cli.recipes.opening import Wish
 from icsr_cli.recipes.preparation import OwnCrops, prepare_folder
@@ -28,7 +28,7 @@ from icsr_cli.runs import read_labels
 
 def main(crops: Path, folder: Path, epochs: int, iters: int, size: tuple[int, int]) -> None:
     # 1. Every image is decoded once; from here on it is read from one file of pixels.
-    data_root, progress = folder / "data", SilentProgress()
+    data_root, progress = folder / "data", Progress()
     prepare_folder("own", crops, data_root, OwnCrops("{camera}/{name}"), size=size)
     dataset = datasets.load("own", data_root)
     print(f"{len(dataset.train):,} images, cameras {', '.join(dataset.camera_names)}")

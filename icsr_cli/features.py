@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
 from icsr_cli.pixels import as_images, scaled, upcoming, upload
-from icsr_cli.progress import SilentTask, Task, Watch, unwatched
+from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.types import IMAGENET, IntArray, PixelNorm
 
 PRECISIONS = ("fp32", "bf16")
@@ -50,7 +50,7 @@ def extract(
     chosen = _check(pixels, rows, batch_size, precision)
     if len(chosen) == 0:
         return torch.empty((0, int(getattr(model, "dim", 0))), device=device)
-    task = task or SilentTask()
+    task = task or Task()
     half = precision == "bf16" and device.type == "cuda"
     scale, shift = _constants(getattr(model, "norm", IMAGENET), int(pixels.shape[2]), device)
     features: Tensor | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol, TypeAlias
+from typing import Any, TypeAlias
 
 Figure: TypeAlias = "float | int | str"
 #: Times a part of the work, for those who measure: called with its name, used around it.
@@ -16,8 +16,8 @@ def unwatched(part: str) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-class Task(AbstractContextManager[Any], Protocol):
-    """One bar: a known amount of work that moves on. It is open as long as its context is."""
+class Task(AbstractContextManager["Task"]):
+    """One bar: a known amount of work that moves on; this one nobody sees. It is open with its context."""
 
     def advance(self, count: int = 1) -> None:
         """Move on by ``count`` units."""
@@ -28,12 +28,16 @@ class Task(AbstractContextManager[Any], Protocol):
         ``figures`` is called only when the bar is drawn, so that a loss on the GPU is not waited for.
         """
 
+    def __exit__(self, *error: object) -> None:
+        """Close the bar."""
 
-class Progress(Protocol):
-    """Where the engine's news go."""
+
+class Progress:
+    """Where the engine's news go; this one tells nobody."""
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar of ``total`` units (used as a context manager)."""
+        return Task()
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Say that a part is finished, an epoch for instance, and what came of it."""
@@ -43,33 +47,3 @@ class Progress(Protocol):
 
     def warn(self, message: str) -> None:
         """Say what could not be done, or will surprise."""
-
-
-class SilentTask(AbstractContextManager["SilentTask"]):
-    """A bar that nobody sees."""
-
-    def advance(self, count: int = 1) -> None:
-        """Do nothing."""
-
-    def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
-        """Do nothing."""
-
-    def __exit__(self, *error: object) -> None:
-        """Do nothing."""
-
-
-class SilentProgress:
-    """The default: reports to nobody."""
-
-    def task(self, title: str, total: int, unit: str = "it") -> SilentTask:
-        """Open a bar that nobody sees."""
-        return SilentTask()
-
-    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
-        """Do nothing."""
-
-    def note(self, message: str) -> None:
-        """Do nothing."""
-
-    def warn(self, message: str) -> None:
-        """Do nothing."""

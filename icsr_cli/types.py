@@ -230,48 +230,31 @@ class Pairs:
         return len(self.same) + len(self.different)
 
 
-class Team(Protocol):
-    """Processes that compute one thing together, each its share; all ask the same in the same order."""
-
-    @property
-    def size(self) -> int:
-        """How many there are."""
-
-    @property
-    def rank(self) -> int:
-        """Which of them this is; the first, 0, leads."""
-
-    def share(self, n: int) -> tuple[int, int]:
-        """Give first and end of this process's stretch of n things."""
-
-    def join(self, part: T) -> list[T]:
-        """Give what all of them have, in order, to all."""
-
-    def to_leader(self, part: T) -> list[T]:
-        """Give what all of them have, in order, to the leader; nothing to the others."""
-
-
 @dataclass(frozen=True)
-class OneProcess:
-    """The team of a process that computes alone."""
+class Team:
+    """Processes that compute one thing together, each its share; all ask the same in the same order.
+
+    ``size``: how many there are; ``rank``: which of them this is, the first, 0, leads. This is the team of a
+    process that computes alone.
+    """
 
     rank: int = 0
     size: int = 1
 
     def share(self, n: int) -> tuple[int, int]:
-        """All of it."""
+        """Give first and end of this process's stretch of n things."""
         return 0, n
 
     def join(self, part: T) -> list[T]:
-        """Its own part."""
+        """Give what all of them have, in order, to all."""
         return [part]
 
     def to_leader(self, part: T) -> list[T]:
-        """Its own part."""
+        """Give what all of them have, in order, to the leader; nothing to the others."""
         return [part]
 
 
-ALONE: Final = OneProcess()
+ALONE: Final = Team()
 
 
 class Evidence(Protocol):

@@ -9,7 +9,7 @@ from icsr_cli.errors import InputError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import normalise
 from icsr_cli.models import build
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (11, 32, 16, 3), dtype=np.uint8)
 
@@ -88,7 +88,7 @@ def test_result_is_an_ordinary_tensor() -> None:
 
 
 def test_task_hears_of_every_image() -> None:
-    class Counting(SilentTask):
+    class Counting(Task):
         done: list[int] = []  # noqa: RUF012
 
         def advance(self, count: int = 1) -> None:

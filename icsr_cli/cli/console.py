@@ -7,12 +7,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
 from icsr_cli.errors import printable
-from icsr_cli.progress import Figure, Progress, SilentProgress, Task
+from icsr_cli.progress import Figure, Progress, Task
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -154,7 +153,7 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-class QuietProgress(SilentProgress):
+class QuietProgress(Progress):
     """No bars; what the user must know is still said."""
 
     def warn(self, message_: str) -> None:
@@ -162,28 +161,21 @@ class QuietProgress(SilentProgress):
         message(f"Warning: {message_}", style="yellow")
 
 
-class BarProgress:
+class BarProgress(Progress):
     """Rich bars with live figures on standard error."""
 
     def __init__(self) -> None:
+        from rich import progress as rich
         from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            SpinnerColumn,
-            TextColumn,
-            TimeRemainingColumn,
-        )
 
         self._console = Console(file=sys.stderr, highlight=False)
-        self._bars = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[unit]}"),
-            TimeRemainingColumn(compact=True),
+        self._bars = rich.Progress(
+            rich.SpinnerColumn(),
+            rich.TextColumn("{task.description}", markup=False),
+            rich.BarColumn(bar_width=24),
+            rich.MofNCompleteColumn(),
+            rich.TextColumn("{task.fields[unit]}"),
+            rich.TimeRemainingColumn(compact=True),
             _FigureColumn(),
             console=self._console,
             transient=True,
@@ -222,7 +214,7 @@ class BarProgress:
         self._console.print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
 
 
-class _BarTask(AbstractContextManager["_BarTask"]):
+class _BarTask(Task):
     def __init__(self, owner: BarProgress, bars: RichBars, number: TaskID) -> None:
         self._owner, self._bars, self._number = owner, bars, number
 
@@ -252,7 +244,7 @@ def _FigureColumn() -> Any:  # noqa: N802 - a class made late: rich is imported 
     return FigureColumn()
 
 
-class LineProgress:
+class LineProgress(Progress):
     """tqdm, a line now and then, for a log file or a pipe."""
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
@@ -303,7 +295,7 @@ class _WholeLines:
         self._stream.flush()
 
 
-class _LineTask(AbstractContextManager["_LineTask"]):
+class _LineTask(Task):
     def __init__(self, bar: tqdm[Any]) -> None:
         self._bar = bar
 

@@ -78,12 +78,12 @@ def _train_and_measure(
 ) -> RunFolder:
     """Run the stages of a method; adds retrieval figures to ``scores`` and gives the global run."""
     from icsr_cli.models import open_model
-    from icsr_cli.progress import SilentProgress
+    from icsr_cli.progress import Progress
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
     from icsr_cli.recipes.training import measure, run_cam_stage, run_global_stage
 
-    settings = opening.resolve(dataset, wish, SilentProgress())
+    settings = opening.resolve(dataset, wish, Progress())
 
     def score(name: str, network: Any) -> None:
         found = measure(network, dataset, settings, workplace)

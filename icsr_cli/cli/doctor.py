@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from icsr_cli.cli import complete, options
-from icsr_cli.cli.options import of_method
+from icsr_cli.cli import options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,12 +42,8 @@ def doctor(
         str | None,
         of_plan("--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]", help="Which; a100 if left out."),
     ] = None,
-    method: Annotated[
-        str | None, of_method("--method", "-m", help="As in train.", autocompletion=complete.methods)
-    ] = None,
-    arch: Annotated[
-        str | None, of_method("-a", "--arch", help="As in train.", autocompletion=complete.networks)
-    ] = None,
+    method: options.Method = None,
+    arch: options.Arch = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
 ) -> None:

@@ -29,30 +29,15 @@ def generate(
     ],
     method: Annotated[
         str,
-        typer.Option(
+        options.of_method(
             "--method",
             "-m",
             help="Whose settings to begin from: `icsr methods`.",
             autocompletion=complete.methods,
         ),
     ] = "icsr",
-    clusterer: Annotated[
-        str | None,
-        typer.Option(
-            "--clusterer",
-            "-c",
-            metavar="[average-linkage|dbscan|hdbscan|infomap]",
-            help="What finds the clusters.",
-        ),
-    ] = None,
-    refine: Annotated[
-        str | None,
-        typer.Option(
-            "--refine",
-            metavar="[none|NAME,...]",
-            help="Refiners in order: discard, majority, single-camera, split.",
-        ),
-    ] = None,
+    clusterer: options.Clusterer = None,
+    refine: options.Refine = None,
     assignments: Annotated[
         list[str] | None,
         typer.Option(
@@ -125,8 +110,7 @@ def generate(
     n = len(given.features) if given.features.ndim else 0
     asked = {
         "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster},
-        "global.clusterer": clusterer and {"method": clusterer},
-        "global.refiners": refine and [name for name in refine.split(",") if name != "none"],
+        **options.label_methods(clusterer, refine),
         **{
             f"{stage}.distance.{key}": k for stage in ("cam", "global") for key, k in (("k1", k1), ("k2", k2))
         },

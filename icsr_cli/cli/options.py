@@ -46,6 +46,38 @@ Assignments = Annotated[
     list[str] | None,
     of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
+Method = Annotated[
+    str | None,
+    of_method(
+        "--method",
+        "-m",
+        help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
+        autocompletion=complete.methods,
+    ),
+]
+Arch = Annotated[
+    str | None,
+    of_method(
+        "-a", "--arch", help="Network, e.g. resnet_ibn50a: `icsr models`.", autocompletion=complete.networks
+    ),
+]
+Clusterer = Annotated[
+    str | None,
+    of_method(
+        "--clusterer",
+        "-c",
+        metavar="[average-linkage|dbscan|hdbscan|infomap]",
+        help="What finds the clusters (in training: of the global stage).",
+    ),
+]
+Refine = Annotated[
+    str | None,
+    of_method(
+        "--refine",
+        metavar="[none|NAME,...]",
+        help="Refiners in order: discard, majority, single-camera, split.",
+    ),
+]
 Network = Annotated[
     Path | None,
     typer.Option(
@@ -97,6 +129,14 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     suffix = "" if name else " (prepared last)"
     progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
+
+
+def label_methods(clusterer: str | None, refine: str | None) -> dict[str, object]:
+    """Give the settings that ``--clusterer`` and ``--refine`` name, by dotted key."""
+    return {
+        "global.clusterer": clusterer and {"method": clusterer},
+        "global.refiners": refine and [name for name in refine.split(",") if name != "none"],
+    }
 
 
 def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:

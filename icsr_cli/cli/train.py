@@ -43,21 +43,8 @@ def train(
         ),
     ] = None,
     dataset: options.DatasetName = None,
-    method: Annotated[
-        str | None,
-        of_method(
-            "--method",
-            "-m",
-            help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
-            autocompletion=complete.methods,
-        ),
-    ] = None,
-    arch: Annotated[
-        str | None,
-        of_method(
-            "-a", "--arch", help="Network, e.g. resnet50, resnet_ibn50a.", autocompletion=complete.networks
-        ),
-    ] = None,
+    method: options.Method = None,
+    arch: options.Arch = None,
     init: Annotated[
         str | None,
         of_method(
@@ -90,22 +77,8 @@ def train(
         Literal["none", "centre", "full", "auto"] | None,
         of_method("--normalise", help="global: features per camera, for the labels."),
     ] = None,
-    clusterer: Annotated[
-        str | None,
-        of_method(
-            "--clusterer",
-            metavar="[average-linkage|dbscan|hdbscan|infomap]",
-            help="global: what finds the clusters.",
-        ),
-    ] = None,
-    refine: Annotated[
-        str | None,
-        of_method(
-            "--refine",
-            metavar="[none|NAME,...]",
-            help="global: refiners in order: discard, majority, single-camera, split.",
-        ),
-    ] = None,
+    clusterer: options.Clusterer = None,
+    refine: options.Refine = None,
     pairs: options.PairsFile = None,
     pairs_labels: options.PairsLabels = None,
     plugin: options.Plugin = None,
@@ -160,7 +133,7 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.progress import SilentProgress
+    from icsr_cli.progress import Progress
     from icsr_cli.recipes.distributed import leave
     from icsr_cli.recipes.opening import Wish, resolve
     from icsr_cli.runs.tensorboard import writer_class
@@ -190,9 +163,7 @@ def train(
     data = options.open_dataset(
         _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
     )
-    stages = (
-        [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, SilentProgress()).stages)
-    )
+    stages = [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, Progress()).stages)
     if len(stages) > 1 and wish.local is not None:
         raise UsageError(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
@@ -245,9 +216,7 @@ def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     if _of_tracks(given["local"]):
         named["cam.clusterer" if stage == "cam" else "global.local"] = {"method": "tracks"}
     if stage == "global":
-        named["global.clusterer"] = given["clusterer"] and {"method": given["clusterer"]}
-        refiners = given["refine"] and [name for name in given["refine"].split(",") if name != "none"]
-        named["global.refiners"] = refiners
+        named |= options.label_methods(given["clusterer"], given["refine"])
     elif given["init"] == "cam":
         named["cam.model.weights"] = None  # what the global stage begins from, where both are trained
     return named

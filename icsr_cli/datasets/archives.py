@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from icsr_cli.errors import DatasetError, reason
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 
 _COPY = 1 << 20
 #: The last record of a zip, with the longest comment.
@@ -73,7 +73,7 @@ def unpack(
     temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
     try:
         opened = _unpack_zip if kind == "zip" else _unpack_tar
-        opened(archive, temporary, expansion, progress or SilentProgress())
+        opened(archive, temporary, expansion, progress or Progress())
         temporary.chmod(0o755)
         temporary.rename(target)
     except _DAMAGE as error:

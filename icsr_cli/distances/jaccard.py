@@ -85,8 +85,7 @@ def jaccard_similarity(
         features: (n, d) numbers, numpy or torch; divided by their lengths where these are not 1.
         k1: neighbours in the reciprocal sets; all n where there are fewer than k1.
         k2: neighbours whose V are averaged, 1 to k1.
-        device: where the neighbours are searched; default: where the features are. Of several, which
-            share the search, the first does the rest.
+        device: where to compute; default: where the features are.
         backend: ``"numba"``, compiled, on the CPU; ``"torch"``, on the device of the search; ``"auto"``
             takes numba on the CPU and torch elsewhere. They agree to 1e-6.
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
@@ -104,8 +103,7 @@ def jaccard_similarity(
         InputError: what came is not as said above.
 
     """
-    first = device[0] if isinstance(device, list | tuple) else device
-    vectors = unit_rows(check_features(features, first))
+    vectors = unit_rows(check_features(features, device))
     n = len(vectors)
     if backend not in ("auto", "numba", "torch"):
         raise InputError(f"backend must be 'auto', 'numba' or 'torch', got {backend!r}.")

@@ -45,8 +45,7 @@ def knn(
         k: neighbours per vector, 1 to n.
         metric: ``"l2"`` gives squared Euclidean distances (2 - 2 x·y between unit vectors),
             ``"cosine"`` gives 1 - x·y / (|x| |y|).
-        device: where to compute; default: where the features are (numpy: the CPU). Several devices, as a
-            list or tuple, share the queries; each holds a copy of the features.
+        device: where to compute; default: where the features are (numpy: the CPU).
         approximate: None searches all pairs. ``"int8"`` searches all pairs by codes of 8 bits on the CPU,
             and their candidates exactly; ``"hnsw"`` and ``"ivf"`` ask an index of faiss for candidates. The
             result then is an ``ApproximateNeighbours`` with ``recall``, measured on 1,000 vectors drawn at
@@ -68,8 +67,7 @@ def knn(
         raise InputError(f"approximate must be None, 'hnsw', 'int8' or 'ivf', got {approximate!r}.")
     if metric not in ("l2", "cosine"):
         raise InputError(f"metric must be 'l2' or 'cosine', got {metric!r}.")
-    devices = list(device) if isinstance(device, list | tuple) else []
-    vectors = check_features(features, devices[0] if devices else device)
+    vectors = check_features(features, device)
     k = check_count("k", k, 1)
     if k > len(vectors):
         raise InputError(f"k must be at most the number of features, got k = {k} for {len(vectors)} rows.")
@@ -83,12 +81,6 @@ def knn(
         [searched] = team.join(search(x, k, approximate) if team.rank == 0 else None)[:1]
         assert searched is not None
         indices, distances, recall = searched
-    elif len(devices) > 1:
-        import torch
-
-        from icsr_cli.distances.neighbours_torch import search_devices
-
-        indices, distances = search_devices(torch.as_tensor(vectors), k, devices)
     elif isinstance(vectors, np.ndarray):
         from icsr_cli.exact_search import Among
 

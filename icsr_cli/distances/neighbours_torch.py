@@ -3,29 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
 from icsr_cli.exact_search import SPARE
-from icsr_cli.threads import row_ranges
-
-
-def search_devices(
-    vectors: torch.Tensor, k: int, devices: Sequence[torch.device | str]
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Share the queries among ``devices``; each gets a copy of all vectors. Results on the vectors' own."""
-
-    def search(device: torch.device | str, share: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
-        return search_device(vectors.to(device), k, share)
-
-    shares = row_ranges(len(vectors), len(devices))
-    with ThreadPoolExecutor(len(devices)) as pool:
-        # Fewer vectors than devices make fewer shares.
-        parts = list(pool.map(search, devices, shares))
-    indices, distances = (torch.cat([part[i].to(vectors.device) for part in parts]) for i in (0, 1))
-    return indices, distances
 
 
 def search_device(

@@ -95,7 +95,7 @@ class Jpegs:
 
 
 class JpegForm:
-    """What is particular to a store of JPEGs; see ``store.Form``."""
+    """What is particular to a store of JPEGs; as ``store.RawForm`` says of pixels."""
 
     mark, suffix = ".jpegs", ""
     version = f" JPEG {QUALITY} 4:4:4"

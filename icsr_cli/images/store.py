@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,7 @@ from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.files import map_array, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray, Split
 
@@ -40,46 +40,6 @@ Shape: TypeAlias = "tuple[int, int, int, int]"
 BLOCK = 256
 #: Part of the fingerprint; to be changed with anything that changes pixels.
 _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
-
-
-class Form(Protocol):
-    """What is particular to a form of store. ``path`` is that of its images, before or after it is finished.
-
-    ``version``: part of the fingerprint, to be changed with anything that changes what is kept.
-    """
-
-    mark: str
-    suffix: str
-    version: str
-
-    def files(self, path: Path) -> tuple[Path, ...]:
-        """Give all files of a store but its header."""
-
-    def least(self, shape: Shape) -> int:
-        """Give the bytes that it takes at least."""
-
-    def begin(self, path: Path, shape: Shape) -> None:
-        """Make the file that blocks go into."""
-
-    def keeper(self, path: Path, shape: Shape) -> Any:
-        """Give what keeps a block in the process that has decoded it, for ``Job.keep``; it is pickled."""
-
-    def append(self, path: Path, shape: Shape, start: int, result: Result) -> None:
-        """Write the bytes of a block, the first row of which is ``start``, if the result brings any."""
-
-    def held(self, path: Path, shape: Shape, results: Iterable[Result]) -> list[Result]:
-        """Give those of the blocks, in the order they were written, whose bytes are there."""
-
-    def close(
-        self, path: Path, shape: Shape, results: Sequence[Result], missing: Sequence[int]
-    ) -> tuple[list[int], dict[str, Any]]:
-        """Leave out the ``missing`` rows; give the checksums of blocks, and what else the header holds."""
-
-    def open(self, path: Path, header: dict[str, Any], names: Sequence[str]) -> Any:
-        """Open a store; raises OSError, ValueError, KeyError or TypeError where it is not whole."""
-
-    def block(self, pixels: Any, rows: slice) -> tuple[npt.NDArray[np.uint8], Sequence[int]]:
-        """Give the bytes of neighbouring rows of an open store, and what ``Result.lengths`` says of them."""
 
 
 @dataclass(frozen=True)
@@ -95,20 +55,23 @@ class _Place:
 
 
 class RawForm:
-    """What is particular to a store of plain pixels; see ``Form``."""
+    """What is particular to a store of plain pixels; ``path`` is that of its images, finished or not.
+
+    ``version``: part of the fingerprint, to be changed with anything that changes what is kept.
+    """
 
     mark, suffix, version = "", ".npy", ""
 
     def files(self, path: Path) -> tuple[Path, ...]:
-        """One file."""
+        """Give all files of a store but its header."""
         return (path,)
 
     def least(self, shape: Shape) -> int:
-        """Give the bytes of the pixels."""
+        """Give the bytes that it takes at least."""
         return int(np.prod(shape))
 
     def begin(self, path: Path, shape: Shape) -> None:
-        """Make the header and a sparse file.
+        """Make the file that blocks go into: its header, and room.
 
         Blocks are written with pwrite, because a full disk is an error there, and a killed process (SIGBUS)
         through a memory map.
@@ -116,17 +79,17 @@ class RawForm:
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
     def keeper(self, path: Path, shape: Shape) -> _Place:
-        """Each process writes its blocks itself."""
+        """Give what keeps a block in the process that has decoded it, for ``Job.keep``; it is pickled."""
         return _Place(path, path.stat().st_size - self.least(shape))
 
     def append(self, path: Path, shape: Shape, start: int, result: Result) -> None:
-        """Write the bytes of a block at its place."""
+        """Write the bytes of a block, the first row of which is ``start``, if the result brings any."""
         if result.data:
             offset = path.stat().st_size - self.least(shape) + start * self.least((1, *shape[1:]))
             _write_at(path, offset, memoryview(result.data))
 
     def held(self, path: Path, shape: Shape, results: Iterable[Result]) -> list[Result]:
-        """Give the blocks whose bytes are what the log says."""
+        """Give those of the blocks, in the order they were written, whose bytes are there."""
         array = map_array(path)
         if array.shape != shape or array.dtype != np.uint8:
             return []
@@ -137,24 +100,25 @@ class RawForm:
     def close(
         self, path: Path, shape: Shape, results: Sequence[Result], missing: Sequence[int]
     ) -> tuple[list[int], dict[str, Any]]:
-        """Close the gaps of missing rows."""
+        """Leave out the ``missing`` rows; give the checksums of blocks, and what else the header holds."""
         if not missing:
             return [result.checksum for result in results], {}
         return _close_gaps(path, np.delete(np.arange(shape[0]), missing)), {}
 
     def open(self, path: Path, header: dict[str, Any], names: Sequence[str]) -> npt.NDArray[Any]:
-        """Map the array."""
+        """Open a store; raises OSError, ValueError, KeyError or TypeError where it is not whole."""
         array = map_array(path)
         if array.dtype != np.uint8 or array.ndim != 4:
             raise ValueError(f"{path} holds no pixels")
         return array
 
     def block(self, pixels: Any, rows: slice) -> tuple[npt.NDArray[np.uint8], Sequence[int]]:
-        """Give neighbouring rows."""
+        """Give the bytes of neighbouring rows of an open store, and what ``Result.lengths`` says of them."""
         return pixels[rows], ()
 
 
-FORMS: dict[str, Form] = {"raw": RawForm(), "jpeg": JpegForm()}
+Form: TypeAlias = RawForm | JpegForm
+FORMS: Final[dict[str, Form]] = {"raw": RawForm(), "jpeg": JpegForm()}
 Store: TypeAlias = Literal["raw", "jpeg"]
 
 
@@ -220,7 +184,7 @@ def build_pixels(
         with FileLock(folder / f"{build.title}.lock"):
             if (found := build.existing()) is not None:  # another process was faster
                 return found
-            return build.run(workers or usable_cpus(), progress or SilentProgress())
+            return build.run(workers or usable_cpus(), progress or Progress())
     except OSError as error:
         raise DatasetError(
             f"Cannot write {build.final}: {error.strerror or error}. What is finished is kept; "
@@ -235,7 +199,7 @@ def check_images(
     paths = _paths(split)
     jobs = [Job(block, rows.start, paths[rows], (1, 1)) for block, rows in enumerate(_blocks(len(split)))]
     bad: list[tuple[int, str]] = []
-    with (progress or SilentProgress()).task(f"read {name}", len(split), "images") as task:
+    with (progress or Progress()).task(f"read {name}", len(split), "images") as task:
         for result in work(jobs, workers or usable_cpus()):
             bad += result.bad
             task.advance(result.count)
@@ -254,9 +218,7 @@ def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[st
         try:
             header = read_json(header_path)
             pixels = form.open(path, header, ())
-            wrong = _wrong_blocks(
-                form, pixels, header["crc32"], header_path.stem, progress or SilentProgress()
-            )
+            wrong = _wrong_blocks(form, pixels, header["crc32"], header_path.stem, progress or Progress())
         except (OSError, ValueError, KeyError, TypeError) as error:
             faults.append(f"{path}: {error}")
         else:

@@ -16,12 +16,14 @@ def synchronise_batch_norm(network: nn.Module) -> None:
 
     On a GPU that is torch's own SyncBatchNorm, which has no kernels for the CPU; there it is ours.
     """
-    for name, module in network.named_children():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            on_gpu = next(iter(module.state_dict().values())).is_cuda
-            setattr(network, name, _to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
-        else:
-            synchronise_batch_norm(module)
+    for place, module in _batch_norms(network):
+        on_gpu = next(iter(module.state_dict().values())).is_cuda
+        network.set_submodule(place, _to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
+
+
+def _batch_norms(network: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
+    modules = network.named_modules()
+    return [(name, module) for name, module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
 
 
 def _to_torch(module: nn.Module) -> nn.Module:
@@ -106,12 +108,10 @@ def _total(part: Tensor) -> Tensor:
 
 def group_batch_norm(network: nn.Module, images: int) -> None:
     """Let every BatchNorm of ``network`` normalise groups of ``images`` in training; parameters stay."""
-    for name, module in list(network.named_modules()):
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            owner = network.get_submodule(name.rpartition(".")[0])
-            grouped = GroupedBatchNorm.of(module)
-            grouped.images = images
-            setattr(owner, name.rpartition(".")[2], grouped)
+    for place, module in _batch_norms(network):
+        grouped = GroupedBatchNorm.of(module)
+        grouped.images = images
+        network.set_submodule(place, grouped)
 
 
 class GroupedBatchNorm(_OwnStatistics):

@@ -29,7 +29,7 @@ from icsr_cli.models.batch_norm import synchronise_batch_norm
 from icsr_cli.pixels import Stored
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
-from icsr_cli.types import IntArray
+from icsr_cli.types import IntArray, Team
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
@@ -41,11 +41,8 @@ _TIMEOUT = timedelta(days=2)
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Ranks(Team):
     """The place of this process among those that train together; one process is rank 0 of 1."""
-
-    rank: int = 0
-    size: int = 1
 
     @property
     def leads(self) -> bool:

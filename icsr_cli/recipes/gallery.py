@@ -11,8 +11,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.threads import usable_cpus
+from icsr_cli.threads import ahead, usable_cpus
 from icsr_cli.types import FloatArray, IntArray
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
@@ -243,14 +245,9 @@ def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int
     Pillow decodes and resizes without Python's lock.
     """
     with ThreadPoolExecutor(usable_cpus()) as pool:
-
-        def start(first: int) -> list[Future[PixelArray | str]]:
-            return [pool.submit(_decode, path, size) for path in paths[first : first + _CHUNK]]
-
-        ahead = start(0)
+        decoded = ahead(pool, partial(_decode, size=size), paths, _CHUNK)
         for first in range(0, len(paths), _CHUNK):
-            chunk, ahead = ahead, start(first + _CHUNK)
-            yield first, [future.result() for future in chunk]
+            yield first, [future.result() for _, future in islice(decoded, _CHUNK)]
 
 
 def _decode(path: Path, size: tuple[int, int]) -> PixelArray | str:

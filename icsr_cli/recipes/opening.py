@@ -17,7 +17,7 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
@@ -187,7 +187,7 @@ def resume(
     _check_same_inputs(folder, data, wish)
     began = config.load_run(folder.path / "settings.yaml")
     if wish.config or wish.method:
-        again = partial(resolve, data, wish, SilentProgress(), ())
+        again = partial(resolve, data, wish, Progress(), ())
         settings = use_local(again(), again)
     else:
         path = folder.path / "settings.yaml"

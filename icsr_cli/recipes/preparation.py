@@ -20,7 +20,7 @@ from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, verify_pixels
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Plan:
     size: tuple[int, int]
     allow_bad: bool = False
     workers: int | None = None
-    progress: Progress = field(default_factory=SilentProgress)
+    progress: Progress = field(default_factory=Progress)
     benchmark: Benchmark | None = None
     distractor: int | None = None
     store: Store = "raw"
@@ -120,7 +120,7 @@ def prepare(
         read, layout = what.read, PLUGIN
         details = {"plugin": [str(what.path), what.digest], "settings": what.settings}
     size = size or (benchmark.height, benchmark.width)
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     distractor = benchmark.distractor
     plan = Plan(
         benchmark.name, layout, data_root, size, allow_bad, workers, progress, benchmark, distractor, store
@@ -159,7 +159,7 @@ def prepare_synthetic(
 
     _check_free(name, data_root, SYNTHETIC)
     size = world.height, world.width
-    progress = progress or SilentProgress()
+    progress = progress or Progress()
     plan = Plan(
         name, SYNTHETIC, data_root, size, workers=workers, progress=progress, distractor=0, store=store
     )
@@ -239,7 +239,7 @@ def prepare_folder(
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
     _check_free(name, data_root, FOLDER)
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress(), store=store)
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or Progress(), store=store)
     with places.alone(plan.folder):
         if source is None:
             reading = crops.read(None)
@@ -289,7 +289,7 @@ def add_to_folder(
             f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
         )
     size, store = size or tuple(details.get("size", (256, 128))), store or details.get("store", "raw")
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or SilentProgress(), store=store)
+    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or Progress(), store=store)
     with places.alone(plan.folder):
         root, rows, unread = _rows(source, pattern, table)
         reading = extend(dataset, details.get("identities"), root, rows, unread)

@@ -12,7 +12,7 @@ from icsr_cli.config.schema import Settings
 from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
 from icsr_cli.plain_yaml import flat
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
 from icsr_cli.recipes.evaluation import Embedder, Evaluation, evaluate, load_pixels
@@ -114,7 +114,7 @@ def _opened(
             run.update_info(status="running")
         progress: Progress = LoggedProgress(run, workplace.progress)
         if not ranks.leads and together:
-            progress = SilentProgress()  # it would say everything once more
+            progress = Progress()  # it would say everything once more
         try:
             with interruptible() as interruption:
                 shared = together and ranks.size > 1

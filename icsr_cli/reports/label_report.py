@@ -26,18 +26,6 @@ LISTS: Final = {
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """How many images the clusters have; all 0 where there is no cluster."""
-
-    smallest: int
-    lower_quartile: float
-    median: float
-    upper_quartile: float
-    largest: int
-    mean: float
-
-
-@dataclass(frozen=True)
 class Overview:
     """One epoch in a few numbers. ``kept`` counts the information nodes as well."""
 
@@ -48,8 +36,8 @@ class Overview:
     discarded: int
     noise: int
     nodes: int
-    sizes: Sizes
-    sizes_after_refinement: Sizes
+    sizes: dict[str, float]
+    sizes_after_refinement: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -221,12 +209,19 @@ def _counts(table: LabelTable) -> dict[str, int]:
     }
 
 
-def _sizes(labels: IntArray) -> Sizes:
+def _sizes(labels: IntArray) -> dict[str, float]:
+    """Say how many images the clusters have; all 0 where there is no cluster."""
     sizes = np.unique(labels[labels != NO_CLUSTER], return_counts=True)[1]
-    if len(sizes) == 0:
-        return Sizes(0, 0.0, 0.0, 0.0, 0, 0.0)
-    low, middle, high = (float(value) for value in np.quantile(sizes, (0.25, 0.5, 0.75)))
-    return Sizes(int(sizes.min()), low, middle, high, int(sizes.max()), float(sizes.mean()))
+    sizes = sizes if len(sizes) else np.zeros(1, dtype=np.int64)
+    low, middle, high = np.quantile(sizes, (0.25, 0.5, 0.75)).tolist()
+    return {
+        "smallest": int(sizes.min()),
+        "lower_quartile": low,
+        "median": middle,
+        "upper_quartile": high,
+        "largest": int(sizes.max()),
+        "mean": float(sizes.mean()),
+    }
 
 
 def _require(wanted: int, present: IntArray, what: str) -> None:

@@ -12,7 +12,7 @@ from icsr_cli import config, datasets
 from icsr_cli.config import Settings
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import open_pixels
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
@@ -45,7 +45,7 @@ class View:
     data_root: Path
     dataset: str | None = None
     device: str | None = None
-    progress: Progress = field(default_factory=SilentProgress)
+    progress: Progress = field(default_factory=Progress)
     rankings: int = 4
     draw_map: bool = True
     seed: int = 1

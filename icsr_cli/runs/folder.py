@@ -20,7 +20,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 import pickle
 import shutil
 import time
@@ -353,7 +352,7 @@ def newest(
     )
 
 
-class LoggedProgress:
+class LoggedProgress(Progress):
     """Passes everything on, and writes reports, notes and warnings to the run's ``log.txt``."""
 
     def __init__(self, run: RunFolder, below: Progress) -> None:
@@ -380,11 +379,8 @@ class LoggedProgress:
 
     def _log(self, text: str) -> None:
         # One write of one line to a file opened for appending: other processes may log beside us.
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            os.write(descriptor, f"{_now()} {printable(text)}\n".encode())
-        finally:
-            os.close(descriptor)
+        with self._path.open("ab", buffering=0) as file:
+            file.write(f"{_now()} {printable(text)}\n".encode())
 
 
 def _moment(stamp: str) -> datetime:

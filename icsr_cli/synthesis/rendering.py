@@ -19,7 +19,7 @@ from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.processes import Processes
-from icsr_cli.progress import Progress, SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
 from icsr_cli.synthesis.lens import Optics, optics
 from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
@@ -91,7 +91,7 @@ def render(
             folder = Path(scratch) / "new"  # a folder within: the outer one is for its owner alone
             for name in FOLDERS:
                 (folder / name).mkdir(parents=True)
-            _write(folder, world, content, count, progress or SilentProgress())
+            _write(folder, world, content, count, progress or Progress())
             (folder / "world.json").write_text(world.to_json(), encoding="utf-8")
             folder.rename(target)
     except OSError as error:

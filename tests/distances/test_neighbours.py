@@ -13,7 +13,6 @@ from icsr_cli.distances import (
     ApproximateNeighbours,
     approximate,
     codes,
-    jaccard_similarity,
     knn,
     neighbours,
     neighbours_torch,
@@ -278,19 +277,6 @@ def with_value(value):
 def test_bad_input(features, k, options, message):
     with pytest.raises(InputError, match=message):
         knn(features, k, **options)
-
-
-@pytest.mark.parametrize("n", [1, 2, 5, 200])
-def test_several_devices_share_the_queries(n):
-    """Three CPUs stand in for three GPUs; fewer vectors than devices leave some idle."""
-    features = np.random.default_rng(n).standard_normal((n, 6)).astype(np.float32)
-    k = min(n, 7)
-    whole = knn(features, k, metric="cosine")
-    shared = knn(features, k, metric="cosine", device=["cpu", "cpu", "cpu"])
-    np.testing.assert_array_equal(shared.indices, whole.indices)
-    np.testing.assert_allclose(shared.distances, whole.distances, atol=1e-6)
-    similarity = jaccard_similarity(features, 5, 2, device=("cpu", "cpu"))
-    np.testing.assert_allclose(similarity.toarray(), jaccard_similarity(features, 5, 2).toarray(), atol=1e-6)
 
 
 @settings(max_examples=30, deadline=None)

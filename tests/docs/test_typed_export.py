@@ -13,7 +13,7 @@ from test_typed_tracker import python_blocks
 
 from icsr_cli import datasets
 from icsr_cli.models import build, save_weights
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import create
 
@@ -44,5 +44,5 @@ def test_statistics_of_cameras(home: Path, tiny_root: Path, monkeypatch: pytest.
     features = np.random.default_rng(0).standard_normal((4, 128)).astype(np.float32)
     for camera in (*tiny.camera_names, "another"):
         rows = [camera] * 4 if camera in known.cameras else [camera, camera, camera, tiny.camera_names[0]]
-        expected = known.apply(features, rows, SilentProgress())[:3]
+        expected = known.apply(features, rows, Progress())[:3]
         np.testing.assert_allclose(reader["debiased"](features, camera)[:3], expected, atol=1e-6)

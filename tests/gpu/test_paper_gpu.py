@@ -29,7 +29,7 @@ from icsr_cli.labelling import evidence_of, label
 from icsr_cli.metrics import rank, rank_by_camera, rank_distances, rerank
 from icsr_cli.models import backbones, build
 from icsr_cli.models.batch_norm import group_batch_norm
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 from icsr_cli.recipes import steps
 from icsr_cli.types import Epoch, Labels
 
@@ -110,7 +110,7 @@ def train(
             Augmentation(HEIGHT, WIDTH, border="edge"),
             (PaperGenerator() if here else torch.Generator()).manual_seed(1),
             engine=engine,
-            task=SilentTask(),
+            task=Task(),
             check=lambda: waits.__setitem__(slice(None), mode.waits) if here else None,
         )
         return loss, host(dict(network.state_dict())), waits, (mode.waits if here else [])

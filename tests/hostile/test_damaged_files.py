@@ -29,7 +29,7 @@ from icsr_cli.errors import IcsrError
 from icsr_cli.images.decode import decode
 from icsr_cli.images.store import open_pixels, verify_pixels
 from icsr_cli.models import build, load_weights, save_weights
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.feature_files import read_features, renamed
 from icsr_cli.recipes.gallery import _read_cache, _write_cache
 from icsr_cli.runs import LabelTable, create, open_run, read_labels, write_labels
@@ -199,9 +199,7 @@ def features_alone(folder: Path) -> Path:
 
 def cache(folder: Path) -> Path:
     rows = np.random.default_rng(0).random((3, 4)).astype(np.float32)
-    _write_cache(
-        folder / "gallery.safetensors", [(f"{i}.jpg", str(i)) for i in range(3)], rows, SilentProgress()
-    )
+    _write_cache(folder / "gallery.safetensors", [(f"{i}.jpg", str(i)) for i in range(3)], rows, Progress())
     return folder / "gallery.safetensors"
 
 

@@ -23,7 +23,7 @@ from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.images import blocks, compressed, store
 from icsr_cli.images.decode import decode_resized
 from icsr_cli.images.store import check_images, verify_pixels
-from icsr_cli.progress import SilentProgress, SilentTask
+from icsr_cli.progress import Progress, Task
 from icsr_cli.types import ImageRecord, Split
 
 COUNT = 23
@@ -128,16 +128,16 @@ def test_processes_give_the_same(kind, split, folder, monkeypatch):
     monkeypatch.setattr(blocks, "_WORTH_PROCESSES", 1)
     ticks: list[int] = []
 
-    class Task(SilentTask):
+    class Ticking(Task):
         def advance(self, count: int = 1) -> None:
             ticks.append(count)
 
-    class Progress(SilentProgress):
+    class Counting(Progress):
         def task(self, title, total, unit="it"):
             assert (title, total, unit) == (kind.title, COUNT, "images")
-            return Task()
+            return Ticking()
 
-    pixels = kind.open(split, folder, workers=2, progress=Progress())
+    pixels = kind.open(split, folder, workers=2, progress=Counting())
     np.testing.assert_array_equal(everything(pixels), kind.expected(split))
     assert sum(ticks) == COUNT
 

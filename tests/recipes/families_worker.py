@@ -11,7 +11,7 @@ import torch
 from icsr_cli.config.schema import ModelSettings, StageSettings
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 from icsr_cli.recipes.distributed import Ranks, join, leave
 from icsr_cli.recipes.spare_memory import spare_memory
 from icsr_cli.recipes.steps import Engine, Part, build_network, train_epoch
@@ -44,7 +44,7 @@ def train(name: str, parts: int, ranks: Ranks) -> dict[str, Any]:
         Augmentation(*SIZE, pad=2),
         torch.Generator().manual_seed(1),
         engine=engine,
-        task=SilentTask(),
+        task=Task(),
         check=lambda: None,
         ranks=ranks,
         clip=0.5,

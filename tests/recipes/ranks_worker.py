@@ -12,7 +12,7 @@ from icsr_cli.choices import available, find
 from icsr_cli.config.schema import ModelSettings
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 from icsr_cli.recipes.distributed import Ranks, extract_together, join, leave
 from icsr_cli.recipes.steps import Engine, Part, build_network, train_epoch
 from icsr_cli.types import Epoch, Labels
@@ -56,7 +56,7 @@ def train_memory(name: str, ranks: Ranks, engine: Engine) -> dict[str, Any]:
     drawn = np.random.default_rng(0)
     pixels = torch.from_numpy(drawn.integers(0, 256, (N_IMAGES, 32, 16, 3), dtype=np.uint8))
     trainee, rows = ranks.wrap(network, sync_bn=True), np.arange(N_IMAGES)
-    how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": SilentTask()}
+    how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": Task()}
     features = extract_together(network, pixels, rows, ranks, **how)
     method = find("memories", name)
     labels = Labels.of(np.arange(N_IMAGES) % N_CLUSTERS)
@@ -71,7 +71,7 @@ def train_memory(name: str, ranks: Ranks, engine: Engine) -> dict[str, Any]:
         Augmentation(32, 16, pad=2),
         torch.Generator().manual_seed(1),
         engine=engine,
-        task=SilentTask(),
+        task=Task(),
         check=lambda: None,
         ranks=ranks,
     )
@@ -100,7 +100,7 @@ def main(mode: str, out: Path) -> None:
     else:
         trainee = ranks.wrap(network, sync_bn=mode == "sync-bn")
     rows = np.arange(N_IMAGES)
-    how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": SilentTask()}
+    how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": Task()}
     features = extract_together(network, pixels, rows, ranks, **how)
     memories = [ClusterMemory(centroids_of(features, labels), momentum=m) for m in (0.2, 0.1)]
     batches = []
@@ -121,7 +121,7 @@ def main(mode: str, out: Path) -> None:
         Augmentation(32, 16, pad=2),
         torch.Generator().manual_seed(1),
         engine=engine,
-        task=SilentTask(),
+        task=Task(),
         check=lambda: None,
         ranks=ranks,
     )

@@ -17,7 +17,7 @@ from icsr_cli.cli.main import app
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.errors import ModelError, UsageError
 from icsr_cli.models import build, open_model, read_metadata, save_weights
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics, debiased, debiasing
 from icsr_cli.recipes.gallery import FileEmbedder, embed_files
 from icsr_cli.recipes.steps import Engine
@@ -27,7 +27,7 @@ from icsr_cli.types import FloatArray, Split
 SIZE = (32, 16)
 
 
-class Heard(SilentProgress):
+class Heard(Progress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -65,7 +65,7 @@ def exported(places: list[object], tmp_path_factory: pytest.TempPathFactory) -> 
 
 def embedded(path: Path, split: Split) -> FloatArray:
     embedder = FileEmbedder(open_model(path).eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
-    with SilentProgress().task("", 0) as task:
+    with Progress().task("", 0) as task:
         return embed_files([split.root / name for name in split.paths], embedder, task)[0]
 
 
@@ -99,7 +99,7 @@ def test_apply_is_that_of_the_statistics(kind: str, exported: Path, right: Camer
     features: Any = random.standard_normal((20, right.mean.shape[1])).astype(np.float32)
     if kind == "torch":
         features = torch.from_numpy(features)
-    found = debiased(features, rows, names, debiasing("stored", exported), SilentProgress())
+    found = debiased(features, rows, names, debiasing("stored", exported), Progress())
     assert type(found) is type(features)
     np.testing.assert_array_equal(found, right.apply(features, rows, "full"))
     # Names count, not numbers: the same images where the cameras have another order.

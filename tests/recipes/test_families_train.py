@@ -25,7 +25,7 @@ from icsr_cli import config
 from icsr_cli.cli.main import app
 from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.evaluation import load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
@@ -78,7 +78,7 @@ def stop_after(steps: int) -> Callable[[], None]:
 @pytest.fixture(scope="module")
 def pixels(tiny: Dataset, tiny_root: Path) -> torch.Tensor:
     image = settings_of("icsr", []).image
-    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, SilentProgress())
+    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, Progress())
 
 
 def run_stage(stage: str, opened: Stage) -> None:
@@ -92,7 +92,7 @@ def assert_resumes(tiny: Dataset, pixels: torch.Tensor, place: Path, stage: str,
         run = create(place / name, "tiny", stage)
         # The truth, camera by camera, stands for the labels of a cam stage.
         local = np.unique(tiny.train.identities, return_inverse=True)[1].astype(np.int64)
-        opened = Stage(tiny.train, pixels, settings, run, ENGINE, SilentProgress(), local=local)
+        opened = Stage(tiny.train, pixels, settings, run, ENGINE, Progress(), local=local)
         for steps in stops:
             with pytest.raises(Interrupted):
                 run_stage(stage, replace(opened, check=stop_after(steps)))

@@ -20,7 +20,7 @@ from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images import blocks
 from icsr_cli.images.decode import decode_resized
 from icsr_cli.images.store import open_pixels
-from icsr_cli.progress import SilentProgress, SilentTask
+from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.preparation import OwnCrops, prepare, prepare_folder, prepare_synthetic, verify
 from icsr_cli.synthesis import World, tracks_of
 
@@ -144,19 +144,19 @@ def test_every_image_is_decoded_once(tmp_path, monkeypatch):
     assert len(seen) == 8, "neither training nor a second preparation decodes again"
 
 
-class Stop(SilentProgress):
+class Stop(Progress):
     """Stands for Ctrl-C while the bar of this title moves."""
 
     def __init__(self, title: str) -> None:
         self.title = title
 
     def task(self, title, total, unit="it"):
-        class Task(SilentTask):
+        class Stopping(Task):
             def advance(self, count: int = 1) -> None:
                 if count:
                     raise KeyboardInterrupt
 
-        return Task() if title.startswith(self.title) else SilentTask()
+        return Stopping() if title.startswith(self.title) else Task()
 
 
 def test_interrupted_while_unpacking(tmp_path):
@@ -212,11 +212,11 @@ def test_a_source_folder_is_never_touched(tmp_path):
 def test_two_at_once(tmp_path):
     root = market(tmp_path / "M")
 
-    class Second(SilentProgress):
+    class Second(Progress):
         def task(self, title, total, unit="it"):
             with pytest.raises(DatasetError, match="Another icsr prepare is at work"):
                 prepare("market1501", root, tmp_path / "data", size=SIZE)
-            return SilentTask()
+            return Task()
 
     prepare("market1501", root, tmp_path / "data", size=SIZE, progress=Second())
 

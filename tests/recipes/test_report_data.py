@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from icsr_cli import config
 from icsr_cli.errors import DatasetError
 from icsr_cli.models import build
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, evaluate
 from icsr_cli.recipes.report_data import choose_queries, map_embedding, retrieve
 from icsr_cli.recipes.steps import Engine
@@ -27,7 +27,7 @@ def embedder(tiny: Dataset, tiny_root: Path) -> Embedder:
     torch.manual_seed(0)
     network = build("resnet_small", weights=None)
     engine = Engine(torch.device("cpu"), "fp32")
-    return Embedder(network, tiny, chosen.image, chosen.evaluation, tiny_root, engine, SilentProgress())
+    return Embedder(network, tiny, chosen.image, chosen.evaluation, tiny_root, engine, Progress())
 
 
 def test_rankings_are_those_of_the_protocol(embedder: Embedder) -> None:

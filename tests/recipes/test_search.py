@@ -16,7 +16,7 @@ from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.decode import decode_resized
 from icsr_cli.models import build, save_weights
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes import gallery as gallery_module
 from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, open_gallery
 from icsr_cli.recipes.search import search
@@ -25,7 +25,7 @@ from icsr_cli.recipes.steps import Engine
 SIZE = (32, 16)
 
 
-class Heard(SilentProgress):
+class Heard(Progress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
@@ -65,7 +65,7 @@ def slow_features(folder: Path, paths: list[str], embedder: FileEmbedder) -> np.
 
 def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder: FileEmbedder) -> None:
     query = crops / "0_3.png"
-    found = search([query], crops, embedder, SilentProgress(), top=100)
+    found = search([query], crops, embedder, Progress(), top=100)
     paths = sorted(path.relative_to(crops).as_posix() for path in crops.rglob("*.png"))
     assert found.images == 9
     answers = found.queries[0]
@@ -86,14 +86,14 @@ def test_top_limits_and_many_queries_are_each_served(
     import icsr_cli.recipes.search as module
 
     queries = sorted(crops.rglob("*.png"))
-    whole = search(queries, crops, embedder, SilentProgress(), top=3)
+    whole = search(queries, crops, embedder, Progress(), top=3)
     monkeypatch.setattr(module, "_BLOCK", 2)
     monkeypatch.setattr(gallery_module, "_CHUNK", 2)
-    in_parts = search(queries, crops, embedder, SilentProgress(), top=3, keep=False)
+    in_parts = search(queries, crops, embedder, Progress(), top=3, keep=False)
     assert [len(answers.matches) for answers in whole.queries] == [3] * 9
     names = [[match.path for match in answers.matches] for answers in whole.queries]
     assert names == [[match.path for match in answers.matches] for answers in in_parts.queries]
-    alone = search(queries[4:5], crops, embedder, SilentProgress(), top=3)
+    alone = search(queries[4:5], crops, embedder, Progress(), top=3)
     assert [match.path for match in alone.queries[0].matches] == names[4]
 
 
@@ -104,10 +104,8 @@ def test_across_cameras_leaves_out_the_own_camera(
     Image.new("RGB", (20, 40), "red").save(outside)
     Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
     pattern = "**/{camera}_{name}.png"
-    everything = search([outside], crops, embedder, SilentProgress(), pattern=pattern, top=100)
-    across = search(
-        [outside], crops, embedder, SilentProgress(), pattern=pattern, top=100, across_cameras=True
-    )
+    everything = search([outside], crops, embedder, Progress(), pattern=pattern, top=100)
+    across = search([outside], crops, embedder, Progress(), pattern=pattern, top=100, across_cameras=True)
     assert everything.queries[0].matches[0].path == "nocamera.png"  # the same picture
     assert everything.queries[0].matches[0].distance < 1e-3
     assert everything.no_camera == across.no_camera == 1
@@ -126,7 +124,7 @@ def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedd
         [crops / query],
         crops,
         embedder,
-        SilentProgress(),
+        Progress(),
         pattern="**/{camera}_{name}.png",
         debias="full",
         top=100,
@@ -136,12 +134,12 @@ def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedd
     assert [match.path for match in found.matches] == right
     np.testing.assert_allclose([match.distance for match in found.matches], np.sort(distances)[1:], atol=1e-4)
     with pytest.raises(UsageError, match="--debias needs to know the camera"):
-        search([crops / query], crops, embedder, SilentProgress(), debias="full")
+        search([crops / query], crops, embedder, Progress(), debias="full")
 
 
 def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: FileEmbedder) -> None:
     (crops / "0_3.png").rename(crops / "0_-1.png")
-    found = search([crops / "1_4.png"], crops, embedder, SilentProgress(), pattern="**/{camera}_{id}.png")
+    found = search([crops / "1_4.png"], crops, embedder, Progress(), pattern="**/{camera}_{id}.png")
     assert found.queries[0].identity == "4"
     identities = {match.path: match.identity for match in found.queries[0].matches}
     assert identities["2_5.png"] == "5"
@@ -150,28 +148,28 @@ def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: F
 
 
 def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: FileEmbedder) -> None:
-    first = open_gallery(crops, embedder, SilentProgress())
+    first = open_gallery(crops, embedder, Progress())
     assert first.reused == 0
     assert first.cache is not None
     assert first.cache.parent == crops / ".icsr"
-    again = open_gallery(crops, embedder, SilentProgress())
+    again = open_gallery(crops, embedder, Progress())
     assert again.reused == 9
     np.testing.assert_array_equal(first.features, again.features)
     Image.new("RGB", (20, 40), "blue").save(crops / "0_0.png")
     Image.new("RGB", (20, 40), "green").save(crops / "2_new.png")
     (crops / "1_1.png").unlink()
-    changed = open_gallery(crops, embedder, SilentProgress())
+    changed = open_gallery(crops, embedder, Progress())
     assert changed.reused == 7
     assert changed.paths == tuple(sorted(changed.paths))
     expected = slow_features(crops, list(changed.paths), embedder)
     np.testing.assert_allclose(changed.features, expected, atol=1e-5)
-    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+    assert open_gallery(crops, embedder, Progress()).reused == 9
 
 
 def test_other_weights_or_sizes_have_a_cache_of_their_own(
     crops: Path, embedder: FileEmbedder, tmp_path: Path
 ) -> None:
-    open_gallery(crops, embedder, SilentProgress())
+    open_gallery(crops, embedder, Progress())
     other = build("resnet_small", seed=2)
     save_weights(other, tmp_path / "other.safetensors")
     engine = embedder.engine
@@ -179,23 +177,23 @@ def test_other_weights_or_sizes_have_a_cache_of_their_own(
         FileEmbedder(other.eval(), tmp_path / "other.safetensors", SIZE, engine),
         FileEmbedder(embedder.network, embedder.weights, (48, 24), engine),
     ):
-        assert open_gallery(crops, changed, SilentProgress()).reused == 0
+        assert open_gallery(crops, changed, Progress()).reused == 0
     assert len(list((crops / ".icsr").iterdir())) == 3
-    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+    assert open_gallery(crops, embedder, Progress()).reused == 9
 
 
 @pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])
 def test_a_damaged_cache_is_replaced(crops: Path, embedder: FileEmbedder, damage: bytes) -> None:
-    cache = open_gallery(crops, embedder, SilentProgress()).cache
+    cache = open_gallery(crops, embedder, Progress()).cache
     assert cache is not None
     whole = cache.read_bytes()
     cache.write_bytes(damage or whole[: len(whole) // 2])
-    assert open_gallery(crops, embedder, SilentProgress()).reused == 0
-    assert open_gallery(crops, embedder, SilentProgress()).reused == 9
+    assert open_gallery(crops, embedder, Progress()).reused == 0
+    assert open_gallery(crops, embedder, Progress()).reused == 9
 
 
 def test_without_a_cache_nothing_is_written(crops: Path, embedder: FileEmbedder) -> None:
-    assert open_gallery(crops, embedder, SilentProgress(), keep=False).cache is None
+    assert open_gallery(crops, embedder, Progress(), keep=False).cache is None
     assert not (crops / ".icsr").exists()
 
 
@@ -221,7 +219,7 @@ def test_unreadable_images_are_left_out_and_named(crops: Path, embedder: FileEmb
     (crops / "1_1.png").write_bytes(b"not a picture")
     (crops / "2_2.png").write_bytes(b"")
     for _ in range(2):  # the second time with a cache
-        found = search([crops / "0_3.png"], crops, embedder, SilentProgress(), top=100)
+        found = search([crops / "0_3.png"], crops, embedder, Progress(), top=100)
         assert {item.path: item.reason for item in found.unreadable} == {
             "1_1.png": "not an image",
             "2_2.png": "empty file",
@@ -250,21 +248,21 @@ def test_a_gallery_that_is_none_is_said(
     if case == "no picture":
         (folder / "a.jpg").write_text("x")
     with pytest.raises(BAD[case][0], match=BAD[case][1]):
-        search([crops / "0_3.png"], folder, embedder, SilentProgress())
+        search([crops / "0_3.png"], folder, embedder, Progress())
 
 
 def test_queries_that_cannot_be_used_are_said(crops: Path, embedder: FileEmbedder) -> None:
     with pytest.raises(DatasetError, match=r"nowhere\.png cannot be used.*notes\.txt.*not an image"):
-        search([crops / "nowhere.png", crops / "notes.txt"], crops, embedder, SilentProgress())
+        search([crops / "nowhere.png", crops / "notes.txt"], crops, embedder, Progress())
     assert not (crops / ".icsr").exists()  # said before the gallery is embedded
     with pytest.raises(UsageError, match="--pattern"):
-        search([crops / "0_3.png"], crops, embedder, SilentProgress(), across_cameras=True)
+        search([crops / "0_3.png"], crops, embedder, Progress(), across_cameras=True)
     with pytest.raises(UsageError, match="does not fit the pattern"):
         search(
             [crops / "0_3.png"],
             crops,
             embedder,
-            SilentProgress(),
+            Progress(),
             pattern="c{camera}.png",
             across_cameras=True,
         )
@@ -274,5 +272,5 @@ def test_nothing_left_to_compare(crops: Path, embedder: FileEmbedder, tmp_path: 
     alone = tmp_path / "alone"
     alone.mkdir()
     (crops / "0_3.png").rename(alone / "0_3.png")
-    answers = search([alone / "0_3.png"], alone, embedder, SilentProgress()).queries[0]
+    answers = search([alone / "0_3.png"], alone, embedder, Progress()).queries[0]
     assert (answers.compared, answers.matches) == (0, ())

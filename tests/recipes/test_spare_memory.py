@@ -16,7 +16,7 @@ from icsr_cli.memory import ClusterMemory, centroids_of
 from icsr_cli.models import Network
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.optimizers import adamw
-from icsr_cli.progress import SilentTask
+from icsr_cli.progress import Task
 from icsr_cli.recipes.blocks import trained_parameters
 from icsr_cli.recipes.spare_memory import check_parts, spare_memory
 from icsr_cli.recipes.steps import Engine, Part, build_network, train_epoch
@@ -76,7 +76,7 @@ def train(network: Network, *, steps: int = 1, clip: float = 0.0, precision: str
             Augmentation(*size, pad=2),
             torch.Generator().manual_seed(1),
             engine=engine_of(precision),
-            task=SilentTask(),
+            task=Task(),
             check=lambda: None,
             clip=clip,
         )

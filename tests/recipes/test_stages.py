@@ -18,7 +18,7 @@ from icsr_cli.choices import available
 from icsr_cli.config import Settings
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.pixels import Stored
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
@@ -35,7 +35,7 @@ def settings_of(*assignments: str) -> Settings:
     return config.load("tiny", family="synthetic", method="icsr", assignments=[*TINY, *assignments])
 
 
-class Warnings(SilentProgress):
+class Warnings(Progress):
     def __init__(self) -> None:
         self.texts: list[str] = []
 
@@ -68,7 +68,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def pixels(tiny: Dataset, tiny_root: Path) -> Stored:
     image = settings_of().image
-    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, SilentProgress())
+    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, Progress())
 
 
 def cam_stage(tiny: Dataset, pixels: Stored, run: RunFolder, *assignments: str) -> Stage:
@@ -232,7 +232,7 @@ def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: Stored, tmp_path: P
     run = create(tmp_path, "tiny", "global")
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Watcher(SilentProgress):
+    class Watcher(Progress):
         def report(self, title: str, figures: Any) -> None:
             seen.append(load_file(run.path / "last.safetensors"))
 
@@ -313,7 +313,7 @@ def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: St
 
     settings = settings_of()
     network = build("resnet_small", stripes=4, seed=1)
-    where = (settings.image, settings.evaluation, tiny_root, ENGINE, SilentProgress())
+    where = (settings.image, settings.evaluation, tiny_root, ENGINE, Progress())
     found = evaluate(Embedder(network, tiny, *where), ways=["reranked", "camera"])
     figures = found.as_dict()
     assert set(figures) == {"plain", "reranked", "camera"}

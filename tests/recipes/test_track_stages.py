@@ -16,7 +16,7 @@ from icsr_cli import config, datasets
 from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
 from icsr_cli.labelling import overlapping_tracks
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.steps import Engine
@@ -105,7 +105,7 @@ def test_the_global_stage(method: str, home: Path, shop: Dataset) -> None:
 def test_a_resumed_run_ends_as_an_uninterrupted_one(home: Path, shop: Dataset, tmp_path: Path) -> None:
     chosen = [*TINY, "global.model.arch=resnet_small", "global.model.weights=none", "global.local=tracks"]
     settings = config.load("shop", family="folder", method="icsr", assignments=chosen)
-    engine, silent = Engine(torch.device("cpu"), "fp32"), SilentProgress()
+    engine, silent = Engine(torch.device("cpu"), "fp32"), Progress()
     pixels = load_pixels(shop, shop.train, "train", settings.image, home / "data", engine, silent)
     left = [5]
 

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from icsr_cli.errors import RunError
 from icsr_cli.reports.label_changes import compare_labels, most_gathered, most_scattered, state_changes
 from icsr_cli.reports.label_report import (
-    Sizes,
     camera_images,
     camera_rows,
     cluster_images,
@@ -75,8 +74,8 @@ def test_overview():
     found = overview(TABLE)
     assert (found.images, found.clusters, found.clusters_after_refinement) == (7, 2, 2)
     assert (found.kept, found.discarded, found.noise, found.nodes) == (5, 1, 1, 2)
-    assert found.sizes == Sizes(2, 2.5, 3, 3.5, 4, 3)
-    assert found.sizes_after_refinement == Sizes(2, 2.25, 2.5, 2.75, 3, 2.5)
+    assert list(found.sizes.values()) == [2, 2.5, 3, 3.5, 4, 3]
+    assert list(found.sizes_after_refinement.values()) == [2, 2.25, 2.5, 2.75, 3, 2.5]
 
 
 def test_an_epoch_of_noise_alone():

@@ -13,7 +13,7 @@ import torch
 
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import whole_file, write_text
-from icsr_cli.progress import SilentProgress
+from icsr_cli.progress import Progress
 from icsr_cli.runs import (
     LoggedProgress,
     align_local,
@@ -115,7 +115,7 @@ def test_metrics_and_log(tmp_path: Path) -> None:
     run.write_metrics([{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.5}])
     assert [line["loss"] for line in run.metrics()] == [2.5, 1.5]
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 2
-    progress = LoggedProgress(run, SilentProgress())
+    progress = LoggedProgress(run, Progress())
     progress.report("Epoch 1/2", {"loss": 2.5})
     progress.warn("a camera is empty")
     log = (run.path / "log.txt").read_text()

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.progress import SilentProgress, SilentTask
+from icsr_cli.progress import Progress, Task
 from icsr_cli.synthesis import World, draw, render, rendering
 
 #: Written out, so that another tuning of the presets changes nothing here.
@@ -152,15 +152,15 @@ def test_the_picture_is_the_one_it_was():
     np.testing.assert_allclose(middle.std(axis=(0, 1, 2)), (40.47, 40.45, 40.09), atol=0.02)
 
 
-class StopsAfter(SilentProgress):
+class StopsAfter(Progress):
     """Progress that is interrupted after the first batch."""
 
     def task(self, title, total, unit="it"):
-        class Task(SilentTask):
+        class Stopping(Task):
             def advance(self, count=1):
                 raise KeyboardInterrupt
 
-        return Task()
+        return Stopping()
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -183,13 +183,13 @@ def test_failing_disk_is_one_message(tmp_path, monkeypatch):
 def test_progress_counts_every_image(tmp_path):
     seen = []
 
-    class Counts(SilentProgress):
+    class Counts(Progress):
         def task(self, title, total, unit="it"):
-            class Task(SilentTask):
+            class Counting(Task):
                 def advance(self, count=1):
                     seen.append((count, total))
 
-            return Task()
+            return Counting()
 
     report = render(tmp_path / "out", SMALL, progress=Counts())
     assert sum(count for count, _ in seen) == report.total == seen[0][1]
