@@ -153,7 +153,7 @@ def train_on_a_world(arch: str, options: argparse.Namespace) -> dict[str, Any]:
         workplace = Workplace(folder / "data", options.device, Progress())
         run = create(folder / "runs", "synthetic", "global")
         started = time.perf_counter()
-        network = run_global_stage(data, settings, run, workplace, local=None)
+        network = run_global_stage(data, settings, run, workplace)
         seconds = time.perf_counter() - started
         found = measure(network, data, settings, workplace).as_dict()["plain"]
         last = run.metrics()[-1]

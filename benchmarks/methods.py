@@ -270,10 +270,7 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
         if key == "icsr-start":
             return open_model(cam.path / "last.safetensors"), figures
     run, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)
-    local = run.info()["local"]
-    network = run_global_stage(
-        world.dataset, settings, run, world.workplace, local=Path(local) if local else None
-    )
+    network = run_global_stage(world.dataset, settings, run, world.workplace)
     last = run.metrics()[-1]
     figures |= {"clusters": last["clusters"], "nmi": last["quality"]["refined"]["nmi"]}
     own = last["quality"].get("local", {})

@@ -97,7 +97,7 @@ def train(
     write_answers(file, answers)
     wish = replace(world.wish(method, f"{key}-{way}-{name}"), pairs=file)
     begun, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)
-    network = run_global_stage(world.dataset, settings, begun, world.workplace, local=None)
+    network = run_global_stage(world.dataset, settings, begun, world.workplace)
     return world.score(network)["mAP"]
 
 

@@ -547,13 +547,12 @@ def schedule(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data, settings, _ = open_data(options, folder)
     workplace = Workplace(folder / "data", options.device, Progress())
     cam, whole = (create(folder / "runs", "synthetic", stage) for stage in ("cam", "global"))
-    stages = {
-        "cam": (cam, lambda: run_cam_stage(data, settings, cam, workplace)),
-        "global": (
-            whole,
-            lambda: run_global_stage(data, settings, whole, workplace, local=cam.labels / "local.csv"),
-        ),
-    }
+
+    def refined() -> None:
+        whole.keep_local(cam.labels / "local.csv")
+        run_global_stage(data, settings, whole, workplace)
+
+    stages = {"cam": (cam, lambda: run_cam_stage(data, settings, cam, workplace)), "global": (whole, refined)}
     found: dict[str, Any] = {"device": device_name(options.device), "images": len(data.train)}
     print(
         "\n| stage | wall, s | extraction, s | labels, s | training, s | other, s |\n"

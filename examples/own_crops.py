@@ -41,7 +41,7 @@ def main(crops: Path, folder: Path, epochs: int, iters: int, size: tuple[int, in
         "image": {"height": size[0], "width": size[1]},
     }
     run, settings = opening.start(dataset, "global", Wish(folder / "runs", options=changed), progress)
-    run_global_stage(dataset, settings, run, Workplace(data_root, None, progress), local=None)
+    run_global_stage(dataset, settings, run, Workplace(data_root, None, progress))
 
     # 3. What it was trained on in the end: a row for each image.
     table = read_labels(run.label_file(epochs))

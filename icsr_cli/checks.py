@@ -40,11 +40,24 @@ def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None =
     if array.ndim != 1 or len(array) != (len(array) if n is None else n):
         wanted = "(n,)" if n is None else f"({n},), as many as images"
         raise InputError(f"{name} must have shape {wanted}, got {array.shape}.")
-    if len(array) and array.dtype.kind not in "iu":
+    if not len(array):
+        return np.empty(0, dtype=np.int64)
+    if array.dtype.kind not in "iu":
         raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
-    if low is not None and len(array) and int(array.min()) < low:
+    if low is not None and int(array.min()) < low:
         raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
+    if int(array.max()) > np.iinfo(np.int64).max:
+        raise InputError(f"{name} must be below 2**63, got {int(array.max())}.")
     return np.asarray(array, dtype=np.int64)
+
+
+def texts(name: str, array: Any) -> Any:
+    """Give an array of strings as such; bytes are UTF-8, as names of files are. InputError for another."""
+    if array.dtype.kind == "S":
+        return np.strings.decode(array, "utf-8", "surrogateescape")
+    if array.dtype.kind != "U":
+        raise InputError(f"{name} must be strings, got dtype {array.dtype}.")
+    return array
 
 
 def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:

@@ -63,8 +63,11 @@ def write_json(path: Path, value: Any) -> None:
 
 def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     """Give the rows of a table as CSV; names of files need not be UTF-8, and come back as they were."""
-    stream = io.StringIO()
+    rows, stream = list(rows), io.StringIO()
     csv.writer(stream, lineterminator="\n").writerows(rows)
+    if "\r" in stream.getvalue():  # a field with one is not quoted where lines end otherwise
+        stream = io.StringIO()
+        csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return stream.getvalue().encode("utf-8", "surrogateescape")
 
 

@@ -99,8 +99,7 @@ def _train_and_measure(
             if own.cam.network == "shared":
                 score(f"{wish.method}, cam stage", open_model(run.path / "last.safetensors"))
             continue
-        local = run.info()["local"]
-        network = run_global_stage(dataset, own, run, workplace, local=Path(local) if local else None)
+        network = run_global_stage(dataset, own, run, workplace)
         score(str(wish.method), network)
     return run
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -66,8 +67,8 @@ def doctor(
         found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
         print_json(found_plan.as_dict()) if as_json else _show_plan(found_plan)
         return
-    if any(one is not None for one in asked):
-        raise UsageError("-d, --gpus, --gpu, -m, -a and --set belong to a plan: add --plan.")
+    if any(one is not None for one in asked) or (config is not None and "ICSR_CONFIG" not in os.environ):
+        raise UsageError("-d, --gpus, --gpu, -m, -a, --config and --set belong to a plan: add --plan.")
     found = diagnose(data_root, runs_root)
     if as_json:
         print_json(found.as_dict())

@@ -82,6 +82,8 @@ def export(
     from icsr_cli.recipes.steps import choose_engine
 
     kind = _format(kind, out)
+    if resize and takes == "pixels":
+        raise UsageError("--resize-in-graph takes crops of any size, --input pixels those of one size.")
     takes = "crops" if resize else takes
     if kind == "safetensors" and takes != "normalised":
         raise UsageError(f"--input {takes} goes with --format onnx; safetensors holds weights alone.")

@@ -53,8 +53,14 @@ def generate(
         typer.Option("--local", help="Local labels: of the file; each camera clustered here; none."),
     ] = "file",
     images_per_cluster: Annotated[
-        int, typer.Option("--images-per-cluster", min=1, help="With --local cluster: n / this many clusters.")
-    ] = 5,
+        int | None,
+        typer.Option(
+            "--images-per-cluster",
+            min=1,
+            help="With --local cluster: n / this many clusters; 5 if left out.",
+            show_default=False,
+        ),
+    ] = None,
     approximate: Annotated[
         Literal["hnsw", "int8", "ivf"] | None,
         typer.Option(
@@ -102,6 +108,10 @@ def generate(
 
     if out is not None and out.suffix not in (".npz", ".csv"):
         raise UsageError(f"--out must end in .npz or .csv, got {out}.")
+    if out is not None and out.exists() and out.samefile(features):
+        raise UsageError(f"{out} holds the features themselves. Give another --out.")
+    if images_per_cluster is not None and local != "cluster":
+        raise UsageError("--images-per-cluster is for the clusters of each camera: add --local cluster.")
     options.load_plugins(plugin)
     given = read_features(features, renamed(keys or ()))
     known = read_pairs(pairs, given.paths.tolist(), pairs_labels)
@@ -109,7 +119,7 @@ def generate(
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
     n = len(given.features) if given.features.ndim else 0
     asked = {
-        "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster},
+        "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster or 5},
         **options.label_methods(clusterer, refine),
         **{
             f"{stage}.distance.{key}": k for stage in ("cam", "global") for key, k in (("k1", k1), ("k2", k2))

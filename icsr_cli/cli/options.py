@@ -153,7 +153,7 @@ def parse_numbers(text: str | None, option: str) -> list[int] | None:
     numbers: list[int] = []
     for part in text.split(","):
         first, dash, last = part.strip().partition("-")
-        if not first.isdigit() or (dash and not last.isdigit()):
+        if not first.isdecimal() or (dash and not last.isdecimal()):
             raise UsageError(f"{option} takes numbers such as 0,1,2 or 0-3; got {text!r}.")
         if len(first) > 6 or len(last) > 6 or (dash and int(last) < int(first)):
             raise UsageError(f"{option} takes rising numbers such as 0,1,2 or 0-3; got {text!r}.")

@@ -136,6 +136,7 @@ def train(
     from icsr_cli.progress import Progress
     from icsr_cli.recipes.distributed import leave
     from icsr_cli.recipes.opening import Wish, resolve
+    from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
 
     given = dict(locals())
@@ -169,7 +170,11 @@ def train(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
             "Leave --local out, or train the one stage: icsr train global."
         )
-    for own in _each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")):
+    wishes = list(_each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")))
+    for own in wishes if seeds and not resume else ():
+        for each in stages:
+            check_free(runs_root / data.name / each, own.name)
+    for own in wishes:
         for each in stages:
             named = {**own.options, **_options(each, given)}
             _run(each, data, replace(own, options=named), run, resume, place, as_json)
@@ -182,6 +187,10 @@ def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[
         raise UsageError(
             f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
         )
+    if resume and given["seeds"] and (run is not None or not given["name"]):
+        raise UsageError("Several seeds go on together by the name of their group: --resume --name GROUP.")
+    if run is not None and given["name"]:
+        raise UsageError(f"{run} and --name {given['name']} both say which run goes on; give one of them.")
     others = {"cam": _OF_GLOBAL, "global": _OF_CAM}.get(stage or "", ())
     wrong = [
         f"--{option.replace('_', '-')}"
@@ -231,6 +240,8 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         return
     if seed is not None:
         raise UsageError("--seed and --seeds say the same; give one of them.")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds names a seed twice: {', '.join(map(str, seeds))}.")
     group = wish.name or time.strftime("%Y%m%d-%H%M%S")
     for each in seeds:
         facts = {**wish.facts, "group": group}
@@ -250,6 +261,8 @@ def _run(
         there = wish.name is not None and (wish.runs_root / data.name / stage / wish.name).is_dir()
         if resume and (there or "group" not in wish.facts):
             return opening.resume(data, stage, wish, run, progress)
+        if resume:
+            progress.note(f"{wish.name} is not there: it begins anew.")
         return opening.start(data, stage, wish, progress)
 
     folder, settings = place.ranks.from_leader(opened)
@@ -258,8 +271,7 @@ def _run(
         if place.ranks.leads:
             _show_local_labels(folder, table, data, as_json)
         return
-    local = folder.info().get("local")
-    network = run_global_stage(data, settings, folder, place, local=Path(local) if local else None)
+    network = run_global_stage(data, settings, folder, place)
     if place.ranks.leads:
         _show_global(folder, network.dim, data, as_json)
 

@@ -208,7 +208,7 @@ def _merge(tree: Tree, layer: Tree) -> None:
 
 def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
     """Lay keys over the items that they number; over the one item, where there is one."""
-    numbered = all(str(part).isdigit() for part in value)
+    numbered = all(str(part).isdecimal() for part in value)
     items = {int(part): item for part, item in value.items()} if numbered else {0: value}
     if (not numbered and len(below) != 1) or max(items, default=0) >= len(below):
         raise UsageError(

@@ -272,21 +272,31 @@ def records_of(
 def natural(name: str) -> list[tuple[int, int, str]]:
     """Give the key by which names sort as people count: 2 before 10."""
     return [
-        (0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name) if part
+        (0, len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (1, 0, part)
+        for part in re.split(r"(\d+)", name)
+        if part
     ]
 
 
 def number_identities(names: Iterable[str | None]) -> dict[str, int]:
-    """Keep numbers as they are; where there are other names, or two spellings of a number, count from 0."""
+    """Keep numbers as they are; where there are other names, or two spellings of a number, count from 0.
+
+    A number of more than 18 digits, such as a time of day with all before it, is a name.
+    """
     known = sorted({name for name in names if name is not None}, key=natural)
-    if all(name.isdecimal() for name in known) and len({int(name) for name in known}) == len(known):
-        return {name: int(name) for name in known}
+    numbers = {name: int(name) for name in known if _is_number(name)}
+    if len(set(numbers.values())) == len(known):
+        return numbers
     return {name: index for index, name in enumerate(known)}
+
+
+def _is_number(name: str) -> bool:
+    return name.isdecimal() and len(name) <= MOST_DIGITS
 
 
 def names_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     """Give the names by their number, none where each is its number."""
-    return () if all(name.isdecimal() and int(name) == n for name, n in numbers.items()) else tuple(numbers)
+    return () if all(_is_number(name) and int(name) == n for name, n in numbers.items()) else tuple(numbers)
 
 
 def number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:

@@ -184,7 +184,12 @@ def build_pixels(
         with FileLock(folder / f"{build.title}.lock"):
             if (found := build.existing()) is not None:  # another process was faster
                 return found
-            return build.run(workers or usable_cpus(), progress or Progress())
+            progress = progress or Progress()
+            if others := sorted(path.stem for path in folder.glob(f"{name}-*x*.json")):
+                progress.note(
+                    f"Pixels of this data set are here as {', '.join(others)}; {build.title} is made now."
+                )
+            return build.run(workers or usable_cpus(), progress)
     except OSError as error:
         raise DatasetError(
             f"Cannot write {build.final}: {error.strerror or error}. What is finished is kept; "

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from icsr_cli.checks import texts, whole_numbers
 from icsr_cli.errors import InputError, MissingExtraError, UsageError
 from icsr_cli.files import map_array, read_arrays
 from icsr_cli.types import FloatArray, IntArray
@@ -84,6 +85,8 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
     if not path.is_file():
         raise UsageError(f"There is no file {path}. Give an .npz that holds an array `features` (n, d).")
     alone = path.suffix == ".npy"
+    if alone and names["features"] != "features":
+        raise UsageError(f"{path} holds the features alone: --key features={names['features']} names none.")
     arrays = {names["features"]: _mapped(path)} if alone else dict(read_arrays(path, InputError))
     arrays |= {key: _mapped(Path(key)) for key in names.values() if key.endswith(".npy")}
     for name, key in names.items():
@@ -112,24 +115,11 @@ def _fitting(path: Path, arrays: Mapping[str, Any]) -> Given:
     columns = {name: _column(name, arrays[name], n) for name in _COLUMNS}
     if columns["local_labels"] is not None and columns["cameras"] is None:
         raise InputError(f"{path} has local labels and no `cameras`: they are numbered camera by camera.")
-    paths = np.arange(n).astype(str) if arrays["paths"] is None else arrays["paths"].astype(str)
+    paths = np.arange(n).astype(str) if arrays["paths"] is None else texts("paths", arrays["paths"])
     if paths.shape != (n,):
         raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
     return Given(table, **columns, paths=paths)
 
 
 def _column(name: str, array: Any, n: int) -> IntArray | None:
-    if array is None:
-        return None
-    if array.shape != (n,) or array.dtype.kind not in "iu":
-        raise InputError(
-            f"{name} must be whole numbers of shape ({n},), one for each row of features; "
-            f"got shape {array.shape}, dtype {array.dtype}."
-        )
-    if name == "cameras" and n and int(array.min()) < 0:
-        missing = np.flatnonzero(array < 0)
-        raise InputError(
-            f"cameras must be 0 or more: {len(missing)} images, first {missing[0]}, have {array.min()}. "
-            "Every image needs its camera."
-        )
-    return np.asarray(array, dtype=np.int64)
+    return None if array is None else whole_numbers(name, array, n, low=0 if name == "cameras" else None)

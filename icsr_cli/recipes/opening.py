@@ -86,7 +86,10 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
     folder = create(wish.runs_root, data.name, stage, name=wish.name)
-    folder.update_info(**facts)
+    local = facts.pop("local", None)
+    folder.update_info(**facts, local=None)
+    if local is not None:
+        folder.keep_local(local)
     if pairs is not None:
         keep_pairs(folder.path, pairs, data.train.paths)
     folder.write_settings(
@@ -206,13 +209,14 @@ def resume(
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
     """Hold what is not among the settings against the run: local labels, cameras, pairs, plug-ins."""
     before = folder.info()
-    if wish.local is not None and str(find_local(wish.local, wish.runs_root, folder.dataset)) != before.get(
-        "local"
-    ):
-        raise UsageError(
-            f"The run {folder.path} was started with the local labels {before.get('local')}, not with "
-            f"those of {wish.local}. Leave --local out, or start a new run without --resume."
-        )
+    if wish.local is not None:
+        asked, kept = find_local(wish.local, wish.runs_root, folder.dataset), folder.local
+        if kept is None or asked.read_bytes() != kept.read_bytes():
+            raise UsageError(
+                f"The run {folder.path} was started with the local labels {before.get('local')}, as they "
+                f"were then, not with those of {wish.local}. Leave --local out, or start a new run without "
+                "--resume."
+            )
     if wish.cameras is not None and list(wish.cameras) != before.get("cameras"):
         raise UsageError(
             f"The run {folder.path} was started with the cameras "
@@ -262,7 +266,7 @@ def _global_inputs(
     source = find_local(wish.local, wish.runs_root, data.name)
     if needed or wish.local:
         align_local(read_labels(source), data.train, source)
-        facts["local"] = str(source)
+        facts["local"] = source
         progress.note(f"Local labels: {source}")
     if from_cam:
         facts["init"] = "cam"

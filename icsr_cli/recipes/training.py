@@ -52,15 +52,9 @@ def run_cam_stage(
         return train_cam_stage(stage, cameras)
 
 
-def run_global_stage(
-    dataset: Dataset,
-    settings: Settings,
-    run: RunFolder,
-    workplace: Workplace,
-    *,
-    local: Path | None,
-) -> Network:
-    """Train the global stage into ``run``, with the label table ``local`` if any, and give the network."""
+def run_global_stage(dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace) -> Network:
+    """Train the global stage into ``run``, with the local labels it was given if any; gives the network."""
+    local = run.local
     table = None if local is None else read_labels(local)
     labels = None if table is None or local is None else align_local(table, dataset.train, local)
 
@@ -71,11 +65,11 @@ def run_global_stage(
         if labels is not None and (labels < 0).any():
             stage.progress.note(f"{int((labels < 0).sum()):,} training images have no local label.")
         if table is not None:
-            _warn_of_others(stage.progress, local, {*table.paths}, dataset.train)
+            _warn_of_others(stage.progress, run.info()["local"], {*table.paths}, dataset.train)
         return train_global_stage(replace(stage, local=labels, score=score))
 
 
-def _warn_of_others(progress: Progress, source: Path | None, labelled: set[str], split: Split) -> None:
+def _warn_of_others(progress: Progress, source: str, labelled: set[str], split: Split) -> None:
     """Say where a label file and the training images are not of the same images."""
     trained = {record.path for record in split.records}
     if unknown := labelled - trained:

@@ -1,6 +1,6 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
-from icsr_cli.runs.folder import LoggedProgress, RunFolder, create, find_runs, newest, open_run
+from icsr_cli.runs.folder import LoggedProgress, RunFolder, check_free, create, find_runs, newest, open_run
 from icsr_cli.runs.labels import (
     LabelTable,
     align_local,
@@ -16,6 +16,7 @@ __all__ = [
     "LoggedProgress",
     "RunFolder",
     "align_local",
+    "check_free",
     "create",
     "find_runs",
     "newest",

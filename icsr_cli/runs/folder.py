@@ -17,6 +17,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import logging
@@ -63,6 +64,28 @@ class RunFolder:
         """What the cameras are called; none in a run that does not say it."""
         names = self.info().get("camera_names")
         return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    @property
+    def local(self) -> Path | None:
+        """The run's own copy of the local labels that it was given; None where it was given none.
+
+        Raises:
+            RunError: it is gone, or no longer what it was.
+        """
+        info = self.info()
+        given, digest = info.get("local"), info.get("local_sha256")
+        if given is None or digest is None:  # a run that is older than the copies names the file alone
+            return given and Path(str(given))
+        place = self.path / f"local{Path(str(given)).suffix}"
+        if not place.is_file() or hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+            raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
+        return place
+
+    def keep_local(self, source: Path) -> None:
+        """Copy the local labels that the run is given; it goes on by them, whatever becomes of the file."""
+        content = source.read_bytes()
+        write_bytes(self.path / f"local{source.suffix}", content)
+        self.update_info(local=str(source), local_sha256=hashlib.sha256(content).hexdigest())
 
     @property
     def labels(self) -> Path:
@@ -251,9 +274,7 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         RunError: where a run of that name is there already.
     """
     parent = root / dataset / stage
-    if name is not None:
-        check_name(name)
-        _clear_unused(parent / name)
+    check_free(parent, name)
     parent.mkdir(parents=True, exist_ok=True)
     base = name or time.strftime("%Y%m%d-%H%M%S")
     for suffix in ("", *(f"-{i}" for i in range(2, 100))):
@@ -261,10 +282,7 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         try:
             path.mkdir()
         except FileExistsError:
-            if name:
-                raise RunError(
-                    f"There is a run {path} already. Go on with it by --resume, or take another --name."
-                ) from None
+            check_free(parent, name)  # another process was faster
             continue
         run = RunFolder(path)
         # To the microsecond: runs are put in order by it.
@@ -272,6 +290,23 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
         return run
     raise RunError(f"Too many runs were started in {parent} within one second.")
+
+
+def check_free(parent: Path, name: str | None) -> None:
+    """Refuse a name that is none, or that a run in the folder ``parent`` has; what never began is removed.
+
+    Raises:
+        UsageError: it is no name.
+        RunError: a run has it.
+    """
+    if name is None:
+        return
+    check_name(name)
+    _clear_unused(parent / name)
+    if (parent / name).exists():
+        raise RunError(
+            f"There is a run {parent / name} already. Go on with it by --resume, or take another --name."
+        )
 
 
 def check_name(name: str) -> None:

@@ -11,6 +11,7 @@ others of its ``cluster``.
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.errors import RunError, reason
+from icsr_cli.checks import texts, whole_numbers
+from icsr_cli.errors import InputError, RunError, reason
 from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
@@ -124,15 +126,17 @@ def read_labels(path: Path) -> LabelTable:
     try:
         numbers = {name: _integers(columns[name]) for name in COLUMNS[1:-1]}
         table = LabelTable(
-            paths=tuple(map(str, columns["path"])),
+            paths=tuple(_texts_of("path", columns)),
             cameras=numbers["camera"],
             identities=numbers["identity"],
             clusters=numbers["cluster"],
             local_clusters=numbers["local_cluster"],
             labels=numbers["label"],
-            states=np.array(columns["state"], dtype=str),
+            states=np.array(_texts_of("state", columns), dtype=str),
             columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
         )
+    except InputError as error:
+        raise RunError(f"{path} is damaged: {error}") from None
     except (ValueError, OverflowError) as error:
         raise RunError(f"{path} holds something that is not a whole number: {reason(error)}.") from None
     _check_states(table, path)
@@ -168,7 +172,7 @@ def _read_rows(path: Path) -> dict[str, Any]:
     if text and not text.endswith("\n"):
         raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")
     try:
-        header, *rows = [row for row in csv.reader(text.splitlines(keepends=True)) if row] or [[]]
+        header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is no table of labels: {error}.") from None
     if not rows:
@@ -179,11 +183,14 @@ def _read_rows(path: Path) -> dict[str, Any]:
     return dict(zip(header, zip(*rows, strict=True), strict=True))
 
 
+def _texts_of(name: str, columns: Mapping[str, Any]) -> Any:
+    column = columns[name]
+    return texts(name, column).tolist() if isinstance(column, np.ndarray) else column
+
+
 def _integers(column: Any) -> IntArray:
     if isinstance(column, np.ndarray):
-        if column.dtype.kind not in "iu":
-            raise ValueError(f"dtype {column.dtype}")
-        return column.astype(np.int64)
+        return whole_numbers("a column", column, low=None)
     return np.array([int(value or -1) for value in column], dtype=np.int64)
 
 

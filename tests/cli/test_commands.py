@@ -272,6 +272,12 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny -a resnet51", 2, "resnet50"),
         ("train cam -d tiny --cameras 7", 2, "no camera [7]"),
         ("train cam -d tiny --cameras x", 2, "--cameras takes"),
+        ("train cam -d tiny --cameras ²", 2, "--cameras takes"),
+        ("train cam -d tiny --seeds 3,3", 2, "names a seed twice"),
+        ("train cam -d tiny --seeds 1,2 --resume", 2, "--resume --name GROUP"),
+        ("train cam some_run -d tiny --seeds 1 --name a --resume", 2, "--resume --name GROUP"),
+        ("train cam some_run -d tiny --name a --resume", 2, "give one of them"),
+        ("doctor --config nowhere.yaml", 2, "add --plan"),
         ("train cam -d tiny --gpus 70,71", 2, "no cuda:70 and no cuda:71"),
         ("train cam -d tiny --gpus 0,0", 2, "names a GPU twice"),
         ("train cam -d tiny --gpus 0 --device cpu", 2, "give one of them"),
@@ -402,6 +408,39 @@ def test_the_same_command_with_resume_goes_on(
     other = icsr("train", "global", *runs, "--resume", "--local", trained["cam"]["run"])
     assert other.exit_code == 2
     assert "local labels" in other.stderr
+
+
+def test_a_run_goes_on_from_another_folder_by_the_labels_it_began_with(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own copy counts, whatever becomes of the file it was given."""
+    labels, elsewhere = tmp_path / "labels.csv", tmp_path / "elsewhere"
+    labels.write_bytes(Path(str(trained["cam"]["local"])).read_bytes())
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    own = ["train", "global", "-d", "tiny", *places[:2]]
+    begun = icsr(
+        *own, *SETTINGS, "--init", "none", "--local", "labels.csv", "--name", "own", "--runs", "runs"
+    )
+    assert begun.exit_code == 0, begun.output
+    run = tmp_path / "runs" / "tiny" / "global" / "own"
+    labels.write_text(labels.read_text().replace(",0,", ",1,"))
+    monkeypatch.chdir(elsewhere)
+    assert icsr(*own, run, "--resume").exit_code == 0
+    other = icsr(*own, run, "--resume", "--local", labels)
+    assert (other.exit_code, "as they were then" in " ".join(other.stderr.split())) == (2, True)
+    (run / "local.csv").write_bytes(labels.read_bytes())
+    damaged = icsr(*own, run, "--resume")
+    assert (damaged.exit_code, "has changed since" in " ".join(damaged.stderr.split())) == (1, True)
+
+
+def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str], tmp_path: Path) -> None:
+    runs = ["--runs", tmp_path, *places[:2], "-d", "tiny", "--name", "group"]
+    (tmp_path / "tiny" / "cam" / "group-seed2").mkdir(parents=True)
+    (tmp_path / "tiny" / "cam" / "group-seed2" / "settings.yaml").touch()
+    found = icsr("train", "cam", *SETTINGS, "--seeds", "1,2", *runs)
+    assert (found.exit_code, "already" in found.stderr) == (1, True)
+    assert not (tmp_path / "tiny" / "cam" / "group-seed1").exists()
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

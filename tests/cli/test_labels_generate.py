@@ -130,6 +130,18 @@ def test_infomap_and_an_index(tmp_path, arrays):
     assert "recall of the index" in result.stdout
 
 
+def test_paths_of_bytes(tmp_path, arrays):
+    names = np.array([f"é{row}.jpg".encode() for row in range(180)])
+    assert run(tmp_path, arrays | {"paths": names}, "--out", tmp_path / "labels.csv").exit_code == 0
+    assert read_labels(tmp_path / "labels.csv").paths[3] == "é3.jpg"
+
+
+def test_features_are_not_overwritten(tmp_path, arrays):
+    with pytest.raises(UsageError, match="holds the features"):
+        run(tmp_path, arrays, "--out", tmp_path / "features.npz")
+    assert np.load(tmp_path / "features.npz")["features"].shape == (180, 24)
+
+
 def test_features_alone(tmp_path, arrays):
     result = run(tmp_path, {"emb": arrays["features"]}, "--key", "features=emb", "--json")
     assert result.exit_code == 0
@@ -152,6 +164,9 @@ def change(**changes):
         (change(), ["-c", "average-linkage", "--set", "n_clusters=500"], UsageError, "500 clusters of 180"),
         (change(), ["-c", "average-linkage"], UsageError, "takes one of n_clusters, distance_threshold"),
         (change(), ["--set", "eps=2"], UsageError, "clusterer.eps .*less than 1; got 2"),
+        (change(), ["--images-per-cluster", "3"], UsageError, "add --local cluster"),
+        (change(ids=np.full(180, 2**63, np.uint64)), [], InputError, r"ids must be below 2\*\*63"),
+        (change(paths=np.zeros(180)), [], InputError, "paths must be strings"),
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
         (
@@ -161,15 +176,10 @@ def change(**changes):
             "has no array 'pid'; it has features, cameras, ids.*--key ids=",
         ),
         (change(), ["--key", "features=emb"], InputError, "has no array 'emb'"),
-        (
-            change(cameras=np.zeros(5, int)),
-            [],
-            InputError,
-            r"cameras must be whole numbers of shape \(180,\)",
-        ),
+        (change(cameras=np.zeros(5, int)), [], InputError, r"cameras must have shape \(180,\)"),
         (change(cameras=np.zeros(180)), [], InputError, "cameras must be whole numbers.* dtype float64"),
-        (change(cameras=np.r_[-1, np.zeros(179, int)]), [], InputError, "1 images, first 0, have -1"),
-        (change(local_labels=np.zeros(9, int)), [], InputError, r"local_labels .* got shape \(9,\)"),
+        (change(cameras=np.r_[-1, np.zeros(179, int)]), [], InputError, "cameras must be at least 0, got -1"),
+        (change(local_labels=np.zeros(9, int)), [], InputError, r"local_labels .* got \(9,\)"),
         (change(features=np.zeros((180, 3))), [], InputError, "zero vectors"),
         (change(features=np.zeros(180)), [], InputError, r"features must have shape \(n, d\)"),
         (change(features=np.float32(1)), [], InputError, r"features must have shape \(n, d\)"),

@@ -142,6 +142,15 @@ def test_tracks_and_times_of_a_csv(tmp_path):
     assert "the frame is no whole number" in unread[0].reason
 
 
+def test_numbers_of_any_length_are_names(tmp_path):
+    """Times of day as identities; a camera of more digits than Python turns into a number."""
+    times = ["20261126103045000001", "20261126103045000000", "7"]
+    rows = [Row(f"{time}.jpg", "9" * 5000, time) for time in times] + [Row("x.jpg", "10", None)]
+    reading = assemble(tmp_path, rows, [])
+    assert reading.camera_names == ("10", "9" * 5000)
+    assert reading.identities == ("7", times[1], times[0])
+
+
 def test_cameras_are_in_natural_order(tmp_path):
     rows = [Row(f"{number}.jpg", camera) for number, camera in enumerate(["c10", "c2", "b", "7", "10"])]
     assert assemble(tmp_path, rows, []).camera_names == ("7", "10", "b", "c2", "c10")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,8 @@ def test_labels_come_back_as_they_went(tmp_path: Path, name: str) -> None:
         columns={"odd": odd, "whole": np.arange(9), "round": np.ones(9, dtype=np.float32)},
     )
     table = tabulate(split_of(9), labels, local=np.arange(9) % 2)
+    odd_names = ["a\u2028b", "c\r2", "d\x85", 'q"u', "n\nl", "caf\udce9", "x\x1c,", "y\x0b\x0c", "z"]
+    table = replace(table, paths=tuple(odd_names))
     path = tmp_path / "labels" / name
     write_labels(path, table)
     again = read_labels(path)
@@ -185,6 +188,16 @@ def test_labels_come_back_as_they_went(tmp_path: Path, name: str) -> None:
     for column, values in table.columns.items():
         assert again.columns[column].dtype == values.dtype
         np.testing.assert_array_equal(again.columns[column], values)
+
+
+def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
+    numbers = {name: np.arange(2) for name in ("camera", "identity", "cluster", "local_cluster", "label")}
+    states, path = np.array([b"kept", b"kept"]), tmp_path / "labels.npz"
+    np.savez(path, path=np.array(["é".encode(), b"caf\xe9"]), state=states, **numbers)
+    assert read_labels(path).paths == ("é", "caf\udce9")
+    np.savez(path, path=np.arange(2), state=states, **numbers)
+    with pytest.raises(RunError, match="path must be strings"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize(

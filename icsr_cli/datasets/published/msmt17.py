@@ -76,7 +76,7 @@ class ListLayout:
 def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> list[ImageRecord]:
     rows = []
     text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         name, _, identity = line.strip().rpartition(" ")
