@@ -220,11 +220,13 @@ class Labels:
 class Pairs:
     """What somebody said of pairs of images: that they show one person, or two.
 
-    ``same``, ``different``: int64 (m, 2), numbers of images, in any order.
+    ``same``, ``different``: int64 (m, 2), numbers of images, in any order; ``unsure`` too, of which nothing
+    follows and nobody need ask.
     """
 
     same: IntArray
     different: IntArray
+    unsure: IntArray = field(default_factory=lambda: np.empty((0, 2), dtype=np.int64))
 
     def __len__(self) -> int:
         return len(self.same) + len(self.different)

@@ -26,6 +26,7 @@ def review(
         Path | None,
         typer.Option("--pairs", metavar="FILE", help="Answers there are already; they are not asked again."),
     ] = None,
+    pairs_labels: options.PairsLabels = None,
     truth: Annotated[
         bool, typer.Option("--truth", help="Answer from the identities, to measure; writes the answers.")
     ] = False,
@@ -62,15 +63,16 @@ def review(
         raise UsageError(f"The images of {data.name!r} have no identities to answer from: leave --truth out.")
     settings = config.load_run(folder.path / "settings.yaml")
     engine = choose_engine(device, settings.precision)
-    opened = open_review(folder, data, settings, data_root, engine, progress, pairs=pairs)
+    known = {"pairs": pairs, "pairs_labels": pairs_labels}
+    opened = open_review(folder, data, settings, data_root, engine, progress, **known)
     asked = opened.ask(questions)
     if truth:
         found = _answer(opened, asked, path)
     else:
         pictures = View((folder,), data_root, progress=progress).pictures
         source, facts = f"{data.name}, global run {folder.path.name}", {"Run": str(folder.path)}
-        known, names = opened.known(), data.camera_names
-        write_text(path, review_page(source, facts, asked, data.train, names, pictures, known=known))
+        said, names = opened.known(), data.camera_names
+        write_text(path, review_page(source, facts, asked, data.train, names, pictures, known=said))
         found = {}
     kinds = {f"{kind} questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
     result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}

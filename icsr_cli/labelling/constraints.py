@@ -302,7 +302,7 @@ def _components(links: IntArray, n: int) -> IntArray:
 def _checked(pairs: Pairs, n: int) -> Pairs:
     """Give the pairs as int64 (m, 2) numbers of n images."""
     found = []
-    for name in ("same", "different"):
+    for name in ("same", "different", "unsure"):
         given = as_numpy(getattr(pairs, name))
         if given.ndim != 2 or given.shape[1] != 2 or (given.size and given.dtype.kind not in "iu"):
             raise InputError(

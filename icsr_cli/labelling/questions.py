@@ -65,7 +65,7 @@ def choose(
 
     An image in no cluster counts as a cluster of its own. Of the questions between clusters only those are
     asked that no others would answer, were all of them the same: a spanning forest of the greatest worth.
-    What ``pairs`` decide already is not asked.
+    What ``pairs`` decide already, or somebody was unsure of, is not asked.
 
     Args:
         labels: int64 (n,), -1 for none.
@@ -198,7 +198,7 @@ def _of_one_camera(numbers: IntArray, cameras: IntArray, ends: IntArray) -> npt.
 
 
 def _decided(rules: Rules | None, numbers: IntArray) -> IntArray:
-    """Give the sides (m, 2), the lower first, that are known to be the same, or to differ."""
+    """Give the sides (m, 2), the lower first, that are the same, differ, or left somebody unsure."""
     if rules is None:
         return np.empty((0, 2), dtype=np.int64)
     groups = int(rules.groups.max()) + 1
@@ -208,7 +208,8 @@ def _decided(rules: Rules | None, numbers: IntArray) -> IntArray:
     related = sp.csr_array((apart, rules.apart.T), shape=(groups, groups)) + sp.eye_array(
         groups, format="csr"
     )
-    known = np.sort(np.column_stack(sp.coo_array(holds.T @ related @ holds).coords), axis=1)
+    known = np.column_stack(sp.coo_array(holds.T @ related @ holds).coords)
+    known = np.sort(np.concatenate([known, numbers[rules.pairs.unsure]]), axis=1)
     return known[known[:, 0] < known[:, 1]].astype(np.int64)
 
 

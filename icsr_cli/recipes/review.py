@@ -11,12 +11,13 @@ import numpy as np
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.labelling import KnownEvidence, evidence_of, label
+from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, places_of, read_labels
-from icsr_cli.runs.pairs import Answer, answers_of, kept_pairs, read_pairs
+from icsr_cli.runs.pairs import ANSWERS, Answer, answers_of, kept_pairs, read_pairs
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, Dataset, IntArray, Labels, Pairs, Split
 
 
@@ -26,8 +27,8 @@ class Review:
 
     ``clusters`` int64 (n,): those of the run's last epoch, before the refiners, in the order of ``split``.
     ``asking``: what the questions are chosen by: the same features, normalised per camera, for a network
-    that mixes up cameras with people does not see itself who is seen by two. ``pairs``: what is known
-    already, by the run or by a file.
+    that mixes up cameras with people does not see itself who is seen by two. ``pairs``: what was said
+    already, to the run or in a file.
     """
 
     split: Split
@@ -47,7 +48,8 @@ class Review:
 
     def relabel(self, answers: Sequence[Answer] = ()) -> Labels:
         """Run the chain on the features as they are, with what is known and with ``answers``."""
-        pairs = _joined(self.pairs, pairs_of(answers, self.split))
+        names = "what is known already", "what the identities say"
+        pairs = _joined(self.pairs, pairs_of(answers, self.split), names, self.split.paths)
         return label(replace(self.evidence, pairs=pairs if len(pairs) else None), self.settings)
 
 
@@ -60,6 +62,7 @@ def open_review(
     progress: Progress,
     *,
     pairs: Path | None = None,
+    pairs_labels: Path | None = None,
 ) -> Review:
     """Embed the training images of a global run by its network, and read its labels.
 
@@ -71,9 +74,10 @@ def open_review(
         engine: what computes.
         progress: who is told.
         pairs: a file of answers, beside what the run knows itself.
+        pairs_labels: the run, or label file, whose clusters that file names.
 
     Raises:
-        UsageError: the run is of the cam stage, or the file cannot be used.
+        UsageError: the run is of the cam stage, or the file cannot be used, or contradicts the run.
         RunError: it has no labels or no network yet, or they are of other images.
     """
     if run.stage != "global":
@@ -81,10 +85,11 @@ def open_review(
     split = dataset.train
     clusters, local = _labels(run, split)
     known = kept_pairs(run.path, split.paths, run.info().get("pairs")) or pairs_of((), split)
-    given = read_pairs(pairs, split.paths)
+    given = read_pairs(pairs, split.paths, pairs_labels)
+    names = f"the run's own pairs ({run.path / 'pairs.csv'})", str(pairs)
+    both = known if given is None else _joined(known, given, names, split.paths)
     embedder = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
     features = embedder.embed(embedder.pixels("train"), "Train features")
-    both = known if given is None else _joined(known, given)
     several = len(np.unique(split.cameras)) > 1
     debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
     evidence = evidence_of(
@@ -113,13 +118,14 @@ def truth_of(questions: Questions, split: Split) -> list[Answer]:
 def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
     """Give answers that name images of ``split`` as pairs of their numbers."""
     rows = {path: row for row, path in enumerate(split.paths)}
-    same, different = (
-        np.array(
-            [(rows[one.first], rows[one.second]) for one in answers if one.answer == word], dtype=np.int64
-        ).reshape(-1, 2)
-        for word in ("same", "different")
+    return Pairs(
+        *(
+            np.array(
+                [(rows[one.first], rows[one.second]) for one in answers if one.answer == word], dtype=np.int64
+            ).reshape(-1, 2)
+            for word in ANSWERS
+        )
     )
-    return Pairs(same, different)
 
 
 def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
@@ -137,10 +143,26 @@ def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
     return clusters, local if (local != NO_CLUSTER).any() else None
 
 
-def _joined(one: Pairs, other: Pairs) -> Pairs:
-    """Put pairs together; what both say is there once."""
-    same, different = (
-        np.unique(np.sort(np.concatenate(ends), axis=1), axis=0)
-        for ends in ((one.same, other.same), (one.different, other.different))
+def _joined(one: Pairs, other: Pairs, names: tuple[str, str], paths: Sequence[str]) -> Pairs:
+    """Put pairs of the images ``paths`` together; what both say is there once.
+
+    Raises:
+        UsageError: they contradict each other; ``names`` says whose they are.
+    """
+    both = Pairs(
+        *(
+            np.unique(np.sort(np.concatenate([getattr(one, word), getattr(other, word)]), axis=1), axis=0)
+            for word in ANSWERS
+        )
     )
-    return Pairs(same, different)
+    wrong = both.different[contradictions(both, groups_of(both, len(paths)))]
+    if len(wrong):
+        first, second = wrong[0].tolist()
+        apart = (np.sort(one.different, axis=1) == wrong[0]).all(axis=1).any()
+        differ, same = names if apart else names[::-1]
+        raise UsageError(
+            f"{names[1]} and {names[0]} contradict each other: {paths[first]!r} and {paths[second]!r} are "
+            f"different by {differ} and the same by way of {same}. "
+            "Mend the wrong one; a run keeps its own pairs: train a new one to be rid of them."
+        )
+    return both

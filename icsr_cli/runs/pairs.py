@@ -26,7 +26,7 @@ from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import find_labels
 from icsr_cli.runs.labels import LabelTable, read_labels
-from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Pairs
+from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
 
 COLUMNS: Final = ("first", "second", "answer")
 ANSWERS: Final = ("same", "different", "unsure")
@@ -105,21 +105,20 @@ def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = 
 
 def _find(path: Path, paths: Sequence[str], clusters: Path | None = None) -> Pairs:
     """Read pairs of ``paths``; see ``read_pairs``."""
-    answers = [one for one in read_answers(path) if one.answer != "unsure"]
+    answers = read_answers(path)
     rows = {name: row for row, name in enumerate(paths)}
     stand_ins = _typical(read_labels(clusters)) if clusters is not None else None
     faults: list[str] = []
-    ends = np.array(
-        [
-            [_row(name, one.line, rows, stand_ins, faults) for name in (one.first, one.second)]
-            for one in answers
-        ],
-        dtype=np.int64,
-    ).reshape(-1, 2)
+    found: dict[str, list[list[int]]] = {answer: [] for answer in ANSWERS}
+    passed: list[str] = []  # what says nothing may name what is not there
+    for one in answers:
+        wrong = passed if one.answer == "unsure" else faults
+        ends = [_row(name, one.line, rows, stand_ins, wrong) for name in (one.first, one.second)]
+        if min(ends) >= 0:
+            found[one.answer].append(ends)
     _refuse(path, "names what is not there", faults)
-    same = np.array([one.answer == "same" for one in answers], dtype=np.bool_)
-    pairs = Pairs(ends[same], ends[~same])
-    _refuse(path, "contradicts itself", _contradictions(pairs, answers, same, paths))
+    pairs = Pairs(*(np.array(found[answer], dtype=np.int64).reshape(-1, 2) for answer in ANSWERS))
+    _refuse(path, "contradicts itself", _contradictions(pairs, answers, paths))
     return pairs
 
 
@@ -130,7 +129,8 @@ def keep_pairs(folder: Path, pairs: Pairs, paths: Sequence[str]) -> None:
 
 def fingerprint(pairs: Pairs, paths: Sequence[str]) -> str:
     """Give the SHA-256 of what ``keep_pairs`` writes: it changes with what was said, not with the file."""
-    return hashlib.sha256(_table(answers_of(pairs, paths))).hexdigest()
+    said = (one for one in answers_of(pairs, paths) if one.answer != "unsure")
+    return hashlib.sha256(_table(said)).hexdigest()
 
 
 def about_pairs(file: Path | None, pairs: Pairs, paths: Sequence[str]) -> dict[str, Any]:
@@ -170,8 +170,8 @@ def answers_of(pairs: Pairs, paths: Sequence[str]) -> list[Answer]:
     """Give pairs as the lines of a file that names images alone."""
     return [
         Answer(paths[first], paths[second], answer)
-        for answer, ends in (("same", pairs.same), ("different", pairs.different))
-        for first, second in ends.tolist()
+        for answer in ANSWERS
+        for first, second in getattr(pairs, answer).tolist()
     ]
 
 
@@ -221,15 +221,12 @@ def _typical(table: LabelTable) -> dict[int, str]:
     }
 
 
-def _contradictions(
-    pairs: Pairs, answers: Sequence[Answer], same: BoolArray, paths: Sequence[str]
-) -> list[str]:
+def _contradictions(pairs: Pairs, answers: Sequence[Answer], paths: Sequence[str]) -> list[str]:
     """Say of each pair that cannot be different by which lines it is the same."""
     wrong = contradictions(pairs, groups_of(pairs, len(paths)))
     if len(wrong) == 0:
         return []
-    equal = [one for one, is_same in zip(answers, same, strict=True) if is_same]
-    unlike = [one for one, is_same in zip(answers, same, strict=True) if not is_same]
+    equal, unlike = ([one for one in answers if one.answer == word] for word in ("same", "different"))
     way = _ways(pairs.same, len(paths), [one.line for one in equal])
     found = []
     for row in wrong[: _NAMED + 1].tolist():

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
+from icsr_cli.errors import UsageError
+from icsr_cli.recipes.review import Review, pairs_of
 from icsr_cli.runs import open_run, read_labels
-from icsr_cli.runs.pairs import read_answers
+from icsr_cli.runs.pairs import Answer, read_answers, write_answers
 from icsr_cli.types import Dataset
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -131,7 +135,9 @@ def test_labels_generate_obeys(tmp_path: Path) -> None:
     assert labels[20] != labels[29]
 
 
-def test_review_asks_and_answers_from_the_truth(tiny: Dataset, tiny_root: Path, tmp_path: Path) -> None:
+def test_review_asks_and_answers_from_the_truth(
+    tiny: Dataset, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     places = ["--data-root", tiny_root, "--runs", tmp_path / "runs"]
     own = ["--method", "cluster-contrast", "--init", "none"]
     assert train("global", tmp_path, tiny_root, *own).exit_code == 0
@@ -148,7 +154,8 @@ def test_review_asks_and_answers_from_the_truth(tiny: Dataset, tiny_root: Path, 
     assert len(lines) == 6
     assert all((identity[one.first] == identity[one.second]) == (one.answer == "same") for one in lines)
     assert 0 <= found["pairwise_F_before"] <= found["pairwise_F_after"] <= 1
-    # What was answered goes into the next page, and is not asked again.
+    # What was answered goes into the next page, and is not asked again; nor what somebody was unsure of.
+    write_answers(answers, [replace(lines[0], answer="unsure"), *lines[1:]])
     again = icsr(
         "labels", "review", "--questions", 3, "--truth", "--pairs", answers, "--out", more, "--json", *places
     )
@@ -163,6 +170,35 @@ def test_review_asks_and_answers_from_the_truth(tiny: Dataset, tiny_root: Path, 
     third = icsr("labels", "review", "--questions", 3, "--truth", "--out", answers, *places)
     assert third.exit_code == 0, third.output
     assert len(read_answers(answers)) > len(both)
+    # What is wrong with a file is said before anything is computed.
+    monkeypatch.setattr("icsr_cli.recipes.review.Embedder", None)
+    [said] = [one for one in both if one.answer == "different"][:1]
+    write_answers(
+        answers, [replace(said, answer="same"), replace(said, first="cluster:999", answer="unsure")]
+    )
+    against = icsr("labels", "review", "--pairs", answers, *places)
+    assert against.exit_code == 2
+    for word in (str(answers), said.first, said.second, "the run's own pairs"):
+        assert word in " ".join(against.stderr.split())
+    write_answers(answers, [replace(said, first="cluster:999")])
+    run = tmp_path / "runs/tiny/global/obeyed"
+    beyond = icsr("labels", "review", "--pairs", answers, "--pairs-labels", run, *places)
+    assert beyond.exit_code == 2
+    assert "the labels have clusters 0 to" in " ".join(beyond.stderr.split())
+
+
+@pytest.mark.parametrize(("known", "told"), [("same", "different"), ("different", "same")])
+def test_answers_against_what_is_known_are_named(tiny: Dataset, known: str, told: str) -> None:
+    one, other = tiny.train.paths[:2]
+    pairs = pairs_of([Answer(one, other, known)], tiny.train)
+    nothing: Any = None
+    opened = Review(tiny.train, nothing, nothing, nothing, nothing, pairs)
+    differ, same = "what is known already", "what the identities say"
+    differ, same = (differ, same) if known == "different" else (same, differ)
+    with pytest.raises(
+        UsageError, match=f"'{one}' and '{other}' are different by {differ} and the same.*{same}"
+    ):
+        opened.relabel([Answer(other, one, told)])
 
 
 def test_review_needs_a_global_run(tiny_root: Path, tmp_path: Path) -> None:

@@ -63,6 +63,9 @@ def test_what_follows_from_others_is_not_asked() -> None:
 
 
 def test_what_is_known_is_not_asked() -> None:
+    doubt = Pairs(NONE, NONE, np.array([[4, 1]]))
+    assert ("join", 0, 1) in _asked(choose(LABELS, NEAR, CAMERAS, 99))
+    assert ("join", 0, 1) not in _asked(choose(LABELS, NEAR, CAMERAS, 99, doubt))
     known = Pairs(NONE, np.array([[1, 4]]))
     assert ("join", 0, 1) not in _asked(choose(LABELS, NEAR, CAMERAS, 99, known))
     known = Pairs(np.array([[1, 4]]), NONE)
@@ -94,6 +97,10 @@ def test_a_cluster_that_nearly_split() -> None:
     assert asked.kinds.tolist() == ["split"]
     sides = sorted(asked.images(0, side).tolist() for side in (0, 1))
     assert sides == [[0, 1, 2, 3, 4], [5, 6, 7]]
+    doubt = choose(labels, similarity, np.tile([0, 1], 6), 99, Pairs(NONE, NONE, np.array([[7, 0]])))
+    assert sides not in [
+        sorted(doubt.images(one, side).tolist() for side in (0, 1)) for one in range(len(doubt))
+    ]
     known = Pairs(np.array([[0, 7]]), NONE)
     again = choose(labels, similarity, np.tile([0, 1], 6), 99, known)
     assert not ({*again.first, *again.second} <= set(range(8)) and len(again) == 1)

@@ -128,10 +128,15 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     about = about_pairs(file, pairs, PATHS)
     assert say_pairs(about) == f"{file}, 1 same, 1 different"
     assert say_pairs({}) == ""
+    _read(file, *lines, "train/a.jpg,train/c.jpg,unsure")
+    pairs = read_pairs(file, PATHS)
+    assert pairs is not None
+    assert len(pairs) == 2, "nothing follows from doubt"
     keep_pairs(tmp_path, pairs, PATHS)
     found = kept_pairs(tmp_path, PATHS, about)
     assert found.same.tolist() == [[0, 1]]
     assert found.different.tolist() == [[1, 2]]
+    assert found.unsure.tolist() == [[0, 2]]
     assert fingerprint(found, PATHS) == about["sha256"]
     with pytest.raises(RunError, match="has changed"):
         kept_pairs(tmp_path, PATHS, {"sha256": "0" * 64})
