@@ -27,7 +27,7 @@ def assign(
         Path | None,
         typer.Option("--to", help="The run that knows; the newest global run.", autocompletion=complete.runs),
     ] = None,
-    split: options.SplitName = "train",
+    split: options.SplitName = None,
     at: Annotated[
         str | None,
         typer.Option(
@@ -61,7 +61,7 @@ def assign(
     if out.suffix != ".csv":
         raise UsageError(f"--out must end in .csv, got {out}.")
     progress = make_progress(quiet, as_json)
-    given = images_of(images, split, None, data_root)
+    given = images_of(images, split, None, data_root, progress)
     run = open_run(to) if to is not None else newest(runs_root, stage="global", file="settings.yaml")
     settings = config.load_run(run.path / "settings.yaml")
     engine = choose_engine(device, precision)

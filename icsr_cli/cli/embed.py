@@ -23,7 +23,7 @@ def embed(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
     network: options.Network = None,
-    split: options.SplitName = "train",
+    split: options.SplitName = None,
     pattern: options.Pattern = None,
     debias: options.Debias = "none",
     precision: options.Precision = "auto",
@@ -53,7 +53,7 @@ def embed(
         raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
-    given = images_of(images, split, pattern, data_root)
+    given = images_of(images, split, pattern, data_root, progress)
     cameras, ids = given.cameras, given.ids
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")

@@ -33,7 +33,8 @@ NewestOf = Annotated[
     str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
 ]
 SplitName = Annotated[
-    Literal["train", "query", "gallery"], typer.Option("--split", help="Of a data set: which images.")
+    Literal["train", "query", "gallery"] | None,
+    typer.Option("--split", help="Of a data set: which images.", show_default="train"),
 ]
 DataRoot = Annotated[
     Path, of_data("--data-root", envvar="ICSR_DATA", help="Folder of the prepared data sets.")

@@ -84,7 +84,7 @@ def search(
     )
     if max_distance is not None:
         found = _within(found, max_distance)
-    _warn(found, across_cameras, progress.warn)
+    _warn(found, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
     if picture is not None:
         write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
@@ -105,16 +105,13 @@ def _within(found: SearchResult, farthest: float) -> SearchResult:
     )
 
 
-def _warn(found: SearchResult, across_cameras: bool, warn: Callable[[str], None]) -> None:
+def _warn(found: SearchResult, warn: Callable[[str], None]) -> None:
     if found.unreadable:
         first = found.unreadable[0]
         warn(
             f"{len(found.unreadable):,} of the gallery's images cannot be read, such as "
             f"{first.path}: {first.reason}"
         )
-    if found.no_camera:
-        what = "left out" if across_cameras else "shown without a camera"
-        warn(f"{found.no_camera:,} of the gallery's images do not fit --pattern and are {what}.")
     for answers in found.queries:
         if not answers.compared:
             warn(f"Nothing in the gallery could be an answer to {answers.query}.")

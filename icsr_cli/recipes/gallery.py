@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from icsr_cli import datasets
-from icsr_cli.datasets.folder import read_pattern
+from icsr_cli.datasets.folder import number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
@@ -31,7 +31,7 @@ from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
-from icsr_cli.types import FloatArray, IntArray
+from icsr_cli.types import FloatArray, IntArray, Split
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
 _CHUNK = 128
@@ -161,39 +161,63 @@ class Images:
     ids: IntArray | None = None
     when: Mapping[str, IntArray] = field(default_factory=dict)
 
+    @classmethod
+    def of(cls, split: Split, camera_names: Sequence[str]) -> Images:
+        """Give the images of a split and what is known of them."""
+        ids = split.identities if split.has_identities else None
+        when = {name: found for name, found in split.when().items() if found is not None}
+        return cls(split.root, list(split.paths), split.cameras, tuple(camera_names), ids, when)
 
-def images_of(images: str, split: str, pattern: str | None, data_root: Path) -> Images:
-    """Find the images of a folder, their names read by ``pattern``, or of a part of a data set."""
+
+def images_of(
+    images: str, split: str | None, pattern: str | None, data_root: Path, progress: Progress
+) -> Images:
+    """Find the images of a folder, their names read by ``pattern``, or of a part of a data set.
+
+    Images whose names do not fit are left out and warned of. ``split`` is of a data set: train by default.
+
+    Raises:
+        UsageError: ``split`` of a folder, ``pattern`` of a data set, or no image fits.
+        DatasetError: there is no such data set, or no image in the folder.
+    """
     folder = Path(images)
     if not folder.is_dir():
         data = datasets.load(images, data_root)
-        part = data.splits.get(split)
+        if pattern is not None:
+            raise UsageError(
+                f"--pattern is for a folder of images; {images!r} is a data set, which knows its cameras. "
+                "Leave it out."
+            )
+        part = data.splits.get(split or "train")
         if part is None or not len(part):
-            raise UsageError(f"The data set {images!r} has no {split} images.")
-        ids = part.identities if part.has_identities else None
-        when = {name: found for name, found in part.when().items() if found is not None}
-        return Images(part.root, list(part.paths), part.cameras, data.camera_names, ids, when)
+            raise UsageError(f"The data set {images!r} has no {split or 'train'} images.")
+        return Images.of(part, data.camera_names)
+    if split is not None:
+        raise UsageError(
+            f"--split is for a prepared data set; {images} is a folder, and all its images are taken. "
+            "Leave it out, or give the name of a data set."
+        )
     if pattern is None:
         paths = image_files(folder, recursive=True)
         if not paths:
             raise DatasetError(f"There is no image in {folder}, nor in folders below.")
         return Images(folder, paths)
-    rows, _ = read_pattern(folder, pattern)
+    rows, unread = read_pattern(folder, pattern)
     if not rows:
         raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
-    named = [row.identity for row in rows]
-    names, cameras = np.unique([row.camera for row in rows], return_inverse=True)
-    numbers = {
-        name: number for number, name in enumerate(sorted({name for name in named if name is not None}))
-    }
-    ids = np.array([numbers.get(name, -1) if name is not None else -1 for name in named], dtype=np.int64)
-    return Images(
-        folder,
-        [row.path for row in rows],
-        cameras.astype(np.int64),
-        tuple(names.tolist()),
-        ids if numbers else None,
+    warn_unfit([one.path for one in unread], "left out", progress)
+    cameras, people = (
+        {name: number for number, name in enumerate(sorted(names))}
+        for names in ({row.camera for row in rows}, {row.identity for row in rows if row.identity})
     )
+    records = records_of(rows, cameras, people, number_tracks(rows, cameras))
+    return Images.of(Split(folder, tuple(records)), tuple(cameras))
+
+
+def warn_unfit(paths: Sequence[str], what: str, progress: Progress) -> None:
+    """Say of images whose paths do not fit the pattern, if any, that they are ``what``."""
+    if paths:
+        progress.warn(f"{len(paths):,} images do not fit --pattern and are {what}, such as {paths[0]}")
 
 
 def embed_files(

@@ -13,7 +13,14 @@ from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
-from icsr_cli.recipes.gallery import FileEmbedder, Gallery, Unreadable, embed_files, open_gallery
+from icsr_cli.recipes.gallery import (
+    FileEmbedder,
+    Gallery,
+    Unreadable,
+    embed_files,
+    open_gallery,
+    warn_unfit,
+)
 from icsr_cli.types import BoolArray, FloatArray
 
 #: Queries compared at a time: one pass over the gallery serves so many.
@@ -102,14 +109,16 @@ def search(
         )
     reader = None if pattern is None else compile_pattern(pattern)
     named = [_query_names(path, reader) for path in queries]
-    if across_cameras and (unfit := [p for p, n in zip(queries, named, strict=True) if n.camera is None]):
+    if across_cameras and (bare := [p for p, n in zip(queries, named, strict=True) if n.camera is None]):
         raise UsageError(
-            f"The name of the query {unfit[0]} does not fit the pattern {pattern!r}, so its camera is "
+            f"The name of the query {bare[0]} does not fit the pattern {pattern!r}, so its camera is "
             "unknown. Rename it, or leave out --across-cameras."
         )
     features = _embed_queries(queries, embedder, progress)
     found = open_gallery(gallery, embedder, progress, keep=keep)
     names = [_names(reader, path) for path in found.paths]
+    unfit = [path for path, name in zip(found.paths, names, strict=True) if reader and name.camera is None]
+    warn_unfit(unfit, "left out" if across_cameras else "shown without a camera", progress)
     allowed = [
         _allowed(found, names, query, name, across_cameras)
         for query, name in zip(queries, named, strict=True)
@@ -124,7 +133,7 @@ def search(
         found.unreadable,
         found.reused,
         found.cache,
-        sum(name.camera is None for name in names) if reader else 0,
+        len(unfit),
         tuple(
             QueryAnswers(
                 query,

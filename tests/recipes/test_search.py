@@ -18,7 +18,7 @@ from icsr_cli.images.decode import decode_resized
 from icsr_cli.models import build, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import gallery as gallery_module
-from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, open_gallery
+from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, images_of, open_gallery
 from icsr_cli.recipes.search import search
 from icsr_cli.recipes.steps import Engine
 
@@ -97,6 +97,41 @@ def test_top_limits_and_many_queries_are_each_served(
     assert [match.path for match in alone.queries[0].matches] == names[4]
 
 
+def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:
+    for path in ("a/10/7.jpg", "a/2/5.jpg", "b/2/6.jpg", "stray.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).touch()
+    heard = Heard()
+    found = images_of(str(tmp_path), None, "{camera}/{track}/{frame}.jpg", tmp_path, heard)
+    assert found.paths == ["a/10/7.jpg", "a/2/5.jpg", "b/2/6.jpg"]
+    assert found.cameras is not None
+    assert (found.cameras.tolist(), found.camera_names, found.ids) == ([0, 0, 1], ("a", "b"), None)
+    assert {name: column.tolist() for name, column in found.when.items()} == {
+        "tracks": [1, 0, 2],
+        "frames": [7, 5, 6],
+    }
+    assert heard.warnings == ["1 images do not fit --pattern and are left out, such as stray.jpg"]
+    ids = images_of(str(tmp_path), None, "{camera}/{id}/*", tmp_path, heard).ids
+    assert ids is not None
+    assert ids.tolist() == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("images", "split", "pattern", "said"),
+    [
+        ("{folder}", "gallery", None, "--split is for a prepared data set"),
+        ("{folder}", "train", "{camera}/*", "--split is for a prepared data set"),
+        ("tiny", None, "{camera}/*", "--pattern is for a folder"),
+    ],
+)
+def test_an_option_of_the_other_kind_of_images_is_refused(
+    images: str, split: str | None, pattern: str | None, said: str, crops: Path, tiny_root: Path
+) -> None:
+    assert images_of("tiny", None, None, tiny_root, Progress()).paths[0].startswith("bounding_box_train/")
+    with pytest.raises(UsageError, match=said):
+        images_of(images.format(folder=crops), split, pattern, tiny_root, Progress())
+
+
 def test_across_cameras_leaves_out_the_own_camera(
     crops: Path, embedder: FileEmbedder, tmp_path: Path
 ) -> None:
@@ -105,7 +140,9 @@ def test_across_cameras_leaves_out_the_own_camera(
     Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
     pattern = "**/{camera}_{name}.png"
     everything = search([outside], crops, embedder, Progress(), pattern=pattern, top=100)
-    across = search([outside], crops, embedder, Progress(), pattern=pattern, top=100, across_cameras=True)
+    heard = Heard()
+    across = search([outside], crops, embedder, heard, pattern=pattern, top=100, across_cameras=True)
+    assert heard.warnings == ["1 images do not fit --pattern and are left out, such as nocamera.png"]
     assert everything.queries[0].matches[0].path == "nocamera.png"  # the same picture
     assert everything.queries[0].matches[0].distance < 1e-3
     assert everything.no_camera == across.no_camera == 1
