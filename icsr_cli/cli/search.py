@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from itertools import count
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -59,7 +60,7 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
-    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.cli.console import make_progress, print_json, say
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
@@ -68,6 +69,7 @@ def search(
 
     if out is not None:
         picture_format(out)  # before anything is computed
+        _refuse_overwriting(out, images, gallery)
     progress = make_progress(quiet, as_json)
     engine = choose_engine(device, precision)
     embedder = open_embedder(network, runs_root, engine, progress, height=height, width=width)
@@ -86,12 +88,26 @@ def search(
         found = _within(found, max_distance)
     _warn(found, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
-    if picture is not None:
-        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
         print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
     else:
-        _show(found, picture)
+        _show(found)
+    if picture is not None:  # after the answers: it may be too large
+        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
+        if not as_json:
+            say(f"Picture: {picture}")
+
+
+def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> None:
+    """Raise UsageError where the picture would take the place of one that is looked for or in."""
+    from icsr_cli.datasets.scan import image_files
+
+    if not out.exists():
+        return
+    looked_in = image_files(gallery, recursive=True) if gallery.is_dir() else []
+    for one in (*images, *(gallery / path for path in looked_in)):
+        if one.exists() and out.samefile(one):
+            raise UsageError(f"--out {out} is {one}, a picture to look for or in. Give another --out.")
 
 
 def _within(found: SearchResult, farthest: float) -> SearchResult:
@@ -124,7 +140,7 @@ def _new_name(name: str) -> Path:
     return path if not path.exists() else next(other for other in numbered if not other.exists())
 
 
-def _show(found: SearchResult, picture: Path | None) -> None:
+def _show(found: SearchResult) -> None:
     from icsr_cli.cli.console import print_table, say
 
     say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
@@ -150,8 +166,6 @@ def _show(found: SearchResult, picture: Path | None) -> None:
                 for match in answers.matches
             ],
         )
-    if picture is not None:
-        say(f"Picture: {picture}")
 
 
 def _title(answers: QueryAnswers) -> str:

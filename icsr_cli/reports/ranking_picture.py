@@ -15,6 +15,8 @@ from icsr_cli.images.decode import decode
 
 #: What the suffix of the picture may be, and Pillow's name of the format.
 FORMATS: Final = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}
+#: Pixels that a format has room for, on each side.
+_MOST: Final = {"JPEG": 65_500, "WEBP": 16_383}
 
 _CROP: Final = (128, 256)  # width and height of the box an image is fitted into
 _GAP: Final = 14
@@ -50,9 +52,15 @@ def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
     """Draw the rankings and write them as PNG, JPEG or WebP, whole or not at all.
 
     Raises:
-        UsageError: where the suffix names another format.
+        UsageError: where the suffix names another format, or one that the picture is too large for.
     """
     kind = picture_format(path)
+    size, most = _measures(rows)[0], _MOST.get(kind)
+    if most and max(size) > most:
+        raise UsageError(
+            f"The picture {path} would be {size[0]:,} x {size[1]:,} pixels; {kind} holds {most:,} a side. "
+            "Let it end in .png, or ask for fewer answers (--top) or fewer pictures at a time."
+        )
     picture = draw_rankings(rows)
     with whole_file(path) as temporary:
         picture.save(temporary, format=kind)
@@ -69,11 +77,7 @@ def picture_format(path: Path) -> str:
 
 def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
     """Draw the rankings, one below the other; an image that is gone by now is drawn as an empty box."""
-    columns = 1 + min(_PER_LINE, max((len(row.answers) for row in rows), default=0))
-    text = 1 + max((len(crop.lines) for row in rows for crop in (row.query, *row.answers)), default=0)
-    cell = (_CROP[0] + _GAP, _CROP[1] + _LINE * text + 2 * _GAP)
-    # The query stands apart from its answers by one more gap.
-    size = (columns * cell[0] + 2 * _GAP, sum(_lines(row) for row in rows) * cell[1] + _GAP)
+    size, cell = _measures(rows)
     picture = Image.new("RGB", size, _PAPER)
     pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=_FONT)
@@ -87,6 +91,15 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
             _draw_crop(picture, pen, font, corner, answer, frame)
         top += _lines(row) * cell[1]
     return picture
+
+
+def _measures(rows: Sequence[RankingRow]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Give width and height of the picture, and of the room for each image."""
+    columns = 1 + min(_PER_LINE, max((len(row.answers) for row in rows), default=0))
+    text = 1 + max((len(crop.lines) for row in rows for crop in (row.query, *row.answers)), default=0)
+    cell = (_CROP[0] + _GAP, _CROP[1] + _LINE * text + 2 * _GAP)
+    # The query stands apart from its answers by one more gap.
+    return (columns * cell[0] + 2 * _GAP, sum(_lines(row) for row in rows) * cell[1] + _GAP), cell
 
 
 def _lines(row: RankingRow) -> int:

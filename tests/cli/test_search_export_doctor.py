@@ -84,6 +84,16 @@ def test_answers_that_are_too_far_are_no_match(
     assert "no match" in none.stdout or whole[0]["distance"] == 0
 
 
+def test_answers_are_shown_though_the_picture_is_too_large(
+    runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("icsr_cli.reports.ranking_picture._MOST", {"WEBP": 99})
+    found = icsr("search", query, "-g", gallery, "--runs", runs, "--out", tmp_path / "a.webp")
+    assert found.exit_code == 2
+    assert "images compared" in found.stdout
+    assert "WEBP holds 99 a side" in " ".join(found.stderr.split())
+
+
 def test_search_as_json(
     runs: Path, gallery: Path, query: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -128,6 +138,9 @@ def test_names_with_brackets_are_shown_as_they_are(
         (["--gallery", "{empty}"], 1, "There is no image in the gallery"),
         (["--gallery", "nowhere"], 1, "does not exist"),
         (["--gallery", "{gallery}", "--out", "a.gif"], 2, ".png"),
+        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{query}"], 2, "Give another --out"),
+        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{answer}"], 2, "Give another --out"),
+        (["--gallery", "nowhere", "--out", "{answer}"], 1, "does not exist"),
         (["--gallery", "{gallery}", "--across-cameras"], 2, "--pattern"),
         (["--gallery", "{gallery}", "--network", "nowhere.pth"], 1, "nowhere.pth"),
         (["--gallery", "{gallery}", "--network", "{damaged}"], 1, "not a whole safetensors file"),
@@ -141,6 +154,7 @@ def test_search_refuses_with_one_message(
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged.safetensors").write_bytes(b"12345678")
     places = {"empty": tmp_path / "empty", "damaged": tmp_path / "damaged.safetensors", "gallery": gallery}
+    places |= {"query": query, "answer": next(gallery.iterdir())}
     found = icsr("search", query, "--runs", runs, *(option.format(**places) for option in options))
     assert found.exit_code == code, found.output
     assert words in " ".join(found.stderr.split())

@@ -72,6 +72,13 @@ def test_an_unknown_format_is_refused(tmp_path: Path, image: Path) -> None:
     assert not (tmp_path / "a.gif").exists()
 
 
+@pytest.mark.parametrize(("suffix", "queries"), [("webp", 60), ("jpg", 220)])
+def test_a_picture_too_large_for_its_format(tmp_path: Path, image: Path, suffix: str, queries: int) -> None:
+    rows = [RankingRow(Crop(image, "q"), ())] * queries
+    with pytest.raises(UsageError, match=r"Let it end in \.png, or ask for fewer"):
+        write_ranking_picture(tmp_path / f"a.{suffix}", rows)
+
+
 def test_long_names_lose_their_middle() -> None:
     font = ImageFont.load_default(size=15)
     assert shorten("short.jpg", font, 128) == "short.jpg"
