@@ -164,6 +164,8 @@ def test_review_asks_and_answers_from_the_truth(
     asked, known = ({frozenset((one.first, one.second)) for one in each} for each in (both, lines))
     assert asked > known
     assert len(asked) == len(both)
+    doubted = [{one.first, one.second} for one in both if one.answer == "unsure"]
+    assert doubted == [{lines[0].first, lines[0].second}]
     # A run that obeys them asks about the rest.
     obeyed = train("global", tmp_path, tiny_root, *own, "--pairs", more, "--name", "obeyed")
     assert obeyed.exit_code == 0, obeyed.output
