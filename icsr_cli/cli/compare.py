@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -70,7 +70,7 @@ def _show(found: Comparison) -> None:
         typer.echo("No retrieval: icsr eval RUN measures a run and keeps the figures in it.")
 
 
-def _cells(found: Comparison, between: str) -> tuple[list[str], list[list[str]]]:
+def _cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
     """Give the heading and a line for each row, as a paper has them."""
     from icsr_cli.recipes.comparison import text_of, title
 
@@ -80,7 +80,7 @@ def _cells(found: Comparison, between: str) -> tuple[list[str], list[list[str]]]
             row.name,
             str(len(row.runs)),
             *(row.settings.get(key, "-") for key in found.differing),
-            *(text_of(row, name, between) for name in found.figures),
+            *(text_of(row, name) for name in found.figures),
         ]
         for row in found.rows
     ]
@@ -88,7 +88,7 @@ def _cells(found: Comparison, between: str) -> tuple[list[str], list[list[str]]]
 
 
 def _markdown(found: Comparison) -> None:
-    columns, lines = _cells(found, " ± ")
+    columns, lines = _cells(found)
     texts = 2 + len(found.differing)
     rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
     for line in (columns, rule, *lines):
@@ -96,22 +96,24 @@ def _markdown(found: Comparison) -> None:
 
 
 def _latex(found: Comparison) -> None:
-    columns, lines = _cells(found, r" $\pm$ ")
+    columns, lines = _cells(found)
     texts = 2 + len(found.differing)
     typer.echo("% needs \\usepackage{booktabs}")
     typer.echo(rf"\begin{{tabular}}{{{'l' * texts}{'r' * (len(columns) - texts)}}}")
     typer.echo(r"\toprule")
     for place, line in enumerate((columns, *lines)):
-        typer.echo(" & ".join(_escaped(cell) for cell in line) + r" \\")
+        typer.echo(" & ".join(cell.translate(_LATEX) for cell in line) + r" \\")
         if place == 0:
             typer.echo(r"\midrule")
     typer.echo("\\bottomrule\n\\end{tabular}")
 
 
-def _escaped(text: str) -> str:
-    for sign in "&%#_":
-        text = text.replace(sign, rf"\{sign}")
-    return text
+#: How LaTeX writes what it would read as its own; a row that begins with [ or * would be the last one's.
+_LATEX: Final = str.maketrans(
+    {sign: rf"\{sign}" for sign in "&%#_{}$"}
+    | {"\\": r"\textbackslash{}", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}"}
+    | {"±": r"$\pm$", "[": "{[}", "*": "{*}"}
+)
 
 
 def _csv(found: Comparison) -> None:

@@ -91,7 +91,7 @@ def title(figure: str) -> str:
     return f"{figure} %" if _is_share(figure) else figure
 
 
-def text_of(row: Row, figure: str, between: str = " ± ") -> str:
+def text_of(row: Row, figure: str) -> str:
     """Write a figure of a row: the mean, and the deviation where there is one; ``-`` where it has none."""
     if figure not in row.figures:
         return "-"
@@ -99,7 +99,7 @@ def text_of(row: Row, figure: str, between: str = " ± ") -> str:
     middle, deviation = spread([scale * value for value in row.figures[figure]])
     text = f"{middle:,.{digits}f}"
     if deviation is not None:
-        text += f"{between}{deviation:,.{max(digits, 1)}f}"
+        text += f" ± {deviation:,.{max(digits, 1)}f}"
     known = len(row.figures[figure])
     return text if known == len(row.runs) else f"{text} (of {known})"
 
