@@ -63,10 +63,8 @@ def _warn_of_small(stage: Stage, small: Sequence[CameraLabels]) -> None:
     """Say once which cameras have too few images."""
     if not small:
         return
-    names = stage.run.camera_names
     named = ", ".join(
-        f"Camera {names[one.camera] if names else one.camera} has {len(one.rows)} image(s)"
-        for one in small[:5]
+        f"Camera {stage.run.camera_name(one.camera)} has {len(one.rows)} image(s)" for one in small[:5]
     )
     more = f" and {len(small) - 5:,} more cameras have few" if len(small) > 5 else ""
     stage.progress.warn(
@@ -111,7 +109,7 @@ def _train_network(
         first = state["epoch"] + 1
         whole.advance(state["epoch"])
     if stage.ranks.leads:
-        run.forget(lambda line: line["part"] == name and line["epoch"] >= first)
+        run.forget(lambda line: line.get("part") == name and line["epoch"] >= first)
     for epoch in range(first, own.epochs + 1):
         figures = _epoch(stage, trainer, found, name, (seed_word, epoch))
         whole.advance()
@@ -132,8 +130,7 @@ def _train_network(
 def _title(run: RunFolder, name: str) -> str:
     if name == "shared":
         return "Shared network"
-    number = name.removeprefix("camera_")
-    return f"Camera {run.camera_names[int(number)] if run.camera_names else number}"
+    return f"Camera {run.camera_name(int(name.removeprefix('camera_')))}"
 
 
 def _epoch(

@@ -70,7 +70,7 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
     groups: dict[str, list[tuple[RunFolder, int, dict[str, str]]]] = {}
     for run in runs:
         settings = {"stage": run.stage, **dict(by_method(run.settings()))}
-        seed = int(settings.pop("seed", "0"))
+        seed = int(settings.pop("seed", "0"))  # a whole number, or the settings were refused
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run, seed, settings))
     rows = tuple(_row(members) for members in groups.values())
     rows = _told_apart(rows)
@@ -128,7 +128,7 @@ def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, f
     if not epochs:
         return found
     last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network
-    judged = [line["quality"]["refined"] if "quality" in line else line for line in last]
+    judged = [line["quality"].get("refined", {}) if "quality" in line else line for line in last]
     for key, title in _QUALITY.items():
         values = [float(one[key]) for one in judged if one.get(key) is not None]
         if values:
@@ -189,7 +189,8 @@ def by_method(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 def _choices(value: Any) -> list[Mapping[str, Any]] | None:
     """Give the methods with their options, where a value is such a choice or a list of them."""
     several = value if isinstance(value, list) else [value]
-    return several if all(isinstance(one, Mapping) and "method" in one for one in several) else None
+    chosen = (isinstance(one, Mapping) and isinstance(one.get("method"), str) for one in several)
+    return several if all(chosen) else None
 
 
 def said(value: Any) -> str:

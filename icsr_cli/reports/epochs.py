@@ -5,7 +5,6 @@ The figures of a line are the methods' own: every number it has is drawn, under 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
@@ -26,6 +25,8 @@ QUALITY: Final = {
 }
 #: What is no figure of the epoch; quality and seconds hold more than one number, and are drawn apart.
 _NO_FIGURES: Final = ("part", "epoch", "cameras", "quality", "seconds")
+#: What is larger, or no number, is not drawn.
+_LARGEST: Final = 1e30
 
 
 def curves(epochs: Sequence[Epoch], stage: str, names: Sequence[str] = ()) -> list[Markup]:
@@ -99,8 +100,8 @@ def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
     networks: dict[str, list[Epoch]] = {}
     cameras: dict[int, list[Epoch]] = {}
     for epoch in epochs:
-        networks.setdefault(str(epoch["part"]), []).append(epoch)
-        for camera in epoch["cameras"]:
+        networks.setdefault(epoch.get("part", ""), []).append(epoch)
+        for camera in epoch.get("cameras", ()):
             cameras.setdefault(int(camera), []).append(epoch)
 
     def per_camera(title: str, *keys: str) -> list[Markup]:
@@ -136,4 +137,4 @@ def value_of(epoch: Epoch, keys: Sequence[str]) -> float | None:
     found: Any = epoch
     for key in keys:
         found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+    return float(found) if isinstance(found, int | float) and abs(found) < _LARGEST else None

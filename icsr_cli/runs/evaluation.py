@@ -9,6 +9,7 @@ from typing import Any
 from icsr_cli import __version__
 from icsr_cli.errors import RunError
 from icsr_cli.files import read_json, write_json
+from icsr_cli.runs.contents import Evaluations, check_contents
 
 #: An entry with the same values here takes the place of an older one.
 _KEY = ("dataset", "weights", "protocol", "rerank", "debias", "estimated")
@@ -28,16 +29,10 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     try:
-        found = read_json(path)["evaluations"]
-        if not all(isinstance(entry, dict) and _says_something(entry) for entry in found):
-            raise TypeError("an entry without mAP")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        found = check_contents(Evaluations, read_json(path))
+    except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
-    return list(found)
-
-
-def _says_something(entry: dict[str, Any]) -> bool:
-    return isinstance(entry.get("mAP"), float) or entry.get("estimated") is True
+    return list(found["evaluations"])
 
 
 def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:

@@ -36,6 +36,7 @@ from icsr_cli.errors import RunError, UsageError, printable, reason
 from icsr_cli.files import check_zip, read_json, write_bytes, write_json, write_text
 from icsr_cli.plain_yaml import parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
+from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
 from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
@@ -62,8 +63,12 @@ class RunFolder:
     @property
     def camera_names(self) -> tuple[str, ...]:
         """What the cameras are called; none in a run that does not say it."""
-        names = self.info().get("camera_names")
-        return tuple(map(str, names)) if isinstance(names, list) else ()
+        return tuple(self.info().get("camera_names", ()))
+
+    def camera_name(self, camera: int) -> str:
+        """Name a camera, by its number where the run does not say what it is called."""
+        names = self.camera_names
+        return names[camera] if camera < len(names) else str(camera)
 
     @property
     def local(self) -> Path | None:
@@ -128,14 +133,9 @@ class RunFolder:
         """
         path = self.path / "run.json"
         try:
-            found = read_json(path)
+            return dict(check_contents(Info, read_json(path)))
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}") from None
-        if not isinstance(found, dict) or found.get("stage") not in STAGES:
-            raise RunError(f"{path} does not say of which stage the run is: it is damaged.")
-        if not isinstance(found.get("dataset"), str):
-            raise RunError(f"{path} does not say of which data set the run is: it is damaged.")
-        return found
+            raise RunError(f"{path} cannot be read: {error}. Mend that file, or remove the run.") from None
 
     def update_info(self, **values: Any) -> None:
         """Set fields of ``run.json``."""
@@ -146,9 +146,11 @@ class RunFolder:
         """Read the settings of the run as plain values, without the other stage's, which older runs list."""
         path = self.path / "settings.yaml"
         try:
-            found = dict(parse_yaml(path.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError) as error:
-            raise RunError(f"The settings of the run {self.path} cannot be read: {error}") from None
+            found = check_contents(Written, parse_yaml(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise RunError(
+                f"The settings of the run {self.path} cannot be read: {error}. Mend its settings.yaml."
+            ) from None
         return {key: value for key, value in found.items() if key not in STAGES or key == self.stage}
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
@@ -160,8 +162,8 @@ class RunFolder:
     def environment(self) -> dict[str, Any]:
         """Read what the run was made with; it is not needed, so a damaged file is none."""
         try:
-            return dict(read_json(self.path / "environment.json"))
-        except (OSError, ValueError, TypeError):
+            return dict(check_contents(Made, read_json(self.path / "environment.json")))
+        except (OSError, ValueError):
             return {}
 
     def write_environment(self, environment: Mapping[str, Any]) -> None:
@@ -429,9 +431,8 @@ def _now() -> str:
 
 def _figures(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(line)
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict) or not isinstance(found.get("epoch"), int):
-        raise RunError(f"Line {number} of {path} is damaged. Remove that line: the rest is intact.")
-    return found
+        return dict(check_contents(Epoch, json.loads(line)))
+    except (ValueError, RecursionError) as error:
+        raise RunError(
+            f"Line {number} of {path} is damaged ({reason(error)}). Remove that line: the rest is intact."
+        ) from None

@@ -13,7 +13,7 @@ from html_pages import Page
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
-from icsr_cli.runs import create
+from icsr_cli.runs import RunFolder, create
 from icsr_cli.runs.evaluation import record_evaluations
 
 MAPS = {"one": [0.7], "two": [0.8, 0.82, 0.9]}
@@ -82,6 +82,20 @@ def test_every_format_says_the_same(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(compare(runs, "-f", "csv").stdout)))
     assert float(rows[1]["mAP"]) == pytest.approx(0.84)
     assert rows[0]["mAP deviation"] == ""
+
+
+def test_latex_reads_no_name_as_its_own(runs: Path) -> None:
+    place = runs / "tiny" / "global" / "one-seed0"
+    place.rename(place.with_name(r"[a{b$c^d~e\f"))
+    latex = compare(runs, "-f", "latex").stdout
+    assert r"{[}a\{b\$c\textasciicircum{}d\textasciitilde{}e\textbackslash{}f & 1 &" in latex
+    assert r"84.0 $\pm$ 5.3" in latex
+
+
+def test_labels_that_nobody_could_judge_have_no_quality(runs: Path) -> None:
+    run = RunFolder(runs / "tiny" / "global" / "one-seed0")
+    run.record({"epoch": 3, "quality": {"global": {"nmi": 0.5, "pairwise_f": 0.5}}})
+    assert "label NMI" not in json.loads(compare(runs, "-f", "json").stdout)["rows"][0]["figures"]
 
 
 def test_the_page_stands_alone(runs: Path) -> None:

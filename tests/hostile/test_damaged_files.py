@@ -6,18 +6,23 @@ same with many more.
 
 from __future__ import annotations
 
+import copy
 import io
 import json
+import math
+import operator
 import sys
 import tarfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -30,8 +35,12 @@ from icsr_cli.images.decode import decode
 from icsr_cli.images.store import open_pixels, verify_pixels
 from icsr_cli.models import build, load_weights, save_weights
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.comparison import compare
 from icsr_cli.recipes.feature_files import read_features, renamed
 from icsr_cli.recipes.gallery import _read_cache, _write_cache
+from icsr_cli.recipes.model_card import origin_of
+from icsr_cli.reports.pages.compare import compare_page
+from icsr_cli.reports.pages.run import RunView, run_page
 from icsr_cli.runs import LabelTable, create, open_run, read_labels, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
@@ -274,6 +283,48 @@ def test_damage_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
     assert sum(counts.values()) == 120
     if kind not in FORGIVEN:
         assert counts["refused"] > 20
+
+
+def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Give where each value lies below ``value``."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, below in inside:
+        yield (*above, key)
+        yield from places(below, (*above, key))
+
+
+FILES = ("run.json", "settings.yaml", "metrics.jsonl", "evaluation.json", "environment.json")
+
+
+@pytest.mark.parametrize(("stage", "name"), [("cam", "metrics.jsonl"), *(("global", name) for name in FILES)])
+def test_any_value_of_a_run_may_be_another(stage: str, name: str, tmp_path: Path) -> None:
+    run = create(tmp_path, "d", stage, name="r")
+    run.update_info(pairs={"file": "p", "sha256": "1", "same": 1, "different": 0}, camera_names=["c"])
+    own = {"model": {"arch": "x"}, "memory": [{"method": "m"}]}
+    run.write_settings({"seed": 1, "image": {"height": 9, "width": 9}, stage: own})
+    judged: dict[str, Any] = {"quality": {"nmi": 0.5, "pairwise_f": 0.5}}
+    of_stage = {"global": {"quality": {"refined": judged["quality"]}}, "cam": {"cameras": {"0": judged}}}
+    line = {"epoch": 1, "part": "shared", "loss": 0.5, "kept": 9, "eps": 0.5, "seconds": {"training": 1.0}}
+    run.record(line | of_stage[stage])
+    marks = [{"name": "best F1", "distance": 1.0}]
+    measured = {"weights": "best.safetensors", "mAP": 0.5, "rerank": None, "thresholds": marks}
+    record_evaluations(run.path, [measured])
+    run.write_environment({"gpus": ["H"], "command": ["icsr"]})
+    path = run.path / name
+    whole = yaml.safe_load(path.read_text())
+    absent = dict.fromkeys(("labels", "retrieval", "rankings", "map"), "none")
+    refused = 0
+    for *above, last in places(whole):
+        for odd in ("x", None, -4, 1.5, [1], {}, {"method": 5}, 10**400, math.nan):
+            tree = copy.deepcopy(whole)
+            reduce(operator.getitem, above, tree)[last] = odd
+            path.write_text((yaml.safe_dump if name.endswith("yaml") else json.dumps)(tree) + "\n")
+            try:
+                compare_page(compare([run])), run_page(run, RunView(None, None, None, absent))
+                origin_of(run.path / "best.safetensors", run, None)
+            except IcsrError:
+                refused += 1
+    assert refused > 20 or name == "environment.json"  # which is not needed
 
 
 def test_a_bomb_is_refused(tmp_path: Path) -> None:

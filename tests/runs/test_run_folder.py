@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from icsr_cli.errors import RunError, UsageError
-from icsr_cli.files import whole_file, write_text
+from icsr_cli.files import whole_file, write_json, write_text
 from icsr_cli.progress import Progress
 from icsr_cli.runs import (
     LoggedProgress,
@@ -26,6 +27,7 @@ from icsr_cli.runs import (
     tabulate,
     write_labels,
 )
+from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import ImageRecord, Labels, Split
 
 
@@ -131,7 +133,7 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     run.record({"epoch": 1, "loss": 9.0})
     assert not (run.path / "events").exists()
     run.update_info(tensorboard=True)
-    run.record({"epoch": 2, "loss": 2.5, "quality": {"refined": {"nmi": 0.5}}})
+    run.record({"epoch": 2, "loss": 2.5, "quality": {"refined": {"nmi": 0.5, "pairwise_f": 0.5}}})
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
     events = EventAccumulator(str(run.path / "events" / "global"))
     events.Reload()
@@ -255,7 +257,9 @@ def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", "{}", '{"stage": "cam"}', '{"stage": 3, "dataset": "d"}', "\xff", "[" * 9999]
+    "text",
+    ["{", "[]", "{}", '{"stage": "cam"}', '{"stage": 3, "dataset": "d"}', "\xff", "[" * 9999]
+    + [f'{{"stage": "cam", "dataset": "d", {odd}}}' for odd in ('"plugins": 5', '"cameras": "x"')],
 )
 def test_one_damaged_run_does_not_hide_the_others(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
@@ -281,12 +285,47 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
 
 
-@pytest.mark.parametrize("line", [b"{", b"[1]", b'{"loss": 1}', b"\xff\xfe", b""])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"{",
+        b"[1]",
+        b'{"loss": 1}',
+        b"\xff\xfe",
+        b"",
+        b'{"epoch": 1, "loss": "x"}',
+        b'{"epoch": 1, "kept": "9"}',
+    ]
+    + [b'{"epoch": 1, "quality": %s}' % odd for odd in (b"null", b'{"refined": {}}')]
+    + [b'{"epoch": 1, "cameras": {"x": {}}}', b'{"epoch": 1, "seconds": 3}', b'{"epoch": 1, "loss": NaN}'],
+)
 def test_any_other_damage_of_the_metrics_is_named(tmp_path: Path, line: bytes) -> None:
     run = create(tmp_path, "d", "global")
     (run.path / "metrics.jsonl").write_bytes(b'{"epoch": 1}\n' + line + b'\n{"epoch": 3}\n')
     with pytest.raises(RunError, match=r"Line 2 of .*metrics\.jsonl is damaged"):
         run.metrics()
+
+
+@pytest.mark.parametrize(
+    "odd", ["mAP: x", "mAP: 7.5", "mAP: .nan", "rank_1: null", "thresholds: 5", "thresholds: [{name: a}]"]
+)
+def test_an_odd_value_of_an_evaluation_is_named(tmp_path: Path, odd: str) -> None:
+    entry = {"mAP": 0.5, "rank_1": 0.5, "thresholds": [{"name": "best F1", "distance": 1.0}], "more": [1]}
+    record_evaluations(tmp_path, [entry])
+    assert read_evaluations(tmp_path)[0]["more"] == [1]
+    write_json(tmp_path / "evaluation.json", {"evaluations": [entry | yaml.safe_load(odd)]})
+    with pytest.raises(RunError, match=f"{odd.partition(':')[0]}.*Remove it and run icsr eval again"):
+        read_evaluations(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "odd", ["seed: x", "seed: 1.5", "image: {height: -4}", "image: 3", "global: {model: 1}"]
+)
+def test_an_odd_value_of_the_settings_is_named(tmp_path: Path, odd: str) -> None:
+    run = create(tmp_path, "d", "global")
+    (run.path / "settings.yaml").write_text(f"method: icsr\nmine: [1]\n{odd}\n")
+    with pytest.raises(RunError, match=f"{odd.partition(':')[0]}.*Mend its settings"):
+        run.settings()
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,7 @@ def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str
         qualities = judged(view.labels)
         if qualities:
             tiles.append(("label NMI", f"{list(qualities.values())[-1].nmi:.3f}"))
-    if epochs:
+    if epochs and "loss" in epochs[-1]:
         tiles.append(("loss", write(float(epochs[-1]["loss"]))))
     return tiles
 
