@@ -28,7 +28,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, did_you_mean
 
 #: What a method of each room defines beside its ``Options``.
 ROOMS: Final = {
@@ -192,8 +192,7 @@ def find(room: str, name: str) -> Any:
     """
     wanted = name.replace("_", "-")
     if wanted not in available(room):
-        near = get_close_matches(wanted, available(room), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(wanted, available(room))
         raise UsageError(
             f"there is no {name!r} among the {room}; there are {', '.join(available(room))}.{hint}"
         )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from difflib import get_close_matches
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from icsr_cli.choices import chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, did_you_mean
 from icsr_cli.plain_yaml import flat, parse_yaml
 
 Tree = dict[str, Any]
@@ -154,8 +153,7 @@ def _method_folder() -> Path:
 def _method_file(name: str) -> Tree:
     path = _method_folder() / f"{name}.yaml"
     if not path.is_file():
-        near = get_close_matches(name, methods(), n=1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        hint = did_you_mean(name, methods())
         raise UsageError(f"There is no method {name!r}; there are {', '.join(methods())}.{hint}")
     return read_yaml(path)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence
@@ -12,7 +11,7 @@ from typing import Any, cast
 
 import torch
 
-from icsr_cli.errors import InputError, ModelError
+from icsr_cli.errors import InputError, ModelError, did_you_mean
 from icsr_cli.models import backbones
 from icsr_cli.models.backbones import Architecture, Make, Size
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
@@ -55,8 +54,7 @@ def architecture(arch: str) -> Architecture:
         found: Architecture = _modules()[family].architecture(name)
         return found
     if arch not in _families():
-        near = difflib.get_close_matches(arch, available(), 1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(arch, available())
         raise InputError(f"arch: {arch!r} is not one of {', '.join(available())}, timm:NAME.{hint}")
     return _families()[arch]
 

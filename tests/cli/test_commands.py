@@ -289,7 +289,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
-        ("train global -d tiny --method camera", 2, "Did you mean camera-aware"),
+        ("train global -d tiny --method camera", 2, "Did you mean 'camera-aware'"),
         ("train global -d tiny --local /nowhere", 1, "/nowhere"),
         ("train global -d tiny --select median", 2, "select"),
         ("train nonsense", 2, "nonsense"),

@@ -111,7 +111,7 @@ def test_a_missing_file_names_those_there_are(tmp_path: Path) -> None:
 
 
 def test_an_unknown_method_names_the_nearest() -> None:
-    with pytest.raises(UsageError, match="Did you mean cluster-contrast"):
+    with pytest.raises(UsageError, match="Did you mean 'cluster-contrast'"):
         config.load("market1501", method="cluster-contrasd")
 
 

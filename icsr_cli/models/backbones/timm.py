@@ -5,14 +5,13 @@ Networks without a class token give a map, which is pooled; transformers with on
 
 from __future__ import annotations
 
-from difflib import get_close_matches
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.errors import InputError, ModelError, reason
+from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
 from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
@@ -138,8 +137,7 @@ def _config(name: str) -> PretrainedCfg:
 
     plain = name.partition(".")[0]
     if not timm.is_model(plain):
-        near = get_close_matches(plain, timm.list_models(), 1)
-        hint = f" Did you mean 'timm:{near[0]}'?" if near else ""
+        hint = did_you_mean(f"timm:{plain}", [f"timm:{known}" for known in timm.list_models()])
         raise InputError(
             f"arch: timm {timm.__version__} has no {plain!r}.{hint} python -c 'import timm; "
             "print(*timm.list_models())' lists what it has."
