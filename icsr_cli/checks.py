@@ -54,7 +54,7 @@ def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None =
 def texts(name: str, array: Any) -> Any:
     """Give an array of strings as such; bytes are UTF-8, as names of files are. InputError for another."""
     if array.dtype.kind == "S":
-        return np.strings.decode(array, "utf-8", "surrogateescape")
+        return np.char.decode(array, "utf-8", "surrogateescape")
     if array.dtype.kind != "U":
         raise InputError(f"{name} must be strings, got dtype {array.dtype}.")
     return array

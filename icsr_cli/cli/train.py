@@ -171,9 +171,13 @@ def train(
             "Leave --local out, or train the one stage: icsr train global."
         )
     wishes = list(_each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")))
-    for own in wishes if seeds and not resume else ():
-        for each in stages:
-            check_free(runs_root / data.name / each, own.name)
+
+    def check_names() -> None:
+        for own in wishes if seeds and not resume else ():
+            for each in stages:
+                check_free(runs_root / data.name / each, own.name)
+
+    place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
     for own in wishes:
         for each in stages:
             named = {**own.options, **_options(each, given)}

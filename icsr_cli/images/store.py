@@ -185,7 +185,8 @@ def build_pixels(
             if (found := build.existing()) is not None:  # another process was faster
                 return found
             progress = progress or Progress()
-            if others := sorted(path.stem for path in folder.glob(f"{name}-*x*.json")):
+            others = sorted({path.stem for path in folder.glob(f"{name}-*x*.json")} - {build.title})
+            if others:
                 progress.note(
                     f"Pixels of this data set are here as {', '.join(others)}; {build.title} is made now."
                 )
