@@ -177,11 +177,11 @@ class World:
             self.cam_runs[name] = run, Seconds.now() - started
         return self.cam_runs[name]
 
-    def score(self, network: Any) -> dict[str, float]:
-        """Measure retrieval on the test people."""
+    def score(self, network: Any, method: Method) -> dict[str, float]:
+        """Measure retrieval on the test people, at the image size of the method's settings."""
         from icsr_cli.recipes.training import measure
 
-        found = measure(network, self.dataset, self.settings(METHODS["plain"]), self.workplace).plain
+        found = measure(network, self.dataset, self.settings(method), self.workplace).plain
         return {"mAP": found.mAP, "rank_1": found.rank(1)}
 
 
@@ -295,7 +295,7 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
                 scores = histogram(world)
             else:
                 network, figures = (special[key](world), {}) if key in special else trained(world, key)
-                scores = world.score(network)
+                scores = world.score(network, METHODS[key])
             seconds = Seconds.now() - started
             if key in SHARED and "icsr" in before:  # trained for an earlier method: its time counts here too
                 seconds = seconds + world.cam_runs["icsr"][1]

@@ -18,6 +18,7 @@ from icsr_cli import config
 ROOT = Path(__file__).parents[1]
 FEW = "--people 8 --arch resnet_small --height 32 --width 16 --batch-size 16 --iters 2"
 LABELS = ("labels", "labels-msmt17", "labels-growth")
+TINY = "--preset hard --seeds 1 --dial train_identities=8 --dial test_identities=6 --set global.iters=2"
 PARTS_FOR_A_GPU = ("tests", "plan-1", "plan-8", *LABELS, "retrieval", "epoch", "epoch-compiled", "schedule")
 
 
@@ -32,6 +33,10 @@ PARTS_FOR_A_GPU = ("tests", "plan-1", "plan-8", *LABELS, "retrieval", "epoch", "
         ("retrieval.py --queries 40 --gallery 200 --dimensions 8 --repeat 1", "times"),
         (f"training.py {FEW} --measure 1 --icsr-only", "| epoch |"),
         ("hostile.py --cases 58", "| tar.gz | 2 |"),
+        (
+            f"methods.py {TINY} --set global.epochs=1 --methods camera-aware --set global.distance.cross=6",
+            "aware |",
+        ),
         ("pixels.py --store --people 8 --size 64x32 --workers 1", "| jpeg | 2 |"),
     ],
 )
