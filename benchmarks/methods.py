@@ -51,6 +51,8 @@ LOCAL = {
     "tracks": {"global.local": "tracks"},
     "clusters": {"global.local": {"method": "average-linkage", "images_per_cluster": "auto"}},
 }
+#: Clusters of each camera by the cosine, anew in each epoch; no global cluster may hold two of one camera.
+CANNOT_LINK = {**LOCAL["clusters"], "global.local_distance": "cosine", "global.refiners": ["cannot-link"]}
 TRUTH = {"global.clusterer": {"method": "true-identities"}, "global.refiners": []}
 
 
@@ -71,6 +73,7 @@ METHODS = {
     "icsr-start": Method("ICSR's shared network, before the global stage", "icsr"),
     "icsr-plain": Method("ICSR's shared start, nothing thrown out", "icsr", {"global.refiners": []}),
     "icsr": Method("ICSR, shared network", "icsr"),
+    "icsr-cannot-link": Method("ICSR's shared start, cannot-link", "icsr", CANNOT_LINK),
     "icsr-tracks": Method("ICSR, local clusters of tracks", "icsr", {"cam.clusterer": "tracks"}),
     "centre": Method("plain + means taken off", options={"global.normalise": "centre"}),
     **{name: Method(f"plain + {name}", options=changed) for name, changed in PARTS.items()},
@@ -84,6 +87,8 @@ METHODS = {
         f"with-{name}": Method(f"camera-aware + local {name}", "camera-aware", own)
         for name, own in LOCAL.items()
     },
+    "plain-cannot-link": Method("plain + cannot-link", options=CANNOT_LINK),
+    "with-cannot-link": Method("camera-aware + cannot-link", "camera-aware", CANNOT_LINK),
     "with-single-camera": Method("camera-aware + single-camera", "camera-aware", PARTS["single-camera"]),
     "two-stages": Method(
         "camera-aware from ICSR's shared start",
@@ -94,7 +99,7 @@ METHODS = {
     "supervised-proxies": Method("Supervised, with camera proxies", options={**TRUTH, **PARTS["proxies"]}),
 }
 #: Methods that begin from, or take labels of, one cam stage; they run in one process.
-SHARED = ("icsr-start", "icsr-plain", "icsr", "two-stages")
+SHARED = ("icsr-start", "icsr-plain", "icsr", "icsr-cannot-link", "two-stages")
 #: Methods with a cam stage of their own.
 OWN_CAM = ("icsr-per-camera", "icsr-tracks")
 
@@ -266,7 +271,8 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
     if key in (*SHARED, *OWN_CAM):
         cam, seconds = world.cam(key)
         figures |= {"cam_seconds": seconds.wall, "local_nmi": cam.metrics()[-1]["nmi"]}
-        wish = replace(wish, local=cam.path)
+        if "global.local" not in METHODS[key].options:  # then its network alone is wanted, the newest
+            wish = replace(wish, local=cam.path)
         if key == "icsr-start":
             return open_model(cam.path / "last.safetensors"), figures
     run, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)

@@ -76,7 +76,7 @@ Refine = Annotated[
     of_method(
         "--refine",
         metavar="[none|NAME,...]",
-        help="Refiners in order: discard, majority, single-camera, split.",
+        help="Refiners in order: cannot-link, discard, majority, single-camera, split.",
     ),
 ]
 Network = Annotated[

@@ -25,6 +25,7 @@ from icsr_cli.choices import Choice, Options
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
 LocalClusterer = Annotated[Options | None, Choice("clusterers", "tracks")]
+LocalDistance = Annotated[Options | None, Choice("distances", "cosine")]
 Refiner = Annotated[Options, Choice("refiners", "discard")]
 Sampler = Annotated[Options, Choice("samplers", "identity")]
 Optimizer = Annotated[Options, Choice("optimizers", "adam")]
@@ -199,11 +200,12 @@ class GlobalSettings(StageSettings):
     """The global stage: clustering over all cameras.
 
     ``local``: the clusterer that makes the local labels, of each camera's images anew in each epoch; without
-    one they are those of a cam run.
+    one they are those of a cam run. ``local_distance``: what it compares the images by, if not as all are.
     """
 
     model: ModelSettings = ModelSettings(arch="resnet_ibn50a")
     local: LocalClusterer = None
+    local_distance: LocalDistance = None
 
 
 class EvaluationSettings(Section):

@@ -117,11 +117,12 @@ def _known_locally(
 ) -> dict[str, Any]:
     """Give the local labels that ``clusterer`` makes; of tracks, also the pairs that time tells apart."""
     cameras, tracks, frames = (facts[name] for name in ("cameras", "tracks", "frames"))
-    local = label_cameras(features, own, clusterer, cameras, tracks=tracks, frames=frames)
+    alone = own.model_copy(update={"distance": own.local_distance or own.distance})
+    local = label_cameras(features, alone, clusterer, cameras, tracks=tracks, frames=frames)
     if "tracks" not in clusterer.needs or frames is None:
         return {"local": local}
-    apart = overlapping_tracks(cameras, local, tracks, frames)
-    return {"local": local, "pairs": tell_apart(facts.get("pairs"), apart, len(local))}
+    overlapping = overlapping_tracks(cameras, local, tracks, frames)
+    return {"local": local, "pairs": tell_apart(facts.get("pairs"), overlapping, len(local))}
 
 
 def _nothing_left(labels: Labels, own: GlobalSettings) -> str:

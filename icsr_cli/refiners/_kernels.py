@@ -1,0 +1,38 @@
+"""Compiled parts of the refiners."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numba
+import numpy as np
+
+
+@numba.njit(cache=True, nogil=True)
+def join_apart(first: Any, second: Any, cameras: Any, n_cameras: int) -> Any:
+    """Join nodes pair by pair, unless both sides hold a node of one camera by then: roots, int64 (k,).
+
+    ``first``, ``second`` int (m,): pairs of nodes, in order; ``cameras`` int64 (k,), -1 for nodes that stand
+    in nobody's way.
+    """
+    above = np.arange(cameras.size)
+    seen = np.zeros((cameras.size, n_cameras), dtype=np.bool_)
+    for node in range(cameras.size):
+        if cameras[node] >= 0:
+            seen[node, cameras[node]] = True
+    for pair in range(first.size):
+        one, two = _root(above, first[pair]), _root(above, second[pair])
+        if one != two and not np.any(seen[one] & seen[two]):
+            above[two] = one
+            seen[one] |= seen[two]
+    for node in range(cameras.size):
+        above[node] = _root(above, node)
+    return above
+
+
+@numba.njit(cache=True, nogil=True)
+def _root(above: Any, node: int) -> int:
+    while above[node] != node:
+        above[node] = above[above[node]]
+        node = above[node]
+    return node
