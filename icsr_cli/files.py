@@ -47,6 +47,10 @@ def whole_file(path: Path) -> Iterator[Path]:
             os.fsync(stream.fileno())
         temporary.replace(path)
         _sync_folder(path.parent)
+    except OSError as error:
+        if error.filename == str(temporary):  # nobody has heard of that name
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

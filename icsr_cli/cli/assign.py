@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.assignment import Assignment
@@ -58,8 +57,7 @@ def assign(
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import newest, open_run
 
-    if out.suffix != ".csv":
-        raise UsageError(f"--out must end in .csv, got {out}.")
+    options.check_out(out, "--out", ".csv")
     progress = make_progress(quiet, as_json)
     given = images_of(images, split, None, data_root, progress)
     run = open_run(to) if to is not None else newest(runs_root, stage="global", file="settings.yaml")

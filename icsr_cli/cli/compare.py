@@ -36,6 +36,8 @@ def compare(
     """
     from icsr_cli.recipes.comparison import compare as compared
 
+    if html is not None:
+        options.check_out(html, "--html", *options.PAGES)
     found = compared(_open(runs, runs_root))
     if html is not None:
         from icsr_cli.files import write_text
@@ -52,10 +54,27 @@ def _open(paths: list[Path] | None, root: Path) -> list[RunFolder]:
         return [open_run(path) for path in paths]
     last = newest(root, file="metrics.jsonl")
     alike = find_runs(root, last.dataset, last.stage)
-    found = [run for run in alike if (run.path / "metrics.jsonl").is_file()]
+    found = [run for run in alike if (run.path / "metrics.jsonl").is_file() and _is_sound(run)]
+    if not found:
+        raise RunError(f"Every {last.stage} run of {last.dataset} is damaged.")
     if len(found) == 1:
-        raise RunError(f"{last.path} is the only {last.stage} run of {last.dataset}: name others to compare.")
+        raise RunError(
+            f"{found[0].path} is the only {last.stage} run of {last.dataset}: name others to compare."
+        )
     return found
+
+
+def _is_sound(run: RunFolder) -> bool:
+    """Whether all that is compared can be read; a damaged run that nobody named is left out, with a word."""
+    from icsr_cli.cli.console import message
+    from icsr_cli.runs.evaluation import read_evaluations
+
+    try:
+        run.settings(), run.metrics(), read_evaluations(run.path)
+    except RunError as error:
+        message(f"Warning: {error} The run is left out.", style="yellow")
+        return False
+    return True
 
 
 def _show(found: Comparison) -> None:

@@ -49,8 +49,7 @@ def embed(
     from icsr_cli.recipes.gallery import embed_readable, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
 
-    if out.suffix not in (".npz", ".parquet"):
-        raise UsageError(f"--out must end in .npz or .parquet, got {out}.")
+    options.check_out(out, "--out", ".npz", ".parquet")
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
     given = images_of(images, split, pattern, data_root, progress)

@@ -85,12 +85,15 @@ def evaluate(
     )
     from icsr_cli.recipes.evaluation import evaluate as evaluate_network
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs.evaluation import read_evaluations
 
     progress = make_progress(quiet, as_json)
     if checkpoint is not None and resume is not None:
         raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
     path = weights_file(checkpoint or resume, runs_root, dataset)
     run = run_of(path)
+    if run is not None:
+        read_evaluations(run.path)  # a damaged file is found out before anything is computed
     source = ctx.get_parameter_source("config")
     if run is not None and source is not None and source.name == "ENVIRONMENT":
         config = None  # a run has its own settings, whatever is to be trained next
@@ -118,7 +121,7 @@ def evaluate(
         tracks=tracks,
     )
     if run is not None:
-        keep(found, run, path, data, debias, tracks=tracks)
+        keep(found, run, path, data, debias, progress, tracks=tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
@@ -157,7 +160,7 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) 
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
-    facts = keep_estimated(found, run, weights, embedder.dataset)
+    facts = keep_estimated(found, run, weights, embedder.dataset, embedder.progress)
     if as_json:
         print_json(facts)
         return

@@ -100,6 +100,7 @@ def export(
     )
     path, opened, size = embedder.weights, embedder.network, embedder.size
     target = out or Path(f"{opened.arch}_{size[0]}x{size[1]}.{kind}")
+    options.check_out(target, "--out")
     if target.exists() and target.samefile(path):
         raise UsageError(f"{target} is the network to export itself. Give another --out.")
     run = run_of(path)

@@ -106,8 +106,8 @@ def generate(
     from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
 
-    if out is not None and out.suffix not in (".npz", ".csv"):
-        raise UsageError(f"--out must end in .npz or .csv, got {out}.")
+    if out is not None:
+        options.check_out(out, "--out", ".npz", ".csv")
     if out is not None and out.exists() and out.samefile(features):
         raise UsageError(f"{out} holds the features themselves. Give another --out.")
     if images_per_cluster is not None and local != "cluster":

@@ -56,6 +56,8 @@ def inspect(
 
     if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
+    if html is not None:
+        options.check_out(html, "--html", *options.PAGES)
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
     if folder is not None:

@@ -55,6 +55,7 @@ def review(
     from icsr_cli.runs import newest, open_run
 
     path = out or Path("answers.csv" if truth else "review.html")
+    options.check_out(path, "--out", *((".csv",) if truth else options.PAGES))
     progress = make_progress(quiet, as_json)
     options.load_plugins(plugin)
     folder = open_run(run) if run is not None else newest(runs_root, dataset, "global", file="settings.yaml")

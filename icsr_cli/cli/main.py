@@ -98,7 +98,10 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
                 "Make room, then the same command; a training goes on with --resume.",
                 1,
             )
-        return f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": "), 1
+        text = f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
+        if error.errno in _REFUSED:
+            text += ". Ask its owner, or name another place (--out, --runs, --data-root)."
+        return text, 1
     return None, 1
 
 
@@ -116,6 +119,8 @@ _FULL = {
     errno.EDQUOT: "the quota of the disk is used up",
     errno.EFBIG: "a file is larger than allowed here",
 }
+#: What the rights of a user, or a disk that is for reading only, refuse.
+_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 def _lacks_memory(error: BaseException) -> bool:

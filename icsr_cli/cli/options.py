@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -116,6 +117,8 @@ PairsLabels = Annotated[
     Path | None,
     of_method("--pairs-labels", metavar="RUN|FILE", help="Whose clusters cluster:17 in --pairs names."),
 ]
+#: How the names of pages end.
+PAGES = (".html", ".htm")
 Quiet = Annotated[bool, of_output("--quiet", "-q", help="No progress, only results and warnings.")]
 Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on standard output.")]
 
@@ -132,11 +135,27 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     return dataset
 
 
+def check_out(path: Path, option: str, *suffixes: str) -> None:
+    """Refuse a place where no file can be written, before what it is to hold is computed.
+
+    ``suffixes`` are those it may have, any if there are none: a file of another kind is not written over.
+    """
+    above = next((folder for folder in path.parents if folder.exists()), path)
+    if suffixes and path.suffix not in suffixes:
+        raise UsageError(f"{option} must end in {' or '.join(suffixes)}, got {path}.")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{option} {path} is there and is no file. Name another.")
+    if not above.is_dir():
+        raise UsageError(f"{option} {path} cannot be written: {above} is no folder. Name another.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} {path} cannot be written: {above} may not be changed. Name another.")
+
+
 def label_methods(clusterer: str | None, refine: str | None) -> dict[str, object]:
     """Give the settings that ``--clusterer`` and ``--refine`` name, by dotted key."""
     return {
         "global.clusterer": clusterer and {"method": clusterer},
-        "global.refiners": refine and [name for name in refine.split(",") if name != "none"],
+        "global.refiners": None if refine is None else [name for name in refine.split(",") if name != "none"],
     }
 
 

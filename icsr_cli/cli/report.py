@@ -53,10 +53,13 @@ def report(
     from icsr_cli.runs import newest, open_run
 
     write = pages.find(page)
+    if out is not None:
+        options.check_out(out, "--out", *options.PAGES)
     folders = [open_run(run) for run in runs or ()] or [newest(runs_root, dataset, file="settings.yaml")]
     progress = make_progress(quiet, as_json)
     view = View(tuple(folders), data_root, dataset, device, progress, rankings, draw_map, seed)
     path = out or view.run.path / ("report.html" if page == "run" else f"{page}.html")
+    options.check_out(path, "--out")  # the run's own folder perhaps may not be changed
     write_text(path, write(view))
     if as_json:
         print_json({"run": str(view.run.path), "report": str(path), **view.facts})

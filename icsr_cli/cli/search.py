@@ -69,6 +69,7 @@ def search(
 
     if out is not None:
         picture_format(out)  # before anything is computed
+        options.check_out(out, "--out")
         _refuse_overwriting(out, images, gallery)
     progress = make_progress(quiet, as_json)
     engine = choose_engine(device, precision)

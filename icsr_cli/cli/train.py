@@ -165,6 +165,8 @@ def train(
         _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
     )
     stages = [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, Progress()).stages)
+    if stage is None and len(stages) == 1:
+        _check_options(stages[0], given, f"the one that the method trains, {stages[0]}")
     if len(stages) > 1 and wish.local is not None:
         raise UsageError(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
@@ -195,14 +197,20 @@ def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[
         raise UsageError("Several seeds go on together by the name of their group: --resume --name GROUP.")
     if run is not None and given["name"]:
         raise UsageError(f"{run} and --name {given['name']} both say which run goes on; give one of them.")
-    others = {"cam": _OF_GLOBAL, "global": _OF_CAM}.get(stage or "", ())
+    if stage is not None:
+        _check_options(stage, given, f"icsr train {stage}")
+
+
+def _check_options(stage: str, given: dict[str, Any], what: str) -> None:
+    """Refuse options of the other stage, which ``what`` does not train."""
+    others = _OF_GLOBAL if stage == "cam" else _OF_CAM
     wrong = [
         f"--{option.replace('_', '-')}"
         for option in others
         if given[option] is not None and not (option == "local" and _of_tracks(given["local"]))
     ]
     if wrong:
-        raise UsageError(f"{', '.join(wrong)} belongs to the other stage than icsr train {stage}.")
+        raise UsageError(f"{', '.join(wrong)} belongs to the other stage than {what}.")
 
 
 def _of_tracks(local: Path | None) -> bool:

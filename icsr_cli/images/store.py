@@ -9,6 +9,7 @@ interrupted build goes on from there.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -192,9 +193,11 @@ def build_pixels(
                 )
             return build.run(workers or usable_cpus(), progress)
     except OSError as error:
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        way = "take a size that is there, or ask the folder's owner" if refused else "make room"
         raise DatasetError(
             f"Cannot write {build.final}: {error.strerror or error}. What is finished is kept; "
-            "make room and run the same command again."
+            f"{way} and run the same command again."
         ) from error
 
 

@@ -310,6 +310,7 @@ def keep(
     weights: Path,
     dataset: Dataset,
     debias: str,
+    progress: Progress,
     *,
     tracks: bool = False,
 ) -> None:
@@ -329,17 +330,25 @@ def keep(
         {**common, "rerank": _RERANK[way], **figures, **(marks if way == PLAIN else {})}
         for way, figures in found.as_dict().items()
     ]
-    record_evaluations(run.path, entries)
+    _record(run, entries, progress)
 
 
 def keep_estimated(
-    found: Sequence[Threshold], run: RunFolder, weights: Path, dataset: Dataset
+    found: Sequence[Threshold], run: RunFolder, weights: Path, dataset: Dataset, progress: Progress
 ) -> dict[str, Any]:
     """Keep estimated thresholds in the run's folder; gives the entry."""
     entry = {"dataset": dataset.name, "weights": weights.name, "estimated": True}
     entry |= {"thresholds": [asdict(mark) for mark in found]}
-    record_evaluations(run.path, [entry])
+    _record(run, [entry], progress)
     return entry
+
+
+def _record(run: RunFolder, entries: list[dict[str, Any]], progress: Progress) -> None:
+    try:
+        record_evaluations(run.path, entries)
+    except OSError as error:  # the run is somebody else's, the disk full: what was measured is shown at least
+        why = error.strerror or error
+        progress.warn(f"{run.path / 'evaluation.json'} cannot be written ({why}): the figures are not kept.")
 
 
 def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share: float) -> FloatArray:

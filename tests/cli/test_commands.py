@@ -212,6 +212,20 @@ def test_eval_of_a_run_stays_with_the_run(
     assert "trained on another data set, tiny" in other.stderr
 
 
+def test_eval_shows_what_it_cannot_keep(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(str(trained["global"]["run"]), run)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    (run / "evaluation.json").mkdir()  # as a run of somebody else: nothing can be written
+    result = icsr("eval", run, "--json", *places)
+    assert result.exit_code == 0, result.output
+    assert 0 < json.loads(result.stdout)["plain"]["mAP"] <= 1
+    assert "evaluation.json cannot be written (Is a directory)" in " ".join(result.stderr.split())
+    assert not list(run.glob(".*.tmp"))
+
+
 def test_eval_opens_published_checkpoints(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
@@ -289,6 +303,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
+        ("train --quiet -d tiny --method camera-aware --cameras 0", 2, "--cameras belongs to the other"),
+        ("train global -d tiny --refine=", 2, "there is no ''"),
         ("train global -d tiny --method camera", 2, "Did you mean 'camera-aware'"),
         ("train global -d tiny --local /nowhere", 1, "/nowhere"),
         ("train global -d tiny --select median", 2, "select"),

@@ -111,6 +111,15 @@ def test_without_names_the_runs_like_the_newest(runs: Path) -> None:
     assert [row["name"] for row in json.loads(result.stdout)["rows"]] == ["one-seed0", "two"]
 
 
+def test_a_damaged_run_that_nobody_named_does_not_hide_the_others(runs: Path) -> None:
+    (runs / "tiny" / "global" / "two-seed1" / "settings.yaml").write_text("seed: [1")
+    (runs / "tiny" / "global" / "two-seed2" / "evaluation.json").write_text("{")
+    result = CliRunner().invoke(app, ["compare", "--runs", str(runs), "-f", "json"])
+    assert result.exit_code == 0, result.output
+    assert [row["seeds"] for row in json.loads(result.stdout)["rows"]] == [[0], [0]]
+    assert "".join(result.stderr.split()).count("Therunisleftout.") == 2
+
+
 def test_what_cannot_be_compared(runs: Path) -> None:
     path = str(runs / "tiny" / "global" / "one-seed0")
     twice = CliRunner().invoke(app, ["compare", path, path])
