@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache
+from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +29,7 @@ from typing import Any, Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from icsr_cli.errors import UsageError, did_you_mean
+from icsr_cli.errors import UsageError, did_you_mean, reason
 
 #: What a method of each room defines beside its ``Options``.
 ROOMS: Final = {
@@ -220,25 +221,53 @@ def run_plugin(path: Path) -> tuple[ModuleType, str]:
     """
     try:
         source = path.read_bytes()
-        spec = importlib.util.spec_from_file_location(f"{_PLUGIN}.{path.stem}", path)
+        name = f"{_PLUGIN}.{path.stem}"
+        spec = importlib.util.spec_from_loader(name, SourceFileLoader(name, str(path)))  # of any suffix
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         sys.modules[module.__name__] = module
         exec(compile(source, str(path), "exec"), module.__dict__)  # noqa: S102 - the command line asked for it
     except OSError as error:
         raise UsageError(f"The plug-in {path} cannot be read: {error.strerror}.") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # one that ends the process would do so without a word
         raise UsageError(
             f"The plug-in {path} fails when it is loaded: {type(error).__name__}: {error}"
         ) from error
     return module, hashlib.sha256(source).hexdigest()
 
 
+def plugin_fault(error: BaseException, *, perhaps: bool) -> str | None:
+    """Say where a file of the user's failed; None where none did.
+
+    ``perhaps``: where another one failed, say which were loaded: what they gave may be the cause.
+    """
+    place, step = None, error.__traceback__
+    while step is not None:
+        if str(step.tb_frame.f_globals.get("__name__", "")).startswith(f"{_PLUGIN}."):
+            place = f"{step.tb_frame.f_code.co_filename} fails in line {step.tb_lineno}"
+        step = step.tb_next
+    loaded = [str(each.__file__) for name, each in sys.modules.items() if name.startswith(f"{_PLUGIN}.")]
+    if (
+        perhaps
+        and place is None
+        and loaded
+        and isinstance(error, Exception)
+        and not isinstance(error, OSError)
+    ):
+        place = f"{', '.join(loaded)} may have given something else than it should"
+    return place and f"The plug-in {place}: {type(error).__name__}: {reason(error)}."
+
+
 def _add(module: ModuleType, source: str) -> None:
-    rooms = [room for room, offer in ROOMS.items() if hasattr(module, offer)]
+    rooms = [room for room, offer in ROOMS.items() if callable(getattr(module, offer, None))]
     if len(rooms) != 1 or not hasattr(module, "Options"):
         offers = ", ".join(f"{offer} ({room})" for room, offer in ROOMS.items())
         raise UsageError(f"{source} is no method: it must define Options and one of {offers}.")
+    own = module.Options
+    if not (isinstance(own, type) and issubclass(own, Options) and own.__module__ == module.__name__):
+        raise UsageError(
+            f"{source} is no method: its Options must be a class of its own, and of choices.Options."
+        )
     _plugins[rooms[0], module.__name__.rpartition(".")[2].replace("_", "-")] = module
 
 

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
+from icsr_cli.choices import plugin_fault
 from icsr_cli.cli import (
     assign,
     compare,
@@ -49,8 +50,9 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except (IcsrError, KeyboardInterrupt, OSError, MemoryError, RuntimeError, ImportError) as error:
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
             text, code = _explain(error)
+            text = _explain_plugin(error, text)
             if text is None or ctx.obj["debug"]:
                 raise
             with _undisturbed():
@@ -103,6 +105,15 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
             text += ". Ask its owner, or name another place (--out, --runs, --data-root)."
         return text, 1
     return None, 1
+
+
+def _explain_plugin(error: BaseException, text: str | None) -> str | None:
+    """Give the message of a fault that a file of the user's has made; ``text``, where none has."""
+    ends = type(error).__module__.partition(".")[0] == "typer"  # of wrong usage, or after the last word
+    if ends or isinstance(error, IcsrError | KeyboardInterrupt | MemoryError) or _lacks_memory(error):
+        return text
+    fault = plugin_fault(error, perhaps=text is None)
+    return f"Error: {fault} Mend that file; --debug shows the traceback." if fault else text
 
 
 #: How memory that cannot be had is said by torch (on a CPU, on a GPU) and by the libraries below it.

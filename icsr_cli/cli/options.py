@@ -163,6 +163,9 @@ def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:
     """Run the files that the command line names; gives the path and SHA-256 of each."""
     from icsr_cli.choices import load_plugin
 
+    names = [path.stem for path in plugins or ()]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"Two plug-ins are called {twice[0]}, and a method goes by its file's name.")
     return [(str(path), load_plugin(path)) for path in plugins or ()]
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from icsr_cli.choices import Options
 from icsr_cli.clusterers.measures import cohesion_of, silhouette_of
 from icsr_cli.distances.normalisation import Normalisation
+from icsr_cli.errors import InputError
 from icsr_cli.labelling import constraints
 from icsr_cli.labelling.evidence import KnownEvidence
 from icsr_cli.threads import at_once
@@ -77,7 +78,7 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     if rules is not None:
         labels = rules.note(labels, found.clusters)
     for refiner in settings.refiners:
-        labels = refiner.module.refine(evidence, labels, refiner)
+        labels = _checked(refiner.module.refine(evidence, labels, refiner), len(evidence), refiner)
         if rules is not None:
             labels = rules.mend_labels(labels, evidence.similarity)
     if evidence.cameras is None:
@@ -117,7 +118,29 @@ def label_cameras(
 def _cluster(evidence: Evidence, clusterer: Options) -> Labels:
     """Run a clusterer, which gives int64 (n,), or labels where it has more to say."""
     found = clusterer.module.cluster(evidence, clusterer)
-    return found if isinstance(found, Labels) else Labels.of(found)
+    return _checked(found if isinstance(found, Labels) else Labels.of(found), len(evidence), clusterer)
+
+
+def _checked(found: Any, n: int, method: Options) -> Labels:
+    """Hold what a method gave against what it has to give: one of the user's own may give anything.
+
+    Raises:
+        InputError: it is something else.
+    """
+    wrong = "no Labels" if not isinstance(found, Labels) else ""
+    for name in ("clusters", "labels") if not wrong else ():
+        values = np.asarray(getattr(found, name))
+        if values.dtype != np.int64 or values.shape != (n,):
+            wrong = f"{name} as {values.dtype} {values.shape}, not int64 ({n},)"
+        elif values.min(initial=0) < NO_CLUSTER or not np.bincount(values + 1)[1:].all():
+            wrong = f"{name} that leave numbers out: they are 0 to m - 1, and -1 for none"
+    for name, column in {"states": found.states, **found.columns}.items() if not wrong else ():
+        if np.shape(column) != (n,):
+            wrong = f"{name} as {np.shape(column)}, not ({n},)"
+    if wrong:
+        raise InputError(f"The method {method.method!r} gave {wrong}.")
+    checked: Labels = found
+    return checked
 
 
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:

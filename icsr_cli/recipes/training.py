@@ -9,7 +9,7 @@ from pathlib import Path
 
 from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import IcsrError, Interrupted, TrainingError, UsageError
+from icsr_cli.errors import Interrupted, TrainingError, UsageError
 from icsr_cli.models import Network
 from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress
@@ -128,14 +128,15 @@ def _opened(
                 raise SystemExit(error.exit_code) from None
             _note_failure(run, error)
             raise
-        except (IcsrError, RuntimeError, OSError, MemoryError) as error:
-            _note_failure(run, error)
+        except (Exception, SystemExit) as error:  # whatever it is, the run is not running any more
+            if ranks.leads or not isinstance(error, SystemExit):
+                _note_failure(run, error)
             raise
         if ranks.leads:
             run.finish()
 
 
-def _note_failure(run: RunFolder, error: Exception) -> None:
+def _note_failure(run: RunFolder, error: BaseException) -> None:
     """Write the reason down where there is room for it; a full disk must not hide the first fault."""
     try:
         run.update_info(status="failed", reason=str(error))

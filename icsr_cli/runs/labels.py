@@ -87,6 +87,8 @@ def table_of(
     """Join labels of n images with their paths and, int64 (n,), what is known of them."""
     none = np.full(len(labels.labels), -1, dtype=np.int64)
     cameras, identities, local = (none if one is None else one for one in (cameras, identities, local))
+    if taken := sorted(set(labels.columns) & set(COLUMNS)):
+        raise InputError(f"A method's column may not be called {taken[0]!r}: every table of labels has one.")
     own = (labels.clusters, local, labels.labels, labels.states, labels.columns)
     return LabelTable(tuple(paths), cameras, identities, *own)
 

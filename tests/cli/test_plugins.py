@@ -1,0 +1,83 @@
+"""Files of the user's own, ``--plugin``: what they do wrong is said in one message that names them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_world import TINY
+from typer.testing import CliRunner, Result
+
+from icsr_cli.cli.main import app
+
+HEAD = "from dataclasses import replace\nimport numpy as np\nfrom icsr_cli import choices\n"
+OPTIONS = "class Options(choices.Options):\n    pass\n"
+
+
+def icsr(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refiner(body: str) -> str:
+    return f"{HEAD}{OPTIONS}def refine(evidence, labels, options):\n    {body}\n"
+
+
+def run(folder: Path, source: str, *options: object) -> Result:
+    """Label 12 features by a refiner, or by a clusterer, that is called ``mine``."""
+    (folder / "mine.py").write_text(source)
+    np.savez(folder / "f.npz", features=np.random.default_rng(0).normal(size=(12, 4)).astype(np.float32))
+    kind = ["--refine", "none", "-c", "mine"] if "def cluster" in source else ["--refine", "mine"]
+    given = ["-m", "cluster-contrast", "--k1", 4, "--k2", 2, *kind, *options]
+    return icsr("labels", "generate", folder / "f.npz", "--plugin", folder / "mine.py", *given)
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "words"),
+    [
+        ("raise SystemExit", 2, "fails when it is loaded: SystemExit"),
+        (f"{HEAD}Options = 3\ndef refine(*_): pass\n", 2, "its Options must be a class of its own"),
+        (f"{HEAD}from icsr_cli.choices import Options\ndef refine(*_): pass\n", 2, "a class of its own"),
+        (f"{HEAD}{OPTIONS}refine = 3\n", 2, "is no method"),
+        (refiner("raise ValueError('odd')"), 1, "mine.py fails in line 7: ValueError: odd. Mend that file"),
+        (refiner("raise SystemExit"), 1, "mine.py fails in line 7: SystemExit"),
+        (refiner("return None"), 1, "'mine' gave no Labels"),
+        (refiner("return replace(labels, labels=labels.labels[:3])"), 1, "int64 (3,), not int64 (12,)"),
+        (refiner("return replace(labels, labels=labels.labels - 7)"), 1, "leave numbers out"),
+        (refiner("return replace(labels, states=['kept'])"), 1, "states as (1,), not (12,)"),
+        (refiner("return replace(labels, columns={'x': np.ones(2)})"), 1, "x as (2,), not (12,)"),
+        (refiner("return replace(labels, columns={'path': labels.labels})"), 1, "called 'path'"),
+        (f"{HEAD}{OPTIONS}def cluster(*_): return np.arange(12) // 4 * 2", 1, "leave numbers out"),
+        (f"{HEAD}{OPTIONS}def cluster(*_): return np.zeros(12)", 1, "float64 (12,), not int64"),
+    ],
+)
+def test_what_a_plugin_does_wrong(tmp_path: Path, source: str, code: int, words: str) -> None:
+    result = run(tmp_path, source, "--out", tmp_path / "labels.csv")
+    assert result.exit_code == code, result.output
+    assert words in " ".join(result.stderr.split())
+    assert "Traceback" not in result.output
+    assert not (tmp_path / "labels.csv").exists()
+
+
+def test_any_suffix_and_no_name_twice(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(refiner("return labels"))
+    assert run(tmp_path, refiner("return labels"), "--plugin", tmp_path / "text.txt").exit_code == 0
+    (tmp_path / "mine.txt").write_text(refiner("return labels"))
+    twice = run(tmp_path, refiner("return labels"), "--plugin", tmp_path / "mine.txt")
+    assert twice.exit_code == 2
+    assert "Two plug-ins are called mine" in twice.stderr
+
+
+def test_training_that_a_plugin_ends_is_a_failed_run(tiny_root: Path, tmp_path: Path) -> None:
+    """Whatever was raised, and wherever: here it is our own code, by what a memory gave."""
+    memory = f"{HEAD}{OPTIONS}class Memory:\n    def __init__(self, *_): pass\n    loss = lambda *_: 3.0\n"
+    (tmp_path / "odd_memory.py").write_text(memory)
+    settings = [word for assignment in (*TINY, "global.memory=odd-memory") for word in ("--set", assignment)]
+    places = ["--data-root", tiny_root, "--runs", tmp_path, "--name", "one"]
+    own = ["-a", "resnet_small", "--init", "none", "--plugin", tmp_path / "odd_memory.py"]
+    result = icsr("train", "global", "-d", "tiny", "-m", "cluster-contrast", *settings, *own, *places)
+    assert result.exit_code == 1
+    assert "odd_memory.py may have given something else than it should" in " ".join(result.stderr.split())
+    info = json.loads((tmp_path / "tiny" / "global" / "one" / "run.json").read_text())
+    assert info["status"] == "failed"
