@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -143,15 +144,18 @@ def _settings(
     assignments: list[str] | None,
 ) -> Settings:
     """Give the settings of the run, or of the data set, and what the command line says beside them."""
-    from icsr_cli.config import load, load_run
+    from icsr_cli.config import OF_THE_NETWORK, load, load_run
 
+    for assignment in assignments or ():
+        if "=" in assignment and not re.match(r"(image|evaluation)\b", assignment):
+            raise UsageError(
+                f"--set {assignment} changes nothing here: icsr eval goes by image.KEY and evaluation.KEY."
+            )
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
         facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": given}
         return load(data.name, config=config, assignments=assignments or (), **facts)
-    # Methods that other sections name need not be here; but where something is set, the whole must fit.
-    sections = None if assignments else ("image", "evaluation")
-    return load_run(own, sections=sections, options=given, assignments=assignments or ())
+    return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
 
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:

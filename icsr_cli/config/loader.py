@@ -70,6 +70,10 @@ def load(
     return _resolve(layers, {"dataset": dataset, "method": name}, images, note)
 
 
+#: What a network of a run is looked at by; how it was trained may be a method that is not here.
+OF_THE_NETWORK = ("precision", "image", "evaluation")
+
+
 def load_run(
     path: Path,
     *,
@@ -79,14 +83,26 @@ def load_run(
 ) -> Settings:
     """Read the settings of a run, which are whole, and what the command line says beside them.
 
-    ``sections``: those that are wanted; the methods that others name need not be there.
+    ``sections``: those that are wanted, or parts of them (``global.model``); the methods that others name
+    need not be there.
 
     Raises:
         UsageError: as ``load``.
     """
     tree = read_yaml(path)
-    kept = tree if sections is None else {key: tree[key] for key in sections if key in tree}
+    kept = tree if sections is None else _parts(tree, sections)
     return _resolve([(kept, str(path)), *_given(options, assignments)], {}, None, lambda message: None)
+
+
+def _parts(tree: Tree, sections: Iterable[str]) -> Tree:
+    found: Tree = {}
+    for section in sections:
+        key, _, part = section.partition(".")
+        own = tree.get(key)
+        if part and isinstance(own, dict):
+            own = {name: value for name, value in own.items() if name == part}
+        found |= {key: own} if key in tree else {}
+    return found
 
 
 def methods() -> dict[str, str]:

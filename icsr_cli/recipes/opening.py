@@ -321,7 +321,7 @@ def start_from_run(
         UsageError: where the user's settings contradict the run.
     """
     run = open_run(weights)
-    began = config.load_run(run.path / "settings.yaml", sections=(run.stage, "image"))
+    began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
     model = {key: getattr(_of(began, run.stage).model, key) for key in _OF_THE_NETWORK}
     found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
     own = _of(found, stage).model

@@ -66,10 +66,10 @@ class View:
 
     @cached_property
     def settings(self) -> Settings:
-        """The settings of the run, or those of the data set."""
-        file = self.run.path / "settings.yaml" if self.runs else None
-        name = self.run.dataset if self.runs else self.data.name
-        return config.load(name, config=file, family=None if self.runs else self.data.layout)
+        """What the settings of the run say of its network, or those of the data set."""
+        if self.runs:
+            return config.load_run(self.run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
+        return config.load(self.data.name, family=self.data.layout)
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -304,6 +304,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
         ("train --quiet -d tiny --method camera-aware --cameras 0", 2, "--cameras belongs to the other"),
+        ("eval --quiet --set global.epochs=3", 2, "--set global.epochs=3 changes nothing here"),
         ("train global -d tiny --refine=", 2, "there is no ''"),
         ("train global -d tiny --method camera", 2, "Did you mean 'camera-aware'"),
         ("train global -d tiny --local /nowhere", 1, "/nowhere"),

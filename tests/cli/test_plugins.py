@@ -10,6 +10,7 @@ import pytest
 from tiny_world import TINY
 from typer.testing import CliRunner, Result
 
+from icsr_cli import choices
 from icsr_cli.cli.main import app
 
 HEAD = "from dataclasses import replace\nimport numpy as np\nfrom icsr_cli import choices\n"
@@ -81,3 +82,28 @@ def test_training_that_a_plugin_ends_is_a_failed_run(tiny_root: Path, tmp_path: 
     assert "odd_memory.py may have given something else than it should" in " ".join(result.stderr.split())
     info = json.loads((tmp_path / "tiny" / "global" / "one" / "run.json").read_text())
     assert info["status"] == "failed"
+
+
+def test_a_run_of_a_plugin_is_looked_at_without_it(tiny_root: Path, tmp_path: Path) -> None:
+    """Code runs where the command line names it, and what does not need the method does not ask for it."""
+    (tmp_path / "same.py").write_text(refiner("return labels"))
+    settings = [word for assignment in TINY for word in ("--set", assignment)]
+    places = ["--data-root", tiny_root, "--runs", tmp_path]
+    own = ["-m", "cluster-contrast", "-a", "resnet_small", "--init", "none", *settings]
+    run = ["--plugin", tmp_path / "same.py", "--refine", "same", "--name", "one"]
+    assert icsr("train", "global", "-d", "tiny", *own, *run, *places).exit_code == 0
+    choices._plugins.clear()
+    folder = tmp_path / "tiny" / "global" / "one"
+    for words in (
+        ["report", folder, "--no-map"],
+        ["labels", "inspect", folder, "--html", tmp_path / "page.html"],
+        ["eval", folder, "--set", "evaluation.batch_size=8"],
+        ["assign", "tiny", "--to", folder, "--out", tmp_path / "assigned.csv"],
+        ["train", "global", "-d", "tiny", *own, "--init", folder],
+    ):
+        result = icsr(*words, *places)
+        assert result.exit_code == 0, result.output
+        assert "There are no pictures" not in result.output
+    again = icsr("train", "global", folder, "--resume", *places)
+    assert again.exit_code == 2
+    assert "was started with --plugin" in " ".join(again.stderr.split())
