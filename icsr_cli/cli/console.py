@@ -51,15 +51,14 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    for column, right in zip(columns, numeric, strict=True):
-        # Headings break between words, never inside one; only long text in cells is folded.
-        longest_word = max(map(len, column.split()), default=0)
-        table.add_column(
-            Text(column), justify="right" if right else "left", overflow="fold", min_width=longest_word
-        )
+    for number, (column, right) in enumerate(zip(columns, numeric, strict=True)):
+        # Headings break between words, never inside one, and numbers nowhere; long text in cells is folded.
+        words = [*column.split(), *(row[number].plain for row in cells if right)]
+        width = max(map(len, words), default=0)
+        table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
     for row in cells:
         table.add_row(*row)
-    output().print(table)
+    output().print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
 
 
 def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> None:
