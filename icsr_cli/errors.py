@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     )
 
 
+def not_utf8(names: Iterable[str]) -> list[str]:
+    """Give the names of files that are no UTF-8: not every format can hold them."""
+    return [name for name in names if not name.isascii() and any("\ud800" <= one <= "\udfff" for one in name)]
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
     """Name the first of several: a, b and 3 more."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""

@@ -56,8 +56,8 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all."""
-    write_bytes(path, text.encode())
+    """Write UTF-8 text whole or not at all; what of a file's name is no UTF-8 as it is shown, escaped."""
+    write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: Path, value: Any) -> None:

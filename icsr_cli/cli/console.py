@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, TextIO
 
-from icsr_cli.errors import printable
+from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
     plain = _plain(value)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
-    if not text.isascii() and any("\ud800" <= one <= "\udfff" for one in text):
-        text = json.dumps(plain, indent=2, allow_nan=False)  # a name that is not UTF-8
+    if not_utf8([text]):
+        text = json.dumps(plain, indent=2, allow_nan=False)
     sys.stdout.write(text + "\n")
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, not_utf8
 
 
 def embed(
@@ -54,6 +54,8 @@ def embed(
     progress = make_progress(quiet, as_json)
     given = images_of(images, split, pattern, data_root, progress)
     cameras, ids = given.cameras, given.ids
+    if out.suffix == ".parquet" and (odd := not_utf8(given.paths)):
+        raise UsageError(f"The name {odd[0]!r} is no UTF-8, which .parquet needs: let --out end in .npz.")
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)

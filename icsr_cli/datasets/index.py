@@ -11,6 +11,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,11 @@ def counts(split: Split) -> dict[str, int]:
     return found | ({"tracks": len(set(split.tracks.tolist()) - {NO_TRACK})} if split.has_tracks else {})
 
 
+def is_name(name: str) -> bool:
+    """Whether a data set may be called so."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) is not None
+
+
 def head(data_root: Path, name: str) -> dict[str, Any]:
     """Read index.json of ``name``. Raises DatasetError with the command to run where there is none."""
     path = data_root / name / "index.json"
@@ -108,9 +114,8 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         there = names(data_root)
         known = f" Prepared are: {', '.join(there)}." if there else ""
-        raise DatasetError(
-            f"The data set {name!r} is not prepared under {data_root}.{known} Run: {_command(name)}"
-        ) from None
+        way = f" Run: {_command(name)}" if is_name(name) else " Nor is there a folder of that name."
+        raise DatasetError(f"The data set {name!r} is not prepared under {data_root}.{known}{way}") from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"Cannot read {path}: {error}. Run again: {_command(name)}") from error
     if not isinstance(found, dict) or found.get("format") not in tuple(_HEADERS):  # it may be no number

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,17 +10,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icsr_cli.datasets import archives
+from icsr_cli.datasets.index import is_name
 from icsr_cli.datasets.layout import Benchmark, Reading
 from icsr_cli.errors import DatasetError, IcsrError, UsageError
 from icsr_cli.progress import Progress
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 
 def check_name(name: str, reserved: tuple[str, ...]) -> None:
     """Refuse a name that is no folder's name or belongs to something else. Raises UsageError."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
     if name in reserved:
         raise UsageError(f"{name!r} is the name of another kind of data set; choose one of your own.")

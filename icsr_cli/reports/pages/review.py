@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from icsr_cli.errors import UsageError, not_utf8
 from icsr_cli.labelling.questions import JOIN, Questions
 from icsr_cli.reports.galleries import Shown, sampled, shown
 from icsr_cli.reports.page import counted, render, script
@@ -71,6 +72,11 @@ def review_page(
         known: what the file of answers begins with.
     """
     asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
+    if odd := not_utf8(name for one in asked for name in (one.first, one.second)):
+        raise UsageError(
+            f"The name {odd[0]!r} is no UTF-8, and a browser cannot write it into the answers. Rename such "
+            "images and prepare them again."
+        )
     # What was answered in this browser is known again by the pairs that are asked.
     name = hashlib.sha256("\n".join(f"{one.first}\t{one.second}" for one in asked).encode()).hexdigest()[:16]
     return render(
