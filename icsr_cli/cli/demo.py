@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.errors import Interrupted
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.opening import Wish
@@ -69,7 +70,14 @@ def demo(
     for method in methods or METHODS:
         progress.note(f"Training: {method} (icsr train -d {dataset.name} --method {method})")
         wish = Wish(runs_root, method, options={"seed": seed, **steps}, assignments=tuple(assignments or ()))
-        run = _train_and_measure(dataset, wish, workplace, scores)
+        try:
+            run = _train_and_measure(dataset, wish, workplace, scores)
+        except Interrupted as stopped:  # what training says of --resume is not of this command
+            raise Interrupted(
+                "Stopped. The same command starts the demo anew; the run under way goes on alone with "
+                f"icsr train cam, or global, --resume -d {dataset.name}.",
+                signal_number=stopped.exit_code - 128,
+            ) from None
     _show(scores, run, time.perf_counter() - started, as_json)
 
 
