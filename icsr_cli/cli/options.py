@@ -117,8 +117,8 @@ PairsLabels = Annotated[
     Path | None,
     of_method("--pairs-labels", metavar="RUN|FILE", help="Whose clusters cluster:17 in --pairs names."),
 ]
-#: How the names of pages end.
-PAGES = (".html", ".htm")
+#: How the names of pages end; one without an ending is a page as well.
+PAGES = (".html", ".htm", "")
 Quiet = Annotated[bool, of_output("--quiet", "-q", help="No progress, only results and warnings.")]
 Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on standard output.")]
 
@@ -142,7 +142,7 @@ def check_out(path: Path, option: str, *suffixes: str) -> None:
     """
     above = next((folder for folder in path.parents if folder.exists()), path)
     if suffixes and path.suffix not in suffixes:
-        raise UsageError(f"{option} must end in {' or '.join(suffixes)}, got {path}.")
+        raise UsageError(f"{option} must end in {' or '.join(filter(None, suffixes))}, got {path}.")
     if path.exists() and not path.is_file():
         raise UsageError(f"{option} {path} is there and is no file. Name another.")
     if not above.is_dir():

@@ -23,6 +23,7 @@ from pydantic import (
 from icsr_cli.choices import Choice, Options
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
+CamClusterer = Annotated[Options, Choice("clusterers", "average-linkage")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
 LocalClusterer = Annotated[Options | None, Choice("clusterers", "tracks")]
 LocalDistance = Annotated[Options | None, Choice("distances", "cosine")]
@@ -47,6 +48,20 @@ Memories = Annotated[
     PlainSerializer(_fewest),
     Field(min_length=1),
 ]
+
+
+def _slower(given: Any) -> Any:
+    """In the cam stage centroids keep 0.2 of what they were, where nobody says otherwise."""
+    named = [{"method": one} if isinstance(one, str) else one for one in _several(given)]
+    return [
+        {"momentum": 0.2, **one}
+        if isinstance(one, dict) and one.get("method", "clusters") == "clusters"
+        else one
+        for one in named
+    ]
+
+
+CamMemories = Annotated[Memories, BeforeValidator(_slower)]
 
 
 class Section(BaseModel):
@@ -182,8 +197,8 @@ class CamSettings(StageSettings):
     network: Literal["per-camera", "shared"] = "per-camera"
     epochs: int = Field(20, ge=1)
     iters: int = Field(100, ge=1)
-    memory: Memories = {"momentum": 0.2}  # type: ignore[assignment]
-    clusterer: Clusterer = {"method": "average-linkage", "images_per_cluster": 5}  # type: ignore[assignment]
+    memory: CamMemories = "clusters"  # type: ignore[assignment]
+    clusterer: CamClusterer = {"images_per_cluster": 5}  # type: ignore[assignment]
     cameras_per_batch: int = Field(2, ge=1)
 
     @model_validator(mode="after")

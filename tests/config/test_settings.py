@@ -79,7 +79,7 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
         (["seed=-1"], "seed"),
-        (["global.refiners=[all]"], r"global.refiners.0 .*no 'all' among the refiners; there are discard"),
+        (["global.refiners=[all]"], r"global.refiners.0 .*no 'all' among the refiners; there are cannot-link, discard"),
         (["global.clusterer=dbscam"], r"global.clusterer .*Did you mean 'dbscan'"),
         (["global.clusterer={method: dbscan, ep: 0.4}"], r"global.clusterer.ep .*did you mean eps"),
         (["global.clusterer={method: dbscan, eps: -1}"], r"global.clusterer.eps .*greater than 0; got -1"),
@@ -150,6 +150,27 @@ def test_keys_of_a_choice_that_was_given_by_name() -> None:
     )
     assert settings.global_.refiners[0].dump()["k"] == 9
     assert settings.global_.refiners[0].method == "split"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "choice", "expected"),
+    [
+        ("cam.memory.temperature=0.1", "memory", {"temperature": 0.1, "momentum": 0.2}),
+        ("cam.memory=clusters", "memory", {"momentum": 0.2}),
+        ("cam.memory=[{weight: 0.5}, camera-proxies]", "memory", {"weight": 0.5, "momentum": 0.2}),
+        ("cam.memory.momentum=0.4", "memory", {"momentum": 0.4}),
+        ("cam.clusterer.images_per_cluster=auto", "clusterer", {"images_per_cluster": "auto"}),
+        ("cam.clusterer.distance_threshold=0.6", "clusterer", {"method": "average-linkage"}),
+        ("cam.iters=3", "clusterer", {"method": "average-linkage", "images_per_cluster": 5}),
+    ],
+)
+def test_one_key_of_a_choice_leaves_the_others_of_its_stage(
+    assignment: str, choice: str, expected: dict[str, Any]
+) -> None:
+    settings = config.load("market1501", method="icsr", assignments=[assignment])
+    found = getattr(settings.cam, choice)
+    found = (found[0] if isinstance(found, tuple) else found).dump()
+    assert found == {**found, **expected}
 
 
 def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> None:
