@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from icsr_cli.choices import chosen, unknown_key
+from icsr_cli.choices import Choice, chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
-from icsr_cli.config.schema import Settings
+from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.errors import UsageError, did_you_mean
 from icsr_cli.plain_yaml import flat, parse_yaml
 
@@ -201,6 +201,15 @@ def _branch(key: str, value: Any) -> Tree:
     return dict(value)
 
 
+#: The method of a choice that names none, by its key.
+_UNNAMED = {
+    key: choice.default
+    for key, field in GlobalSettings.model_fields.items()
+    for choice in field.metadata
+    if isinstance(choice, Choice)
+}
+
+
 def _merge(tree: Tree, layer: Tree) -> None:
     """Lay ``layer`` over ``tree``. A choice that names another method drops the keys of the former one.
 
@@ -213,7 +222,7 @@ def _merge(tree: Tree, layer: Tree) -> None:
         if isinstance(value, dict) and isinstance(below, list) and "method" not in value:
             tree[key] = _merge_into_list(key, below, value)
             continue
-        former = below.get("method") if isinstance(below, dict) else None
+        former = below.get("method", _UNNAMED.get(key)) if isinstance(below, dict) else None
         if isinstance(value, dict) and isinstance(below, dict) and value.get("method", former) == former:
             _merge(below, value)
         else:

@@ -23,7 +23,6 @@ from pydantic import (
 from icsr_cli.choices import Choice, Options
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
-CamClusterer = Annotated[Options, Choice("clusterers", "average-linkage")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
 LocalClusterer = Annotated[Options | None, Choice("clusterers", "tracks")]
 LocalDistance = Annotated[Options | None, Choice("distances", "cosine")]
@@ -50,18 +49,34 @@ Memories = Annotated[
 ]
 
 
-def _slower(given: Any) -> Any:
-    """In the cam stage centroids keep 0.2 of what they were, where nobody says otherwise."""
-    named = [{"method": one} if isinstance(one, str) else one for one in _several(given)]
-    return [
-        {"momentum": 0.2, **one}
-        if isinstance(one, dict) and one.get("method", "clusters") == "clusters"
-        else one
-        for one in named
-    ]
+def _beneath(method: str, unless: tuple[str, ...] = (), **published: Any) -> BeforeValidator:
+    """Lay a stage's own values beneath a choice of ``method``, which is meant where none is named.
+
+    Not where one of the keys ``unless`` has a value: they stand for the same.
+    """
+
+    def laid(given: Any) -> Any:
+        named = {"method": given} if isinstance(given, str) else given
+        if not isinstance(named, dict) or named.get("method", method) != method:
+            return given
+        if any(named.get(key) is not None for key in unless):
+            return given
+        return {**published, **named}
+
+    return BeforeValidator(laid)
 
 
-CamMemories = Annotated[Memories, BeforeValidator(_slower)]
+CamClusterer = Annotated[
+    Options,
+    Choice("clusterers", "average-linkage"),
+    _beneath("average-linkage", ("n_clusters", "distance_threshold"), images_per_cluster=5),
+]
+CamMemories = Annotated[
+    tuple[Annotated[Options, Choice("memories", "clusters"), _beneath("clusters", momentum=0.2)], ...],
+    BeforeValidator(_several),
+    PlainSerializer(_fewest),
+    Field(min_length=1),
+]
 
 
 class Section(BaseModel):
@@ -142,6 +157,12 @@ class AugmentationSettings(Section):
     erase: float = Field(0.5, ge=0, le=1)
 
 
+class GlobalModelSettings(ModelSettings):
+    """The network of the global stage; published: with instance normalisation."""
+
+    arch: str = "resnet_ibn50a"
+
+
 class StageSettings(Section):
     """What both stages share.
 
@@ -198,7 +219,7 @@ class CamSettings(StageSettings):
     epochs: int = Field(20, ge=1)
     iters: int = Field(100, ge=1)
     memory: CamMemories = "clusters"  # type: ignore[assignment]
-    clusterer: CamClusterer = {"images_per_cluster": 5}  # type: ignore[assignment]
+    clusterer: CamClusterer = "average-linkage"  # type: ignore[assignment]
     cameras_per_batch: int = Field(2, ge=1)
 
     @model_validator(mode="after")
@@ -218,7 +239,7 @@ class GlobalSettings(StageSettings):
     one they are those of a cam run. ``local_distance``: what it compares the images by, if not as all are.
     """
 
-    model: ModelSettings = ModelSettings(arch="resnet_ibn50a")
+    model: GlobalModelSettings = GlobalModelSettings()
     local: LocalClusterer = None
     local_distance: LocalDistance = None
 

@@ -8,6 +8,7 @@ import yaml
 
 from icsr_cli import config, datasets
 from icsr_cli.errors import UsageError
+from icsr_cli.plain_yaml import flat
 
 
 @pytest.mark.parametrize("name", [*datasets.available(), "synthetic", "own"])
@@ -79,7 +80,10 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
         (["seed=-1"], "seed"),
-        (["global.refiners=[all]"], r"global.refiners.0 .*no 'all' among the refiners; there are cannot-link, discard"),
+        (
+            ["global.refiners=[all]"],
+            r"global.refiners.0 .*no 'all' among the refiners; there are cannot-link, discard",
+        ),
         (["global.clusterer=dbscam"], r"global.clusterer .*Did you mean 'dbscan'"),
         (["global.clusterer={method: dbscan, ep: 0.4}"], r"global.clusterer.ep .*did you mean eps"),
         (["global.clusterer={method: dbscan, eps: -1}"], r"global.clusterer.eps .*greater than 0; got -1"),
@@ -171,6 +175,17 @@ def test_one_key_of_a_choice_leaves_the_others_of_its_stage(
     found = getattr(settings.cam, choice)
     found = (found[0] if isinstance(found, tuple) else found).dump()
     assert found == {**found, **expected}
+
+
+@pytest.mark.parametrize("method", ["icsr", "camera-aware"])
+@pytest.mark.parametrize("name", ["market1501", "synthetic"])
+def test_a_setting_given_as_it_is_changes_nothing(name: str, method: str) -> None:
+    """None takes the defaults of its section, or of its choice, away from the others."""
+    settings = config.load(name, method=method)
+    leaves = dict(flat(settings.dump()))
+    assert len(leaves) > 80
+    for key, value in leaves.items():
+        assert config.load(name, method=method, options={key: value}) == settings, key
 
 
 def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> None:
