@@ -176,13 +176,16 @@ def _below(key: str, section: type[BaseModel]) -> list[str]:
 
 def available(room: str) -> tuple[str, ...]:
     """Name the methods of a room, sorted; no file of it is loaded."""
+    _load_installed()
+    return tuple(sorted(_of_the_package(room) | {name for where, name in _plugins if where == room}))
+
+
+def _of_the_package(room: str) -> set[str]:
     folder = Path(__file__).parent / room
     files = (
         path for path in folder.glob("*.py") if re.search(r"^class Options\(", path.read_text("utf-8"), re.M)
     )
-    own = {path.stem.replace("_", "-") for path in files}
-    _load_installed()
-    return tuple(sorted(own | {name for where, name in _plugins if where == room}))
+    return {path.stem.replace("_", "-") for path in files}
 
 
 def find(room: str, name: str) -> Any:
@@ -247,13 +250,8 @@ def plugin_fault(error: BaseException, *, perhaps: bool) -> str | None:
             place = f"{step.tb_frame.f_code.co_filename} fails in line {step.tb_lineno}"
         step = step.tb_next
     loaded = [str(each.__file__) for name, each in sys.modules.items() if name.startswith(f"{_PLUGIN}.")]
-    if (
-        perhaps
-        and place is None
-        and loaded
-        and isinstance(error, Exception)
-        and not isinstance(error, OSError)
-    ):
+    unclear = perhaps and place is None and isinstance(error, Exception) and not isinstance(error, OSError)
+    if unclear and loaded:
         place = f"{', '.join(loaded)} may have given something else than it should"
     return place and f"The plug-in {place}: {type(error).__name__}: {reason(error)}."
 
@@ -268,7 +266,12 @@ def _add(module: ModuleType, source: str) -> None:
         raise UsageError(
             f"{source} is no method: its Options must be a class of its own, and of choices.Options."
         )
-    _plugins[rooms[0], module.__name__.rpartition(".")[2].replace("_", "-")] = module
+    name = module.__name__.rpartition(".")[2].replace("_", "-")
+    if name in _of_the_package(rooms[0]):
+        raise UsageError(
+            f"{source} is called like a method that is there, {name} of the {rooms[0]}: rename it."
+        )
+    _plugins[rooms[0], name] = module
 
 
 @cache

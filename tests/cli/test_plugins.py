@@ -70,6 +70,14 @@ def test_any_suffix_and_no_name_twice(tmp_path: Path) -> None:
     assert "Two plug-ins are called mine" in twice.stderr
 
 
+def test_the_name_of_a_method_that_is_there_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "single_camera.py"
+    file.write_text(refiner("return labels"))
+    result = icsr("labels", "generate", tmp_path / "f.npz", "--plugin", file)
+    assert result.exit_code == 2
+    assert "single-camera of the refiners: rename it" in " ".join(result.stderr.split())
+
+
 def test_training_that_a_plugin_ends_is_a_failed_run(tiny_root: Path, tmp_path: Path) -> None:
     """Whatever was raised, and wherever: here it is our own code, by what a memory gave."""
     memory = f"{HEAD}{OPTIONS}class Memory:\n    def __init__(self, *_): pass\n    loss = lambda *_: 3.0\n"
