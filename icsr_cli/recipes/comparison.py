@@ -138,7 +138,8 @@ def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, f
         if values:
             found[key] = sum(values) if key == "clusters" else mean(values)
     if "kept" in last[0]:
-        images = sum(last[0].get(key, 0) for key in ("kept", "discarded", "noise"))
+        former = sum(last[0].get(key, 0) for key in ("kept", "discarded", "noise"))  # of runs before 0.2
+        images = last[0].get("images", former)
         found["kept"] = last[0]["kept"] / max(1, images)
     found["epochs"] = float(last[0]["epoch"])
     found["seconds"] = sum(float(part) for line in epochs for part in line.get("seconds", {}).values())

@@ -142,6 +142,7 @@ def _nothing_left(labels: Labels, own: GlobalSettings) -> str:
 def _counts(labels: Labels) -> dict[str, Any]:
     """Count what the labels are; further figures are the methods' own."""
     return {
+        "images": len(labels.labels),
         "clusters": int(labels.clusters.max(initial=-1)) + 1,
         "kept": int((labels.labels >= 0).sum()),
         "noise": int((labels.clusters < 0).sum()),
@@ -162,7 +163,16 @@ def _selection(stage: Stage, network: Network, figures: dict[str, Any], epoch: i
 
 def _shown(figures: dict[str, Any]) -> dict[str, float]:
     """Choose what the line of an epoch shows: counts, and what is known of the truth."""
-    left_out = ("kept", "silhouette", "camera_nmi", "pairs_same", "pairs_different", "quality", "seconds")
+    left_out = (
+        "images",
+        "kept",
+        "silhouette",
+        "camera_nmi",
+        "pairs_same",
+        "pairs_different",
+        "quality",
+        "seconds",
+    )
     shown = {name: value for name, value in figures.items() if name not in left_out}
     if "refined" in figures.get("quality", ()):
         shown["nmi"] = figures["quality"]["refined"]["nmi"]

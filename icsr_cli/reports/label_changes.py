@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
+from icsr_cli.reports.label_report import thrown_out
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
 
@@ -93,7 +94,7 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
     old, new = before.clusters[first], after.clusters[second]
     both = np.flatnonzero((old != NO_CLUSTER) & (new != NO_CLUSTER))
     discarded_before, discarded_after = (
-        table.states[rows] == "discarded" for table, rows in ((before, first), (after, second))
+        thrown_out(table)[rows] for table, rows in ((before, first), (after, second))
     )
     moved = both[_left_successor(old[both], new[both])]
     return LabelChanges(

@@ -92,6 +92,7 @@ class Epoch(_Part):
     epoch: _Count
     part: str = ""
     loss: _Real = 0
+    images: _Count = 0
     clusters: _Count = 0
     kept: _Count = 0
     noise: _Count = 0

@@ -128,3 +128,17 @@ def test_what_cannot_be_compared(runs: Path) -> None:
     nowhere = CliRunner().invoke(app, ["compare", str(runs)])
     assert nowhere.exit_code == 1
     assert "is no run folder" in nowhere.stderr
+
+
+def test_kept_is_the_share_of_all_images(tmp_path: Path) -> None:
+    """Some refiners leave images out, some bring noise in: kept, noise and thrown out need not be all."""
+    run = create(tmp_path, "tiny", "global", name="one")
+    run.write_settings({"dataset": "tiny", "seed": 1, "global": {}})
+    run.record(
+        {"epoch": 1, "loss": 2.0, "images": 10, "clusters": 2, "kept": 4, "noise": 1, "single_camera": 5}
+    )
+    run.finish()
+    found = CliRunner().invoke(app, ["compare", str(run.path), "--format", "json"])
+    assert found.exit_code == 0, found.output
+    [row] = json.loads(found.stdout)["rows"]
+    assert row["figures"]["kept"]["mean"] == pytest.approx(0.4)
