@@ -21,7 +21,7 @@ coverage: $(VENV)/.installed
 	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
 
 # What computes, as older processors would.
-PORTABLE := tests/recipes tests/distances tests/clusterers tests/metrics tests/models tests/memories tests/test_features.py
+PORTABLE := tests/recipes tests/distances tests/clusterers tests/labelling tests/refiners tests/metrics tests/models tests/memories tests/test_features.py
 test-portable: $(VENV)/.installed
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n auto $(PORTABLE)
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n auto $(PORTABLE)
