@@ -243,6 +243,14 @@ class GlobalSettings(StageSettings):
     local: LocalClusterer = None
     local_distance: LocalDistance = None
 
+    @model_validator(mode="after")
+    def _check_local(self) -> GlobalSettings:
+        if self.local is None and self.local_distance is not None:
+            raise ValueError(
+                "local_distance is for labels that local makes anew, and local names no clusterer"
+            )
+        return self
+
 
 class EvaluationSettings(Section):
     """Extraction batch, and the numbers of the re-ranking."""

@@ -80,6 +80,7 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
         (["seed=-1"], "seed"),
+        (["global.local_distance=cosine"], "local names no clusterer"),
         (
             ["global.refiners=[all]"],
             r"global.refiners.0 .*no 'all' among the refiners; there are cannot-link, discard",
