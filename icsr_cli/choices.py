@@ -16,6 +16,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -244,11 +245,10 @@ def plugin_fault(error: BaseException, *, perhaps: bool) -> str | None:
 
     ``perhaps``: where another one failed, say which were loaded: what they gave may be the cause.
     """
-    place, step = None, error.__traceback__
-    while step is not None:
-        if str(step.tb_frame.f_globals.get("__name__", "")).startswith(f"{_PLUGIN}."):
-            place = f"{step.tb_frame.f_code.co_filename} fails in line {step.tb_lineno}"
-        step = step.tb_next
+    place = None
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__", "")).startswith(f"{_PLUGIN}."):
+            place = f"{frame.f_code.co_filename} fails in line {line}"
     loaded = [str(each.__file__) for name, each in sys.modules.items() if name.startswith(f"{_PLUGIN}.")]
     unclear = perhaps and place is None and isinstance(error, Exception) and not isinstance(error, OSError)
     if unclear and loaded:

@@ -15,7 +15,6 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli import __version__
-from icsr_cli.choices import plugin_fault
 from icsr_cli.cli import (
     assign,
     compare,
@@ -112,6 +111,8 @@ def _explain_plugin(error: BaseException, text: str | None) -> str | None:
     ends = type(error).__module__.partition(".")[0] == "typer"  # of wrong usage, or after the last word
     if ends or isinstance(error, IcsrError | KeyboardInterrupt | MemoryError) or _lacks_memory(error):
         return text
+    from icsr_cli.choices import plugin_fault
+
     fault = plugin_fault(error, perhaps=text is None)
     return f"Error: {fault} Mend that file; --debug shows the traceback." if fault else text
 

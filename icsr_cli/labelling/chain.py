@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol
 
@@ -127,20 +127,27 @@ def _checked(found: Any, n: int, method: Options) -> Labels:
     Raises:
         InputError: it is something else.
     """
-    wrong = "no Labels" if not isinstance(found, Labels) else ""
-    for name in ("clusters", "labels") if not wrong else ():
-        values = np.asarray(getattr(found, name))
-        if values.dtype != np.int64 or values.shape != (n,):
-            wrong = f"{name} as {values.dtype} {values.shape}, not int64 ({n},)"
-        elif values.min(initial=0) < NO_CLUSTER or not np.bincount(values + 1)[1:].all():
-            wrong = f"{name} that leave numbers out: they are 0 to m - 1, and -1 for none"
-    for name, column in {"states": found.states, **found.columns}.items() if not wrong else ():
-        if np.shape(column) != (n,):
-            wrong = f"{name} as {np.shape(column)}, not ({n},)"
-    if wrong:
+    wrong = next(_faults(found, n), None)
+    if wrong is not None:
         raise InputError(f"The method {method.method!r} gave {wrong}.")
     checked: Labels = found
     return checked
+
+
+def _faults(found: Any, n: int) -> Iterator[str]:
+    """Say what keeps ``found`` from being the labels of n images."""
+    if not isinstance(found, Labels):
+        yield "no Labels"
+        return
+    for name in ("clusters", "labels"):
+        values = np.asarray(getattr(found, name))
+        if values.dtype != np.int64 or values.shape != (n,):
+            yield f"{name} as {values.dtype} {values.shape}, not int64 ({n},)"
+        elif values.min(initial=0) < NO_CLUSTER or not np.bincount(values + 1)[1:].all():
+            yield f"{name} that leave numbers out: they are 0 to m - 1, and -1 for none"
+    for name, column in {"states": found.states, **found.columns}.items():
+        if np.shape(column) != (n,):
+            yield f"{name} as {np.shape(column)}, not ({n},)"
 
 
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:

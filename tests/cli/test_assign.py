@@ -8,18 +8,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+from in_process import icsr
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from icsr_cli.cli.main import app
 from icsr_cli.runs import open_run, read_labels
 from icsr_cli.types import Dataset
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

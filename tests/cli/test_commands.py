@@ -15,19 +15,16 @@ import numpy as np
 import pytest
 import torch
 from forked import Forked
+from in_process import icsr
 from pyarrow import parquet
 from safetensors.torch import load_file, save_file
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
+from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
 from icsr_cli.runs import create
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +46,7 @@ def test_help_needs_no_heavy_library() -> None:
     code = (
         "import sys; from typer.testing import CliRunner; from icsr_cli.cli.main import app\n"
         "assert CliRunner().invoke(app, ['--help']).exit_code == 0\n"
-        "heavy = ('torch', 'faiss', 'numpy', 'scipy', 'numba', 'sklearn')\n"
+        "heavy = ('torch', 'faiss', 'numpy', 'scipy', 'numba', 'sklearn', 'pydantic')\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

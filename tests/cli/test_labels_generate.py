@@ -110,7 +110,9 @@ def test_local_labels_of_the_file(tmp_path, arrays):
 
 
 @pytest.mark.parametrize("kind", ["npz", "csv"])
-@pytest.mark.parametrize("refiners", ["discard", "split", "single-camera", "majority", "split,single-camera"])
+@pytest.mark.parametrize(
+    "refiners", ["discard", "split", "single-camera", "majority", "cannot-link", "split,single-camera"]
+)
 def test_what_any_refiner_writes_is_read(tmp_path, arrays, refiners, kind):
     """An image that `split` throws out has a label all the same, that of its new cluster."""
     out = tmp_path / f"labels.{kind}"

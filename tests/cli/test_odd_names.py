@@ -7,17 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import icsr
 from PIL import Image
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
-
-from icsr_cli.cli.main import app
 
 RUN = "runs/odd/global/one"
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from in_process import icsr
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from icsr_cli.cli.main import app
 from icsr_cli.errors import UsageError
 from icsr_cli.recipes.review import Review, pairs_of
 from icsr_cli.runs import open_run, read_labels
@@ -21,10 +21,6 @@ from icsr_cli.runs.pairs import Answer, read_answers, write_answers
 from icsr_cli.types import Dataset
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def train(stage: str, home: Path, root: Path, *arguments: object) -> Result:

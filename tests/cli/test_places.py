@@ -6,9 +6,8 @@ import errno
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from in_process import icsr
 
-from icsr_cli.cli.main import app
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import whole_file
 from icsr_cli.images import store
@@ -27,10 +26,6 @@ WRITING = (
     ("compare --html", ".html"),
     ("search a.jpg --gallery crops --out", ".png"),
 )
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.mark.parametrize(("command", "suffix"), WRITING)

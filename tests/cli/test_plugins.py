@@ -7,18 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from in_process import icsr
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 from icsr_cli import choices
-from icsr_cli.cli.main import app
 
 HEAD = "from dataclasses import replace\nimport numpy as np\nfrom icsr_cli import choices\n"
 OPTIONS = "class Options(choices.Options):\n    pass\n"
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def refiner(body: str) -> str:

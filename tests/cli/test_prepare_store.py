@@ -6,17 +6,12 @@ import json
 from pathlib import Path
 
 import pytest
+from in_process import icsr
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
-
-from icsr_cli.cli.main import app
+from typer.testing import Result
 
 SETTINGS = [word for assignment in (*TINY, "image.store=jpeg") for word in ("--set", assignment)]
 WORLD = ("--identities", "6+6", "--cameras", "3", "--images", "3-4", "--size", "32x16", "--workers", "1")
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def right(*arguments: object) -> Result:

@@ -9,17 +9,11 @@ from pathlib import Path
 
 import pytest
 from html_pages import Page
+from in_process import icsr
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
-
-from icsr_cli.cli.main import app
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SECTIONS = {"training", "labels", "retrieval", "rankings", "map", "time", "settings", "environment"}
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from in_process import icsr
 from PIL import Image
-from typer.testing import CliRunner, Result
 
 from icsr_cli import datasets
-from icsr_cli.cli.main import app
 from icsr_cli.metrics import rank
 from icsr_cli.models import build, open_model, save_weights
 from icsr_cli.runs import create
 
 SIZE = {"height": "32", "width": "16"}
 PATTERN = "{id}_c{camera}s*.jpg"
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 @pytest.fixture(scope="module")

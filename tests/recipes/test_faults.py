@@ -27,13 +27,13 @@ import numpy as np
 import pytest
 import torch
 from forked import Forked
+from in_process import icsr
 from PIL import Image
 from same_run import assert_same_run
 from tiny_world import TINY
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
 import icsr_cli
-from icsr_cli.cli.main import app
 from icsr_cli.clusterers import dbscan
 from icsr_cli.models import Network
 from icsr_cli.processes import Processes
@@ -45,10 +45,6 @@ STAGES = ("cam", "global")
 Patch = pytest.MonkeyPatch
 resource = pytest.importorskip("resource", reason="limits of a process")
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks /proc")
-
-
-def icsr(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 class Runs:
