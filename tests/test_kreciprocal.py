@@ -2,9 +2,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-import torch
 
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
+from tests.threads import threads
 
 #: Neighbours of five images, nearest first: 0, 1, 2 know each other, 3 joins 4 alone.
 RANKS = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [3, 4, 0], [4, 3, 1]])
@@ -54,18 +54,14 @@ def test_half_sets_are_no_longer_than_the_lists():
     assert rows_of(*few) == rows_of(*many)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("seed", range(5))
-def test_expansion_and_overlap_against_whole_matrices(seed, threads):
+def test_expansion_and_overlap_against_whole_matrices(seed, count):
     matrix, rows = random_rows(70, seed)
     ranks = np.random.default_rng(seed).permuted(np.tile(np.arange(70), (70, 1)), axis=1)[:, :4]
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(count):
         means = expanded(ranks, rows)
         assert expanded(ranks[:, :1], rows) is rows
-    finally:
-        torch.set_num_threads(before)
     np.testing.assert_allclose(dense(*means), matrix[ranks].mean(axis=1), atol=1e-6)
     counts, found, similarities = overlap(means, inverted(means), 10, 40)
     shared = np.minimum(dense(*means)[:, None], dense(*means)[None]).sum(axis=2)

@@ -1,4 +1,7 @@
-"""Compiled parts of the clustering. A similarity comes as CSR: starts, columns (sorted), values."""
+"""Compiled parts of the clustering. A similarity comes as CSR: starts, columns (sorted), values.
+
+What takes ``low`` and ``high`` works on these rows. No kernel holds the GIL.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +13,10 @@ import numpy as np
 
 
 @numba.njit(cache=True, nogil=True)
-def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any) -> float:
-    """Give x'Sy - y'Sx: for random x and y it is 0 just where S is symmetric. One pass in order."""
+def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any, low: int, high: int) -> float:
+    """Give the part of some rows in x'Sy - y'Sx: for random x and y that is 0 just where S is symmetric."""
     total = 0.0
-    for row in range(starts.size - 1):
+    for row in range(low, high):
         onto_left, onto_right = 0.0, 0.0
         for entry in range(starts[row], starts[row + 1]):
             onto_left += values[entry] * left[columns[entry]]
@@ -23,16 +26,22 @@ def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any) -> 
 
 
 @numba.njit(cache=True, nogil=True)
-def to_whole_numbers(starts: Any, columns: Any, values: Any, scale: float) -> Any:
-    """Give the rows without diagonal and zeros, similarities as whole multiples of 1 / ``scale``.
+def to_whole_numbers(
+    starts: Any,
+    columns: Any,
+    values: Any,
+    scale: float,
+    stops: Any,
+    others: Any,
+    sums: Any,
+    low: int,
+    high: int,
+) -> None:
+    """Write rows without diagonal and zeros, similarities as whole multiples of 1 / ``scale``.
 
-    The result is (stops, columns int32, sums int64) in the room of the given rows: row i lies in
-    [starts[i], stops[i]).
+    ``others`` int32 and ``sums`` int64 have the room of the given rows: row i lies in [starts[i], stops[i]).
     """
-    stops = starts[:-1].copy()
-    others = np.empty(columns.size, dtype=np.int32)
-    sums = np.empty(columns.size, dtype=np.int64)
-    for row in range(starts.size - 1):
+    for row in range(low, high):
         place = starts[row]
         for entry in range(starts[row], starts[row + 1]):
             other = columns[entry]
@@ -42,7 +51,6 @@ def to_whole_numbers(starts: Any, columns: Any, values: Any, scale: float) -> An
                 others[place], sums[place] = other, amount
                 place += 1
         stops[row] = place
-    return stops, others, sums
 
 
 @numba.njit(cache=True, nogil=True)
@@ -229,13 +237,14 @@ def dense_regions(starts: Any, columns: Any, values: Any, eps: Any, one: Any, mi
 
 
 @numba.njit(cache=True, nogil=True)
-def silhouette_sum(starts: Any, columns: Any, values: Any, labels: Any, sizes: Any) -> float:
-    """Add up the silhouettes of the images whose label is not -1; an absent pair is at distance 1."""
-    n = labels.size
+def silhouette_sum(
+    starts: Any, columns: Any, values: Any, labels: Any, sizes: Any, low: int, high: int
+) -> float:
+    """Add up silhouettes of the rows whose label is not -1; an absent pair is at distance 1."""
     sums = np.zeros(sizes.size, dtype=np.float64)
     touched = np.empty(sizes.size, dtype=np.int64)
     total = 0.0
-    for row in range(n):
+    for row in range(low, high):
         own = labels[row]
         if own < 0:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Annotated, Any, Final
 
 import numpy as np
@@ -14,6 +15,7 @@ from icsr_cli.checks import check_count, check_number
 from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.errors import InputError
+from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import Evidence, IntArray, by_first_appearance
 
 #: Images per cluster among which ``auto`` chooses, each a tenth more than the one before.
@@ -139,7 +141,12 @@ def _merges(matrix: sp.csr_array, floor: float) -> tuple[Any, Any]:
     total = float(matrix.data.sum(dtype=np.float64)) + 1.0
     scale = 2.0 ** min(50, 61 - math.ceil(math.log2(total)))
     starts = matrix.indptr.astype(np.int64)
-    stops, others, sums = _kernels.to_whole_numbers(starts, matrix.indices, matrix.data, scale)
+    stops, others = np.empty_like(starts[:-1]), np.empty(matrix.nnz, dtype=np.int32)
+    sums = np.empty(matrix.nnz, dtype=np.int64)
+    write = partial(
+        _kernels.to_whole_numbers, starts, matrix.indices, matrix.data, scale, stops, others, sums
+    )
+    in_threads(write, row_ranges(len(stops)))
     first, second, values = _kernels.merge_all(starts, stops, others, sums, floor * scale)
     order = np.argsort(-values, kind="stable")
     return first[order], second[order]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 from icsr_cli.errors import InputError
+from icsr_cli.threads import in_threads, row_ranges
 
 
 def check_similarity(similarity: Any) -> sp.csr_array:
@@ -47,7 +49,8 @@ def _check_symmetry(matrix: sp.csr_array) -> None:
     from icsr_cli.clusterers import _kernels
 
     left, right = np.random.default_rng(0).standard_normal((2, matrix.shape[0]))
-    found = _kernels.asymmetry(matrix.indptr, matrix.indices, matrix.data, left, right)
+    part = partial(_kernels.asymmetry, matrix.indptr, matrix.indices, matrix.data, left, right)
+    found = sum(in_threads(part, row_ranges(matrix.shape[0])))
     # Room for mirrors that differ in their last digits.
     if abs(found) <= 1e-5 * np.sqrt(matrix.nnz):
         return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -13,7 +15,7 @@ from icsr_cli.checks import check_count
 from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
 from icsr_cli.distances.neighbours import knn
 from icsr_cli.errors import InputError
-from icsr_cli.threads import in_threads, row_ranges
+from icsr_cli.threads import in_threads, row_ranges, thread_count
 from icsr_cli.types import ALONE, Evidence, Neighbours, Team
 
 if TYPE_CHECKING:
@@ -193,10 +195,19 @@ def _even_share(rows: Rows, by_column: Any, team: Team) -> tuple[int, int]:
     if team.size == 1:
         return 0, len(starts) - 1
     heads, _, _, places = by_column
-    done = np.concatenate(([0], np.cumsum(heads[columns + 1] - places)))[starts]
-    edges = np.searchsorted(done, done[-1] * np.arange(team.size + 1) / team.size)
-    edges[0], edges[-1] = 0, len(starts) - 1
-    return int(edges[team.rank]), int(edges[team.rank + 1])
+    return _even_shares(_ends(heads[columns + 1] - places)[starts], team.size)[team.rank]
+
+
+def _ends(sizes: Any) -> Any:
+    """Give where things of these sizes, (m,), end that lie one behind another, after a 0: int64 (m + 1,)."""
+    return np.concatenate(([0], np.cumsum(sizes, dtype=np.int64)))
+
+
+def _even_shares(ends: Any, shares: int) -> list[tuple[int, int]]:
+    """Cut things that end there into stretches, first and end, that are about as long."""
+    edges = np.searchsorted(ends, ends[-1] * np.arange(shares + 1) / shares)
+    edges[0], edges[-1] = 0, len(ends) - 1
+    return [(int(low), int(high)) for low, high in pairwise(edges)]
 
 
 def mirrored(n: int, parts: list[Part]) -> sp.csr_array:
@@ -208,20 +219,49 @@ def mirrored(n: int, parts: list[Part]) -> sp.csr_array:
         starts = np.zeros(n + 1, dtype=np.int32)
         return sp.csr_array((empty.astype(np.float32), empty, starts), shape=(n, n))
     above = np.concatenate([counts for _, (counts, _, _) in parts])
-    below = np.zeros(n, dtype=np.int64)
-    for _, (_, found, _) in parts:
-        below += np.bincount(found, minlength=n)
-    starts = np.concatenate(([0], np.cumsum(below + 1 + above)))
+    shares = _even_shares(_ends([len(found) for _, (_, found, _) in parts]), thread_count())
+    firsts = _ends([size for size, _ in parts])[[low for low, _ in shares]]
+    groups = [parts[low:high] for low, high in shares]
+    parts.clear()
+    named = in_threads(lambda share, _: _named(n, groups[share]), row_ranges(len(groups)))
+    below = np.sum(named, axis=0)
+    starts = _ends(below + 1 + above)
+    diagonal = starts[:-1] + below
     columns = np.empty(starts[-1], dtype=np.int32)
     values = np.empty(starts[-1], dtype=np.float32)
-    filled = starts[:-1].copy()
-    low = 0
-    parts.reverse()
-    while parts:
-        size, (counts, found, similarities) = parts.pop()
-        kernels.fill_below(counts, found, similarities, low, low + size, filled, columns, values)
-        low += size
-    kernels.fill_above(starts, filled, columns, values)
+    columns[diagonal], values[diagonal] = np.arange(n), 1
+
+    def fill_below(share: int, filled: Any) -> None:
+        row, group = firsts[share], groups[share]
+        while group:
+            size, entries = group.pop(0)
+            kernels.fill_below(*entries, row, filled, columns, values)
+            row += size
+
+    def fill_above(share: int, filled: Any) -> None:
+        low, high = rows[share]
+        kernels.fill_above(starts, diagonal, low, high, filled, columns, values)
+
+    _one_behind_another(starts[:-1], named, fill_below)
+    rows = _even_shares(_ends(below), thread_count())
+    named = in_threads(lambda low, high: kernels.count(starts, diagonal, columns, low, high), rows)
+    _one_behind_another(diagonal + 1, named, fill_above)
     index_type = np.int32 if starts[-1] < 2**31 else np.int64
     indices = columns.astype(index_type, copy=False)
     return sp.csr_array((values, indices, starts.astype(index_type)), shape=(n, n))
+
+
+def _named(n: int, parts: list[Part]) -> Any:
+    """Count how often each image is a column of the parts: int64 (n,)."""
+    counts = np.zeros(n, dtype=np.int64)
+    for _, (_, found, _) in parts:
+        counts += np.bincount(found, minlength=n)
+    return counts
+
+
+def _one_behind_another(places: Any, sizes: list[Any], fill: Callable[[int, Any], None]) -> None:
+    """Fill rows by threads, each from where in each row the one before ends: int64 (n,), by ``sizes``."""
+    in_threads(
+        lambda share, _: fill(share, places + np.sum(sizes[:share], axis=0, dtype=np.int64)),
+        row_ranges(len(sizes)),
+    )

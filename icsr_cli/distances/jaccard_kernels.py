@@ -38,26 +38,35 @@ def softmax(x: Any, first: int, starts: Any, members: Any, weights: Any, low: in
 
 @numba.njit(cache=True, nogil=True)
 def fill_below(
-    counts: Any, found: Any, similarities: Any, low: int, high: int, filled: Any, columns: Any, values: Any
+    counts: Any, found: Any, similarities: Any, first: int, filled: Any, columns: Any, values: Any
 ) -> None:
-    """Write the pairs (i, l), i in [low, high), l > i, as entries (l, i): each row stays sorted."""
+    """Write the pairs (i, l), i from ``first`` on, l > i, as entries (l, i): each row stays sorted."""
     entry = 0
-    for row in range(low, high):
-        for _ in range(counts[row - low]):
+    for row in range(counts.size):
+        for _ in range(counts[row]):
             place = filled[found[entry]]
-            columns[place], values[place] = row, similarities[entry]
+            columns[place], values[place] = first + row, similarities[entry]
             filled[found[entry]] += 1
             entry += 1
 
 
 @numba.njit(cache=True, nogil=True)
-def fill_above(starts: Any, filled: Any, columns: Any, values: Any) -> None:
-    """Write the diagonal, and mirror what is below it, row after row: each row stays sorted."""
-    for row in range(filled.size):
-        below = filled[row]
-        columns[below], values[below] = row, 1
-        filled[row] += 1
-        for entry in range(starts[row], below):
+def count(starts: Any, diagonal: Any, columns: Any, low: int, high: int) -> Any:
+    """Count how often each image is a column below the diagonal: int64 (n,)."""
+    counts = np.zeros(diagonal.size, dtype=np.int64)
+    for row in range(low, high):
+        for entry in range(starts[row], diagonal[row]):
+            counts[columns[entry]] += 1
+    return counts
+
+
+@numba.njit(cache=True, nogil=True)
+def fill_above(
+    starts: Any, diagonal: Any, low: int, high: int, filled: Any, columns: Any, values: Any
+) -> None:
+    """Mirror what is below the diagonal, row after row: each row stays sorted."""
+    for row in range(low, high):
+        for entry in range(starts[row], diagonal[row]):
             place = filled[columns[entry]]
             columns[place], values[place] = row, values[entry]
             filled[columns[entry]] += 1

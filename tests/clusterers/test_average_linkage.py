@@ -13,6 +13,7 @@ from icsr_cli.clustering import average_linkage, silhouette
 from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import by_first_appearance
+from tests.threads import threads
 
 
 def random_similarity(n, density, seed, dtype=np.float64):
@@ -215,3 +216,18 @@ def test_auto_among_settings():
 def test_auto_of_images_that_share_nothing():
     assert set(best_cut(sp.csr_array(np.eye(5, dtype=np.float32))).tolist()) == {0, 1}
     assert best_cut(sp.csr_array(np.eye(1, dtype=np.float32))).tolist() == [0]
+
+
+def test_threads_change_nothing():
+    """Neither the clusters nor, to the last bit, what chooses their number."""
+    rng = np.random.default_rng(3)
+    features = rng.standard_normal((60, 16))[rng.integers(0, 60, 600)] + 0.6 * rng.standard_normal((600, 16))
+    found = []
+    for count in (1, 3):
+        with threads(count):
+            similarity = jaccard_similarity(features)
+            labels = best_cut(similarity)
+            found.append((labels, silhouette(similarity, labels)))
+    (labels, value), (others, other) = found
+    np.testing.assert_array_equal(labels, others)
+    assert value == other

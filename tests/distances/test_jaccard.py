@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
+from tests.threads import threads
 
 
 def slow_similarity(features, ranks, k1, k2):
@@ -87,14 +88,10 @@ def test_invariant_to_the_order_of_images():
 
 def test_threads_change_nothing():
     features = clustered(900, 16, 60, 2)
-    threads = torch.get_num_threads()
     results = []
-    try:
-        for count in (1, 3):
-            torch.set_num_threads(count)
+    for count in (1, 3):
+        with threads(count):
             results.append(jaccard_similarity(features))
-    finally:
-        torch.set_num_threads(threads)
     assert (results[0] != results[1]).nnz == 0
 
 

@@ -21,6 +21,7 @@ from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 from icsr_cli.exact_search import Among
 from icsr_cli.types import ALONE
+from tests.threads import threads
 
 
 def random_features(n, d, seed):
@@ -109,14 +110,10 @@ def test_threads_change_nothing():
     """Over tiles that are merged in any order, with copies in all of them."""
     source = np.random.default_rng(0).integers(0, 900, 3300)
     features = random_features(900, 24, 0)[source]
-    threads = torch.get_num_threads()
     results = []
-    try:
-        for count in (1, 4):
-            torch.set_num_threads(count)
+    for count in (1, 4):
+        with threads(count):
             results.append(knn(features, 12))
-    finally:
-        torch.set_num_threads(threads)
     np.testing.assert_array_equal(results[0].indices, results[1].indices)
     np.testing.assert_array_equal(results[0].distances, results[1].distances)
     for row in (0, 1500, 3299):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from icsr_cli.metrics import rank, rerank
+from tests.threads import threads
 
 
 def test_measuring_leaves_the_number_of_threads_alone() -> None:
@@ -11,11 +12,7 @@ def test_measuring_leaves_the_number_of_threads_alone() -> None:
     rng = np.random.default_rng(0)
     query, gallery = (rng.standard_normal((n, 8)).astype(np.float32) for n in (6, 20))
     ids, cameras = np.arange(26) % 5, np.arange(26) % 3
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with threads(1):
         rank(query, gallery, ids[:6], ids[6:], cameras[:6], cameras[6:])
         rerank(query, gallery, k1=5, k2=2)
         assert torch.get_num_threads() == 1
-    finally:
-        torch.set_num_threads(before)
