@@ -35,7 +35,7 @@ from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
 DistanceBlock: TypeAlias = Callable[[int, int], torch.Tensor]
 
 # Numbers in one block of distances: enough rows for a fast product, few enough to stay near the core.
-BLOCK_NUMBERS: Final = {"cpu": 1 << 22, "gpu": 1 << 26}
+BLOCK_NUMBERS: Final = {"cpu": 1 << 23, "gpu": 1 << 26}
 
 
 @dataclass(frozen=True)
