@@ -2,9 +2,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from torch_threads import threads
 
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
-from tests.threads import threads
 
 #: Neighbours of five images, nearest first: 0, 1, 2 know each other, 3 joins 4 alone.
 RANKS = np.array([[0, 1, 2], [1, 0, 2], [2, 1, 0], [3, 4, 0], [4, 3, 1]])

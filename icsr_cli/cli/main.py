@@ -41,22 +41,33 @@ from icsr_cli.recipes.interruption import AtOnce
 class _Commands(TyperGroup):
     """The root group: every fault of a command passes here, in the shell and in tests alike."""
 
+    def make_context(self, *args: Any, **extra: Any) -> Any:
+        with _explained(debug="--debug" in sys.argv):  # --help is printed on the way
+            return super().make_context(*args, **extra)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # --debug may stand anywhere, since one adds it to the end of the line that failed.
         ctx.obj = {"debug": "--debug" in args}
         return super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _explained(debug=ctx.obj["debug"]):
             return super().invoke(ctx)
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            text, code = _explain(error)
-            text = _explain_plugin(error, text)
-            if text is None or ctx.obj["debug"]:
-                raise
-            with _undisturbed():
-                _say(text, "red" if code != 130 else "yellow")
-            raise typer.Exit(code) from None
+
+
+@contextmanager
+def _explained(*, debug: bool) -> Iterator[None]:
+    """Turn a fault into one message and an exit code; one of ours, or with ``debug`` any, is shown whole."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        text, code = _explain(error)
+        text = _explain_plugin(error, text)
+        if text is None or debug:
+            raise
+        with _undisturbed():
+            _say(text, "red" if code != 130 else "yellow")
+        raise typer.Exit(code) from None
 
 
 @contextmanager

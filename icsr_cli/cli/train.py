@@ -133,6 +133,7 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
+    from icsr_cli.cli.console import print_json
     from icsr_cli.progress import Progress
     from icsr_cli.recipes.distributed import leave
     from icsr_cli.recipes.opening import Wish, resolve
@@ -180,10 +181,13 @@ def train(
                 check_free(runs_root / data.name / each, own.name)
 
     place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
+    found = []
     for own in wishes:
         for each in stages:
             named = {**own.options, **_options(each, given)}
-            _run(each, data, replace(own, options=named), run, resume, place, as_json)
+            found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
+    if as_json and place.ranks.leads:
+        print_json(found[0] if len(found) == 1 else found)
     leave()
 
 
@@ -262,8 +266,8 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
 
 def _run(
     stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace, as_json: bool
-) -> None:
-    """Train one stage, anew or from where it stopped, and show what came of it."""
+) -> dict[str, Any] | None:
+    """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON."""
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
@@ -274,18 +278,16 @@ def _run(
         if resume and (there or "group" not in wish.facts):
             return opening.resume(data, stage, wish, run, progress)
         if resume:
-            progress.note(f"{wish.name} is not there: it begins anew.")
+            opening.check_like_others(data, stage, wish, wish.facts["group"])
+            progress.note(f"{wish.name} is not there: it begins.")
         return opening.start(data, stage, wish, progress)
 
     folder, settings = place.ranks.from_leader(opened)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
-        if place.ranks.leads:
-            _show_local_labels(folder, table, data, as_json)
-        return
+        return _show_local_labels(folder, table, data, as_json) if place.ranks.leads else None
     network = run_global_stage(data, settings, folder, place)
-    if place.ranks.leads:
-        _show_global(folder, network.dim, data, as_json)
+    return _show_global(folder, network.dim, data, as_json) if place.ranks.leads else None
 
 
 def _take_place(
@@ -345,10 +347,10 @@ def _dataset_of(
     return (open_run(run) if run else newest(runs_root, stage=stage, file="settings.yaml")).dataset
 
 
-def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> None:
+def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> dict[str, Any] | None:
     import numpy as np
 
-    from icsr_cli.cli.console import print_json, print_table, say
+    from icsr_cli.cli.console import print_table, say
     from icsr_cli.metrics import judge
 
     rows = []
@@ -369,27 +371,27 @@ def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bo
             }
         rows.append(row)
     if as_json:
-        print_json({"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows})
-        return
+        return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}
     print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
     say(
         f"Written to {folder.labels / 'local.csv'}\n"
         f"Next: icsr train global -d {folder.dataset} --local {folder.path}",
         whole=True,
     )
+    return None
 
 
-def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> None:
-    from icsr_cli.cli.console import print_json, print_table, say
+def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> dict[str, Any] | None:
+    from icsr_cli.cli.console import print_table, say
 
     last = folder.metrics()[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):
         row["NMI"] = last["quality"]["refined"]["nmi"]
     if as_json:
-        print_json({"run": str(folder.path), "features": dim, **row})
-        return
+        return {"run": str(folder.path), "features": dim, **row}
     print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
     measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
     following = f"icsr eval {folder.path}" if measurable else f"icsr labels inspect {folder.path}"
     say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
+    return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
-from icsr_cli.recipes.training import check_same_settings
+from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, create, newest, open_run
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
@@ -188,22 +189,51 @@ def resume(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    began = config.load_run(folder.path / "settings.yaml")
     if wish.config or wish.method:
-        again = partial(resolve, data, wish, Progress(), ())
-        settings = use_local(again(), again)
+        settings = _asked_again(folder, data, wish)
     else:
         path = folder.path / "settings.yaml"
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
-    if _of(settings, stage).model.weights == folder.info().get("init"):
-        # The settings of the run hold what was found then.
-        settings = _with_model(settings, stage, _of(began, stage).model)
-        settings = settings.model_copy(update={"image": began.image})
+        settings = _as_found_then(folder, settings)
     check_same_settings(folder, settings)
     if wish.facts:
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
     return folder, settings
+
+
+def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None:
+    """Hold a run that is to join a group against one that is there: the seed alone may be another.
+
+    Raises:
+        UsageError: more is.
+    """
+    for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
+        folder = open_run(path.parent)
+        began = config.load_run(path)
+        settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
+        _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
+        if different := differences(folder, settings):
+            raise UsageError(
+                f"{wish.name} is not there, and would begin with other settings than {folder.path}:\n"
+                + "\n".join(different)
+                + "\nGive the options again that the group was started with, beside --resume."
+            )
+
+
+def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
+    """Give the settings that a wish asks for, with what the run has found."""
+    again = partial(resolve, data, wish, Progress(), ())
+    return _as_found_then(folder, use_local(again(), again))
+
+
+def _as_found_then(folder: RunFolder, settings: Settings) -> Settings:
+    """Give settings that name the same weights as the run with the network that was found in them then."""
+    if _of(settings, folder.stage).model.weights != folder.info().get("init"):
+        return settings
+    began = config.load_run(folder.path / "settings.yaml")
+    settings = _with_model(settings, folder.stage, _of(began, folder.stage).model)
+    return settings.model_copy(update={"image": began.image})
 
 
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:

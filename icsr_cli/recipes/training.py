@@ -154,17 +154,21 @@ def check_same_settings(run: RunFolder, asked: Settings) -> None:
     Raises:
         UsageError: listing each difference.
     """
-    # Through the schema: a setting that is younger than the run has its default there.
-    began = load_run(run.path / "settings.yaml")
-    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
-    different = [
-        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
-        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
-        if before.get(key) != now.get(key)
-    ]
-    if different:
+    if different := differences(run, asked):
         raise UsageError(
             f"The run {run.path} was started with other settings; it goes on as it began or not at all:\n"
             + "\n".join(different)
             + "\nLeave these options out, or start a new run without --resume."
         )
+
+
+def differences(run: RunFolder, asked: Settings) -> list[str]:
+    """List the settings that are others than a run was started with, a line each."""
+    # Through the schema: a setting that is younger than the run has its default there.
+    began = load_run(run.path / "settings.yaml")
+    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
+    return [
+        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
+        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
+        if before.get(key) != now.get(key)
+    ]

@@ -457,6 +457,31 @@ def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str]
     assert not (tmp_path / "tiny" / "cam" / "group-seed1").exists()
 
 
+def test_a_seed_that_joins_a_group_later_is_trained_as_the_others_were(
+    places: list[str], tmp_path: Path
+) -> None:
+    runs = ["--runs", tmp_path, *places[:2], "-d", "tiny", "--name", "group"]
+    assert icsr("train", "cam", *SETTINGS, "--seeds", "1", *runs).exit_code == 0
+    short = icsr("train", "cam", "--seeds", "1,2", "--resume", *runs)
+    assert (short.exit_code, "cam.epochs: 3 in the run" in short.stderr) == (2, True), short.stderr
+    assert not (tmp_path / "tiny" / "cam" / "group-seed2").exists()
+    found = icsr("train", "cam", *SETTINGS, "--seeds", "1,2", "--resume", "--json", *runs)
+    assert found.exit_code == 0, found.output
+    assert [Path(run["run"]).name for run in json.loads(found.stdout)] == ["group-seed1", "group-seed2"]
+    settings = [(tmp_path / f"tiny/cam/group-seed{seed}/settings.yaml").read_text() for seed in (1, 2)]
+    assert settings[0].replace("seed: 1", "seed: 2") == settings[1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+@pytest.mark.parametrize("command", [["--help"], ["methods"]])
+def test_a_full_disk_behind_standard_output(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "icsr_cli", *command], stdout=full, stderr=subprocess.PIPE, text=True
+        )
+    assert (done.returncode, done.stderr.startswith("Error: the disk is full")) == (1, True), done.stderr
+
+
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = Forked(tmp_path / "debug", forked.icsr, ["train", "cam", "--data-root", str(tmp_path), "--debug"])
     assert "Traceback" in done.end(1)[1]

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 from sklearn.cluster import AgglomerativeClustering
+from torch_threads import threads
 
 from icsr_cli.choices import find
 from icsr_cli.clusterers.average_linkage import SIZES, best_cut
@@ -13,7 +14,6 @@ from icsr_cli.clustering import average_linkage, silhouette
 from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import InputError
 from icsr_cli.types import by_first_appearance
-from tests.threads import threads
 
 
 def random_similarity(n, density, seed, dtype=np.float64):

@@ -3,11 +3,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_threads import threads
 
 from icsr_cli.distances import jaccard_similarity, knn
 from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
-from tests.threads import threads
 
 
 def slow_similarity(features, ranks, k1, k2):

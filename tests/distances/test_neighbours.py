@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_threads import threads
 
 from icsr_cli import exact_search
 from icsr_cli.distances import (
@@ -21,7 +22,6 @@ from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
 from icsr_cli.exact_search import Among
 from icsr_cli.types import ALONE
-from tests.threads import threads
 
 
 def random_features(n, d, seed):

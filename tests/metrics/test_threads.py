@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch_threads import threads
 
 from icsr_cli.metrics import rank, rerank
-from tests.threads import threads
 
 
 def test_measuring_leaves_the_number_of_threads_alone() -> None:
