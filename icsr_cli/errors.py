@@ -93,3 +93,11 @@ class Interrupted(IcsrError):  # noqa: N818 - not a fault: the user asked for it
     def __init__(self, message: str, *, signal_number: int = 2) -> None:
         super().__init__(message)
         self.exit_code = 128 + signal_number
+
+
+def room(count: int) -> str:
+    """Give a number of bytes as one reads it: 1.2 GB."""
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} bytes"

@@ -127,10 +127,10 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     """Load the data set, or the one prepared last, and say which one it is."""
     from icsr_cli import datasets
 
-    chosen = name or datasets.newest(data_root)
+    chosen = datasets.newest(data_root) if name is None else name
     dataset = datasets.load(chosen, data_root)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in dataset.splits.items())
-    suffix = "" if name else " (prepared last)"
+    suffix = " (prepared last)" if name is None else ""
     progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
 

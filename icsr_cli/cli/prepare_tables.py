@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, UsageError, room
 
 if TYPE_CHECKING:
     from icsr_cli.progress import Progress
@@ -29,8 +29,8 @@ def show_list(data_root: Path, as_json: bool) -> None:
             item.prepared[:10],
             *(item.splits.get(split, {}).get("images", "") or "" for split in ("train", "query", "gallery")),
             item.cameras,
-            _bytes(item.image_bytes),
-            _bytes(item.pixel_bytes),
+            room(item.image_bytes),
+            room(item.pixel_bytes) if item.pixel_bytes else "",
         )
         for item in found
         if item.prepared
@@ -46,13 +46,6 @@ def show_list(data_root: Path, as_json: bool) -> None:
         if not item.prepared:
             counts = " / ".join(f"{count:,}" for count in item.expected.values())
             say(f"- {item.name}: {counts + ' images. ' if counts else ''}{item.about}")
-
-
-def _bytes(count: int) -> str:
-    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} B" if count else ""
 
 
 def show_verification(name: str, data_root: Path, workers: int | None, as_json: bool, quiet: bool) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
-from icsr_cli.errors import DatasetError, reason
+from icsr_cli.errors import DatasetError, reason, room
 from icsr_cli.progress import Progress
 
 _COPY = 1 << 20
@@ -248,7 +248,7 @@ def _check_room(archive: Path, folder: Path, size: int) -> None:
     free = shutil.disk_usage(folder).free
     if size > free:
         raise DatasetError(
-            f"{archive} needs {size / 1e9:.2f} GB more in {folder.parent}, and {free / 1e9:.2f} GB are free. "
+            f"{archive} needs {room(size)} more in {folder.parent}, and {room(free)} are free. "
             "Make room or choose another --data-root; nothing was kept."
         )
 

@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.errors import DatasetError, InputError, room
 from icsr_cli.files import map_array, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
@@ -378,8 +378,8 @@ class _Build:
         if free < size:
             least = "at least " if self.form.mark else ""
             raise DatasetError(
-                f"The pixels of {self.title} need {least}{size / 1e9:.2f} GB in {self.partial.parent}, and "
-                f"{free / 1e9:.2f} GB are free. Make room, choose another --data-root, or a smaller size."
+                f"The pixels of {self.title} need {least}{room(size)} in {self.partial.parent}, and "
+                f"{room(free)} are free. Make room, choose another --data-root, or a smaller size."
             )
         self.form.begin(self.partial, self.shape)
         self._begin_log()

@@ -46,6 +46,8 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
         ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
     """
     path = require_file(path)
+    if path.suffix == ".onnx":
+        raise ModelError(f"{path}: ONNX is written, for other programs, not read. Give what it was made of.")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
     if isinstance(content, Mapping):
         inner = next((key for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)

@@ -448,6 +448,11 @@ def test_a_run_goes_on_from_another_folder_by_the_labels_it_began_with(
     assert (damaged.exit_code, "has changed since" in " ".join(damaged.stderr.split())) == (1, True)
 
 
+def test_no_name_is_not_the_data_set_that_was_prepared_last(places: list[str]) -> None:
+    found = icsr("train", "cam", "-d", "", *places)
+    assert (found.exit_code, "data set '' is not prepared" in found.stderr) == (1, True), found.output
+
+
 def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str], tmp_path: Path) -> None:
     runs = ["--runs", tmp_path, *places[:2], "-d", "tiny", "--name", "group"]
     (tmp_path / "tiny" / "cam" / "group-seed2").mkdir(parents=True)

@@ -192,7 +192,7 @@ def test_too_little_room_is_said_before_anything_is_written(tmp_path, monkeypatc
     path = zip_of(tmp_path / "a.zip", {"1.jpg": b"x" * 5000})
     usage = archives.shutil.disk_usage(tmp_path)._replace(free=4999)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
-    refused(path, r"needs 0.00 GB more .* 0.00 GB are free")
+    refused(path, r"needs 5.0 kB more .* 5.0 kB are free")
 
 
 @pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])

@@ -241,6 +241,8 @@ def test_truncated_file(tmp_path: Path, kind: str) -> None:
     path.write_bytes(b"\x89PNG not weights at all" * 100)
     with pytest.raises(ModelError, match="not a whole"):
         open_model(path)
+    with pytest.raises(ModelError, match="ONNX is written, for other programs, not read"):
+        open_model(path.rename(tmp_path / "m.onnx"))
 
 
 def test_files_that_are_no_state_dict(tmp_path: Path) -> None:
