@@ -213,7 +213,11 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
         began = config.load_run(path)
         settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
         _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
-        if different := differences(folder, settings):
+        different = differences(folder, settings)
+        for name in ("cameras", "pairs"):
+            if folder.info().get(name) and getattr(wish, name) is None:
+                different.append(f"  - --{name}: given then, not now")
+        if different:
             raise UsageError(
                 f"{wish.name} is not there, and would begin with other settings than {folder.path}:\n"
                 + "\n".join(different)

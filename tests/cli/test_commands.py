@@ -470,6 +470,12 @@ def test_a_seed_that_joins_a_group_later_is_trained_as_the_others_were(
     short = icsr("train", "cam", "--seeds", "1,2", "--resume", *runs)
     assert (short.exit_code, "cam.epochs: 3 in the run" in short.stderr) == (2, True), short.stderr
     assert not (tmp_path / "tiny" / "cam" / "group-seed2").exists()
+    info = tmp_path / "tiny" / "cam" / "group-seed1" / "run.json"
+    whole = info.read_text()
+    info.write_text(whole.replace('"cameras": null', '"cameras": [0, 1]'))
+    some = icsr("train", "cam", *SETTINGS, "--seeds", "1,2", "--resume", *runs)
+    assert (some.exit_code, "--cameras: given then" in some.stderr) == (2, True), some.stderr
+    info.write_text(whole)
     found = icsr("train", "cam", *SETTINGS, "--seeds", "1,2", "--resume", "--json", *runs)
     assert found.exit_code == 0, found.output
     assert [Path(run["run"]).name for run in json.loads(found.stdout)] == ["group-seed1", "group-seed2"]
