@@ -89,5 +89,6 @@ def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:
     filled = sp.csr_array((ones, both), shape=shape)
     filled.data[:] = 1  # pairs that came twice were added up
     joined = sp.csr_array(near.maximum(filled))
-    joined.data = np.maximum(2 - joined.data, _LEAST)
-    return joined
+    # scikit-learn takes numbers of 32 bits, which older releases of scipy do not choose by themselves.
+    places = joined.indices.astype(np.int32), joined.indptr.astype(np.int32)
+    return sp.csr_array((np.maximum(2 - joined.data, _LEAST), *places), shape=shape)

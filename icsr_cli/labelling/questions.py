@@ -243,7 +243,8 @@ def _forest(asked: _Asked) -> _Asked:
     if len(asked.worth) == 0:
         return asked
     most, k = asked.worth.max(), int(asked.ends.max()) + 1
-    graph = sp.csr_array((1 + most - asked.worth, asked.ends.T), shape=(k, k))
+    ends = asked.ends.T.astype(np.int32)  # older releases of scipy take no longer numbers here
+    graph = sp.csr_array((1 + most - asked.worth, ends), shape=(k, k))
     forest = sp.coo_array(minimum_spanning_tree(graph))
     return _Asked(np.column_stack(forest.coords).astype(np.int64), 1 + most - forest.data)
 
