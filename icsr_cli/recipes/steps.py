@@ -161,24 +161,50 @@ def train_epoch(
         TrainingError: where the loss or the features are not finite; the last epoch's checkpoint is
             untouched.
     """
+
+    def step(batch: Batch, fetched: Callable[[], Tensor]) -> Tensor:
+        """Take one step; give the loss of the whole batch, which is the same on every rank."""
+        sharing = _sharing(batch, ranks)
+        count = sum(len(part.rows) for part in batch)
+        shares = sharing.shares(count)
+        own = shares[sharing.rank]
+        with engine.autocast():
+            with watch("pixels, training"):
+                # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
+                dice = augmentation.draw(count, generator)[own]
+                images = augmentation.apply(upload(fetched(), engine.device), dice)
+            with watch("forward"):
+                found = network(images)
+        with watch("loss"):
+            features = sharing.gather_for_loss(found.float(), shares)
+            parts = torch.split(features, [len(part.rows) for part in batch])
+            # Numbers of images stay on the host: the memory plans there, without waiting for the device.
+            numbers = [torch.from_numpy(part.images) for part in batch]
+            asked = [
+                (memories[part.memory], compared, number)
+                for part, compared, number in zip(batch, parts, numbers, strict=True)
+            ]
+            loss = torch.stack([memory.loss(compared, number) for memory, compared, number in asked]).mean()
+        with watch("backward"):
+            optimizer.zero_grad(set_to_none=True)
+            # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
+            (loss * sharing.size).backward()  # type: ignore[no-untyped-call]
+        with watch("optimiser"):
+            if clip:
+                trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+                clip_grad_norm_(trained, clip)
+            optimizer.step()
+        with watch("memory update"):
+            for memory, compared, number in asked:
+                memory.update(compared.detach(), number)
+        return loss.detach()
+
     network.train()
     total = torch.zeros((), device=engine.device)
     steps = 0
     with closing(upcoming(pixels, batches, lambda batch: _own_rows(batch, ranks))) as queue:
         for batch, fetched in queue:
-            total += _step(
-                network,
-                optimizer,
-                fetched,
-                batch,
-                memories,
-                augmentation,
-                generator,
-                engine,
-                _sharing(batch, ranks),
-                watch,
-                clip,
-            )
+            total += step(batch, fetched)
             steps += 1
             task.advance()
             task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
@@ -219,52 +245,3 @@ def _own_rows(batch: Batch, ranks: Ranks) -> IntArray:
     rows = np.concatenate([part.rows for part in batch])
     ranks = _sharing(batch, ranks)
     return rows[ranks.shares(len(rows))[ranks.rank]]
-
-
-def _step(
-    network: nn.Module,
-    optimizer: Optimizer,
-    fetched: Callable[[], Tensor],
-    batch: Batch,
-    memories: Sequence[Memory],
-    augmentation: Augmentation,
-    generator: torch.Generator,
-    engine: Engine,
-    ranks: Ranks,
-    watch: Watch,
-    clip: float,
-) -> Tensor:
-    """Take one step; give the loss of the whole batch, which is the same on every rank."""
-    count = sum(len(part.rows) for part in batch)
-    shares = ranks.shares(count)
-    own = shares[ranks.rank]
-    with engine.autocast():
-        with watch("pixels, training"):
-            # The dice of the whole batch are thrown everywhere: an image's fate is not that of its rank.
-            dice = augmentation.draw(count, generator)[own]
-            images = augmentation.apply(upload(fetched(), engine.device), dice)
-        with watch("forward"):
-            found = network(images)
-    with watch("loss"):
-        features = ranks.gather_for_loss(found.float(), shares)
-        parts = torch.split(features, [len(part.rows) for part in batch])
-        # Numbers of images stay on the host: the memory plans there, without waiting for the device.
-        numbers = [torch.from_numpy(part.images) for part in batch]
-        asked = [
-            (memories[part.memory], compared, number)
-            for part, compared, number in zip(batch, parts, numbers, strict=True)
-        ]
-        loss = torch.stack([memory.loss(compared, number) for memory, compared, number in asked]).mean()
-    with watch("backward"):
-        optimizer.zero_grad(set_to_none=True)
-        # Gradients are the mean over the ranks, and what is wanted is the sum of their shares.
-        (loss * ranks.size).backward()  # type: ignore[no-untyped-call]
-    with watch("optimiser"):
-        if clip:
-            trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-            clip_grad_norm_(trained, clip)
-        optimizer.step()
-    with watch("memory update"):
-        for memory, compared, number in asked:
-            memory.update(compared.detach(), number)
-    return loss.detach()

@@ -190,7 +190,7 @@ def test_a_hidden_wait_is_found(gpu: PaperGpu) -> None:
     )
     _, _, in_steps, _ = train(GPU, {"memory": "clusters"}, gpu, module)
     found = [wait for wait in in_steps if (wait.file, wait.function) not in IN_A_STEP]
-    assert {(wait.file, wait.function) for wait in found} == {("recipes/steps.py", "_step")}
+    assert {(wait.file, wait.function) for wait in found} == {("recipes/steps.py", "step")}
     assert {wait.operation for wait in found} == {"aten._local_scalar_dense.default"}
 
 
