@@ -59,26 +59,17 @@ class Assigned:
         return np.where(self.distances <= farthest, self.nearest, NO_CLUSTER)
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A distance, and what it gave among the known: shares of right assignments, and of right "new"."""
-
-    distance: float
-    known_rate: float
-    new_rate: float
-
-
 def assign(features: Any, known: KnownClusters) -> Assigned:
     """Find the nearest cluster of each image, features (n, d)."""
     table = _unit(features)
-    found = [_nearest(table[rows] @ known.means.T) for rows in _blocks(len(table), len(known.numbers))] or [
-        (np.empty(0, dtype=np.intp), np.empty(0, dtype=np.float32))
-    ]
-    places, products = (np.concatenate(part) for part in zip(*found, strict=True))
+    places, products = np.empty(len(table), dtype=np.intp), np.empty(len(table), dtype=np.float32)
+    for rows in _blocks(len(table), len(known.numbers)):
+        compared = table[rows] @ known.means.T
+        places[rows], products[rows] = compared.argmax(axis=1), compared.max(axis=1)
     return Assigned(known.numbers[places], _distance(products))
 
 
-def estimate(features: Any, labels: Any) -> Estimate:
+def estimate(features: Any, labels: Any) -> float:
     """Estimate the farthest distance of a known person from the known images themselves.
 
     Each image is held once against its own cluster without it, and once against all others, as if its person
@@ -113,8 +104,7 @@ def estimate(features: Any, labels: Any) -> Estimate:
     candidates = np.unique(np.concatenate([within, between]))
     known_rate = np.searchsorted(right, candidates, side="right") / len(rows)
     new_rate = 1 - np.searchsorted(np.sort(between), candidates, side="right") / len(rows)
-    best = int(np.argmax(known_rate + new_rate))
-    return Estimate(float(candidates[best]), float(known_rate[best]), float(new_rate[best]))
+    return float(candidates[np.argmax(known_rate + new_rate)])
 
 
 def _unit(features: Any) -> FloatArray:
@@ -129,11 +119,6 @@ def _unit(features: Any) -> FloatArray:
 def _blocks(rows: int, columns: int) -> list[slice]:
     step = max(1, _BLOCK // max(columns, 1))
     return [slice(first, first + step) for first in range(0, rows, step)]
-
-
-def _nearest(products: FloatArray) -> tuple[npt.NDArray[np.intp], FloatArray]:
-    places = products.argmax(axis=1)
-    return places, products[np.arange(len(products)), places]
 
 
 def _distance(products: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -17,7 +17,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, weights_file
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder, places_of, read_labels
+from icsr_cli.runs import RunFolder, read_labels
 from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.types import NO_CLUSTER, Dataset, IntArray
 
@@ -98,9 +98,7 @@ def open_known(
     files = run.label_files()
     if run.stage != "global" or not files:
         raise RunError(f"{run.path} holds no labels of a global stage to assign to. Give such a run to --to.")
-    table = read_labels(files[-1])
-    where = places_of(table, dataset.train)
-    labels = np.where(where >= 0, table.labels[where], NO_CLUSTER)
+    labels = read_labels(files[-1]).of_images(dataset.train)
     rows = np.flatnonzero(labels != NO_CLUSTER)
     if len(rows) == 0:
         raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
@@ -127,7 +125,7 @@ def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, floa
     marks = (
         {str(mark["name"]): float(mark["distance"]) for mark in stored[-1]["thresholds"]} if stored else {}
     )
-    return {FROM_LABELS: estimate(features, labels).distance, **marks}
+    return {FROM_LABELS: estimate(features, labels), **marks}
 
 
 def assign_files(
