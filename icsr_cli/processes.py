@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, resource_tracker
-from typing import Any
+from multiprocessing import active_children, get_context, parent_process, resource_tracker
+from typing import Any, TypeVar
+
+from icsr_cli.errors import DatasetError
+from icsr_cli.threads import ahead
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Processes(ProcessPoolExecutor):
     """Spawned processes that do not hear SIGINT, from their first moment on; their parent does.
 
-    Never forked: torch's threads and CUDA do not survive it. ``begin`` is called in each, once.
+    Never forked: torch's threads and CUDA do not survive it. They end where their parent is killed.
     """
 
-    def __init__(self, workers: int, begin: Callable[[], None] | None = None) -> None:
-        super().__init__(workers, get_context("spawn"), initializer=_begin, initargs=(begin,))
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, get_context("spawn"), initializer=_begin)
 
     def submit(self, *work: Any, **options: Any) -> Future[Any]:
         """Submit work; a process that is started for it inherits that SIGINT is blocked.
@@ -34,7 +42,35 @@ class Processes(ProcessPoolExecutor):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin(begin: Callable[[], None] | None) -> None:
+def _begin() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if begin is not None:
-        begin()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Without this a killed parent leaves processes that wait for work for ever."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def in_processes(work: Callable[[T], R], jobs: Collection[T], workers: int, killed: str) -> Iterator[R]:
+    """Give ``work(job)`` for every job, in order, by up to so many processes.
+
+    Raises DatasetError, which says ``killed``, where a process was killed, and what ``work`` does.
+    """
+    others = set(active_children())
+    with Processes(min(workers, len(jobs))) as pool:  # the parent stops, after their jobs
+        try:
+            for _, future in ahead(pool, work, jobs, 4 * workers):
+                yield future.result()
+        except BrokenProcessPool as error:
+            # The pool ends the processes it knows when one dies, then waits for all. One that was being
+            # started at that moment is among these only, and would be waited for for ever.
+            for process in set(active_children()) - others:
+                process.terminate()
+            raise DatasetError(killed) from error
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise

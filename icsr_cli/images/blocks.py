@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, parent_process
 from typing import TypeAlias
 
 import numpy as np
@@ -15,8 +11,7 @@ import numpy.typing as npt
 
 from icsr_cli.errors import DatasetError
 from icsr_cli.images.decode import decode_resized
-from icsr_cli.processes import Processes
-from icsr_cli.threads import ahead
+from icsr_cli.processes import in_processes
 
 #: Below this many images starting processes costs more than it saves.
 _WORTH_PROCESSES = 1024
@@ -62,37 +57,12 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     Raises DatasetError where a process was killed, and what a job's ``keep`` does.
     """
     if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
-        yield from map(_decode_block, jobs)
-        return
-    others = set(active_children())
-    with Processes(min(workers, len(jobs)), _start_process) as pool:  # the parent stops, after its blocks
-        try:
-            for _, future in ahead(pool, _decode_block, jobs, 4 * workers):
-                yield future.result()
-        except BrokenProcessPool as error:
-            # The pool ends the processes it knows when one dies, then waits for all. One that was being
-            # started at that moment is among these only, and would be waited for for ever.
-            for process in set(active_children()) - others:
-                process.terminate()
-            raise DatasetError(
-                "A process that read images was killed, often for want of memory. What is finished is kept: "
-                "run the same command again, with fewer --workers if it happens again."
-            ) from error
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-
-
-def _start_process() -> None:
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """Without this a killed parent leaves processes that wait for work for ever."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+        return map(_decode_block, jobs)
+    killed = (
+        "A process that read images was killed, often for want of memory. What is finished is kept: "
+        "run the same command again, with fewer --workers if it happens again."
+    )
+    return in_processes(_decode_block, jobs, workers, killed)
 
 
 def _decode_block(job: Job) -> Result:

@@ -5,11 +5,8 @@ from __future__ import annotations
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +15,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.processes import Processes
+from icsr_cli.processes import in_processes
 from icsr_cli.progress import Progress
 from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
 from icsr_cli.synthesis.lens import Optics, optics
@@ -84,7 +81,8 @@ def render(
     target = Path(target).absolute()
     if target.exists() and not (target.is_dir() and not any(target.iterdir())):
         raise DatasetError(f"{target} holds something already; choose another folder, or move it away")
-    count = workers or _worthwhile_workers(world, content)
+    worth_it = len(content) * world.height * world.width // _PIXELS_PER_WORKER
+    count = workers or max(1, min(usable_cpus(), worth_it))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
@@ -104,30 +102,12 @@ def render(
     return RenderReport(images, time.perf_counter() - started)
 
 
-def _worthwhile_workers(world: World, content: Plan) -> int:
-    return max(1, min(usable_cpus(), len(content) * world.height * world.width // _PIXELS_PER_WORKER))
-
-
 def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:
-    batches = batch_count(world, content)
-    here = (_write_batch(folder, world, number) for number in range(batches))
+    batches, write = range(batch_count(world, content)), partial(_write_batch, folder, world)
+    killed = "a rendering process was killed, perhaps for lack of memory; try again with fewer workers"
     with progress.task("rendering", len(content), "img") as task:
-        for count in here if workers == 1 else _write_in_processes(folder, world, batches, workers):
+        for count in map(write, batches) if workers == 1 else in_processes(write, batches, workers, killed):
             task.advance(count)
-
-
-def _write_in_processes(folder: Path, world: World, batches: int, workers: int) -> Iterator[int]:
-    pool = Processes(workers)
-    try:
-        jobs = [pool.submit(_write_batch, folder, world, number) for number in range(batches)]
-        for job in as_completed(jobs):
-            yield job.result()
-    except BrokenProcessPool as error:
-        raise DatasetError(
-            "a rendering process was killed, perhaps for lack of memory; try again with fewer workers"
-        ) from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @lru_cache(maxsize=1)

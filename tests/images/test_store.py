@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icsr_cli import processes
 from icsr_cli.errors import DatasetError, InputError
 from icsr_cli.images import blocks, compressed, store
 from icsr_cli.images.decode import decode_resized
@@ -317,18 +318,16 @@ def test_a_killed_process_is_said(kind, split, folder, monkeypatch):
         def shutdown(self, **options): ...
 
     monkeypatch.setattr(blocks, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(blocks, "Processes", Pool)
+    monkeypatch.setattr(processes, "Processes", Pool)
     with pytest.raises(DatasetError, match="was killed, often for want of memory"):
         kind.open(split, folder, workers=2)
 
 
 ORPHAN = """
-import os, signal, sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from icsr_cli.images.blocks import _start_process
+import os, signal
+from icsr_cli.processes import Processes
 if __name__ == "__main__":
-    pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_start_process)
+    pool = Processes(1)
     print(pool.submit(os.getpid).result(), flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 """
