@@ -13,8 +13,6 @@ from icsr_cli.errors import InputError
 from icsr_cli.pixels import as_images, scaled
 from icsr_cli.types import IMAGENET, PixelNorm, Three
 
-BORDERS = ("black", "edge")
-
 _TRIES = 100
 
 
@@ -65,9 +63,6 @@ class Augmentation:
     ``norm``, the network's; and with probability ``erase`` loses a rectangle of ``erase_area`` (share of the
     image) and ``erase_aspect`` (height by width), filled with ``fill`` after the normalisation (random
     erasing, arXiv 1708.04896: up to 100 tries for a rectangle that fits).
-
-    Raises:
-        InputError: a size, probability or range that cannot be.
     """
 
     height: int
@@ -80,22 +75,6 @@ class Augmentation:
     erase_aspect: tuple[float, float] = (0.3, 1 / 0.3)
     fill: Three = (0.485, 0.456, 0.406)
     norm: PixelNorm = IMAGENET
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1 or self.pad < 0:
-            raise InputError(
-                f"augmentation: expected height and width of at least 1 and pad of at least 0, got "
-                f"{self.height}, {self.width}, {self.pad}."
-            )
-        if self.border not in BORDERS:
-            raise InputError(f"border: expected one of {', '.join(BORDERS)}, got {self.border!r}.")
-        for name in ("flip", "erase"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name}: expected a probability from 0 to 1, got {getattr(self, name)}.")
-        for name, top in (("erase_area", 1.0), ("erase_aspect", float("inf"))):
-            low, high = getattr(self, name)
-            if not 0 < low <= high <= top:
-                raise InputError(f"{name}: expected 0 < low <= high <= {top}, got {low}, {high}.")
 
     def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
         """Augment a batch; the result is channels-last in memory and on the device of ``pixels``.

@@ -172,21 +172,3 @@ def test_wrong_pixels(bad: torch.Tensor, message: str) -> None:
 def test_wrong_size_of_image() -> None:
     with pytest.raises(InputError, match=r"16 x 8 \(height x width\), got 8 x 16"):
         Augmentation(16, 8)(pixels(1, 8, 16), dice())
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"height": 0}, "height and width"),
-        ({"pad": -1}, "pad"),
-        ({"border": "grey"}, "border: expected one of black, edge, got 'grey'"),
-        ({"flip": 1.5}, "flip: expected a probability"),
-        ({"erase": -0.1}, "erase: expected a probability"),
-        ({"erase_area": (0.4, 0.02)}, "erase_area"),
-        ({"erase_area": (0.4, 1.2)}, "erase_area"),
-        ({"erase_aspect": (0.0, 2.0)}, "erase_aspect"),
-    ],
-)
-def test_wrong_settings(settings: dict, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        Augmentation(**{"height": 16, "width": 8, **settings})
