@@ -111,14 +111,24 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
     )
 
 
-def most_scattered(before: LabelTable, after: LabelTable, count: int = 5) -> tuple[ClusterMoves, ...]:
-    """Give up to ``count`` earlier clusters that most images left, for other clusters or for none."""
-    return _most_changed(before, after, count, of_later=False)
+def most_changed(
+    before: LabelTable, after: LabelTable, count: int = 5, *, of_later: bool = False
+) -> tuple[ClusterMoves, ...]:
+    """Give up to ``count`` earlier clusters that most images left, for other clusters or for none.
 
-
-def most_gathered(before: LabelTable, after: LabelTable, count: int = 5) -> tuple[ClusterMoves, ...]:
-    """Give up to ``count`` later clusters that most images joined, from other clusters or from none."""
-    return _most_changed(before, after, count, of_later=True)
+    With ``of_later`` the later clusters that most images joined. Ties: the larger one, then the lower number.
+    No cluster that is in one part alone is among them.
+    """
+    first, second = _shared_rows(before, after)
+    owners, others = before.clusters[first], after.clusters[second]
+    if of_later:
+        owners, others = others, owners
+    chosen = _most_outside(owners, others, count)
+    return tuple(
+        _cluster_moves(cluster, others[rows], _image_changes(before, after, first[rows], second[rows]))
+        for cluster in chosen.tolist()
+        for rows in (_by_part(np.flatnonzero(owners == cluster), others),)
+    )
 
 
 def state_changes(before: LabelTable, after: LabelTable) -> dict[tuple[str, str], int]:
@@ -182,25 +192,6 @@ def _image_changes(
     )
 
 
-def _most_changed(
-    before: LabelTable, after: LabelTable, count: int, *, of_later: bool
-) -> tuple[ClusterMoves, ...]:
-    """Describe the clusters of one epoch that have most images outside their largest part.
-
-    Ties: the larger one, then the lower number. No cluster that is in one part alone is among them.
-    """
-    first, second = _shared_rows(before, after)
-    owners, others = before.clusters[first], after.clusters[second]
-    if of_later:
-        owners, others = others, owners
-    chosen = _most_outside(owners, others, count)
-    return tuple(
-        _cluster_moves(cluster, others[rows], _image_changes(before, after, first[rows], second[rows]))
-        for cluster in chosen.tolist()
-        for rows in (_by_part(np.flatnonzero(owners == cluster), others),)
-    )
-
-
 def _most_outside(owners: IntArray, others: IntArray, count: int) -> IntArray:
     """Give the owners of most images that are not in their largest part."""
     owned = owners != NO_CLUSTER
@@ -211,8 +202,7 @@ def _most_outside(owners: IntArray, others: IntArray, count: int) -> IntArray:
     np.maximum.at(largest, np.searchsorted(clusters, owner), part)
     outside = images - largest
     order = np.lexsort((clusters, -images, -outside))
-    chosen: IntArray = clusters[order[outside[order] > 0][:count]]
-    return chosen
+    return clusters[order[outside[order] > 0][:count]]
 
 
 def _by_part(rows: npt.NDArray[np.intp], others: IntArray) -> npt.NDArray[np.intp]:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.errors import RunError
-from icsr_cli.reports.label_changes import compare_labels, most_gathered, most_scattered, state_changes
+from icsr_cli.reports.label_changes import compare_labels, most_changed, state_changes
 from icsr_cli.reports.label_report import (
     camera_images,
     camera_rows,
@@ -304,7 +304,7 @@ def test_moves_equal_counting_by_hand(table, random):
 def test_clusters_that_changed_most():
     before = clustered([0, 0, 0, 0, 0, 1, 1, 2, 2, 2, -1, 3])
     after = clustered([4, 4, 4, 5, -1, 6, 6, 6, 6, 5, 6, 7])
-    first, second = most_scattered(before, after)
+    first, second = most_changed(before, after)
     assert (first.cluster, first.images, first.main) == (0, 5, 4)
     assert (first.stayed, first.elsewhere, first.unclustered) == (3, 1, 1)
     assert [(image.path, image.cluster_after) for image in first.changes] == [
@@ -312,21 +312,21 @@ def test_clusters_that_changed_most():
     ]  # fmt: skip
     assert (first.changes[4].state_before, first.changes[4].state_after) == ("kept", "noise")
     assert (second.cluster, second.main, second.stayed, second.elsewhere) == (2, 6, 2, 1)
-    joined, mixed = most_gathered(before, after)
+    joined, mixed = most_changed(before, after, of_later=True)
     # Clusters 1 and 2 gave two images each: the lower number comes first.
     assert (joined.cluster, joined.main, joined.stayed) == (6, 1, 2)
     assert (joined.elsewhere, joined.unclustered) == (2, 1)
     assert [image.path for image in joined.changes] == ["f", "g", "h", "i", "k"]
     assert (mixed.cluster, mixed.images, mixed.main, mixed.stayed) == (5, 2, 0, 1)
-    assert most_scattered(before, after, 1) == (first,)
+    assert most_changed(before, after, 1) == (first,)
 
 
 def test_a_cluster_that_became_noise_has_no_successor():
-    (gone,) = most_scattered(clustered([0, 0, 1]), clustered([-1, -1, 3]))
+    (gone,) = most_changed(clustered([0, 0, 1]), clustered([-1, -1, 3]))
     assert (gone.main, gone.stayed, gone.unclustered) == (None, 0, 2)
-    assert most_gathered(clustered([0, 0, 1]), clustered([-1, -1, 3])) == ()
-    assert most_scattered(clustered([-1, -1]), clustered([-1, -1])) == ()
-    assert most_scattered(clustered([0, 0, 1]), clustered([5, 5, 2])) == ()
+    assert most_changed(clustered([0, 0, 1]), clustered([-1, -1, 3]), of_later=True) == ()
+    assert most_changed(clustered([-1, -1]), clustered([-1, -1])) == ()
+    assert most_changed(clustered([0, 0, 1]), clustered([5, 5, 2])) == ()
 
 
 @settings(max_examples=50, deadline=None)
@@ -334,8 +334,8 @@ def test_a_cluster_that_became_noise_has_no_successor():
 def test_changed_clusters_equal_counting_by_hand(table, random, count):
     after = clustered([random.randint(-1, 3) for _ in range(len(table))], table.paths)
     for found, owners, others in (
-        (most_scattered(table, after, count), table.clusters, after.clusters),
-        (most_gathered(table, after, count), after.clusters, table.clusters),
+        (most_changed(table, after, count), table.clusters, after.clusters),
+        (most_changed(table, after, count, of_later=True), after.clusters, table.clusters),
     ):
         expected = []
         for cluster in set(owners.tolist()) - {-1}:

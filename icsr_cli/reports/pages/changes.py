@@ -102,7 +102,7 @@ def change_page(
 
     Raises RunError when the tables have no image in common.
     """
-    found = (changes.most_scattered(before, after, count), changes.most_gathered(before, after, count))
+    found = [changes.most_changed(before, after, count, of_later=later) for later in (False, True)]
     lists = list(zip(_directions(epochs), found, strict=True))
     return render(
         "changes.html",
