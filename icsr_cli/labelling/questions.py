@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from icsr_cli.labelling.constraints import Rules
-from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Pairs
+from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
 
 JOIN, SPLIT = "join", "split"
 #: What a pair within one camera counts beside one across cameras: these come first.
@@ -81,15 +81,16 @@ def choose(
     parts = 2 * nodes + halves(similarity, nodes)
     typical = _typical(similarity, nodes)
     rules = None if pairs is None else Rules.of(pairs, n)
-    joins = _joins(_Sides.of(similarity, nodes, cameras), typical, _decided(rules, nodes))
+    joins = _Sides.of(similarity, nodes, cameras).without(_decided(rules, nodes))
+    ends_joined, worth_joined = _forest(joins.ends, joins.pairs * _likely(joins.mean, typical))
     sizes = np.bincount(parts, minlength=2 * int(nodes.max(initial=-1)) + 2).reshape(-1, 2)
     both = 2 * np.flatnonzero(sizes.all(axis=1))[:, None] + np.array([0, 1])
     within, _ = _within(similarity, nodes)
-    splits = _splits(_Sides.of(within, parts, cameras, both), typical, _decided(rules, parts))
-    worth = np.concatenate([joins.worth, splits.worth])
+    splits = _Sides.of(within, parts, cameras, both).without(_decided(rules, parts))
+    worth = np.concatenate([worth_joined, splits.pairs * (1 - _likely(splits.mean, typical))])
     order = np.argsort(-worth, kind="stable")[:count]
-    sides = np.concatenate([joins.ends, splits.ends])[order]
-    is_join = order < len(joins.worth)
+    sides = np.concatenate([ends_joined, splits.ends])[order]
+    is_join = order < len(worth_joined)
     ends = np.empty((len(order), 2), dtype=np.int64)
     for asked, numbers in ((is_join, nodes), (~is_join, parts)):
         ends[asked] = _speakers(similarity, numbers, cameras, sides[asked])
@@ -139,14 +140,6 @@ def _typical(similarity: sp.csr_array, nodes: IntArray) -> float:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Pairs of sides (m, 2), and what each is worth (m,)."""
-
-    ends: IntArray
-    worth: npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
 class _Sides:
     """All two sides that share anything, and those that were named: ``ends`` (m, 2), the lower first.
 
@@ -187,6 +180,12 @@ class _Sides:
         mean = np.where(some, sums_across, sums) / np.where(some, pairs_across, pairs)
         return cls(ends, mean, pairs_across + _SAME_CAMERA * (pairs - pairs_across))
 
+    def without(self, known: IntArray) -> _Sides:
+        """Leave out those that are ``known`` (m, 2) already, the lower first."""
+        base = 1 + max(int(self.ends.max(initial=0)), int(known.max(initial=0)))
+        keep = ~np.isin(self.ends[:, 0] * base + self.ends[:, 1], known[:, 0] * base + known[:, 1])
+        return _Sides(self.ends[keep], self.mean[keep], self.pairs[keep])
+
 
 def _of_one_camera(numbers: IntArray, cameras: IntArray, ends: IntArray) -> npt.NDArray[np.float64]:
     """Count the pairs of one camera between two sides, (m,)."""
@@ -213,40 +212,21 @@ def _decided(rules: Rules | None, numbers: IntArray) -> IntArray:
     return known[known[:, 0] < known[:, 1]].astype(np.int64)
 
 
-def _joins(sides: _Sides, typical: float, decided: IntArray) -> _Asked:
-    """Choose among all two clusters."""
-    worth = sides.pairs * _likely(sides.mean, typical)
-    keep = ~_among(sides.ends, decided) & (worth > 0)
-    return _forest(_Asked(sides.ends[keep], worth[keep]))
-
-
-def _splits(sides: _Sides, typical: float, decided: IntArray) -> _Asked:
-    """Choose among the halves of the clusters."""
-    keep = ~_among(sides.ends, decided)
-    worth = sides.pairs * (1 - _likely(sides.mean, typical))
-    return _Asked(sides.ends[keep], worth[keep])
-
-
 def _likely(mean: npt.NDArray[np.float64], typical: float) -> npt.NDArray[np.float64]:
     """Say how likely sides of this mean similarity show one person, against that of clusters."""
     return np.clip(mean / typical if typical > 0 else np.zeros(len(mean)), 0, 1) ** _POWER
 
 
-def _among(ends: IntArray, known: IntArray) -> BoolArray:
-    """Mark those of ``ends`` (m, 2) that are among the known."""
-    base = 1 + max(int(ends.max(initial=0)), int(known.max(initial=0)))
-    return np.isin(ends[:, 0] * base + ends[:, 1], known[:, 0] * base + known[:, 1])
-
-
-def _forest(asked: _Asked) -> _Asked:
-    """Leave out what would follow from pairs of more worth, if all were the same."""
-    if len(asked.worth) == 0:
-        return asked
-    most, k = asked.worth.max(), int(asked.ends.max()) + 1
-    ends = asked.ends.T.astype(np.int32)  # older releases of scipy take no longer numbers here
-    graph = sp.csr_array((1 + most - asked.worth, ends), shape=(k, k))
+def _forest(ends: IntArray, worth: npt.NDArray[np.float64]) -> tuple[IntArray, npt.NDArray[np.float64]]:
+    """Leave out pairs of sides (m, 2) of no worth, and what would follow from others, were all the same."""
+    ends, worth = ends[worth > 0], worth[worth > 0]
+    if len(worth) == 0:
+        return ends, worth
+    most, k = worth.max(), int(ends.max()) + 1
+    short = ends.T.astype(np.int32)  # older releases of scipy take no longer numbers here
+    graph = sp.csr_array((1 + most - worth, short), shape=(k, k))
     forest = sp.coo_array(minimum_spanning_tree(graph))
-    return _Asked(np.column_stack(forest.coords).astype(np.int64), 1 + most - forest.data)
+    return np.column_stack(forest.coords).astype(np.int64), 1 + most - forest.data
 
 
 def _speakers(similarity: sp.csr_array, numbers: IntArray, cameras: IntArray, sides: IntArray) -> IntArray:
