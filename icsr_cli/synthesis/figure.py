@@ -202,8 +202,7 @@ def _lower_colour(canvas: Canvas, rows: slice, people: npt.NDArray[np.void], end
 
 
 def _lower_end(people: npt.NDArray[np.void]) -> Floats:
-    end: Floats = HIP + people["lower_end"] * (ANKLE - HIP)
-    return end
+    return HIP + people["lower_end"] * (ANKLE - HIP)
 
 
 def _leg(

@@ -72,10 +72,12 @@ def plan(world: World) -> Plan:
     numbers = 1 + stream(world, _NUMBERS).permutation(total)
     numbers[: world.train_identities].sort()
     numbers[world.train_identities :].sort()
-    train = _seen(world, world.train_identities, 0, stream(world, _SEEN, 0))
-    test = _seen(world, world.test_identities, 1, stream(world, _SEEN, 1))
-    _dress(world, people[:total], np.concatenate([train.homes, test.homes]))
-    counts = np.concatenate([train.counts, test.counts])
+    halves = (
+        _seen(world, world.train_identities, test=False),
+        _seen(world, world.test_identities, test=True),
+    )
+    counts, homes = (np.concatenate(both) for both in zip(*halves, strict=True))
+    _dress(world, people[:total], homes)
     walk = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
     files = _files(world, walk, numbers)
     order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
@@ -101,14 +103,9 @@ def _dress(world: World, people: npt.NDArray[np.void], homes: IntArray) -> None:
 _FOLDER_ORDER: Final = {TRAIN_FOLDER: 0, QUERY_FOLDER: 1, GALLERY_FOLDER: 2}
 
 
-class _Seen(NamedTuple):
-    """Images per person and camera, int64 (people, cameras), and where each lives, int64 (people,)."""
-
-    counts: IntArray
-    homes: IntArray
-
-
-def _seen(world: World, people: int, test: int, random: np.random.Generator) -> _Seen:
+def _seen(world: World, people: int, *, test: bool) -> tuple[IntArray, IntArray]:
+    """Give images per person and camera, int64 (people, cameras), and where each lives, int64 (people,)."""
+    random = stream(world, _SEEN, int(test))
     low, high = (min(bound, world.cameras) for bound in world.cameras_per_person)
     distance = random.random((people, world.cameras)) / popularity(world.cameras, world.uneven)
     preference = distance.argsort(axis=1).argsort(axis=1)
@@ -126,7 +123,7 @@ def _seen(world: World, people: int, test: int, random: np.random.Generator) -> 
     if images is not None:
         name = "test_images" if test else "train_images"
         counts[seen] = _meet(counts[seen], least, most, images, name, random)
-    return _Seen(counts, preference.argmin(axis=1))
+    return counts, preference.argmin(axis=1)
 
 
 def _meet(
