@@ -172,22 +172,14 @@ def check_zip(path: Path) -> None:
 
 def _remove_orphans(path: Path) -> None:
     """Remove temporaries of ``path`` whose process is no more; those of a living one are its own."""
-    if os.name != "posix":  # elsewhere nobody can ask whether a process lives
+    if os.name != "posix":  # elsewhere a file that is open cannot be removed
         return
+    import psutil
+
     name = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.tmp")
     for entry in path.parent.iterdir():
-        if (found := name.fullmatch(entry.name)) and not _lives(int(found[1])):
+        if (found := name.fullmatch(entry.name)) and not psutil.pid_exists(int(found[1])):
             entry.unlink(missing_ok=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # it lives, and is somebody else's
-        return True
-    return True
 
 
 def _sync_folder(folder: Path) -> None:
