@@ -295,32 +295,25 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
 
 
 def check_free(parent: Path, name: str | None) -> None:
-    """Refuse a name that is none, or that a run in the folder ``parent`` has; what never began is removed.
+    """Refuse a name that is no plain name of one folder, or that a run in the folder ``parent`` has.
+
+    A run of that name that never began is removed.
 
     Raises:
-        UsageError: it is no name.
+        UsageError: it leads elsewhere, is hidden, too long, or cannot be shown.
         RunError: a run has it.
     """
     if name is None:
         return
-    check_name(name)
-    _clear_unused(parent / name)
-    if (parent / name).exists():
-        raise RunError(
-            f"There is a run {parent / name} already. Go on with it by --resume, or take another --name."
-        )
-
-
-def check_name(name: str) -> None:
-    """Refuse a name that is no plain name of one folder.
-
-    Raises:
-        UsageError: it leads elsewhere, is hidden, too long, or cannot be shown.
-    """
     plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
     if not plain or name.startswith(".") or len(name) > 200:
         raise UsageError(
             f"--name {name!r} must be a plain name: no path, no leading dot, no control character."
+        )
+    _clear_unused(parent / name)
+    if (parent / name).exists():
+        raise RunError(
+            f"There is a run {parent / name} already. Go on with it by --resume, or take another --name."
         )
 
 
@@ -347,15 +340,6 @@ def open_run(path: Path) -> RunFolder:
     raise RunError(
         f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
     )
-
-
-def find_labels(place: Path) -> Path:
-    """Give a label file: ``place`` itself, or the last one of a run.
-
-    Raises:
-        RunError: where there is none.
-    """
-    return place if place.is_file() else open_run(place).find_labels()
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:

@@ -24,7 +24,7 @@ from scipy.sparse.csgraph import breadth_first_order
 from icsr_cli.errors import RunError, UsageError, printable, reason
 from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
-from icsr_cli.runs.folder import find_labels
+from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
 from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
 
@@ -97,7 +97,9 @@ def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = 
         RunError: the labels whose clusters it names are not there.
     """
     if path is not None:
-        return _find(path, paths, None if clusters is None else find_labels(clusters))
+        if clusters is not None and not clusters.is_file():
+            clusters = open_run(clusters).find_labels()
+        return _find(path, paths, clusters)
     if clusters is not None:
         raise UsageError("--pairs-labels says whose clusters a file of pairs names: give --pairs FILE too.")
     return None
