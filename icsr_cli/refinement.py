@@ -12,7 +12,7 @@ import numpy as np
 
 from icsr_cli.checks import as_numpy, neighbour_arrays, whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance
+from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance, number_rows
 
 NodeRule = Literal["highest", "last-above-mean"]
 ThrownOut = Literal["discard", "split"]
@@ -133,19 +133,15 @@ def refine(
     if thrown_out == "discard":
         refined = np.where(discarded, NO_CLUSTER, labels)
     else:
-        groups = np.column_stack(
-            [labels, discarded, *(np.where(discarded, part, 0) for part in (cameras, local_labels))]
-        )
-        refined = np.where(
-            labels == NO_CLUSTER, NO_CLUSTER, np.unique(groups, axis=0, return_inverse=True)[1].ravel()
-        )
+        apart = (np.where(discarded, part, 0) for part in (cameras, local_labels))
+        refined = np.where(labels == NO_CLUSTER, NO_CLUSTER, number_rows(labels, discarded, *apart))
     return Refined(by_first_appearance(refined), discarded)
 
 
 def _contradicted(labels: IntArray, local_labels: IntArray, cameras: IntArray, nodes: IntArray) -> Any:
     """Give the mask of images whose cluster and camera have a node of another local cluster."""
     n = len(labels)
-    groups = np.unique(np.column_stack([labels, cameras]), axis=0, return_inverse=True)[1].ravel()
+    groups = number_rows(labels, cameras)
     acting = nodes[(labels[nodes] != NO_CLUSTER) & (local_labels[nodes] != NO_CLUSTER)]
     ruling, first = np.unique(groups[acting], return_index=True)
     chosen = np.full(n, NO_CLUSTER, dtype=np.int64)

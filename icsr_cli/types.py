@@ -337,6 +337,15 @@ def most_frequent(groups: IntArray, values: IntArray) -> tuple[IntArray, IntArra
     return found, pairs[best, 1], counts[best]
 
 
+def number_rows(*columns: npt.NDArray[Any]) -> IntArray:
+    """Give each distinct row of some columns (n,) a number, from 0 in the order of rows: int64 (n,)."""
+    numbers = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:  # one after the other: to sort whole rows takes longer
+        values, places = np.unique(column, return_inverse=True)
+        numbers = np.unique(numbers * len(values) + places, return_inverse=True)[1].astype(np.int64)
+    return numbers
+
+
 def by_first_appearance(labels: IntArray, min_size: int = 1) -> IntArray:
     """Renumber clusters, int64 (n,), as 0, 1, ... in the order in which they first appear; -1 stays.
 

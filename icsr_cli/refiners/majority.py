@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from icsr_cli import choices
-from icsr_cli.types import NO_CLUSTER, Evidence, Labels, by_first_appearance, most_frequent
+from icsr_cli.types import NO_CLUSTER, Evidence, Labels, by_first_appearance, most_frequent, number_rows
 
 
 class Options(choices.Options):
@@ -32,8 +32,7 @@ def refine(evidence: Evidence, labels: Labels, options: Options) -> Labels:
     if evidence.local is None or evidence.cameras is None:
         return labels
     known = evidence.local != NO_CLUSTER
-    pairs = np.column_stack([evidence.cameras, evidence.local])[known]
-    groups = np.unique(pairs, axis=0, return_inverse=True)[1].ravel()
+    groups = number_rows(evidence.cameras[known], evidence.local[known])
     if not len(groups):
         return labels
     voting = labels.labels[known] != NO_CLUSTER

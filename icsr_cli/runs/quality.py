@@ -6,7 +6,7 @@ import numpy as np
 
 from icsr_cli.metrics import LabelQuality, judge
 from icsr_cli.runs.labels import LabelTable
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, number_rows
 
 
 def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
@@ -19,7 +19,7 @@ def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
     if not table.has_identities:
         return dict.fromkeys(("global", "local", "refined"))
     within_camera = np.where(
-        identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, _pair_codes(table.cameras, identities)
+        identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, number_rows(table.cameras, identities)
     )
     return {
         "global": judge(table.clusters, identities),
@@ -30,15 +30,5 @@ def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
 
 def local_codes(table: LabelTable) -> IntArray:
     """Give each image one number for its camera and local cluster together, int64 (n,), -1 for none."""
-    codes = _pair_codes(table.cameras, table.local_clusters)
+    codes = number_rows(table.cameras, table.local_clusters)
     return np.where(table.local_clusters == NO_CLUSTER, NO_CLUSTER, codes)
-
-
-def _pair_codes(first: IntArray, second: IntArray) -> IntArray:
-    """Give each distinct pair a number, from 0."""
-    if len(first) == 0:
-        return np.empty(0, dtype=np.int64)
-    one = np.unique(first, return_inverse=True)[1].astype(np.int64)
-    others, other = np.unique(second, return_inverse=True)
-    codes: IntArray = np.unique(one * len(others) + other, return_inverse=True)[1].astype(np.int64)
-    return codes
