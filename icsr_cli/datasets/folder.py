@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, repeated
+from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, refuse_repeated
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError, some
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
@@ -156,7 +156,7 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
             rows.append(row)
         else:
             unread.append(Unread("", f"{path.name}:{number}: {line.get('path') or ''}", row))
-    _refuse_duplicates([row.path for row in rows], path)
+    refuse_repeated((row.path for row in rows), f"paths come twice in {path}", "Each image is one line.")
     return root, rows, unread
 
 
@@ -196,14 +196,6 @@ def _frame(line: Mapping[str, str | None]) -> int:
     if not 0 <= found < 10**MOST_DIGITS:
         raise ValueError(found)
     return found
-
-
-def _refuse_duplicates(paths: Sequence[str], where: Path) -> None:
-    twice = repeated(paths)
-    if twice:
-        raise DatasetError(
-            f"{len(twice)} paths come twice in {where}{first_few(twice)}. Each image is one line."
-        )
 
 
 def _known(identity: str | None) -> str | None:
@@ -360,9 +352,7 @@ def _draw_queries(named: Sequence[ImageRecord], random: np.random.Generator) -> 
     groups: dict[tuple[int, int], list[ImageRecord]] = defaultdict(list)
     for record in named:
         groups[record.identity, record.camera].append(record)
-    seen_by: dict[int, int] = defaultdict(int)
-    for identity, _ in groups:
-        seen_by[identity] += 1
+    seen_by = Counter(identity for identity, _ in groups)
     return [
         members[int(random.integers(len(members)))]
         for (identity, _), members in sorted(groups.items())
@@ -375,8 +365,6 @@ def _gallery(named: Sequence[ImageRecord], queries: Sequence[ImageRecord]) -> li
 
     Then other cameras' queries need it; its own evaluation passes over images of the same camera.
     """
-    group: dict[tuple[int, int], int] = defaultdict(int)
-    for record in named:
-        group[record.identity, record.camera] += 1
+    group = Counter((record.identity, record.camera) for record in named)
     drawn = {record.path for record in queries}
     return [r for r in named if r.path not in drawn or group[r.identity, r.camera] == 1]

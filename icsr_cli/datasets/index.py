@@ -206,11 +206,7 @@ def _stored_root(root: Path, data_root: Path) -> str:
 
 def _knows_tracks(dataset: Dataset) -> bool:
     """Whether any image has a track or a frame; without them the index is what it always was."""
-    return any(
-        (column != NO_TRACK).any()
-        for split in dataset.splits.values()
-        for column in (split.tracks, split.frames)
-    )
+    return any(found is not None for split in dataset.splits.values() for found in split.when().values())
 
 
 def _table(dataset: Dataset, form: int) -> bytes:

@@ -254,10 +254,12 @@ def same_stems(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def repeated(paths: Iterable[str]) -> list[str]:
-    """Give each path that came before, as often as it comes again."""
+def refuse_repeated(paths: Iterable[str], fault: str, advice: str) -> None:
+    """Raise DatasetError where a path comes again; the message counts and names those: N ``fault``."""
     seen: set[str] = set()
-    return [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
+    twice = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
+    if twice:
+        raise DatasetError(f"{len(twice)} {fault}{first_few(twice)}. {advice}")
 
 
 def first_few(names: list[str], limit: int = 5) -> str:

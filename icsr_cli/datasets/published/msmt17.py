@@ -16,7 +16,7 @@ from icsr_cli.datasets.layout import (
     Reading,
     Unread,
     first_few,
-    repeated,
+    refuse_repeated,
 )
 from icsr_cli.errors import DatasetError
 from icsr_cli.types import ImageRecord
@@ -68,7 +68,11 @@ class ListLayout:
                     f"No line of {', '.join(_LISTS[split])} in {root} can be read{wrong}. "
                     f"Expected:\n{self.describe()}"
                 )
-            _refuse_duplicates(rows, ", ".join(_LISTS[split]))
+            refuse_repeated(
+                (row.path for row in rows),
+                f"images are listed twice in {', '.join(_LISTS[split])}",
+                "Take the lists as the authors published them.",
+            )
             splits[split] = tuple(rows)
         return Reading(root, splits, tuple(f"c{number}" for number in _CAMERAS), {}, tuple(unread))
 
@@ -91,15 +95,6 @@ def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> lis
         else:
             rows.append(ImageRecord(f"{folder}/{name}", _CAMERAS[int(match["camera"])], int(identity)))
     return rows
-
-
-def _refuse_duplicates(rows: list[ImageRecord], lists: str) -> None:
-    twice = repeated(row.path for row in rows)
-    if twice:
-        raise DatasetError(
-            f"{len(twice)} images are listed twice in {lists}{first_few(twice)}. "
-            "Take the lists as the authors published them."
-        )
 
 
 BENCHMARK = Benchmark(
