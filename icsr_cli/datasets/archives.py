@@ -13,7 +13,7 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -148,17 +148,13 @@ class _StrictTarInfo(tarfile.TarInfo):
         return found
 
     @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> _StrictTarInfo:
-        return _strictly(super().fromtarfile, tarfile)
-
-
-def _strictly(read: Callable[[tarfile.TarFile], _StrictTarInfo], archive: tarfile.TarFile) -> _StrictTarInfo:
-    try:
-        return read(archive)
-    except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
-        raise  # the block of zeros with which an archive ends
-    except tarfile.HeaderError as error:
-        raise tarfile.ReadError(f"no header at byte {archive.offset}: {error}") from error
+    def fromtarfile(cls, archive: tarfile.TarFile) -> _StrictTarInfo:
+        try:
+            return super().fromtarfile(archive)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise  # the block of zeros with which an archive ends
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"no header at byte {archive.offset}: {error}") from error
 
 
 def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
