@@ -15,8 +15,9 @@ import json
 import os
 import shutil
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
@@ -43,16 +44,10 @@ BLOCK = 256
 _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Writes a block where it belongs in the array of an ``.npy`` file, which starts at byte ``offset``."""
-
-    path: Path
-    offset: int
-
-    def __call__(self, start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kept:
-        _write_at(self.path, self.offset + start * pixels[0].nbytes, pixels.data.cast("B"))
-        return zlib.crc32(pixels.data), (), b""
+def _keep(path: Path, offset: int, start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kept:
+    """Write a block where it belongs in the array of an ``.npy`` file, which starts at byte ``offset``."""
+    _write_at(path, offset + start * pixels[0].nbytes, pixels.data.cast("B"))
+    return zlib.crc32(pixels.data), (), b""
 
 
 class RawForm:
@@ -79,9 +74,9 @@ class RawForm:
         """
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
 
-    def keeper(self, path: Path, shape: Shape) -> _Place:
+    def keeper(self, path: Path, shape: Shape) -> Callable[..., Kept]:
         """Give what keeps a block in the process that has decoded it, for ``Job.keep``; it is pickled."""
-        return _Place(path, path.stat().st_size - self.least(shape))
+        return partial(_keep, path, path.stat().st_size - self.least(shape))
 
     def append(self, path: Path, shape: Shape, start: int, result: Result) -> None:
         """Write the bytes of a block, the first row of which is ``start``, if the result brings any."""
