@@ -35,11 +35,6 @@ class Stored(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-def gather(pixels: Stored, rows: IntArray, device: torch.device) -> Tensor:
-    """Bring the pixels of ``rows`` (b,) to the device: uint8 (b, h, w, 3)."""
-    return upload(fetch(pixels, rows), device)
-
-
 def fetch(pixels: Stored, rows: IntArray) -> Tensor:
     """Gather the pixels of ``rows`` (b,) where they lie: uint8 (b, h, w, 3), on the host or on a GPU."""
     if isinstance(pixels, Tensor):
@@ -85,7 +80,7 @@ def resident(pixels: Stored, device: torch.device) -> Tensor:
     whole = torch.empty(tuple(pixels.shape), dtype=torch.uint8, device=device)
     for first in range(0, n, some):
         rows = np.arange(first, min(first + some, n))
-        whole[first : first + some] = gather(pixels, rows, device)
+        whole[first : first + some] = upload(fetch(pixels, rows), device)
     return whole
 
 

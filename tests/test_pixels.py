@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from icsr_cli.pixels import as_images, fetch, gather, resident, scaled, upcoming
+from icsr_cli.pixels import as_images, fetch, resident, scaled, upcoming, upload
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 4, 3, 3)).astype(np.uint8)
 ROWS = np.array([7, 0, 7, 3])
@@ -22,10 +22,10 @@ def test_pixels_are_gathered_in_the_order_asked_for(kind: str, tmp_path: Path) -
     np.save(tmp_path / "pixels.npy", PIXELS)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     given = {"array": PIXELS, "map": mapped, "tensor": torch.from_numpy(PIXELS)}[kind]
-    found = gather(given, ROWS, torch.device("cpu"))
+    found = upload(fetch(given, ROWS), torch.device("cpu"))
     assert found.dtype == torch.uint8
     np.testing.assert_array_equal(found.numpy(), PIXELS[ROWS])
-    assert gather(given, ROWS[:0], torch.device("cpu")).shape == (0, 4, 3, 3)
+    assert upload(fetch(given, ROWS[:0]), torch.device("cpu")).shape == (0, 4, 3, 3)
 
 
 def test_rows_are_scaled_channel_by_channel() -> None:
