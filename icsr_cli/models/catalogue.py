@@ -98,7 +98,7 @@ def build(
     """
     chosen = architecture(arch)
     pooling = pooling or chosen.pooling
-    _check(arch, num_features, pooling, stripes)
+    _check(num_features, pooling, stripes)
     if drop_path and not (chosen.has_drop_path and 0 <= drop_path < 1):
         raise InputError(
             f"drop_path: {drop_path:g}: {arch} takes {'0 to 1' if chosen.has_drop_path else '0'}."
@@ -197,7 +197,7 @@ def _check_patches(arch: str, size: Size, patch: int) -> None:
         )
 
 
-def _check(arch: str, num_features: int, pooling: str, stripes: int) -> None:
+def _check(num_features: int, pooling: str, stripes: int) -> None:
     if pooling not in POOLINGS:
         raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
     if num_features < 0:

@@ -91,8 +91,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     said = read_metadata(path).get(_CHECKSUM)
     if said is not None and said != _checksum(*_divide(path.read_bytes())):
         raise ModelError(f"{path}: damaged, its checksum does not fit. Copy or download it again.")
-    tensors: dict[str, Tensor] = load_file(path)
-    return tensors
+    return load_file(path)
 
 
 def _read_torch(path: Path) -> Any:

@@ -93,7 +93,7 @@ class Make(NamedTuple):
 class Architecture:
     """One architecture of a family, and what is known of its weights.
 
-    ``pooling``, ``size`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
+    ``pooling`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
     keeps them; ``fetch`` gives them where a library does. ``pages``: where other weights are to be had, by
     what they were trained on. ``has_drop_path``: whether it can have stochastic
     depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
@@ -107,7 +107,6 @@ class Architecture:
     pages: Mapping[str, Source] = field(default_factory=dict)
     pooling: str = "gem"
     norm: PixelNorm = IMAGENET
-    size: Size = (256, 128)
     has_drop_path: bool = False
     grids: Sequence[Size] = ()
     patch: int = 1

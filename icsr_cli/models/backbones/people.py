@@ -34,8 +34,9 @@ _HEADS: list[tuple[str, str | None]] = [(r"(?:module\.)?head\.", None), (rf"{_PR
 class _Stem(nn.Module):
     """Float (b, 3, h, w) to patches (b, h w / 256, width); children as in the published weights."""
 
-    def __init__(self, size: tuple[int, int], width: int, inner: int = 64) -> None:
+    def __init__(self, size: tuple[int, int], width: int) -> None:
         super().__init__()
+        inner = 64
         self.patch_size = (_PATCH, _PATCH)
         self.grid_size = (size[0] // _PATCH, size[1] // _PATCH)
         self.conv = nn.Sequential(

@@ -115,7 +115,6 @@ def architecture(name: str) -> Architecture:
         partial(_fetch, name) if known.hf_hub_id else None,
         pooling="cls" if probe.prefix else "avg",
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
-        size=known.input_size[1:],
         has_drop_path=True,
         patch=probe.patch,
         pages=({"timm's": hub} if (hub := source(name)) else {}) | _PEOPLE.get(name, {}),
