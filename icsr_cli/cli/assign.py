@@ -16,11 +16,7 @@ if TYPE_CHECKING:
 def assign(
     images: Annotated[
         str,
-        typer.Argument(
-            metavar="NAME|FOLDER",
-            help="The new images: a prepared data set, or a folder.",
-            autocompletion=complete.datasets,
-        ),
+        options.some_images(metavar="NAME|FOLDER", help="The new images: a prepared data set, or a folder."),
     ],
     to: Annotated[
         Path | None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.errors import RunError
 
 if TYPE_CHECKING:
@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...", help="Runs; all like the newest if left out.", autocompletion=complete.runs
-        ),
+        options.a_run(metavar="[RUN]...", help="Runs; all like the newest if left out."),
     ] = None,
     style: Annotated[
         Literal["table", "md", "latex", "csv", "json"],

@@ -8,18 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.errors import UsageError, not_utf8
 
 
 def embed(
     images: Annotated[
-        str,
-        typer.Argument(
-            metavar="FOLDER|DATASET",
-            help="A folder of images, or a prepared data set.",
-            autocompletion=complete.datasets,
-        ),
+        str, options.some_images(metavar="FOLDER|DATASET", help="A folder of images, or a prepared data set.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", help="Where the features go: .npz or .parquet.")],
     network: options.Network = None,

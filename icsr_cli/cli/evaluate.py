@@ -24,17 +24,9 @@ def evaluate(
     ctx: typer.Context,
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(
-            help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
+        options.a_run(help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out."),
     ] = None,
-    dataset: Annotated[
-        str | None,
-        typer.Option(
-            "-d", "--dataset", help="Data set; that of the run if left out.", autocompletion=complete.datasets
-        ),
-    ] = None,
+    dataset: Annotated[str | None, options.a_dataset(help="Data set; that of the run if left out.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option("--resume", metavar="FILE", help="CHECKPOINT, as the published code names it."),
@@ -130,7 +122,7 @@ def evaluate(
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
     title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
-    show(found, title if debias == "none" else f"{title}, test features debiased ({debias})")
+    _show(found, title if debias == "none" else f"{title}, test features debiased ({debias})")
     _show_thresholds(found.thresholds)
     for way, rankings in found.by_camera.items():
         _show_cameras(_NAMES[way], rankings, data.camera_names)
@@ -193,7 +185,7 @@ def _show_thresholds(
     print_records(title, records)
 
 
-def show(found: Evaluation, title: str = "Retrieval (%)") -> None:
+def _show(found: Evaluation, title: str) -> None:
     """Print the figures as a table, in per cent."""
     from icsr_cli.cli.console import print_table
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
@@ -25,11 +25,7 @@ _CHECKED_CROPS = 32
 def export(
     network: Annotated[
         Path | None,
-        typer.Argument(
-            metavar="RUN|FILE",
-            help="A run or weights; the newest run if left out.",
-            autocompletion=complete.runs,
-        ),
+        options.a_run(metavar="RUN|FILE", help="A run or weights; the newest run if left out."),
     ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,

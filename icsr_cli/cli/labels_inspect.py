@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
 def inspect(
     run: Annotated[
         Path | None,
-        typer.Argument(
-            help="A run or a label file; the newest finished or running run with labels if left out.",
-            autocompletion=complete.runs,
+        options.a_run(
+            help="A run or a label file; the newest finished or running run with labels if left out."
         ),
     ] = None,
     dataset: options.NewestOf = None,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,10 +16,7 @@ if TYPE_CHECKING:
 
 
 def review(
-    run: Annotated[
-        Path | None,
-        typer.Argument(help="A global run; the newest if left out.", autocompletion=complete.runs),
-    ] = None,
+    run: Annotated[Path | None, options.a_run(help="A global run; the newest if left out.")] = None,
     dataset: options.NewestOf = None,
     questions: Annotated[int, typer.Option("--questions", min=1, help="Pairs to ask, at most.")] = 50,
     pairs: Annotated[

@@ -22,10 +22,7 @@ def models(
             autocompletion=complete.networks,
         ),
     ] = None,
-    dataset: Annotated[
-        str,
-        typer.Option("-d", "--dataset", help="At the size of its images.", autocompletion=complete.datasets),
-    ] = "folder",
+    dataset: Annotated[str, options.a_dataset(help="At the size of its images.")] = "folder",
     height: options.Height = None,
     width: options.Width = None,
     data_root: options.DataRoot = Path("data"),

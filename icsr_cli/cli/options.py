@@ -21,6 +21,13 @@ of_data, of_method, of_run, of_machine, of_output = (
     partial(typer.Option, rich_help_panel=group) for group in ("Data", "Method", "Run", "Machine", "Output")
 )
 
+#: A run, or several, and images of a data set or a folder; arguments as of ``typer.Argument``.
+a_run, some_images = (
+    partial(typer.Argument, autocompletion=offered) for offered in (complete.runs, complete.datasets)
+)
+#: A data set, where the one prepared last is not the default; arguments as of ``typer.Option``.
+a_dataset = partial(typer.Option, "-d", "--dataset", autocompletion=complete.datasets)
+
 DatasetName = Annotated[
     str | None,
     of_data(

@@ -13,10 +13,8 @@ from icsr_cli.cli import complete, options
 def report(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[RUN]...",
-            help="A run (several for a page of several); the newest one if left out.",
-            autocompletion=complete.runs,
+        options.a_run(
+            metavar="[RUN]...", help="A run (several for a page of several); the newest one if left out."
         ),
     ] = None,
     page: Annotated[
