@@ -129,18 +129,15 @@ def _add_published(name: str) -> None:
         as_json: options.Json = False,
         quiet: options.Quiet = False,
     ) -> None:
+        how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
         if verify:
             given = {"--source": source, "--size": size, "--store": store, "--tracks-within": tracks_within}
-            _refuse_with_verify({**given, "--allow-bad": allow_bad or None})
-            show_verification(name, data_root, workers, as_json, quiet)
+            _verify(name, data_root, {**given, "--allow-bad": allow_bad or None}, **how)
             return
         from icsr_cli.recipes.preparation import prepare as recipe
 
-        how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "expansion": expansion}
-        how |= {"size": _size(size), "store": store or "raw"}
-        _run(
-            recipe, name, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how
-        )
+        how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
+        _run(recipe, name, source, data_root, tracks_within=tracks_within, **how)
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
@@ -179,14 +176,14 @@ def synthetic(
     quiet: options.Quiet = False,
 ) -> None:
     """Render a data set of pedestrians seen by several cameras: nothing to download."""
-    numbers = {"cameras": cameras, "seed": seed}
+    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
         given = {"--identities": identities, "--images": images, "--size": size, "--set": assignments}
-        _refuse_with_verify({**given, "--cameras": cameras, "--seed": seed, "--store": store})
-        show_verification(name, data_root, workers, as_json, quiet)
+        _verify(name, data_root, {**given, "--cameras": cameras, "--seed": seed, "--store": store}, **how)
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
 
+    numbers = {"cameras": cameras, "seed": seed}
     dials: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
     if identities is not None:
         people = _one_or_two("--identities", identities, "+", "TRAIN+TEST such as 751+750")
@@ -196,8 +193,7 @@ def synthetic(
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     world = _world(preset, dials | _dials(assignments or []))
-    how: dict[str, Any] = {"store": store or "raw", "workers": workers, "as_json": as_json, "quiet": quiet}
-    _run(prepare_synthetic, world, data_root, name=name, **how)
+    _run(prepare_synthetic, world, data_root, name=name, store=store or "raw", **how)
 
 
 @app.command(
@@ -246,16 +242,15 @@ def folder(
     quiet: options.Quiet = False,
 ) -> None:
     """Prepare your own crops: the camera of each image is needed, identities are not."""
+    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
         given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size, "--add": add}
-        _refuse_with_verify(
-            {**given, "--store": store, "--dry-run": dry_run or None, "--allow-bad": allow_bad or None}
-        )
-        show_verification(name, data_root, workers, as_json, quiet)
+        flags = {"--dry-run": dry_run or None, "--allow-bad": allow_bad or None}
+        _verify(name, data_root, {**given, "--store": store, **flags}, **how)
         return
     from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
 
-    how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "as_json": as_json, "quiet": quiet}
+    how["allow_bad"] = allow_bad
     if add is not None:
         if source is not None or dry_run:
             raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
@@ -294,9 +289,9 @@ def own_file(
     file = OwnFile.load(plugin)
     if name not in (None, file.benchmark.name):
         raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
-    how: dict[str, Any] = {"allow_bad": allow_bad, "workers": workers, "expansion": expansion}
-    how |= {"size": _size(size), "store": store or "raw"}
-    _run(recipe, file, source, data_root, as_json=as_json, quiet=quiet, tracks_within=tracks_within, **how)
+    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
+    how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
+    _run(recipe, file, source, data_root, tracks_within=tracks_within, **how)
 
 
 def _run(
@@ -321,10 +316,12 @@ def verify_any(
     show_verification(name, data_root, workers, as_json, quiet)
 
 
-def _refuse_with_verify(asked: dict[str, Any]) -> None:
+def _verify(name: str, data_root: Path, asked: dict[str, Any], **how: Any) -> None:
+    """Check what is prepared; refuse options that say how to prepare it."""
     given = [option for option, value in asked.items() if value is not None]
     if given:
         raise UsageError(f"--verify checks what is prepared already; leave out {', '.join(given)}.")
+    show_verification(name, data_root, **how)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:
