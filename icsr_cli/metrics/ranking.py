@@ -83,10 +83,7 @@ class _Names:
     query_cameras: IntArray
     gallery_cameras: IntArray
 
-    def in_gallery(self, kept: npt.NDArray[np.intp]) -> _Names:
-        return _Names(self.query_ids, self.gallery_ids[kept], self.query_cameras, self.gallery_cameras[kept])
-
-    def pair(self, queries: npt.NDArray[np.intp], gallery: npt.NDArray[np.intp]) -> _Names:
+    def pair(self, queries: npt.NDArray[np.intp] | slice, gallery: npt.NDArray[np.intp]) -> _Names:
         return _Names(
             self.query_ids[queries],
             self.gallery_ids[gallery],
@@ -221,7 +218,7 @@ def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, ma
     known = np.flatnonzero(names.gallery_ids != UNKNOWN_IDENTITY)
     if len(known) < len(gallery):
         gallery = gallery[torch.as_tensor(known, device=gallery.device)]
-        names = names.in_gallery(known)
+        names = names.pair(slice(None), known)
     lengths = gallery.square().sum(1)
 
     step = min(len(query), _block_rows(gallery.device, len(gallery)))
@@ -256,7 +253,7 @@ def _rank_matrix(distances: Any, names: _Names, max_rank: int) -> Ranking:
         return part
 
     device = distances.device if isinstance(distances, torch.Tensor) else torch.device("cpu")
-    return _rank_blocks(block, names.in_gallery(known), max_rank, device)
+    return _rank_blocks(block, names.pair(slice(None), known), max_rank, device)
 
 
 def _camera_pairs(
@@ -287,7 +284,9 @@ def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: tor
         rows, columns = _same_identity(names.query_ids[first:last], sorted_ids, by_identity)
         same_camera = names.query_cameras[first + rows] == names.gallery_cameras[columns]
         distances = block(first, last)
-        _drop(distances, rows[same_camera], columns[same_camera])
+        # They are no answer, neither right nor wrong: behind everything else.
+        dropped = [torch.as_tensor(at[same_camera], device=distances.device) for at in (rows, columns)]
+        distances[dropped[0], dropped[1]] = torch.inf
         rows, columns = rows[~same_camera], columns[~same_camera]
         ranks = match_ranks(distances, rows, columns)
         found, part = _score_queries(rows, ranks)
@@ -308,12 +307,6 @@ def _same_identity(
     rows = np.repeat(np.arange(len(query_ids)), count)
     within = np.arange(len(rows)) - np.repeat(np.cumsum(count) - count, count)
     return rows, by_identity[np.repeat(start, count) + within]
-
-
-def _drop(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> None:
-    """Put these pairs behind everything else, in place."""
-    at = [torch.as_tensor(index, device=distances.device) for index in (rows, columns)]
-    distances[at[0], at[1]] = torch.inf
 
 
 def _score_queries(
