@@ -91,8 +91,7 @@ def spread(places: npt.NDArray[np.intp], count: int) -> npt.NDArray[np.intp]:
     """Choose ``count`` of ``places`` (n,) evenly, first and last among them; all where there are no more."""
     if len(places) <= count:
         return places
-    chosen: npt.NDArray[np.intp] = places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]
-    return chosen
+    return places[np.linspace(0, len(places) - 1, count).round().astype(np.intp)]
 
 
 def sampled(kinds: Sequence[tuple[str, ...]], count: int) -> npt.NDArray[np.intp]:

@@ -96,8 +96,7 @@ def _size_chart(labels: LabelTable) -> Markup:
 
 
 def _sizes(column: IntArray) -> IntArray:
-    sizes: IntArray = np.unique(column[column != NO_CLUSTER], return_counts=True)[1].astype(np.int64)
-    return sizes
+    return np.unique(column[column != NO_CLUSTER], return_counts=True)[1].astype(np.int64)
 
 
 def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:
