@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import Tensor
 
 from icsr_cli.errors import ModelError, reason, some
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.backbones import Size
-from icsr_cli.models.network import ModelSpec, Network, unwrapped
+from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import IMAGENET, PixelNorm
 
@@ -188,21 +188,16 @@ def load_into(
     return layout.norm(state) if layout else None
 
 
-def save_weights(model: nn.Module, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
+def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:
     """Write a network as safetensors, whole or not at all.
 
-    The header holds ``metadata`` (height and width of the images, for instance) and, for a ``Network``,
-    its ``ModelSpec``. DistributedDataParallel and torch.compile around it are
-    taken off.
+    The header holds ``metadata`` (height and width of the images, for instance) and its ``ModelSpec``.
 
     Raises:
         ModelError: the file cannot be written; what was there before is intact.
     """
     path = Path(path)
-    model = unwrapped(model)
-    header = dict(metadata or {})
-    if isinstance(model, Network):
-        header |= model.spec.metadata()
+    header = {**(metadata or {}), **model.spec.metadata()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
         with whole_file(path) as temporary:

@@ -218,7 +218,6 @@ def test_osnet_has_the_size_of_the_paper(arch: str) -> None:
 
 
 def test_a_family_says_where_its_weights_are() -> None:
-    found = family.source("test_vit")
-    assert found is not None
+    found = family.architecture("test_vit").pages["timm's"]
     assert found.address == "https://huggingface.co/timm/test_vit.r160_in1k"
-    assert family.source("mixer_s16_224") is None
+    assert not family.architecture("mixer_s16_224").pages

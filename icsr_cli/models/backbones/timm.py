@@ -108,6 +108,8 @@ def architecture(name: str) -> Architecture:
     """
     known = _config(name)
     probe = _probe(name)
+    licence = known.license or "see its page"
+    hub = Source(f"https://huggingface.co/{known.hf_hub_id}", licence) if known.hf_hub_id else None
     return Architecture(
         partial(_make, name),
         LAYOUTS,
@@ -117,17 +119,9 @@ def architecture(name: str) -> Architecture:
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         has_drop_path=True,
         patch=probe.patch,
-        pages=({"timm's": hub} if (hub := source(name)) else {}) | _PEOPLE.get(name, {}),
+        pages=({"timm's": hub} if hub else {}) | _PEOPLE.get(name, {}),
         grids=((16, 8), (24, 8)),
     )
-
-
-def source(name: str) -> Source | None:
-    """Say where timm has weights of ``name``."""
-    known = _config(name)
-    if not known.hf_hub_id:
-        return None
-    return Source(f"https://huggingface.co/{known.hf_hub_id}", known.license or "see its page")
 
 
 def _config(name: str) -> PretrainedCfg:
