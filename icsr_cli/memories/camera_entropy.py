@@ -50,7 +50,7 @@ class Memory:
     def loss(self, features: Tensor, images: Tensor) -> Tensor:
         """Mean of w times cross-entropy over features (b, d); ``images`` int64 (b,), on the host."""
         targets = self.targets[images]
-        losses = self.clusters.losses(features, targets)
+        losses = self.clusters.loss(features, targets, reduction="none")
         weights = entropy_weights(targets, self.cameras[images]).to(losses.device, non_blocking=True)
         return (weights * losses).mean()
 

@@ -6,7 +6,7 @@ Source: Cluster Contrast (Dai et al., arXiv 2103.11568), eq. 1 (loss), 2 and 3 (
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -82,24 +82,18 @@ class ClusterMemory:
     def __len__(self) -> int:
         return self.centroids.shape[0]
 
-    def loss(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Mean cross-entropy of f C^T / temperature, float32, with the gradient for ``features``.
+    def loss(self, features: Tensor, targets: Tensor, reduction: Literal["mean", "none"] = "mean") -> Tensor:
+        """Cross-entropy of f C^T / temperature, float32, with the gradient for ``features``.
 
         Args:
             features: float (b, d), of any length: they are normalised here.
             targets: int (b,), the cluster of each, 0 to m - 1. On the CPU they are checked; on another
                 device they are not, so as not to wait for it.
+            reduction: ``mean`` over the features, or ``none``: of each, (b,).
 
         Raises:
             InputError: shapes, types or targets do not fit.
         """
-        return self._cross_entropy(features, targets, "mean")
-
-    def losses(self, features: Tensor, targets: Tensor) -> Tensor:
-        """Give the cross-entropy of each feature, float32 (b,); arguments and errors as in ``loss``."""
-        return self._cross_entropy(features, targets, "none")
-
-    def _cross_entropy(self, features: Tensor, targets: Tensor, reduction: str) -> Tensor:
         self._check(features, targets)
         with torch.autocast(features.device.type, enabled=False):
             unit = normalize(features.float(), dim=1)
