@@ -66,15 +66,8 @@ def open_review(
 ) -> Review:
     """Embed the training images of a global run by its network, and read its labels.
 
-    Args:
-        run: the run.
-        dataset: the data set it was trained on.
-        settings: its own.
-        data_root: where the data sets lie.
-        engine: what computes.
-        progress: who is told.
-        pairs: a file of answers, beside what the run knows itself.
-        pairs_labels: the run, or label file, whose clusters that file names.
+    ``settings`` are its own. ``pairs``: a file of answers, beside what the run knows itself;
+    ``pairs_labels``: the run, or label file, whose clusters that file names.
 
     Raises:
         UsageError: the run is of the cam stage, or the file cannot be used, or contradicts the run.

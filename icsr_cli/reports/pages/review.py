@@ -60,16 +60,10 @@ def review_page(
     *,
     known: Sequence[Answer] = (),
 ) -> str:
-    """Give the whole page as HTML.
+    """Give the whole page as HTML: the ``questions``, of images of ``split``.
 
-    Args:
-        source: the run, by name.
-        facts: what the head says.
-        questions: the pairs, of images of ``split``.
-        split: the images.
-        camera_names: what the cameras are called.
-        pictures: of the images; None where there are none.
-        known: what the file of answers begins with.
+    ``source``: the run, by name. ``facts``: what the head says. ``known``: what the file of answers begins
+    with.
     """
     asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
     if odd := not_utf8(name for one in asked for name in (one.first, one.second)):
