@@ -81,6 +81,7 @@ def plan(world: World) -> Plan:
     walk = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
     files = _files(world, walk, numbers)
     order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
+    times = (walk.sequences - 1) * _SEQUENCE + walk.frames  # from the begin of the first sequence
     extra_shots, extra_files = _extras(world, total, strangers)
     clutter_shots, clutter_files = _clutter(world, walk.shots)
     more = np.full(len(extra_files) + len(clutter_files), NO_TRACK)
@@ -89,7 +90,7 @@ def plan(world: World) -> Plan:
         np.concatenate([walk.shots[order], extra_shots, clutter_shots]),
         tuple(files[row] for row in order) + extra_files + clutter_files,
         np.concatenate([walk.tracks[order], more]),
-        np.concatenate([walk.times[order], more]),
+        np.concatenate([times[order], more]),
     )
 
 
@@ -149,11 +150,6 @@ class _Walk(NamedTuple):
     sequences: IntArray
     frames: IntArray  # within the sequence
     tracks: IntArray
-
-    @property
-    def times(self) -> IntArray:
-        """Frames from the begin of the first sequence."""
-        return (self.sequences - 1) * _SEQUENCE + self.frames
 
 
 def _walk(
