@@ -1,5 +1,5 @@
 # make demo: the main job on synthetic data, some minutes on two CPU cores. make test: every check.
-# Both make the environment they need in .venv; PYTHON chooses the interpreter (3.10 to 3.13).
+# Both make the environment they need in .venv; PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

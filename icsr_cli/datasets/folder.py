@@ -7,7 +7,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -191,7 +191,7 @@ def _frame(line: Mapping[str, str | None]) -> int:
             found = round(float(time or "") * 1000)
         except ValueError:
             when = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
-            when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+            when = when if when.tzinfo else when.replace(tzinfo=UTC)
             found = round(when.timestamp() * 1000)
     if not 0 <= found < 10**MOST_DIGITS:
         raise ValueError(found)

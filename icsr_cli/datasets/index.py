@@ -15,7 +15,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -55,7 +55,7 @@ def write(
         "name": dataset.name,
         "layout": dataset.layout,
         "root": _stored_root(dataset.root, data_root),
-        "prepared": datetime.now(timezone.utc).isoformat(timespec="microseconds"),
+        "prepared": datetime.now(UTC).isoformat(timespec="microseconds"),
         "cameras": list(dataset.camera_names),
         "splits": {name: counts(split) for name, split in dataset.splits.items()},
         "notes": list(dataset.notes),

@@ -26,7 +26,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -288,7 +288,7 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
             continue
         run = RunFolder(path)
         # To the microsecond: runs are put in order by it.
-        started = datetime.now(timezone.utc).isoformat(timespec="microseconds")
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
         run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
         return run
     raise RunError(f"Too many runs were started in {parent} within one second.")
