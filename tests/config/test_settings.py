@@ -56,6 +56,15 @@ def test_a_data_set_without_settings_takes_those_of_its_family() -> None:
     assert config.load("corridor").global_.clusterer.method == "dbscan"
 
 
+@pytest.mark.parametrize("stage", ["cam", "global"])
+@pytest.mark.parametrize("fault", ["pad=-1", "border=grey", "flip=1.5", "flip=nan", "erase=-0.1"])
+def test_an_augmentation_that_cannot_be(stage: str, fault: str) -> None:
+    with pytest.raises(
+        UsageError, match=rf"{stage}\.augmentation\.{fault.partition('=')[0]} .*input should be"
+    ):
+        config.load("market1501", assignments=[f"{stage}.augmentation.{fault}"])
+
+
 def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
     file = tmp_path / "own.yaml"
     file.write_text("cam: {epochz: 3, iters: many}\n")
