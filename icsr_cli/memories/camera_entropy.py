@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from icsr_cli import choices
-from icsr_cli.memories.clusters import ClusterMemory, centroids_of
+from icsr_cli.memories.clusters import ClusterMemory, centroids_of, targets_of
 from icsr_cli.types import Epoch
 
 
@@ -30,6 +30,7 @@ class Options(choices.Options):
     temperature: float = Field(0.05, gt=0)
     momentum: float = Field(0.1, ge=0, lt=1)
     update: Literal["samples", "hard", "camera-hard"] = "samples"
+    singles: bool = False
     needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
@@ -38,7 +39,7 @@ class Memory:
 
     def __init__(self, epoch: Epoch, options: Options) -> None:
         self.options = options
-        self.targets = torch.from_numpy(epoch.labels.labels)
+        self.targets = targets_of(epoch, options.singles)
         self.cameras = torch.from_numpy(epoch.cameras)
         self.clusters = ClusterMemory(
             centroids_of(epoch.features, self.targets),

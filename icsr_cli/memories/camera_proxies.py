@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from icsr_cli import choices
-from icsr_cli.memories.clusters import ClusterMemory, centroids_of
+from icsr_cli.memories.clusters import ClusterMemory, centroids_of, targets_of
 from icsr_cli.types import NO_CLUSTER, Epoch
 
 #: A similarity that weighs nothing in a softmax; unlike an infinite one it has a gradient.
@@ -36,6 +36,7 @@ class Options(choices.Options):
     ``negatives``: the nearest proxies of other clusters that count. ``momentum``: share of the old proxy.
     ``association``: weight of the loss across clusters; ``associated``: the proxies it pulls to, each the
     best of its camera, judged for a share ``trust`` by the image and for the rest by its own proxy.
+    ``singles``: the images in no cluster are proxies too, each by itself, and so negatives.
     """
 
     weight: float = Field(1.0, gt=0)
@@ -49,6 +50,7 @@ class Options(choices.Options):
     association: float = Field(0.0, ge=0)
     associated: int = Field(3, ge=1)
     trust: float = Field(0.15, ge=0, le=1)
+    singles: bool = False
     needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
@@ -57,7 +59,7 @@ class Memory:
 
     def __init__(self, epoch: Epoch, options: Options) -> None:
         self.options = options
-        self.cluster_of = torch.from_numpy(epoch.labels.labels)
+        self.cluster_of = targets_of(epoch, options.singles)
         self.camera_of = torch.from_numpy(epoch.cameras)
         kept = self.cluster_of != NO_CLUSTER
         pairs = torch.stack([self.cluster_of[kept], self.camera_of[kept]])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -15,27 +16,29 @@ from torch.nn.functional import cross_entropy, normalize
 
 from icsr_cli import choices
 from icsr_cli.errors import InputError
-from icsr_cli.types import Epoch
+from icsr_cli.types import NO_CLUSTER, Epoch
 
 
 class Options(choices.Options):
     """Temperature of the softmax, share of the old centroid in an update, and which samples update.
 
     ``hard``: only the sample of each cluster that is least like its centroid. ``weight``: of this loss among
-    several.
+    several. ``singles``: the images in no cluster are centroids too, each by itself, that all are pushed off
+    from (SpCL, Ge et al., NeurIPS 2020, arXiv 2006.02713).
     """
 
     weight: float = Field(1.0, gt=0)
     temperature: float = Field(0.05, gt=0)
     momentum: float = Field(0.1, ge=0, lt=1)
     hard: bool = False
+    singles: bool = False
 
 
 class Memory:
     """One centroid per cluster of the epoch's labels, asked by image."""
 
     def __init__(self, epoch: Epoch, options: Options) -> None:
-        self.targets = torch.from_numpy(epoch.labels.labels)
+        self.targets = targets_of(epoch, options.singles)
         centroids = centroids_of(epoch.features, self.targets)
         self.clusters = ClusterMemory(centroids, options.temperature, options.momentum, options.hard)
 
@@ -46,6 +49,18 @@ class Memory:
     def update(self, features: Tensor, images: Tensor) -> None:
         """Move the centroids of the clusters of ``images``, int64 (b,), by their features, float (b, d)."""
         self.clusters.update(features, self.targets[images])
+
+
+def targets_of(epoch: Epoch, singles: bool) -> Tensor:
+    """Give the cluster of each image, int64 (n,), on the host; with ``singles`` nobody is in none.
+
+    An image that is in no cluster has a number of its own then, behind those of the clusters.
+    """
+    labels = epoch.labels.labels.copy()
+    if singles:
+        alone = labels == NO_CLUSTER
+        labels[alone] = epoch.labels.n_clusters + np.arange(alone.sum())
+    return torch.from_numpy(labels)
 
 
 class ClusterMemory:

@@ -80,3 +80,21 @@ def test_built_again_it_learns_the_same_to_the_bit(name: str) -> None:
         for memory in (one, other):
             memory.update(batch(), IMAGES)
     assert all(torch.equal(a, b) for a, b in zip(rows_of(one), rows_of(other), strict=True))
+
+
+@pytest.mark.parametrize("name", choices.available("memories"))
+def test_an_image_in_no_cluster_may_be_one_of_its_own(name: str) -> None:
+    """As if the labels had named each of them; without, they change nothing."""
+    room = choices.find("memories", name)
+    features = normalize(torch.randn(40, 6, generator=torch.Generator().manual_seed(0)), dim=1)
+    labels = np.arange(40) % 8
+    labels[labels == 7] = -1
+    named = np.where(labels < 0, 7 + np.cumsum(labels < 0) - 1, labels)
+    images = torch.tensor([0, 1, 2, 8, 13, 21])
+    losses = []
+    for own, singles in ((labels, True), (named, False), (labels, False)):
+        epoch = Epoch(1, features, np.arange(40) % 3, Labels.of(own))
+        losses.append(room.Memory(epoch, room.Options(singles=singles)).loss(batch()[:6], images))
+    assert torch.equal(losses[0], losses[1])
+    assert losses[0] > losses[2]
+    assert labels.min() == -1, "the labels stay as they are"
