@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import make_progress, print_facts, print_json, print_table, say
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.assignment import Assignment
@@ -47,7 +48,6 @@ def assign(
     The table: path, cluster (-1: somebody new), the nearest cluster in any case, and its distance.
     """
     from icsr_cli import config, datasets
-    from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
     from icsr_cli.recipes.steps import choose_engine
@@ -84,8 +84,6 @@ def assign(
 
 def _show(facts: dict[str, object], found: Assignment) -> None:
     import numpy as np
-
-    from icsr_cli.cli.console import print_facts, print_table, say
 
     print_facts("Assigned", {**facts, "written": None})
     clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)

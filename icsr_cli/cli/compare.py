@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import message, print_json, print_table
 from icsr_cli.errors import RunError
 
 if TYPE_CHECKING:
@@ -64,7 +65,6 @@ def _open(paths: list[Path] | None, root: Path) -> list[RunFolder]:
 
 def _is_sound(run: RunFolder) -> bool:
     """Whether all that is compared can be read; a damaged run that nobody named is left out, with a word."""
-    from icsr_cli.cli.console import message
     from icsr_cli.runs.evaluation import read_evaluations
 
     try:
@@ -77,8 +77,6 @@ def _is_sound(run: RunFolder) -> bool:
 
 def _show(found: Comparison) -> None:
     """Print it with a column for each run: names are long, and there are more figures than runs."""
-    from icsr_cli.cli.console import print_table
-
     if found.differing:
         print_table("Settings that differ", ["setting", *found.names], found.set_by_row())
     seeds = [["seeds", *(", ".join(map(str, row.seeds)) for row in found.rows)]]
@@ -151,7 +149,6 @@ def _csv(found: Comparison) -> None:
 
 
 def _json(found: Comparison) -> None:
-    from icsr_cli.cli.console import print_json
     from icsr_cli.recipes.comparison import spread
 
     rows = []

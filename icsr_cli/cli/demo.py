@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import make_progress, print_json, print_table, say
 from icsr_cli.errors import Interrupted
+from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.opening import Wish
@@ -51,7 +53,6 @@ def demo(
     on.
     """
     from icsr_cli import datasets
-    from icsr_cli.cli.console import make_progress
     from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.recipes.training import Workplace
@@ -86,7 +87,6 @@ def _train_and_measure(
 ) -> RunFolder:
     """Run the stages of a method; adds retrieval figures to ``scores`` and gives the global run."""
     from icsr_cli.models import open_model
-    from icsr_cli.progress import Progress
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
     from icsr_cli.recipes.training import measure, run_cam_stage, run_global_stage
@@ -113,7 +113,6 @@ def _train_and_measure(
 
 
 def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_json: bool) -> None:
-    from icsr_cli.cli.console import print_json, print_table, say
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]

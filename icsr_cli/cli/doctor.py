@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import print_json, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,7 +54,6 @@ def doctor(
     The exit code is 1 if something that is needed is missing or broken. Nothing is downloaded or written.
     With --plan: how long a run will take, here or on GPUs that you have not got yet.
     """
-    from icsr_cli.cli.console import print_json
     from icsr_cli.recipes.diagnosis import diagnose
 
     asked = (dataset, gpus, gpu, method, arch, assignments)
@@ -80,8 +80,6 @@ def doctor(
 
 def _show(found: Diagnosis) -> None:
     from rich.text import Text
-
-    from icsr_cli.cli.console import print_table, say
 
     print_table("", ["machine", "found"], _machine(found.machine))
     print_table(
@@ -111,8 +109,6 @@ def _show(found: Diagnosis) -> None:
 
 
 def _show_advice(found: Diagnosis) -> None:
-    from icsr_cli.cli.console import say
-
     lines = [(library.state, library.name, library.advice) for library in found.libraries]
     lines += [(one.state, f"{one.purpose} ({one.path})", one.advice) for one in found.folders]
     lines += [(one.state, one.what, one.advice) for one in found.findings]
@@ -157,8 +153,6 @@ def _gigabytes(count: int | None) -> str:
 
 def _show_plan(found: Schedule) -> None:
     """Print the estimate of a run as tables."""
-    from icsr_cli.cli.console import print_table, say
-
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
     say(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
     rows = []

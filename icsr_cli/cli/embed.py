@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import make_progress, message, print_json
 from icsr_cli.errors import UsageError, not_utf8
 
 
@@ -37,7 +38,6 @@ def embed(
     """
     import numpy as np
 
-    from icsr_cli.cli.console import make_progress, message, print_json
     from icsr_cli.files import whole_file
     from icsr_cli.recipes.debiasing import debiased, debiasing
     from icsr_cli.recipes.feature_files import writer

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import make_progress, output, print_json, print_records, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,26 +66,16 @@ def evaluate(
     A run is measured on its own data set, at its own size, by its own settings; what is found is kept in its
     evaluation.json.
     """
-    from icsr_cli.cli.console import make_progress, print_json
+    from icsr_cli.recipes import evaluation as recipe
     from icsr_cli.recipes.debiasing import debiasing
-    from icsr_cli.recipes.evaluation import (
-        BY_CAMERA,
-        RERANKED,
-        Embedder,
-        keep,
-        open_network,
-        run_of,
-        weights_file,
-    )
-    from icsr_cli.recipes.evaluation import evaluate as evaluate_network
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs.evaluation import read_evaluations
 
     progress = make_progress(quiet, as_json)
     if checkpoint is not None and resume is not None:
         raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
-    path = weights_file(checkpoint or resume, runs_root, dataset)
-    run = run_of(path)
+    path = recipe.weights_file(checkpoint or resume, runs_root, dataset)
+    run = recipe.run_of(path)
     if run is not None:
         read_evaluations(run.path)  # a damaged file is found out before anything is computed
     source = ctx.get_parameter_source("config")
@@ -94,7 +85,7 @@ def evaluate(
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
-    path, network, size = open_network(path, runs_root, data.name, arch, engine)
+    path, network, size = recipe.open_network(path, runs_root, data.name, arch, engine)
     how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
     settings = _settings(data, run, config, given, assignments)
@@ -102,19 +93,19 @@ def evaluate(
     if size is not None and height is None and width is None and not config and not assignments:
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
-    embedder = Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
+    embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
         _estimate(embedder, run, path, as_json)
         return
-    found = evaluate_network(
+    found = recipe.evaluate(
         embedder,
-        ways=[way for way, asked in ((RERANKED, rerank), (BY_CAMERA, camera_rerank)) if asked],
+        ways=[way for way, asked in ((recipe.RERANKED, rerank), (recipe.BY_CAMERA, camera_rerank)) if asked],
         debias=how,
         per_camera=per_camera,
         tracks=tracks,
     )
     if run is not None:
-        keep(found, run, path, data, debias, progress, tracks=tracks)
+        recipe.keep(found, run, path, data, debias, progress, tracks=tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
@@ -152,7 +143,6 @@ def _settings(
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
-    from icsr_cli.cli.console import print_json, say
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
@@ -170,8 +160,6 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) 
 def _show_thresholds(
     marks: Sequence[Threshold], title: str = "Thresholds: the same person, if the distance is at most"
 ) -> None:
-    from icsr_cli.cli.console import print_records
-
     records = [
         {
             "at": mark.name,
@@ -187,8 +175,6 @@ def _show_thresholds(
 
 def _show(found: Evaluation, title: str) -> None:
     """Print the figures as a table, in per cent."""
-    from icsr_cli.cli.console import print_table
-
     figures = found.as_dict()
     rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
     print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
@@ -196,8 +182,6 @@ def _show(found: Evaluation, title: str) -> None:
 
 def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) -> None:
     """Print mAP and Rank-1, a row per query camera and a column per gallery camera, as wide as fits."""
-    from icsr_cli.cli.console import output, print_table
-
     rows = sorted({query for query, _ in rankings})
     columns = sorted({gallery for _, gallery in rankings})
     # A column takes the longest of its figures ("100.0") or its name, two blanks and a line.

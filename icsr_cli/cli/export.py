@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import make_progress, print_json, print_table, say
 from icsr_cli.errors import IcsrError, UsageError
 
 if TYPE_CHECKING:
@@ -70,7 +71,6 @@ def export(
     The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
     the data set is there, on real ones, and written only if their features agree.
     """
-    from icsr_cli.cli.console import make_progress, print_json, say
     from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
@@ -189,8 +189,6 @@ def _crops(data: Dataset | None, size: tuple[int, int]) -> Any:
 
 
 def _show(found: Export) -> None:
-    from icsr_cli.cli.console import print_table, say
-
     row: dict[str, object] = {
         "images": f"{found.height} x {found.width}",
         "features": found.features,

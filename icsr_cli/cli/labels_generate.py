@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import make_progress, message, print_facts, print_json, print_table
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +101,6 @@ def generate(
     Example: icsr labels generate features.npz --clusterer dbscan --set eps=0.5 --out labels.csv
     """
     from icsr_cli import config
-    from icsr_cli.cli.console import make_progress, message
     from icsr_cli.labelling import evidence_of, label
     from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import table_of, write_labels
@@ -220,8 +220,6 @@ def _show(
 ) -> None:
     """Print two tables on standard output, or one JSON document."""
     import numpy as np
-
-    from icsr_cli.cli.console import print_facts, print_json, print_table
 
     stages = {"clustering": labels.clusters}
     if not np.array_equal(labels.clusters, labels.labels):

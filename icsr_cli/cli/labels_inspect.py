@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +67,6 @@ def inspect(
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
     before = None if compare is None or folder is None else folder.find_labels(compare)
     if html is not None:
-        from icsr_cli.cli.console import make_progress, print_json
         from icsr_cli.files import write_text
         from icsr_cli.reports.view import View
 
@@ -143,7 +143,6 @@ def _find(
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.cli.console import heading, print_json, print_records, say
     from icsr_cli.reports.label_report import LISTS, camera_rows, label_report
 
     found = label_report(table, count)
@@ -165,8 +164,6 @@ def _show_overview(
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
-    from icsr_cli.cli.console import print_records
-
     rows = []
     for line in metrics:
         hidden = ("nodes", "camera_nmi", "kept")  # with them the table would not fit 80 columns
@@ -180,7 +177,6 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
 
 def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
     """One column per kind of labels: there are many measures, and few kinds."""
-    from icsr_cli.cli.console import print_table
     from icsr_cli.reports.page import title_of
 
     known = {name: part for name, part in judged.items() if part is not None}
@@ -192,8 +188,6 @@ def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
 
 
 def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
-    from icsr_cli.cli.console import print_records
-
     # What is kept is what is not thrown out; with it the table would not fit 80 columns.
     print_records(title, rows, hidden=("nodes", "kept", "local_clusters"))
 
@@ -201,8 +195,6 @@ def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
 def _show_images(
     path: Path, images: Sequence[ImageRow], as_json: bool, cluster: ClusterRow | None = None
 ) -> None:
-    from icsr_cli.cli.console import heading, print_json, print_records, say
-
     if as_json:
         head = {"cluster": cluster} if cluster else {}
         print_json({"labels": path, **head, "images": images})
@@ -217,7 +209,6 @@ def _show_images(
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
-    from icsr_cli.cli.console import heading, print_json, print_table
     from icsr_cli.reports.label_changes import compare_labels
     from icsr_cli.runs import read_labels
 

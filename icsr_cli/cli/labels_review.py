@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import make_progress, print_facts, print_json, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ def review(
     Open it in a browser; it saves answers.csv, for icsr train global --pairs.
     """
     from icsr_cli import config, datasets
-    from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.files import write_text
     from icsr_cli.recipes.review import open_review
     from icsr_cli.recipes.steps import choose_engine
@@ -97,8 +97,6 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
 
 
 def _show(result: dict[str, Any]) -> None:
-    from icsr_cli.cli.console import print_facts, say
-
     print_facts(f"Review of {result['run']}", {**result, "run": None, "written": None})
     following = (
         f"icsr train global --pairs {result['written']}"

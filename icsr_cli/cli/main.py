@@ -33,6 +33,7 @@ from icsr_cli.cli import (
     search,
     train,
 )
+from icsr_cli.cli.console import message
 from icsr_cli.cli.help import Commands
 from icsr_cli.errors import IcsrError, reason
 from icsr_cli.recipes.interruption import AtOnce
@@ -85,8 +86,6 @@ def _undisturbed() -> Iterator[None]:
 
 def _say(text: str, style: str) -> None:
     try:
-        from icsr_cli.cli.console import message
-
         message(text, style=style)
     except (MemoryError, ImportError):
         sys.stderr.write(f"{text}\n")

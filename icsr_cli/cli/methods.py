@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import print_json, print_table
 
 
 def methods(
@@ -30,7 +31,6 @@ def methods(
     import yaml
 
     from icsr_cli import config as settings
-    from icsr_cli.cli.console import print_json, print_table
 
     if name is None:
         found = settings.methods()

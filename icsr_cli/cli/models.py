@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.networks import NetworkFacts
@@ -33,7 +34,6 @@ def models(
     Nothing is downloaded. Any backbone of timm is a network, as timm:NAME.
     """
     from icsr_cli import config, datasets
-    from icsr_cli.cli.console import print_json
     from icsr_cli.errors import IcsrError, InputError, UsageError
     from icsr_cli.recipes.networks import facts, names
 
@@ -53,8 +53,6 @@ def models(
 
 
 def _show(found: list[NetworkFacts]) -> None:
-    from icsr_cli.cli.console import print_table, say
-
     print_table(
         "Networks (icsr train -a ARCH)",
         ["architecture", "features", "M param.", "M mult."],

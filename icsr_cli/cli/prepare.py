@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import make_progress
 from icsr_cli.cli.help import Commands
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
 from icsr_cli.errors import InputError, UsageError
@@ -297,8 +298,6 @@ def own_file(
 def _run(
     recipe: Callable[..., PreparationReport], *given: Any, as_json: bool, quiet: bool, **how: Any
 ) -> None:
-    from icsr_cli.cli.console import make_progress
-
     progress = make_progress(quiet, as_json)
     show_report(recipe(*given, progress=progress, **how), progress, as_json)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from icsr_cli.cli.console import heading, make_progress, print_json, print_table, say
 from icsr_cli.errors import DatasetError, UsageError, room
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 def show_list(data_root: Path, as_json: bool) -> None:
     """Show what is prepared and what could be."""
-    from icsr_cli.cli.console import heading, print_json, print_table, say
     from icsr_cli.datasets.overview import overview
 
     found = overview(data_root)
@@ -52,7 +52,6 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
     """Read everything again and show what is at fault. Raises DatasetError where anything is."""
     from dataclasses import asdict
 
-    from icsr_cli.cli.console import make_progress, print_json, print_table
     from icsr_cli.recipes.preparation import verify
 
     report = verify(name, data_root, workers=workers, progress=make_progress(quiet, as_json))
@@ -72,8 +71,6 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
 
 def show_report(report: PreparationReport, progress: Progress, as_json: bool) -> None:
     """Show the table of a preparation, and what the user should know of it on standard error."""
-    from icsr_cli.cli.console import print_json, print_table
-
     if as_json:
         print_json(report)
     else:
@@ -103,7 +100,6 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
 
 def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
     """Show what own crops would be read as: counts, five examples, what does not fit."""
-    from icsr_cli.cli.console import print_json, print_table
     from icsr_cli.datasets.index import counts
     from icsr_cli.types import Split
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import make_progress, print_json
 
 
 def report(
@@ -44,7 +45,6 @@ def report(
 
     The page holds everything itself, pictures too, and loads nothing from anywhere.
     """
-    from icsr_cli.cli.console import make_progress, print_json
     from icsr_cli.files import write_text
     from icsr_cli.reports import pages
     from icsr_cli.reports.view import View

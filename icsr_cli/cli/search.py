@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import options
+from icsr_cli.cli.console import make_progress, print_json, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
-    from icsr_cli.cli.console import make_progress, print_json, say
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
@@ -142,8 +142,6 @@ def _new_name(name: str) -> Path:
 
 
 def _show(found: SearchResult) -> None:
-    from icsr_cli.cli.console import print_table, say
-
     say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
     for answers in found.queries:
         extra = [

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete, options
+from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_table, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import UsageError
+from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.opening import Wish
@@ -133,8 +135,6 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.cli.console import print_json
-    from icsr_cli.progress import Progress
     from icsr_cli.recipes.distributed import leave
     from icsr_cli.recipes.opening import Wish, resolve
     from icsr_cli.runs import check_free
@@ -298,7 +298,6 @@ def _take_place(
     Raises:
         typer.Exit: where the work was done by processes that were started here.
     """
-    from icsr_cli.cli.console import QuietProgress, make_progress
     from icsr_cli.recipes.distributed import join, launch
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.recipes.training import Workplace
@@ -350,7 +349,6 @@ def _dataset_of(
 def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> dict[str, Any] | None:
     import numpy as np
 
-    from icsr_cli.cli.console import print_table, say
     from icsr_cli.metrics import judge
 
     rows = []
@@ -382,8 +380,6 @@ def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bo
 
 
 def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> dict[str, Any] | None:
-    from icsr_cli.cli.console import print_table, say
-
     last = folder.metrics()[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):

@@ -286,13 +286,12 @@ def test_eval_per_camera(runs: Path, tiny_root: Path) -> None:
 
 
 def test_many_cameras_are_split_over_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    from icsr_cli.cli import console
     from icsr_cli.cli import evaluate as module
 
     some = rank(torch.eye(2), torch.eye(2), [1, 2], [1, 2], [0, 0], [1, 1])
     rankings = {(query, gallery): some for query in range(15) for gallery in range(15) if query != gallery}
     shown: list[list[str]] = []
-    monkeypatch.setattr(console, "print_table", lambda title, columns, rows: shown.append(list(columns)))
+    monkeypatch.setattr(module, "print_table", lambda title, columns, rows: shown.append(list(columns)))
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     module._show_cameras("features", rankings, [f"c{number}" for number in range(15)])
