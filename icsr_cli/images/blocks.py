@@ -9,8 +9,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.errors import DatasetError
-from icsr_cli.images.decode import decode_resized
+from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.processes import in_processes
 
 #: Below this many images starting processes costs more than it saves.
@@ -70,15 +69,10 @@ def _decode_block(job: Job) -> Result:
     pixels = np.zeros((len(job.paths), height, width, 3), dtype=np.uint8)
     bad = []
     for row, path in enumerate(job.paths):
-        if reason := _decode_into(pixels[row], path):
-            bad.append((job.start + row, reason))
+        found = resized_or_reason(path, height, width)
+        if isinstance(found, str):
+            bad.append((job.start + row, found))
+        else:
+            pixels[row] = found
     kept = (0, (), b"") if job.keep is None else job.keep(job.start, pixels, [row for row, _ in bad])
     return Result(job.block, len(pixels), kept[0], bad, *kept[1:])
-
-
-def _decode_into(target: npt.NDArray[np.uint8], path: str) -> str | None:
-    try:
-        target[:] = decode_resized(path, *target.shape[:2])
-    except DatasetError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return None

@@ -46,6 +46,14 @@ def decode_resized(path: str | os.PathLike[str], height: int, width: int) -> Pix
     return np.asarray(image)
 
 
+def resized_or_reason(path: str | os.PathLike[str], height: int, width: int) -> PixelArray | str:
+    """Decode as ``decode_resized`` does; give the reason, without the path, where it cannot be."""
+    try:
+        return decode_resized(path, height, width)
+    except DatasetError as error:
+        return str(error).removeprefix(f"{os.fspath(path)}: ")
+
+
 def _open_rgb(path: str | os.PathLike[str]) -> Image.Image:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited on for ever

@@ -25,7 +25,7 @@ from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.files import stamp, whole_file
-from icsr_cli.images.decode import PixelArray, decode_resized
+from icsr_cli.images.decode import PixelArray, resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
@@ -269,16 +269,9 @@ def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int
     Pillow decodes and resizes without Python's lock.
     """
     with ThreadPoolExecutor(usable_cpus()) as pool:
-        decoded = ahead(pool, partial(_decode, size=size), paths, _CHUNK)
+        decoded = ahead(pool, partial(resized_or_reason, height=size[0], width=size[1]), paths, _CHUNK)
         for first in range(0, len(paths), _CHUNK):
             yield first, [future.result() for _, future in islice(decoded, _CHUNK)]
-
-
-def _decode(path: Path, size: tuple[int, int]) -> PixelArray | str:
-    try:
-        return decode_resized(path, *size)
-    except DatasetError as error:
-        return str(error).removeprefix(f"{path}: ")
 
 
 def cache_folder(gallery: Path) -> Path:

@@ -21,7 +21,7 @@ from PIL import Image
 
 from icsr_cli import processes
 from icsr_cli.errors import DatasetError, InputError
-from icsr_cli.images import blocks, compressed, store
+from icsr_cli.images import blocks, compressed, decode, store
 from icsr_cli.images.decode import decode_resized
 from icsr_cli.images.store import check_images, verify_pixels
 from icsr_cli.progress import Progress, Task
@@ -60,7 +60,7 @@ def decoded(monkeypatch) -> list[str]:
         seen.append(Path(path).name)
         return decode_resized(path, height, width)
 
-    monkeypatch.setattr(blocks, "decode_resized", spy)
+    monkeypatch.setattr(decode, "decode_resized", spy)
     return seen
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 from icsr_cli import datasets
 from icsr_cli.datasets import archives, index
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.images import blocks
+from icsr_cli.images import decode
 from icsr_cli.images.decode import decode_resized
 from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress, Task
@@ -134,7 +134,7 @@ def test_every_image_is_decoded_once(tmp_path, monkeypatch):
         seen.append(path)
         return decode_resized(path, height, width)
 
-    monkeypatch.setattr(blocks, "decode_resized", spy)
+    monkeypatch.setattr(decode, "decode_resized", spy)
     prepare("market1501", root, tmp_path / "data", size=SIZE)
     assert len(seen) == len(set(seen)) == 8
     dataset = datasets.load("market1501", tmp_path / "data")
