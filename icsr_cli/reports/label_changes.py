@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
-from icsr_cli.reports.label_report import thrown_out
+from icsr_cli.reports.label_report import select, thrown_out
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
 
@@ -90,17 +90,15 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
 
     Raises RunError when the tables have no image in common.
     """
-    first, second = _shared_rows(before, after)
-    old, new = before.clusters[first], after.clusters[second]
+    before, after = _of_shared_images(before, after)
+    old, new = before.clusters, after.clusters
     both = np.flatnonzero((old != NO_CLUSTER) & (new != NO_CLUSTER))
-    discarded_before, discarded_after = (
-        thrown_out(table)[rows] for table, rows in ((before, first), (after, second))
-    )
+    discarded_before, discarded_after = thrown_out(before), thrown_out(after)
     moved = both[_left_successor(old[both], new[both])]
     return LabelChanges(
-        images=len(first),
+        images=len(before),
         compared=len(both),
-        moved=_image_changes(before, after, first[moved], second[moved]),
+        moved=_image_changes(before, after, moved),
         split=_changes(old[both], new[both]),
         merged=_changes(new[both], old[both]),
         agreement=label_quality(new[both], old[both]).nmi if len(both) else None,
@@ -119,13 +117,13 @@ def most_changed(
     With ``of_later`` the later clusters that most images joined. Ties: the larger one, then the lower number.
     No cluster that is in one part alone is among them.
     """
-    first, second = _shared_rows(before, after)
-    owners, others = before.clusters[first], after.clusters[second]
+    before, after = _of_shared_images(before, after)
+    owners, others = before.clusters, after.clusters
     if of_later:
         owners, others = others, owners
     chosen = _most_outside(owners, others, count)
     return tuple(
-        _cluster_moves(cluster, others[rows], _image_changes(before, after, first[rows], second[rows]))
+        _cluster_moves(cluster, others[rows], _image_changes(before, after, rows))
         for cluster in chosen.tolist()
         for rows in (_by_part(np.flatnonzero(owners == cluster), others),)
     )
@@ -133,17 +131,16 @@ def most_changed(
 
 def state_changes(before: LabelTable, after: LabelTable) -> dict[tuple[str, str], int]:
     """Count the images in both tables by their state (before, after)."""
-    first, second = _shared_rows(before, after)
-    pairs = np.stack([before.states[first], after.states[second]])
+    before, after = _of_shared_images(before, after)
+    pairs = np.stack([before.states, after.states])
     (old, new), counts = np.unique(pairs, axis=1, return_counts=True)
     return dict(zip(zip(old.tolist(), new.tolist(), strict=True), counts.tolist(), strict=True))
 
 
-def _shared_rows(before: LabelTable, after: LabelTable) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Give the rows of the images that are in both tables, in the order of the earlier one."""
+def _of_shared_images(before: LabelTable, after: LabelTable) -> tuple[LabelTable, LabelTable]:
+    """Give both tables of the images that are in both, in the order of the earlier one."""
     if before.paths == after.paths:
-        rows = np.arange(len(before))
-        return rows, rows
+        return before, after
     _, first, second = np.intersect1d(before.paths, after.paths, return_indices=True)
     if len(first) == 0:
         raise RunError(
@@ -151,7 +148,7 @@ def _shared_rows(before: LabelTable, after: LabelTable) -> tuple[npt.NDArray[np.
             f"with {_example(after)}. Compare epochs of runs on the same data set."
         )
     order = np.argsort(first)
-    return first[order], second[order]
+    return select(before, first[order]), select(after, second[order])
 
 
 def _example(table: LabelTable) -> str:
@@ -176,19 +173,20 @@ def _left_successor(old: IntArray, new: IntArray) -> npt.NDArray[np.bool_]:
 
 
 def _image_changes(
-    before: LabelTable, after: LabelTable, first: npt.NDArray[np.intp], second: npt.NDArray[np.intp]
+    before: LabelTable, after: LabelTable, rows: npt.NDArray[np.intp]
 ) -> tuple[ImageChange, ...]:
+    """Describe the images at ``rows`` of both tables."""
     return tuple(
         ImageChange(
             path=before.paths[row],
             camera=after.camera_name(int(before.cameras[row])),
             identity=int(before.identities[row]) if before.identities[row] != UNKNOWN_IDENTITY else None,
             cluster_before=int(before.clusters[row]),
-            cluster_after=int(after.clusters[later]),
+            cluster_after=int(after.clusters[row]),
             state_before=str(before.states[row]),
-            state_after=str(after.states[later]),
+            state_after=str(after.states[row]),
         )
-        for row, later in zip(first.tolist(), second.tolist(), strict=True)
+        for row in rows.tolist()
     )
 
 

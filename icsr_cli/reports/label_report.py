@@ -179,17 +179,11 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
 def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTable:
     """Give the table of the images at ``rows`` (a mask, or positions in order)."""
     positions = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-    return replace(
-        table,
-        paths=tuple(table.paths[position] for position in positions.tolist()),
-        cameras=table.cameras[positions],
-        identities=table.identities[positions],
-        clusters=table.clusters[positions],
-        local_clusters=table.local_clusters[positions],
-        labels=table.labels[positions],
-        states=table.states[positions],
-        columns={name: values[positions] for name, values in table.columns.items()},
-    )
+    arrays = ("cameras", "identities", "clusters", "local_clusters", "labels", "states")
+    chosen: dict[str, Any] = {name: getattr(table, name)[positions] for name in arrays}
+    paths = tuple(table.paths[position] for position in positions.tolist())
+    columns = {name: values[positions] for name, values in table.columns.items()}
+    return replace(table, paths=paths, columns=columns, **chosen)
 
 
 def _distinct(labels: IntArray) -> int:
