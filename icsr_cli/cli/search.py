@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,9 +84,8 @@ def search(
         across_cameras=across_cameras,
         debias=debiasing(debias, embedder.weights),
         keep=cache,
+        farthest=max_distance,
     )
-    if max_distance is not None:
-        found = _within(found, max_distance)
     _warn(found, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
     if as_json:
@@ -109,17 +108,6 @@ def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> Non
     for one in (*images, *(gallery / path for path in looked_in)):
         if one.exists() and out.samefile(one):
             raise UsageError(f"--out {out} is {one}, a picture to look for or in. Give another --out.")
-
-
-def _within(found: SearchResult, farthest: float) -> SearchResult:
-    """Leave out the answers that are farther."""
-    return replace(
-        found,
-        queries=tuple(
-            replace(one, matches=tuple(match for match in one.matches if match.distance <= farthest))
-            for one in found.queries
-        ),
-    )
 
 
 def _warn(found: SearchResult, warn: Callable[[str], None]) -> None:

@@ -87,6 +87,7 @@ def search(
     across_cameras: bool = False,
     debias: Debiasing = "none",
     keep: bool = True,
+    farthest: float | None = None,
 ) -> SearchResult:
     """Rank the images under ``gallery`` for each query and give the ``top`` nearest.
 
@@ -94,7 +95,8 @@ def search(
     ``across_cameras`` leaves out gallery images of the query's camera, and those of an unknown one.
     ``debias`` takes each camera's mean in the gallery (and spread) off the features, or those that a model
     file holds; an image of a camera that is not known is held against all. A query's own file is
-    never its answer. Of two images at the same distance the first by name ranks first.
+    never its answer. Of two images at the same distance the first by name ranks first. None is answered that
+    is farther than ``farthest``.
 
     Raises:
         UsageError: ``across_cameras`` or ``debias`` without a pattern, a pattern that is none, a query that
@@ -143,6 +145,7 @@ def search(
                 tuple(
                     Match(rank, found.paths[row], names[row].camera, names[row].identity, distance)
                     for rank, (row, distance) in enumerate(rows, start=1)
+                    if farthest is None or distance <= farthest
                 ),
             )
             for query, name, mask, rows in zip(queries, named, allowed, answers, strict=True)
