@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from glob import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -27,6 +27,11 @@ from icsr_cli.runs import RunFolder, create, newest, open_run
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
+
+#: Gives the settings of a run, with others laid beneath those that the user gave.
+Resolved: TypeAlias = Callable[..., Settings]
+#: Weights that are no file and no run, whatever a folder beside us is called.
+_WORDS = ("imagenet", "pretrained", "none", "cam")
 
 
 @dataclass(frozen=True)
@@ -63,23 +68,28 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             there.
         ModelError, InputError: the network cannot be built, or its weights not be had.
     """
-    settings = resolve(data, wish, progress, (stage,))
+    resolved = partial(resolve, data, wish, progress, (stage,))
+    settings = resolved()
     if stage == "global" and settings.global_.local is not None:
         if wish.local is not None:
             raise UsageError(
                 f"Local labels are asked for twice: those of {wish.local}, and global.local = "
                 f"{settings.global_.local.method}. Leave one of them out."
             )
-        settings = use_local(settings, partial(resolve, data, wish, progress, ("global",)))
+        settings = use_local(settings, resolved)
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
-    settings, init = _begin_from_run(data, stage, settings, wish, progress)
-    facts |= init
+    named = _of(settings, stage).model.weights
+    if named not in _WORDS and Path(named).is_dir():  # --init RUN
+        weights = weights_file(Path(named), wish.runs_root, None)
+        settings = start_from_run(weights, stage, settings, resolved)
+        progress.note(f"Weights: {weights}")
+        facts["init"] = named
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
-        settings, found = _global_inputs(data, settings, wish, progress)
+        settings, found = _global_inputs(data, settings, wish, progress, resolved)
         facts |= found
     _check_network(settings, stage, wish.processes)
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
@@ -93,17 +103,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         folder.keep_local(local)
     if pairs is not None:
         keep_pairs(folder.path, pairs, data.train.paths)
-    folder.write_settings(
-        settings.dump(folder.stage)
-    )  # last: a run that has its settings can be gone on with
+    # Last: a run that has its settings can be gone on with.
+    folder.write_settings(settings.dump(folder.stage))
     progress.note(f"Run: {folder.path}")
     return folder, settings
 
 
-def use_local(settings: Settings, resolved: Callable[[Mapping[str, Any]], Settings]) -> Settings:
+def use_local(settings: Settings, resolved: Resolved) -> Settings:
     """Have the local labels used that ``global.local`` makes: by ``majority``, if no refiner uses them.
-
-    ``resolved`` gives the settings with others laid beneath those that the user gave.
 
     Raises:
         UsageError: the user's own refiners use none.
@@ -282,7 +289,7 @@ def _check_same_plugins(folder: RunFolder, before: Iterable[Any], now: Sequence[
 
 
 def _global_inputs(
-    data: Dataset, settings: Settings, wish: Wish, progress: Progress
+    data: Dataset, settings: Settings, wish: Wish, progress: Progress, resolved: Resolved
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
     own = settings.global_
@@ -304,29 +311,9 @@ def _global_inputs(
         progress.note(f"Local labels: {source}")
     if from_cam:
         facts["init"] = "cam"
-        weights = find_cam_weights(source)
-        settings = start_from_run(
-            weights, "global", settings, partial(resolve, data, wish, progress, ("global",))
-        )
+        settings = start_from_run(find_cam_weights(source), "global", settings, resolved)
         progress.note(f"Weights: {settings.global_.model.weights}")
     return settings, facts
-
-
-#: Weights that are no file and no run, whatever a folder beside us is called.
-_WORDS = ("imagenet", "pretrained", "none", "cam")
-
-
-def _begin_from_run(
-    data: Dataset, stage: str, settings: Settings, wish: Wish, progress: Progress
-) -> tuple[Settings, dict[str, Any]]:
-    """Find the network of a run, where the weights to begin from are one (``--init RUN``)."""
-    named = _of(settings, stage).model.weights
-    if named in _WORDS or not Path(named).is_dir():
-        return settings, {}
-    weights = weights_file(Path(named), wish.runs_root, None)
-    settings = start_from_run(weights, stage, settings, partial(resolve, data, wish, progress, (stage,)))
-    progress.note(f"Weights: {weights}")
-    return settings, {"init": named}
 
 
 def _of(settings: Settings, stage: str) -> StageSettings:
@@ -343,13 +330,10 @@ def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Setting
 _OF_THE_NETWORK = ("arch", "num_features", "pooling", "stripes")
 
 
-def start_from_run(
-    weights: Path, stage: str, settings: Settings, resolved: Callable[[Mapping[str, Any]], Settings]
-) -> Settings:
+def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Resolved) -> Settings:
     """Give ``settings`` with a stage that begins from ``weights``, a file of a run.
 
-    ``resolved`` gives the settings with others laid beneath those that the user gave: the network and the
-    size of its images are the run's.
+    The network and the size of its images are the run's.
 
     Raises:
         UsageError: where the user's settings contradict the run.
