@@ -43,7 +43,8 @@ def models(
         layout = None  # a published data set has its size whether it is here or not
     image = config.load(dataset, family=layout).image
     try:
-        found = facts(archs or names(), height or image.height, width or image.width)
+        size = height or image.height, width or image.width
+        found = [facts(arch, *size) for arch in archs or names()]
     except InputError as error:
         raise UsageError(str(error)) from None
     if as_json:

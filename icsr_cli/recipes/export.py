@@ -86,7 +86,10 @@ def export_onnx(
         ModelError: the network cannot be translated, or the file's features differ.
     """
     for library in ("onnx", "onnxscript", "onnxruntime"):
-        _require(library)
+        try:
+            importlib.import_module(library)
+        except ImportError:
+            raise MissingExtraError(library, "onnx", "The export to ONNX") from None
     network = resized(network, size).cpu().eval()
     with whole_file(path) as temporary:
         _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))
@@ -99,13 +102,6 @@ def export_onnx(
             )
     about = ("onnx", path.stat().st_size, network.arch, network.dim, *size)
     return Export(path, *about, kind, cosine, sum(_BATCHES), 0 if crops is None else len(crops))
-
-
-def _require(library: str) -> None:
-    try:
-        importlib.import_module(library)
-    except ImportError:
-        raise MissingExtraError(library, "onnx", "The export to ONNX") from None
 
 
 def export_safetensors(network: Network, size: tuple[int, int], path: Path, origin: Origin) -> Export:

@@ -53,10 +53,8 @@ class FileEmbedder:
 
     def checksum(self) -> str:
         """Give a checksum of all that features depend on besides the images."""
-        digest = hashlib.sha256()
         with self.weights.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+            digest = hashlib.file_digest(file, "sha256")
         digest.update(f"{_VERSION} {self.network.spec} {self.size} {self.engine.precision}".encode())
         return digest.hexdigest()[:32]
 

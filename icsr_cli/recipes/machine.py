@@ -106,12 +106,9 @@ def _asked(library: str, question: Callable[[Any], Any]) -> int | None:
 
 def _driver() -> str | None:
     """Read the version of NVIDIA's kernel driver, without starting a program."""
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
-    except OSError:
-        return None
+    text = _read("/proc/driver/nvidia/version")
     match = re.search(r"Kernel Module\D*([0-9][0-9.]+)", text)
-    return match[1] if match else "unknown"
+    return match[1] if match else "unknown" if text else None
 
 
 def _usable_cpus() -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -48,18 +47,14 @@ def names() -> tuple[str, ...]:
     return (*available(), *SHOWN)
 
 
-def facts(archs: Iterable[str], height: int, width: int) -> list[NetworkFacts]:
-    """Look at architectures, without a single number in them.
+def facts(arch: str, height: int, width: int) -> NetworkFacts:
+    """Look at an architecture, without a single number in it.
 
     A transformer whose patches do not divide the images is looked at in the nearest size that they do.
 
     Raises:
         InputError: there is no such architecture, or it cannot be made for such images.
     """
-    return [_facts(arch, height, width) for arch in archs]
-
-
-def _facts(arch: str, height: int, width: int) -> NetworkFacts:
     with torch.device("meta"):
         network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()
         size = network.size or (height, width)
