@@ -63,14 +63,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
 def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> None:
     """Print records as a table: a column for each field that any has a value of; nothing without records."""
-    from icsr_cli.reports.page import title_of
+    from icsr_cli.reports.page import titled
 
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in hidden]
-    shown = [key for key in keys if any(row.get(key) is not None for row in rows)]
     if rows:
-        print_table(
-            title, [title_of(key) for key in shown], [[row.get(key) for key in shown] for row in rows]
-        )
+        print_table(title, *titled(rows, hidden))
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:

@@ -48,13 +48,16 @@ def write(
     """
     folder = data_root / dataset.name
     folder.mkdir(parents=True, exist_ok=True)
-    form = 3 if _knows_tracks(dataset) else 2
+    # Where no image has a track or a frame, the index is what it always was.
+    timed = any(found is not None for split in dataset.splits.values() for found in split.when().values())
+    form = 3 if timed else 2
+    root, base = dataset.root.resolve(), data_root.resolve()
     table = _table(dataset, form)
     head = {
         "format": form,
         "name": dataset.name,
         "layout": dataset.layout,
-        "root": _stored_root(dataset.root, data_root),
+        "root": root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root),
         "prepared": datetime.now(UTC).isoformat(timespec="microseconds"),
         "cameras": list(dataset.camera_names),
         "splits": {name: counts(split) for name, split in dataset.splits.items()},
@@ -197,16 +200,6 @@ def _command(name: str, about: Mapping[str, Any] | None = None) -> str:
     if name in available() or name == "synthetic":
         return f"icsr prepare {name}"
     return f"icsr prepare folder {name} --source DIR --pattern '{{camera}}/{{name}}.jpg'"
-
-
-def _stored_root(root: Path, data_root: Path) -> str:
-    root, data_root = root.resolve(), data_root.resolve()
-    return root.relative_to(data_root).as_posix() if root.is_relative_to(data_root) else str(root)
-
-
-def _knows_tracks(dataset: Dataset) -> bool:
-    """Whether any image has a track or a frame; without them the index is what it always was."""
-    return any(found is not None for split in dataset.splits.values() for found in split.when().values())
 
 
 def _table(dataset: Dataset, form: int) -> bytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from icsr_cli.errors import DatasetError
@@ -38,7 +39,7 @@ def _walk(folder: str, prefix: str, recursive: bool, seen: set[tuple[int, int]])
         raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
     for entry in entries:
         if _is_folder(entry):
-            if recursive and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith("."):
+            if recursive and _is_entered(entry):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, seen)
         elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
             yield prefix + entry.name
@@ -50,6 +51,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:
         return False
+
+
+def _is_entered(entry: os.DirEntry[str]) -> bool:
+    """Whether it is a folder, or a link to one, that may hold images."""
+    return _is_folder(entry) and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
 
 
 def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
@@ -73,18 +79,6 @@ def find_folder(start: Path, wanted: Callable[[Path], bool]) -> Path | None:
             continue
         if wanted(folder):
             return folder
-        queue.extend(sorted(subfolders(folder)))
+        with suppress(OSError), os.scandir(folder) as entries:  # one that cannot be listed has none
+            queue.extend(sorted(folder / entry.name for entry in entries if _is_entered(entry)))
     return None
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Give the folders right below ``folder``; none where it cannot be listed."""
-    try:
-        with os.scandir(folder) as entries:
-            return [
-                folder / entry.name
-                for entry in entries
-                if _is_folder(entry) and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
-            ]
-    except OSError:
-        return []

@@ -42,10 +42,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Table:
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> Table:
-    """Make a table of records: a column for each key that any row has a value for, under its title."""
+    """Make a table of records, as ``titled`` gives them."""
+    return table(*titled(rows, hidden))
+
+
+def titled(
+    rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()
+) -> tuple[list[str], list[list[Any]]]:
+    """Give titles and values of records: a column for each key that any of them has a value for."""
     keys = dict.fromkeys(key for row in rows for key in row if key not in hidden)
     shown = [key for key in keys if any(row.get(key) is not None for row in rows)]
-    return table([title_of(key) for key in shown], [[row.get(key) for key in shown] for row in rows])
+    return [title_of(key) for key in shown], [[row.get(key) for key in shown] for row in rows]
 
 
 def title_of(key: str) -> str:

@@ -121,10 +121,11 @@ def change_page(
 
 
 def _tiles(found: LabelChanges) -> list[tuple[str, str]]:
+    share = f" ({percent(len(found.moved) / found.compared)})" if found.compared else ""
     return [
         ("images in both epochs", write(found.images)),
         ("in a cluster in both", write(found.compared)),
-        (_share("moved", len(found.moved), found.compared), write(len(found.moved))),
+        (f"moved{share}", write(len(found.moved))),
         ("agreement (NMI)", write(found.agreement)),
         ("clusters split", write(len(found.split))),
         ("clusters merged", write(len(found.merged))),
@@ -133,10 +134,6 @@ def _tiles(found: LabelChanges) -> list[tuple[str, str]]:
         ("newly thrown out", write(found.now_discarded)),
         ("let back in", write(found.no_longer_discarded)),
     ]
-
-
-def _share(name: str, part: int, whole: int) -> str:
-    return f"{name} ({percent(part / whole)})" if whole else name
 
 
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:

@@ -19,7 +19,7 @@ from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import is_local, quality_table
 from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, IntArray
+from icsr_cli.types import NO_CLUSTER
 
 
 def page(view: View) -> str:
@@ -79,7 +79,8 @@ def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
 
 def _size_chart(labels: LabelTable) -> Markup:
     """Count clusters by their number of images, before and after the refinement; the last bar is open."""
-    sizes = [_sizes(column) for column in (labels.clusters, labels.labels)]
+    clustered = (column[column != NO_CLUSTER] for column in (labels.clusters, labels.labels))
+    sizes = [np.unique(column, return_counts=True)[1] for column in clustered]
     largest = int(max((size.max(initial=0) for size in sizes), default=0))
     top = min(largest, 40) or 1
     width = -(-top // 20)
@@ -93,10 +94,6 @@ def _size_chart(labels: LabelTable) -> Markup:
     ]
     series = [("clusters before the refinement", counts[0]), ("after", counts[1])]
     return bar_chart("Images per cluster", names, series if counts[0] != counts[1] else series[:1])
-
-
-def _sizes(column: IntArray) -> IntArray:
-    return np.unique(column[column != NO_CLUSTER], return_counts=True)[1].astype(np.int64)
 
 
 def _cluster_table(rows: Sequence[ClusterRow]) -> tuple[Table, tuple[int, ...]]:

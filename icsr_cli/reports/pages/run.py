@@ -141,7 +141,7 @@ def _facts(
         "Images": f"{image['height']} x {image['width']}" if {"height", "width"} <= image.keys() else "",
         "Seed": str(settings.get("seed", "")),
         "State": str(info.get("status", "unknown")),
-        "Started": _moment(info.get("started")),
+        "Started": str(info.get("started") or "").replace("T", " ")[:19],
         "Took": duration(elapsed) if elapsed is not None else "",
         "Computed on": ", ".join(environment.get("gpus", ())) or str(environment.get("processor", "")),
         "Local labels": str(info.get("local") or ""),
@@ -160,10 +160,6 @@ def _warning(
     done = max((int(epoch["epoch"]) for epoch in epochs), default=0)
     reason = f" Reason: {info['reason']}" if info.get("reason") else ""
     return f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"
-
-
-def _moment(stamp: object) -> str:
-    return str(stamp or "").replace("T", " ")[:19]
 
 
 def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
