@@ -10,20 +10,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icsr_cli.datasets import archives
-from icsr_cli.datasets.index import is_name
 from icsr_cli.datasets.layout import Benchmark, Reading
-from icsr_cli.errors import DatasetError, IcsrError, UsageError
+from icsr_cli.errors import DatasetError, IcsrError
 from icsr_cli.progress import Progress
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-
-
-def check_name(name: str, reserved: tuple[str, ...]) -> None:
-    """Refuse a name that is no folder's name or belongs to something else. Raises UsageError."""
-    if not is_name(name):
-        raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
-    if name in reserved:
-        raise UsageError(f"{name!r} is the name of another kind of data set; choose one of your own.")
 
 
 def published(benchmark: Benchmark, data_root: Path) -> Path:

@@ -302,13 +302,13 @@ def add_to_folder(
 
 
 def _check_free(name: str, data_root: Path, layout: str) -> None:
-    """Refuse a name of a published data set, or one that another kind of data set has taken."""
-    reserved = (
-        *datasets.available(),
-        *({SYNTHETIC, FOLDER, PLUGIN} - {layout}),
-        *([layout] if layout in (FOLDER, PLUGIN) else []),
-    )
-    places.check_name(name, reserved)
+    """Refuse what is no folder's name, or belongs to another kind of data set."""
+    if not index.is_name(name):
+        raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
+    # Rendered data alone is called as its layout is.
+    reserved = {*datasets.available(), SYNTHETIC, FOLDER, PLUGIN} - ({layout} & {SYNTHETIC})
+    if name in reserved:
+        raise UsageError(f"{name!r} is the name of another kind of data set; choose one of your own.")
     if name in datasets.names(data_root) and index.head(data_root, name)["layout"] != layout:
         raise UsageError(
             f"{name!r} under {data_root} is a data set of another kind. Choose another name, or delete "
