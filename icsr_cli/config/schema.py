@@ -292,6 +292,10 @@ class Settings(Section):
                 raise ValueError(f"compile does not go with {stage}.{sparing}; leave one of them out")
         return self
 
+    def of(self, stage: str) -> CamSettings | GlobalSettings:
+        """Give the settings of a stage, ``cam`` or ``global``."""
+        return self.cam if stage == "cam" else self.global_
+
     def dump(self, stage: str | None = None) -> dict[str, Any]:
         """Give plain dictionaries, with the keys of the YAML files; of one stage without the other's."""
         unused = {"cam": {"global_"}, "global": {"cam"}}.get(stage or "")

@@ -16,7 +16,7 @@ import torch
 
 from icsr_cli import config
 from icsr_cli.choices import chosen
-from icsr_cli.config.schema import ModelSettings, Settings, StageSettings
+from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_file
@@ -80,7 +80,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
-    named = _of(settings, stage).model.weights
+    named = settings.of(stage).model.weights
     if named not in _WORDS and Path(named).is_dir():  # --init RUN
         weights = weights_file(Path(named), wish.runs_root, None)
         settings = start_from_run(weights, stage, settings, resolved)
@@ -132,7 +132,7 @@ def use_local(settings: Settings, resolved: Resolved) -> Settings:
 
 def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
     """Refuse methods that need tracks where the data set has none."""
-    own = _of(settings, stage)
+    own = settings.of(stage)
     wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
     if wanting and not data.train.has_tracks:
         raise UsageError(
@@ -151,7 +151,7 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
 
 def _check_network(settings: Settings, stage: str, processes: int) -> None:
     """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
-    own, image = _of(settings, stage), settings.image
+    own, image = settings.of(stage), settings.image
     engine = Engine(torch.device("cpu"), "fp32")
     network = build_network(own.model, 0, engine, (image.height, image.width))
     check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
@@ -240,10 +240,10 @@ def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
 
 def _as_found_then(folder: RunFolder, settings: Settings) -> Settings:
     """Give settings that name the same weights as the run with the network that was found in them then."""
-    if _of(settings, folder.stage).model.weights != folder.info().get("init"):
+    if settings.of(folder.stage).model.weights != folder.info().get("init"):
         return settings
     began = config.load_run(folder.path / "settings.yaml")
-    settings = _with_model(settings, folder.stage, _of(began, folder.stage).model)
+    settings = _with_model(settings, folder.stage, began.of(folder.stage).model)
     return settings.model_copy(update={"image": began.image})
 
 
@@ -316,14 +316,10 @@ def _global_inputs(
     return settings, facts
 
 
-def _of(settings: Settings, stage: str) -> StageSettings:
-    return settings.cam if stage == "cam" else settings.global_
-
-
 def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:
     """Give settings with another network for a stage."""
     name = {"cam": "cam", "global": "global_"}[stage]
-    return settings.model_copy(update={name: _of(settings, stage).model_copy(update={"model": model})})
+    return settings.model_copy(update={name: settings.of(stage).model_copy(update={"model": model})})
 
 
 #: What of a network and its images the weights of another can only fit where it is the same.
@@ -340,9 +336,9 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     """
     run = open_run(weights)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
-    model = {key: getattr(_of(began, run.stage).model, key) for key in _OF_THE_NETWORK}
+    model = {key: getattr(began.of(run.stage).model, key) for key in _OF_THE_NETWORK}
     found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
-    own = _of(found, stage).model
+    own = found.of(stage).model
     asked = {f"{stage}.model.{key}": (getattr(own, key), of_run) for key, of_run in model.items()}
     for key in ("height", "width"):
         asked[f"image.{key}"] = getattr(found.image, key), getattr(began.image, key)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
 
 from icsr_cli import config, datasets
-from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings, StageSettings
+from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
 from icsr_cli.recipes.machine import memory_bytes
@@ -211,34 +211,22 @@ def rates_of(device: str) -> Rates:
 
 def plan(settings: Settings, images: int, cameras: int, rates: Rates, devices: int = 1) -> Schedule:
     """Estimate a run with ``settings`` on so many ``images`` under ``cameras``."""
-    stages = tuple(
-        _cam(settings, images, cameras, rates, devices)
-        if stage == "cam"
-        else _stage("global", settings, settings.global_, images, rates, devices)
-        for stage in settings.stages
-    )
-    return Schedule(rates, devices, images, cameras, stages)
-
-
-def _cam(settings: Settings, images: int, cameras: int, rates: Rates, devices: int) -> StagePlan:
-    """Per-camera networks are trained one after the other, whole ones on each device."""
-    if settings.cam.network == "shared":
-        return _stage("cam", settings, settings.cam, images, rates, devices)
-    return _stage(
-        "cam", settings, settings.cam, images // cameras, rates, 1, networks=math.ceil(cameras / devices)
-    )
+    stages = []
+    for stage in settings.stages:
+        if stage == "cam" and settings.cam.network == "per-camera":
+            # They are trained one after the other, whole ones on each device.
+            shares = images // cameras, 1, math.ceil(cameras / devices)
+        else:
+            shares = images, devices, 1
+        stages.append(_stage(stage, settings, rates, *shares))
+    return Schedule(rates, devices, images, cameras, tuple(stages))
 
 
 def _stage(
-    name: Literal["cam", "global"],
-    settings: Settings,
-    own: StageSettings,
-    images: int,
-    rates: Rates,
-    devices: int,
-    networks: int = 1,
+    name: str, settings: Settings, rates: Rates, images: int, devices: int, networks: int
 ) -> StagePlan:
     """One network on ``images``, its batches split over ``devices``."""
+    own = settings.of(name)
     batch = max(1, own.batch_size // devices)
     network = _on_paper(own.model)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
