@@ -178,10 +178,10 @@ class RunFolder:
         """Give the seconds from the start of the run to its end by the clock; None where it has not ended."""
         info = self.info()
         try:
-            started, ended = (_moment(str(info[key])) for key in ("started", "ended"))
-        except (KeyError, ValueError):
+            started, ended = (datetime.fromisoformat(info[key]) for key in ("started", "ended"))
+            return (ended - started).total_seconds()
+        except (KeyError, ValueError, TypeError):  # TypeError: one of them names no zone
             return None
-        return (ended - started).total_seconds()
 
     def metrics(self) -> list[dict[str, Any]]:
         """Read what each finished epoch gave, in order. A last line that is cut off is left out, with a word.
@@ -402,11 +402,6 @@ class LoggedProgress(Progress):
         # One write of one line to a file opened for appending: other processes may log beside us.
         with self._path.open("ab", buffering=0) as file:
             file.write(f"{_now()} {printable(text)}\n".encode())
-
-
-def _moment(stamp: str) -> datetime:
-    second = "%Y-%m-%dT%H:%M:%S"
-    return datetime.strptime(stamp, f"{second}.%f%z" if "." in stamp else f"{second}%z")
 
 
 def _now() -> str:

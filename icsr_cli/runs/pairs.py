@@ -96,17 +96,12 @@ def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = 
             itself; with its lines.
         RunError: the labels whose clusters it names are not there.
     """
-    if path is not None:
-        if clusters is not None and not clusters.is_file():
-            clusters = open_run(clusters).find_labels()
-        return _find(path, paths, clusters)
-    if clusters is not None:
+    if path is None:
+        if clusters is None:
+            return None
         raise UsageError("--pairs-labels says whose clusters a file of pairs names: give --pairs FILE too.")
-    return None
-
-
-def _find(path: Path, paths: Sequence[str], clusters: Path | None = None) -> Pairs:
-    """Read pairs of ``paths``; see ``read_pairs``."""
+    if clusters is not None and not clusters.is_file():
+        clusters = open_run(clusters).find_labels()
     answers = read_answers(path)
     rows = {name: row for row, name in enumerate(paths)}
     stand_ins = _typical(read_labels(clusters)) if clusters is not None else None
@@ -160,9 +155,10 @@ def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | No
         return None
     place = folder / "pairs.csv"
     try:
-        pairs = _find(place, paths)
+        pairs = read_pairs(place, paths)
     except UsageError as error:
         raise RunError(f"The run {folder} cannot go on. {error}") from None
+    assert pairs is not None, "there is a file"
     if fingerprint(pairs, paths) != about["sha256"]:
         raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
     return pairs
