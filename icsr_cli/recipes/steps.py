@@ -179,10 +179,9 @@ def train_epoch(
             features = sharing.gather_for_loss(found.float(), shares)
             parts = torch.split(features, [len(part.rows) for part in batch])
             # Numbers of images stay on the host: the memory plans there, without waiting for the device.
-            numbers = [torch.from_numpy(part.images) for part in batch]
             asked = [
-                (memories[part.memory], compared, number)
-                for part, compared, number in zip(batch, parts, numbers, strict=True)
+                (memories[part.memory], compared, torch.from_numpy(part.images))
+                for part, compared in zip(batch, parts, strict=True)
             ]
             loss = torch.stack([memory.loss(compared, number) for memory, compared, number in asked]).mean()
         with watch("backward"):
