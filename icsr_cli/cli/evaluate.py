@@ -16,7 +16,7 @@ from icsr_cli.errors import UsageError
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
     from icsr_cli.metrics import Threshold
-    from icsr_cli.recipes.evaluation import CameraRankings, Embedder, Evaluation
+    from icsr_cli.recipes.evaluation import CameraRankings, Embedder
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -113,7 +113,10 @@ def evaluate(
         print_json({**facts, **found.as_dict(), **by_camera, **marks})
         return
     title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
-    _show(found, title if debias == "none" else f"{title}, test features debiased ({debias})")
+    title += "" if debias == "none" else f", test features debiased ({debias})"
+    figures = found.as_dict()
+    rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
+    print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
     _show_thresholds(found.thresholds)
     for way, rankings in found.by_camera.items():
         _show_cameras(_NAMES[way], rankings, data.camera_names)
@@ -171,13 +174,6 @@ def _show_thresholds(
         for mark in marks
     ]
     print_records(title, records)
-
-
-def _show(found: Evaluation, title: str) -> None:
-    """Print the figures as a table, in per cent."""
-    figures = found.as_dict()
-    rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
-    print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
 
 
 def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) -> None:

@@ -112,8 +112,11 @@ def build(
             torch.default_generator.manual_seed(seed)
         spec = ModelSpec(arch, num_features, pooling, stripes, chosen.norm, size)
         network = Network(chosen, chosen.make(Make(size, drop_path)), spec)
-    said = _load(network, weights, header)
-    network.norm = _norm(said or chosen.norm, mean, std)
+    own = _load(network, weights, header) or chosen.norm
+    try:
+        network.norm = PixelNorm(_three(mean, "mean", own), _three(std, "std", own))
+    except ValueError as error:
+        raise InputError(f"{error}.") from None
     network.freeze(freeze)
     return network
 
@@ -162,17 +165,8 @@ def _load(network: Network, weights: str | Path | None, header: Mapping[str, str
     )
 
 
-def _norm(
-    default: PixelNorm, mean: str | Sequence[float] | None, std: str | Sequence[float] | None
-) -> PixelNorm:
-    """Give the normalisation that was asked for, the default where nothing was."""
-    try:
-        return PixelNorm(_three(mean, "mean", default), _three(std, "std", default))
-    except ValueError as error:
-        raise InputError(f"{error}.") from None
-
-
 def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -> Three:
+    """Give the three numbers that were asked for, the default's where nothing was."""
     if isinstance(given, str):
         if given not in PIXEL_NORMS:
             raise ValueError(f"{part}: expected {', '.join(PIXEL_NORMS)} or three numbers, got {given!r}")

@@ -73,7 +73,12 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         seed = int(settings.pop("seed", "0"))  # a whole number, or the settings were refused
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run, seed, settings))
     rows = tuple(_row(members) for members in groups.values())
-    rows = _told_apart(rows)
+    names = [row.name for row in rows]
+    # Rows that would read alike are named by data set and stage too.
+    rows = tuple(
+        row if names.count(row.name) == 1 else replace(row, name="/".join(row.runs[0].path.parts[-3:]))
+        for row in rows
+    )
     keys = dict.fromkeys(key for row in rows for key in row.settings)
     differing = tuple(
         key for key in keys if len({row.settings[key] for row in rows if key in row.settings}) > 1
@@ -157,15 +162,6 @@ def _of(run: RunFolder, entry: Mapping[str, Any]) -> str:
     }
     odd = [str(entry[key]) for key, value in usual.items() if entry.get(key, value) != value]
     return f" ({', '.join(odd)})" if odd else ""
-
-
-def _told_apart(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Name rows that would read alike by data set and stage too."""
-    names = [row.name for row in rows]
-    return tuple(
-        row if names.count(row.name) == 1 else replace(row, name="/".join(row.runs[0].path.parts[-3:]))
-        for row in rows
-    )
 
 
 def by_method(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -129,17 +129,13 @@ def prepare(
     with places.alone(plan.folder):
         reading = places.read(source, plan.folder, read, expansion, plan.progress)
         if tracks_within is not None:
-            reading = _with_tracks(reading, tracks_within, benchmark)
+            word = (
+                f"tracks are made of the identities and the frames (--tracks-within {tracks_within}): "
+                "whoever trains with them uses names"
+            )
+            splits = derive_tracks(reading.splits, tracks_within, (benchmark.distractor,))
+            reading = replace(reading, splits=splits, notes=(*reading.notes, word))
         return _finish(plan, reading, {"source": str(source), **details, "tracks_within": tracks_within})
-
-
-def _with_tracks(reading: Reading, within: int, benchmark: Benchmark) -> Reading:
-    word = (
-        f"tracks are made of the identities and the frames (--tracks-within {within}): whoever trains with "
-        "them uses names"
-    )
-    splits = derive_tracks(reading.splits, within, (benchmark.distractor,))
-    return replace(reading, splits=splits, notes=(*reading.notes, word))
 
 
 def prepare_synthetic(
@@ -341,7 +337,12 @@ def _finish(
             workers=plan.workers,
             progress=plan.progress,
         )
-        _check_gone(plan, name, [item for item in failed if item.row < there.get(name, 0)])
+        if gone := [item for item in failed if item.row < there.get(name, 0)]:
+            raise DatasetError(
+                f"{len(gone)} images that {plan.name!r} has in its {name} split cannot be read any more "
+                f"({gone[0].path}: {gone[0].reason}). Put them back, or prepare all images anew; nothing was "
+                "added."
+            )
         _check_bad(plan, name, len(whole) - there.get(name, 0), failed)
         bad += [Unread(name, item.path, item.reason) for item in failed]
         lost = {item.row for item in failed}
@@ -368,15 +369,6 @@ def _finish(
         unread=reading.unread,
         notes=notes,
     )
-
-
-def _check_gone(plan: Plan, split: str, failed: Sequence[BadImage]) -> None:
-    if failed:
-        raise DatasetError(
-            f"{len(failed)} images that {plan.name!r} has in its {split} split cannot be read any more "
-            f"({failed[0].path}: {failed[0].reason}). Put them back, or prepare all images anew; nothing was "
-            "added."
-        )
 
 
 def _check_bad(plan: Plan, split: str, images: int, failed: Sequence[BadImage]) -> None:

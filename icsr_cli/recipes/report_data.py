@@ -168,6 +168,8 @@ def map_embedding(
 
     Source: van der Maaten and Hinton, "Visualizing Data using t-SNE", JMLR 2008.
     """
+    from sklearn.manifold import TSNE
+
     train = embedder.dataset.train
     n = len(train)
     if min(n, count) < FEWEST_MAP_IMAGES:
@@ -175,7 +177,9 @@ def map_embedding(
     rows = np.sort(generator.permutation(n)[:count]).astype(np.int64)
     features = embedder.embed(embedder.pixels("train"), "Map features", rows).cpu().numpy()
     with embedder.progress.task("Map (t-SNE)", 1, "map") as task:
-        points = _tsne(features, int(generator.integers(2**31)))
+        perplexity, seed = min(30.0, (len(features) - 1) / 3), int(generator.integers(2**31))
+        method: Any = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+        points = method.fit_transform(features).astype(np.float32)
         task.advance()
     # A network that gives every image the same features has no map.
     if not np.isfinite(points).all():
@@ -183,12 +187,3 @@ def map_embedding(
     cameras = np.array(embedder.dataset.camera_names)[train.cameras[rows]]
     clusters = None if labels is None else labels.of_images(train.select(rows))
     return EmbeddingMap(rows, points, cameras, clusters, n)
-
-
-def _tsne(features: npt.NDArray[np.float32], seed: int) -> npt.NDArray[np.float32]:
-    from sklearn.manifold import TSNE
-
-    perplexity = min(30.0, (len(features) - 1) / 3)
-    method: Any = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
-    points: npt.NDArray[np.float32] = method.fit_transform(features).astype(np.float32)
-    return points
