@@ -101,7 +101,7 @@ def generate(
     Example: icsr labels generate features.npz --clusterer dbscan --set eps=0.5 --out labels.csv
     """
     from icsr_cli import config
-    from icsr_cli.labelling import evidence_of, label
+    from icsr_cli.labelling import evidence_of, label, label_cameras
     from icsr_cli.recipes.feature_files import read_features, renamed
     from icsr_cli.runs import table_of, write_labels
     from icsr_cli.runs.pairs import read_pairs
@@ -117,7 +117,6 @@ def generate(
     known = read_pairs(pairs, given.paths.tolist(), pairs_labels)
     if local == "cluster" and given.cameras is None:
         raise UsageError(f"--local cluster needs the camera of each image, and {features} has no `cameras`.")
-    n = len(given.features) if given.features.ndim else 0
     asked = {
         "cam.clusterer": {"method": "average-linkage", "images_per_cluster": images_per_cluster or 5},
         **options.label_methods(clusterer, refine),
@@ -130,7 +129,7 @@ def generate(
         method=method,
         options=asked,
         assignments=[_of_chain(assignment) for assignment in assignments or ()],
-        images={"global": n},
+        images={"global": len(given.features)},
     )
     least = _least(settings.global_, known) if lean else 0.0
     progress = make_progress(quiet, as_json)
@@ -138,7 +137,10 @@ def generate(
     with progress.task("Labels", 2, "steps") as task:
         locals_ = None if local == "none" else given.local_labels
         if local == "cluster" and given.cameras is not None:
-            locals_ = _cluster_cameras(given.features, given.cameras, settings.cam, device, known)
+            cam = settings.cam
+            locals_ = label_cameras(
+                given.features, cam, cam.clusterer, given.cameras, pairs=known, device=device
+            )
         task.advance()
         evidence = evidence_of(
             given.features,
@@ -185,29 +187,6 @@ def _of_chain(assignment: str) -> str:
     first = assignment.partition("=")[0].partition(".")[0].strip()
     inner = "" if first in GlobalSettings.model_fields else "clusterer."
     return f"global.{inner}{assignment}"
-
-
-def _cluster_cameras(
-    features: Any, cameras: IntArray, own: Any, device: str | None, known: Pairs | None
-) -> IntArray:
-    """Cluster each camera's images alone, as the cam stage does: int64 (n,), numbered camera by camera."""
-    import numpy as np
-
-    from icsr_cli.labelling import evidence_of, label
-    from icsr_cli.labelling.constraints import within
-    from icsr_cli.threads import at_once
-
-    local = np.full(len(features), -1, dtype=np.int64)
-
-    def label_camera(camera: int) -> None:
-        rows = np.flatnonzero(cameras == camera)
-        one = np.zeros(len(rows), dtype=np.int64)
-        told = None if known is None else within(known, rows, len(features))
-        evidence = evidence_of(features[rows], own, cameras=one, device=device, pairs=told)
-        local[rows] = label(evidence, own).labels
-
-    at_once(label_camera, np.unique(cameras))
-    return local
 
 
 def _show(

@@ -15,7 +15,7 @@ from icsr_cli.errors import InputError
 from icsr_cli.labelling import constraints
 from icsr_cli.labelling.evidence import KnownEvidence
 from icsr_cli.threads import at_once
-from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels
+from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, Pairs
 
 
 class LabelMethods(Protocol):
@@ -94,12 +94,19 @@ def _choice(evidence: Evidence) -> dict[str, float]:
 
 
 def label_cameras(
-    features: Any, settings: LabelMethods, clusterer: Options, cameras: IntArray, **facts: Any
+    features: Any,
+    settings: LabelMethods,
+    clusterer: Options,
+    cameras: IntArray,
+    *,
+    pairs: Pairs | None = None,
+    device: Any = None,
+    **facts: Any,
 ) -> IntArray:
     """Cluster each camera's images alone by ``clusterer``: int64 (n,), numbered camera by camera from 0.
 
-    ``facts``: arrays (n,) or None, as ``KnownEvidence`` takes them. Features are normalised, all cameras
-    together, and compared as ``settings`` say.
+    ``facts``: arrays (n,) or None, as ``KnownEvidence`` takes them, ``pairs`` and ``device`` too. Features
+    are normalised, all cameras together, and compared as ``settings`` say.
     """
     most = max(settings.distance.neighbours, clusterer.neighbours)
     whole = KnownEvidence(features, settings.distance, 1, settings.normalise, cameras=cameras).features
@@ -108,8 +115,14 @@ def label_cameras(
     def label_camera(camera: int) -> None:
         rows = np.flatnonzero(cameras == camera)
         own: dict[str, Any] = {name: None if fact is None else fact[rows] for name, fact in facts.items()}
-        evidence = KnownEvidence(whole[rows], settings.distance, most, cameras=cameras[rows], **own)
-        local[rows] = _cluster(evidence, clusterer).clusters
+        own["pairs"] = None if pairs is None else constraints.within(pairs, rows, len(features))
+        own |= {"cameras": cameras[rows], "device": device}
+        evidence = KnownEvidence(whole[rows], settings.distance, most, **own)
+        clusters = _cluster(evidence, clusterer).clusters
+        if evidence.pairs is not None:
+            rules = constraints.Rules.of(evidence.pairs, len(rows))
+            clusters = rules.mend_clusters(clusters, evidence.similarity)
+        local[rows] = clusters
 
     at_once(label_camera, np.unique(cameras))
     return local
