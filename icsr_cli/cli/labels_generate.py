@@ -25,7 +25,7 @@ def generate(
         Path,
         typer.Argument(
             help="An .npz with features (n, d); perhaps cameras, local_labels, ids, tracks, frames, paths. "
-            "Or an .npy of features alone, which stays on disk.",
+            "Or an .npy of features alone, which stays on disk."
         ),
     ],
     method: Annotated[
@@ -190,12 +190,7 @@ def _of_chain(assignment: str) -> str:
 
 
 def _show(
-    given: Given,
-    own: GlobalSettings,
-    evidence: KnownEvidence,
-    labels: Labels,
-    seconds: float,
-    as_json: bool,
+    given: Given, own: GlobalSettings, evidence: KnownEvidence, labels: Labels, seconds: float, as_json: bool
 ) -> None:
     """Print two tables on standard output, or one JSON document."""
     import numpy as np

@@ -144,12 +144,7 @@ def _show(found: SearchResult) -> None:
             _title(answers),
             ["rank", "image", *extra, "distance"],
             [
-                [
-                    match.rank,
-                    match.path,
-                    *(getattr(match, name) for name in extra),
-                    f"{match.distance:.3f}",
-                ]
+                [match.rank, match.path, *(getattr(match, name) for name in extra), f"{match.distance:.3f}"]
                 for match in answers.matches
             ],
         )

@@ -96,11 +96,7 @@ def _old_or_new(table: Path) -> Iterator[None]:
 def counts(split: Split) -> dict[str, int]:
     """Count the images, identities, cameras and, if there are any, tracks of a split; not what is unknown."""
     identities = set(split.identities.tolist()) - {-1}
-    found = {
-        "images": len(split),
-        "identities": len(identities),
-        "cameras": len(set(split.cameras.tolist())),
-    }
+    found = {"images": len(split), "identities": len(identities), "cameras": len(set(split.cameras.tolist()))}
     return found | ({"tracks": len(set(split.tracks.tolist()) - {NO_TRACK})} if split.has_tracks else {})
 
 

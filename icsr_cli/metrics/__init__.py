@@ -2,13 +2,7 @@
 
 from icsr_cli.metrics.match_thresholds import Threshold, thresholds
 from icsr_cli.metrics.quality import LabelQuality, judge, label_quality
-from icsr_cli.metrics.ranking import (
-    Ranking,
-    rank,
-    rank_by_camera,
-    rank_distances,
-    rank_distances_by_camera,
-)
+from icsr_cli.metrics.ranking import Ranking, rank, rank_by_camera, rank_distances, rank_distances_by_camera
 from icsr_cli.metrics.reranking import rerank
 
 __all__ = [

@@ -135,11 +135,7 @@ def rank_distances(
 
 
 def rank_by_camera(
-    query: Any,
-    gallery: Any,
-    *truth: Any,
-    max_rank: int = 50,
-    device: torch.device | str | None = None,
+    query: Any, gallery: Any, *truth: Any, max_rank: int = 50, device: torch.device | str | None = None
 ) -> dict[tuple[int, int], Ranking]:
     """Rank as :func:`rank` does, for each pair (query camera, gallery camera) on its own.
 
@@ -158,9 +154,7 @@ def rank_by_camera(
 
 
 def rank_distances_by_camera(
-    distances: Any,
-    *truth: Any,
-    max_rank: int = 50,
+    distances: Any, *truth: Any, max_rank: int = 50
 ) -> dict[tuple[int, int], Ranking]:
     """Score a (q, g) matrix of distances, re-ranked ones for instance, as :func:`rank_by_camera` does."""
     names = _check_names(*truth, max_rank=max_rank)

@@ -17,11 +17,7 @@ _POSITIONS = "base.pos_embed"
 
 
 def fit_positions(
-    model: Network,
-    own: Mapping[str, Tensor],
-    state: Mapping[str, Tensor],
-    source: str,
-    size: Size | None,
+    model: Network, own: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str, size: Size | None
 ) -> dict[str, Tensor]:
     """Give ``state`` with its table of positions, (1, tokens, d), of the patches of ``model``.
 

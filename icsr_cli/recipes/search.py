@@ -13,14 +13,7 @@ from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
-from icsr_cli.recipes.gallery import (
-    FileEmbedder,
-    Gallery,
-    Unreadable,
-    embed_files,
-    open_gallery,
-    warn_unfit,
-)
+from icsr_cli.recipes.gallery import FileEmbedder, Gallery, Unreadable, embed_files, open_gallery, warn_unfit
 from icsr_cli.types import BoolArray, FloatArray
 
 #: Queries compared at a time: one pass over the gallery serves so many.

@@ -105,11 +105,7 @@ def _compute_in_parts(base: nn.Module, parts: int) -> None:
 def _checkpoint(module: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Compute ``forward``, and once more on the way back, where nothing is to be remembered of it."""
     return checkpoint(
-        forward,
-        *given,
-        use_reentrant=False,
-        context_fn=lambda: (nullcontext(), _Forgotten(module)),
-        **named,
+        forward, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _Forgotten(module)), **named
     )
 
 

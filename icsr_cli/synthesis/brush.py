@@ -97,13 +97,7 @@ class Canvas:
         under += change
 
     def shape(
-        self,
-        top: Value,
-        bottom: Value,
-        centre: Value,
-        half_width: Value,
-        colour: Floats,
-        alpha: Value = 1.0,
+        self, top: Value, bottom: Value, centre: Value, half_width: Value, colour: Floats, alpha: Value = 1.0
     ) -> None:
         """Paint a shape of one colour, (3, batch); ``centre`` and ``half_width`` per picture."""
         rows = self.rows(top, bottom)

@@ -57,11 +57,8 @@ def draw_people(count: int, similarity: float, random: np.random.Generator) -> n
         own = 0.06 + 0.84 * random.random((count, 3))
         return similarity * _CLOTHES[pick] + (1 - similarity) * own, pick
 
-    people["build"], people["stature"], people["head"] = (
-        uniform(0.82, 1.22),
-        uniform(-1, 1),
-        uniform(0.9, 1.1),
-    )
+    people["build"], people["stature"] = uniform(0.82, 1.22), uniform(-1, 1)
+    people["head"] = uniform(0.9, 1.1)
     people["skin"] = _SKINS[choice((1, 1, 1, 1))] * uniform(0.92, 1.06)[:, None]
     people["hair"] = _HAIRS[choice((3, 3, 2, 1))] * uniform(0.8, 1.2)[:, None]
     people["hair_length"] = np.array([0.0, 0.07, 0.16])[choice((3, 2, 2))] * uniform(0.8, 1.2)

@@ -29,11 +29,7 @@ from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.runs.pairs import say_pairs
 from icsr_cli.types import NO_CLUSTER, IntArray
 
-KINDS: Final = {
-    "best": "Best queries",
-    "worst": "Worst queries",
-    "random": "Queries drawn at random",
-}
+KINDS: Final = {"best": "Best queries", "worst": "Worst queries", "random": "Queries drawn at random"}
 _MEASURES: Final = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "mINP": "mINP"}
 _STATES: Final = {
     "running": "This run is still going, or was killed: the page shows the epochs that are finished.",
