@@ -7,7 +7,6 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -79,7 +78,7 @@ def extract(
     return features
 
 
-def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> npt.NDArray[np.int64]:
+def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> IntArray:
     shape = tuple(getattr(pixels, "shape", ()))
     kind = getattr(pixels, "dtype", type(pixels).__name__)
     if len(shape) != 4 or shape[3] != 3 or kind not in (torch.uint8, np.uint8):
@@ -95,7 +94,7 @@ def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> npt.NDArr
         raise InputError(f"rows: expected int (n,), got {rows.dtype} {rows.shape}.")
     if rows.size and (rows.min() < 0 or rows.max() >= shape[0]):
         raise InputError(f"rows: expected 0 to {shape[0] - 1}, got {rows.min()} to {rows.max()}.")
-    checked: npt.NDArray[np.int64] = rows.astype(np.int64, copy=False)
+    checked: IntArray = rows.astype(np.int64, copy=False)
     return checked
 
 

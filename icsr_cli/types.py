@@ -14,6 +14,11 @@ import numpy.typing as npt
 IntArray: TypeAlias = npt.NDArray[np.int64]
 FloatArray: TypeAlias = npt.NDArray[np.float32]
 BoolArray: TypeAlias = npt.NDArray[np.bool_]
+DoubleArray: TypeAlias = npt.NDArray[np.float64]
+#: Uint8 (..., h, w, 3), RGB.
+PixelArray: TypeAlias = npt.NDArray[np.uint8]
+#: Of named fields.
+Records: TypeAlias = npt.NDArray[np.void]
 
 T = TypeVar("T")
 

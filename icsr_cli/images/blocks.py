@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.processes import in_processes
+from icsr_cli.types import PixelArray
 
 #: Below this many images starting processes costs more than it saves.
 _WORTH_PROCESSES = 1024
@@ -32,7 +32,7 @@ class Job:
     start: int
     paths: Sequence[str]
     size: tuple[int, int]
-    keep: Callable[[int, npt.NDArray[np.uint8], Iterable[int]], Kept] | None = None
+    keep: Callable[[int, PixelArray, Iterable[int]], Kept] | None = None
 
 
 @dataclass(frozen=True)

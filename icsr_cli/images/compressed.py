@@ -22,7 +22,7 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.files import announce, map_array
 from icsr_cli.images.blocks import Kept, Result
 from icsr_cli.threads import in_threads, row_ranges, thread_count
-from icsr_cli.types import IntArray
+from icsr_cli.types import IntArray, PixelArray
 
 QUALITY = 95
 #: Pillow's number for 4:4:4.
@@ -47,7 +47,7 @@ class Jpegs:
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, rows: Any, /) -> npt.NDArray[np.uint8]:
+    def __getitem__(self, rows: Any, /) -> PixelArray:
         """Decode the images at ``rows``, int (b,) or a number, on as many threads as torch has.
 
         Raises:
@@ -75,7 +75,7 @@ class Jpegs:
         """Give the bytes of each of neighbouring images."""
         return [*map(int, np.diff(self._offsets[rows.start : rows.stop + 1]))]
 
-    def _decode(self, row: int) -> npt.NDArray[np.uint8]:
+    def _decode(self, row: int) -> PixelArray:
         _, height, width, _ = self.shape
         # Copied by numpy, which lets other threads go on while the disk is waited for.
         stream = io.BytesIO(self.encoded(slice(row, row + 1)).copy().data)
@@ -170,7 +170,7 @@ class JpegForm:
         return pixels.encoded(rows), pixels.lengths(rows)
 
 
-def encode(start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kept:
+def encode(start: int, pixels: PixelArray, bad: Iterable[int]) -> Kept:
     """Encode a block, uint8 (b, h, w, 3), whose first image is ``start``; the ``bad`` ones get no bytes."""
     left_out = set(bad)
     images = [b"" if start + row in left_out else _jpeg(image) for row, image in enumerate(pixels)]
@@ -178,7 +178,7 @@ def encode(start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kep
     return zlib.crc32(data), [*map(len, images)], data
 
 
-def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
+def _jpeg(pixels: PixelArray) -> bytes:
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "JPEG", quality=QUALITY, subsampling=SUBSAMPLING)
     return stream.getvalue()

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from icsr_cli.errors import DatasetError
+from icsr_cli.types import PixelArray
 
 #: Images of more pixels are refused before they are decoded; a crop of a person has a few thousand.
 MAX_PIXELS = 64_000_000
@@ -20,8 +21,6 @@ MAX_PIXELS = 64_000_000
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 _WHITE = (255, 255, 255, 255)
 _TURN_KEYS = frozenset({"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"})
-
-PixelArray = npt.NDArray[np.uint8]
 
 
 def decode(path: str | os.PathLike[str]) -> PixelArray:

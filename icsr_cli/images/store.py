@@ -31,7 +31,7 @@ from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
 from icsr_cli.progress import Progress
 from icsr_cli.threads import usable_cpus
-from icsr_cli.types import IntArray, Split
+from icsr_cli.types import IntArray, PixelArray, Split
 
 if TYPE_CHECKING:
     from icsr_cli.pixels import Stored
@@ -44,7 +44,7 @@ BLOCK = 256
 _VERSION = "1: Pillow bicubic, RGB, over white, EXIF orientation"
 
 
-def _keep(path: Path, offset: int, start: int, pixels: npt.NDArray[np.uint8], bad: Iterable[int]) -> Kept:
+def _keep(path: Path, offset: int, start: int, pixels: PixelArray, bad: Iterable[int]) -> Kept:
     """Write a block where it belongs in the array of an ``.npy`` file, which starts at byte ``offset``."""
     _write_at(path, offset + start * pixels[0].nbytes, pixels.data.cast("B"))
     return zlib.crc32(pixels.data), (), b""

@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from scipy.sparse.csgraph import minimum_spanning_tree
 
 from icsr_cli.labelling.constraints import Rules
-from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
+from icsr_cli.types import NO_CLUSTER, DoubleArray, IntArray, Pairs
 
 JOIN, SPLIT = "join", "split"
 #: What a pair within one camera counts beside one across cameras: these come first.
@@ -40,7 +40,7 @@ class Questions:
     first: IntArray
     second: IntArray
     kinds: npt.NDArray[np.str_]
-    worth: npt.NDArray[np.float64]
+    worth: DoubleArray
     sides: IntArray
     nodes: IntArray
     parts: IntArray
@@ -118,7 +118,7 @@ def halves(similarity: sp.csr_array, nodes: IntArray) -> IntArray:
     return (vector > 0).astype(np.int64)
 
 
-def _within(similarity: sp.csr_array, nodes: IntArray) -> tuple[sp.csr_array, npt.NDArray[np.float64]]:
+def _within(similarity: sp.csr_array, nodes: IntArray) -> tuple[sp.csr_array, DoubleArray]:
     """Give the similarity within clusters, 1 on the diagonal, and the sum of each row."""
     entries = sp.coo_array(similarity)
     rows, columns = entries.coords
@@ -148,16 +148,12 @@ class _Sides:
     """
 
     ends: IntArray
-    mean: npt.NDArray[np.float64]
-    pairs: npt.NDArray[np.float64]
+    mean: DoubleArray
+    pairs: DoubleArray
 
     @classmethod
     def of(
-        cls,
-        similarity: sp.csr_array,
-        numbers: IntArray,
-        cameras: IntArray,
-        named: IntArray | None = None,
+        cls, similarity: sp.csr_array, numbers: IntArray, cameras: IntArray, named: IntArray | None = None
     ) -> _Sides:
         """Compare the sides that ``numbers`` (n,) tell apart, and those ``named`` (m, 2)."""
         k = int(numbers.max(initial=-1)) + 1
@@ -187,7 +183,7 @@ class _Sides:
         return _Sides(self.ends[keep], self.mean[keep], self.pairs[keep])
 
 
-def _of_one_camera(numbers: IntArray, cameras: IntArray, ends: IntArray) -> npt.NDArray[np.float64]:
+def _of_one_camera(numbers: IntArray, cameras: IntArray, ends: IntArray) -> DoubleArray:
     """Count the pairs of one camera between two sides, (m,)."""
     found = np.zeros(len(ends))
     for camera in np.unique(cameras) if len(np.unique(cameras)) < len(cameras) else ():
@@ -212,12 +208,12 @@ def _decided(rules: Rules | None, numbers: IntArray) -> IntArray:
     return known[known[:, 0] < known[:, 1]].astype(np.int64)
 
 
-def _likely(mean: npt.NDArray[np.float64], typical: float) -> npt.NDArray[np.float64]:
+def _likely(mean: DoubleArray, typical: float) -> DoubleArray:
     """Say how likely sides of this mean similarity show one person, against that of clusters."""
     return np.clip(mean / typical if typical > 0 else np.zeros(len(mean)), 0, 1) ** _POWER
 
 
-def _forest(ends: IntArray, worth: npt.NDArray[np.float64]) -> tuple[IntArray, npt.NDArray[np.float64]]:
+def _forest(ends: IntArray, worth: DoubleArray) -> tuple[IntArray, DoubleArray]:
     """Leave out pairs of sides (m, 2) of no worth, and what would follow from others, were all the same."""
     ends, worth = ends[worth > 0], worth[worth > 0]
     if len(worth) == 0:

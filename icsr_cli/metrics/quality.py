@@ -6,12 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from sklearn.metrics import normalized_mutual_info_score
 
 from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, DoubleArray, IntArray
 
 
 @dataclass(frozen=True)
@@ -100,14 +99,14 @@ def judge(labels: object, ids: object) -> LabelQuality | None:
     return label_quality(clusters, identities)
 
 
-def _sizes(names: npt.NDArray[np.int64], counts: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+def _sizes(names: IntArray, counts: IntArray) -> DoubleArray:
     """Per cell of the contingency table: the size of its whole row (or column)."""
     _, inverse = np.unique(names, return_inverse=True)
-    totals: npt.NDArray[np.float64] = np.bincount(inverse, weights=counts).astype(np.float64)
+    totals: DoubleArray = np.bincount(inverse, weights=counts).astype(np.float64)
     return totals[inverse]
 
 
-def _pairs(sizes: npt.NDArray[np.int64]) -> int:
+def _pairs(sizes: IntArray) -> int:
     """How many pairs of images groups of these sizes hold."""
     return int((sizes * (sizes - 1) // 2).sum())
 

@@ -29,7 +29,7 @@ from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
 from icsr_cli.metrics.match_ranks import match_ranks
-from icsr_cli.types import UNKNOWN_IDENTITY, IntArray
+from icsr_cli.types import UNKNOWN_IDENTITY, DoubleArray, IntArray
 
 #: Rows first..last of the distance matrix, as a tensor that the caller may write into.
 DistanceBlock: TypeAlias = Callable[[int, int], torch.Tensor]
@@ -51,11 +51,11 @@ class Ranking:
     """
 
     mAP: float  # noqa: N815 - the field's own name
-    cmc: npt.NDArray[np.float64]
+    cmc: DoubleArray
     mINP: float  # noqa: N815 - the field's own name
     n_queries: int
     n_left_out: int
-    average_precision: npt.NDArray[np.float64]
+    average_precision: DoubleArray
     first_match: IntArray
 
     def rank(self, k: int) -> float:
@@ -305,7 +305,7 @@ def _same_identity(
 
 def _score_queries(
     rows: IntArray, ranks: IntArray
-) -> tuple[IntArray, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], IntArray]]:
+) -> tuple[IntArray, tuple[DoubleArray, DoubleArray, IntArray]]:
     """From the ranks of all matches, per query that has one: average precision, inverse penalty, first match.
 
     ``rows`` is in rising order. Gives the rows of these queries, and the three arrays.
@@ -320,10 +320,7 @@ def _score_queries(
 
 
 def _summary(
-    precision: npt.NDArray[np.float64],
-    inverse_penalty: npt.NDArray[np.float64],
-    first_match: IntArray,
-    max_rank: int,
+    precision: DoubleArray, inverse_penalty: DoubleArray, first_match: IntArray, max_rank: int
 ) -> Ranking:
     used = first_match > 0
     n_used = int(used.sum())

@@ -30,7 +30,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.model_card import Origin, model_card
-from icsr_cli.types import IMAGENET, Dataset, PixelNorm
+from icsr_cli.types import IMAGENET, Dataset, FloatArray, PixelArray, PixelNorm
 
 #: What the exported network takes: ``normalised`` float32 (n, 3, h, w), ``pixels`` uint8 (n, h, w, 3), or
 #: ``crops``, the same of any size, which are resized in the graph.
@@ -73,7 +73,7 @@ def export_onnx(
     *,
     kind: Input = "normalised",
     origin: Origin | None = None,
-    crops: npt.NDArray[np.uint8] | None = None,
+    crops: PixelArray | None = None,
 ) -> Export:
     """Write ``network`` as one ONNX file with a dynamic batch; it is there only if it does what PyTorch does.
 
@@ -278,7 +278,7 @@ def _compare(
     size: tuple[int, int],
     path: Path,
     kind: Input,
-    crops: npt.NDArray[np.uint8] | None,
+    crops: PixelArray | None,
     generator: np.random.Generator,
 ) -> float:
     """Give the least cosine between the features of the file and of the network."""
@@ -299,14 +299,14 @@ def _compare(
     return least
 
 
-def _by_the_book(pixels: npt.NDArray[np.uint8], norm: PixelNorm = IMAGENET) -> npt.NDArray[np.float32]:
+def _by_the_book(pixels: PixelArray, norm: PixelNorm = IMAGENET) -> FloatArray:
     """Make images ready as the metadata say, the way a reader of them would."""
     mean, std = np.array(norm.mean, np.float32), np.array(norm.std, np.float32)
     values = (pixels.astype(np.float32) / 255 - mean) / std
     return np.ascontiguousarray(values.transpose(0, 3, 1, 2))
 
 
-def _runtime(path: Path) -> Callable[[npt.NDArray[Any]], npt.NDArray[np.float32]]:
+def _runtime(path: Path) -> Callable[[npt.NDArray[Any]], FloatArray]:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

@@ -25,13 +25,13 @@ from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.files import stamp, whole_file
-from icsr_cli.images.decode import PixelArray, resized_or_reason
+from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
-from icsr_cli.types import FloatArray, IntArray, Split
+from icsr_cli.types import FloatArray, IntArray, PixelArray, Split
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
 _CHUNK = 128

@@ -15,9 +15,8 @@ from icsr_cli.metrics import Ranking, rank, rank_by_camera
 from icsr_cli.pixels import Stored, fetch
 from icsr_cli.recipes.evaluation import Embedder, require_test_images
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import UNKNOWN_IDENTITY, Dataset, IntArray
+from icsr_cli.types import UNKNOWN_IDENTITY, BoolArray, Dataset, DoubleArray, FloatArray, IntArray, PixelArray
 
-PixelArray = npt.NDArray[np.uint8]
 #: More images than this are not drawn: the map takes longer than it is worth, and dots hide each other.
 MAP_IMAGES = 2000
 #: Of each query that is shown.
@@ -42,7 +41,7 @@ class RankedQuery:
     average_precision: float
     first_match: int
     answers: IntArray
-    right: npt.NDArray[np.bool_]
+    right: BoolArray
     cameras: tuple[str, ...]
     pixels: PixelArray
 
@@ -65,7 +64,7 @@ class EmbeddingMap:
     """
 
     rows: IntArray
-    points: npt.NDArray[np.float32]
+    points: FloatArray
     cameras: npt.NDArray[np.str_]
     clusters: IntArray | None
     of: int
@@ -95,10 +94,7 @@ def retrieve(embedder: Embedder, *, per_kind: int, generator: np.random.Generato
 
 
 def choose_queries(
-    average_precision: npt.NDArray[np.float64],
-    identities: IntArray,
-    per_kind: int,
-    generator: np.random.Generator,
+    average_precision: DoubleArray, identities: IntArray, per_kind: int, generator: np.random.Generator
 ) -> list[tuple[str, int]]:
     """Choose (kind, row): ``per_kind`` best, worst and random queries, none twice.
 

@@ -15,7 +15,7 @@ from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.reports.label_report import select, thrown_out
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray
 
 #: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
 _LEAST_SHARE = 0.2
@@ -162,13 +162,13 @@ def _cells(owners: IntArray, others: IntArray) -> tuple[IntArray, IntArray, IntA
     return owner[order], other[order], images[order]
 
 
-def _left_successor(old: IntArray, new: IntArray) -> npt.NDArray[np.bool_]:
+def _left_successor(old: IntArray, new: IntArray) -> BoolArray:
     """Say of each image whether it is elsewhere than most of its old cluster."""
     if len(old) == 0:
         return np.zeros(0, dtype=bool)
     owner, other, _ = _cells(old, new)
     clusters, start = np.unique(owner, return_index=True)
-    left: npt.NDArray[np.bool_] = other[start][np.searchsorted(clusters, old)] != new
+    left: BoolArray = other[start][np.searchsorted(clusters, old)] != new
     return left
 
 

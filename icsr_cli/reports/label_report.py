@@ -15,7 +15,7 @@ import numpy.typing as npt
 from icsr_cli.errors import RunError
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes, quality
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, DoubleArray, FloatArray, IntArray
 
 #: The lists of clusters by name, with their titles.
 LISTS: Final = {
@@ -303,7 +303,7 @@ class _ClusterFigures:
         """Count the images under ``mask`` in each cluster."""
         return np.bincount(self._of_image[mask], minlength=len(self.clusters))
 
-    def _mean(self, values: FloatArray) -> npt.NDArray[np.float64]:
+    def _mean(self, values: FloatArray) -> DoubleArray:
         """Average the finite values in each cluster; NaN where there are none."""
         known = np.isfinite(values)
         sums = np.bincount(self._of_image[known], weights=values[known], minlength=len(self.clusters))

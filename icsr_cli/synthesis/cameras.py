@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.synthesis.world import World
-from icsr_cli.types import FloatArray
+from icsr_cli.types import DoubleArray, FloatArray, Records
 
 #: Colour of a background without contrast, and the point around which contrast grows.
 GREY: Final = 0.45
@@ -62,7 +62,7 @@ _TABLE: Final = [
 # fmt: on
 
 
-def camera_table(count: int) -> npt.NDArray[np.void]:
+def camera_table(count: int) -> Records:
     """Give the first ``count`` cameras, (count,) of dtype ``CAMERA``. They depend on nothing else."""
     rows = list(_TABLE[:count]) + [_generated(number) for number in range(len(_TABLE), count)]
     return np.array(rows, dtype=CAMERA)
@@ -83,7 +83,7 @@ def _generated(number: int) -> tuple[object, ...]:
     )  # fmt: skip
 
 
-def gains(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
+def gains(world: World, cameras: Records) -> FloatArray:
     """Give the factors of red, green and blue, float32 (cameras, 3), at the world's camera shift."""
     factors = cameras["gain"] * cameras["exposure"][:, None]
     shifted: FloatArray = np.maximum(1 + (factors - 1) * (_SHIFT * world.camera_shift), 0.15).astype(
@@ -92,7 +92,7 @@ def gains(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
     return shifted
 
 
-def tone_curves(world: World, cameras: npt.NDArray[np.void]) -> npt.NDArray[np.uint8]:
+def tone_curves(world: World, cameras: Records) -> npt.NDArray[np.uint8]:
     """Give the gamma curves as uint8 (cameras, TONE_STEPS).
 
     Python's own powers, rounded to 8 bits, so that no processor's vector unit has a say.
@@ -105,7 +105,7 @@ def tone_curves(world: World, cameras: npt.NDArray[np.void]) -> npt.NDArray[np.u
     return np.array(curves, dtype=np.uint8)
 
 
-def panoramas(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
+def panoramas(world: World, cameras: Records) -> FloatArray:
     """Draw what each camera looks at, float32 (cameras, 3, rows, columns), wider than any crop."""
     rows = world.height + 2 * round(world.height * PANORAMA_MARGIN)
     columns = max(PANORAMA_CROPS * world.width, world.width + 8)
@@ -119,7 +119,7 @@ def panoramas(world: World, cameras: npt.NDArray[np.void]) -> FloatArray:
     return contrasted
 
 
-def _panorama(camera: np.void, number: int, height: int, rows: int, columns: int) -> npt.NDArray[np.float64]:
+def _panorama(camera: np.void, number: int, height: int, rows: int, columns: int) -> DoubleArray:
     """Draw one view in float64 (3, rows, columns): wall, ground, joints, and things along the wall."""
     random = np.random.Generator(np.random.PCG64([72, number]))
     y = ((np.arange(rows) + 0.5) / height - PANORAMA_MARGIN)[:, None]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.synthesis.people import LOWERS, PATTERNS
-from icsr_cli.types import FloatArray, IntArray
+from icsr_cli.types import FloatArray, IntArray, Records
 
 #: How often somebody keeps to a habit of the place (a pattern, a length, a bag), at separation 1.
 _HABIT: Final = 0.7
@@ -91,11 +91,7 @@ def popularity(cameras: int, uneven: float) -> FloatArray:
 
 
 def dress_by_home(
-    people: npt.NDArray[np.void],
-    homes: IntArray,
-    separation: float,
-    similarity: float,
-    random: np.random.Generator,
+    people: Records, homes: IntArray, separation: float, similarity: float, random: np.random.Generator
 ) -> None:
     """Give ``people`` (p,) the look of the camera ``homes`` (p,) they live at, by the share ``separation``.
 
@@ -133,9 +129,7 @@ def dress_by_home(
     people["shoulder_bag"] = np.where(follows, 0, people["shoulder_bag"])
 
 
-def make_doubles(
-    people: npt.NDArray[np.void], homes: IntArray, share: float, random: np.random.Generator
-) -> None:
+def make_doubles(people: Records, homes: IntArray, share: float, random: np.random.Generator) -> None:
     """Turn ``share`` of ``people`` (p,) into pairs who differ in two traits only; in place.
 
     The two of a pair live at one camera where there are two to be found.
@@ -151,7 +145,7 @@ def make_doubles(
         _differ(people, doubles[(traits == number).any(axis=1)], own[(traits == number).any(axis=1)], trait)
 
 
-def _differ(people: npt.NDArray[np.void], rows: IntArray, own: npt.NDArray[np.void], trait: str) -> None:
+def _differ(people: Records, rows: IntArray, own: Records, trait: str) -> None:
     """Change one trait of the people at ``rows``, so that it can be seen; in place."""
     if trait == "pattern":
         people["pattern"][rows] = (people["pattern"][rows] + 1 + own["pattern"] % 7) % len(PATTERNS)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.synthesis.brush import Canvas
 from icsr_cli.synthesis.figure import paint_people
 from icsr_cli.synthesis.lens import Optics, backgrounds, expose, furniture
 from icsr_cli.synthesis.passes import Plan, stream
 from icsr_cli.synthesis.world import World
+from icsr_cli.types import FloatArray, PixelArray, Records
 
 #: Pixels drawn at once. Part of what decides the pixels, because noise is drawn per batch.
 _BATCH_PIXELS: Final = 1 << 17
@@ -28,7 +28,7 @@ def batch_count(world: World, plan: Plan) -> int:
     return -(-len(plan) // batch_size(world))
 
 
-def draw_batch(world: World, optic: Optics, plan: Plan, number: int) -> npt.NDArray[np.uint8]:
+def draw_batch(world: World, optic: Optics, plan: Plan, number: int) -> PixelArray:
     """Draw batch ``number`` of the plan: uint8 (batch, height, width, 3).
 
     The pixels depend on the world and the number alone, not on who draws it or what was drawn before.
@@ -43,9 +43,7 @@ def draw_batch(world: World, optic: Optics, plan: Plan, number: int) -> npt.NDAr
     return expose(world, optic, shots, pixels, stream(world, _NOISE, number))
 
 
-def _paint_companions(
-    world: World, plan: Plan, shots: npt.NDArray[np.void], pixels: npt.NDArray[np.float32]
-) -> None:
+def _paint_companions(world: World, plan: Plan, shots: Records, pixels: FloatArray) -> None:
     """Paint the second person of the shots that have one, in front of the first; in place."""
     rows = np.flatnonzero(shots["companion"])
     if len(rows) == 0:
@@ -60,12 +58,7 @@ def _paint_companions(
     pixels[..., rows] = canvas.pixels
 
 
-def _canvas(
-    world: World,
-    shots: npt.NDArray[np.void],
-    stature: npt.NDArray[np.float32],
-    pixels: npt.NDArray[np.float32],
-) -> Canvas:
+def _canvas(world: World, shots: Records, stature: FloatArray, pixels: FloatArray) -> Canvas:
     """Lay the body's coordinates over the pixels: the crop decides where it stands and how large it is."""
     height = np.float32(world.height)
     tall = np.float32(0.9) * (1 + shots["scale"]) * (1 + np.float32(0.03) * stature)

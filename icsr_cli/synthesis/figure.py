@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.synthesis.brush import Canvas, Floats, Value, bump, polyline, ramp, triangle_wave
+from icsr_cli.types import Records
 
 # The body, in body heights from the top of the head.
 SHOULDER, WAIST, HIP, KNEE, ANKLE, SOLE = 0.165, 0.38, 0.50, 0.73, 0.955, 1.0
@@ -30,7 +30,7 @@ class Pose:
     facing: Floats
 
 
-def pose_of(shots: npt.NDArray[np.void]) -> Pose:
+def pose_of(shots: Records) -> Pose:
     """Turn the quarter turns of shots (batch,) into the two components of the direction."""
     turn = shots["facing"].astype(np.float32) * np.float32(0.25)
     front = triangle_wave(turn)  # 1 at 0, -1 at half a turn
@@ -41,12 +41,12 @@ def pose_of(shots: npt.NDArray[np.void]) -> Pose:
     return Pose(front, side, flat, ramp(front, -0.15, 0.15))
 
 
-def _colours(people: npt.NDArray[np.void], name: str) -> Floats:
+def _colours(people: Records, name: str) -> Floats:
     """Give a colour per picture, float32 (3, batch)."""
     return np.ascontiguousarray(people[name].T)
 
 
-def paint_people(canvas: Canvas, people: npt.NDArray[np.void], shots: npt.NDArray[np.void]) -> None:
+def paint_people(canvas: Canvas, people: Records, shots: Records) -> None:
     """Paint person ``people[i]`` as ``shots[i]`` sees them into picture i; both (batch,)."""
     pose = pose_of(shots)
     visible = shots["visible"]
@@ -71,7 +71,7 @@ def _shadow(canvas: Canvas, visible: Floats) -> None:
     canvas.ellipse(np.float32(0.995), np.float32(0.022), np.float32(0), 0.17 * visible, dark, 0.4)
 
 
-def _hair_behind(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, alpha: Floats) -> None:
+def _hair_behind(canvas: Canvas, people: Records, pose: Pose, alpha: Floats) -> None:
     """Long hair, which hangs behind the neck."""
     bottom = HEAD + 0.03 + people["hair_length"]
     centre = -0.02 * pose.side
@@ -79,7 +79,7 @@ def _hair_behind(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, alpha
     canvas.shape(np.float32(HEAD), bottom, centre, wide, _colours(people, "hair"), alpha)
 
 
-def _head(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, visible: Floats) -> None:
+def _head(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
     skin, hair = _colours(people, "skin"), _colours(people, "hair")
     size = people["head"]
     canvas.shape(np.float32(0.11), np.float32(0.175), 0 * size, 0.03 * size, skin * np.float32(0.88), visible)
@@ -110,9 +110,7 @@ def _head(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, visible: Flo
     canvas.shape(np.float32(0.042), np.float32(0.058), brim, wide * 1.25, shade * np.float32(0.8), hat)
 
 
-def _upper_pattern(
-    canvas: Canvas, rows: slice, people: npt.NDArray[np.void], pose: Pose
-) -> tuple[Floats, Floats, Floats]:
+def _upper_pattern(canvas: Canvas, rows: slice, people: Records, pose: Pose) -> tuple[Floats, Floats, Floats]:
     """Give the pattern's row part (rows, 1, b), column part (1, columns, b) and what joins them (3, b).
 
     The share of the second colour is j0 row + j1 column + j2 row x column.
@@ -138,9 +136,7 @@ def _upper_pattern(
     return row, column, np.ascontiguousarray(join * only_front)
 
 
-def _torso(
-    canvas: Canvas, people: npt.NDArray[np.void], shots: npt.NDArray[np.void], pose: Pose, visible: Floats
-) -> None:
+def _torso(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible: Floats) -> None:
     bottom = HIP - 0.02 + people["coat"]
     rows = canvas.rows(0.14, bottom)
     broad = people["build"] * pose.flat
@@ -161,22 +157,14 @@ def _torso(
     canvas.fill(rows, mask, cloth)
 
 
-def _arm(
-    canvas: Canvas,
-    people: npt.NDArray[np.void],
-    shots: npt.NDArray[np.void],
-    pose: Pose,
-    hand: int,
-    visible: Floats,
-) -> None:
+def _arm(canvas: Canvas, people: Records, shots: Records, pose: Pose, hand: int, visible: Floats) -> None:
     """Paint one arm: ``hand`` 1 is the one nearer to the camera, or on the right."""
     rows = canvas.rows(SHOULDER, HAND + 0.02)
     y = canvas.y[rows]
     outward = hand * 0.104 * people["build"] * np.abs(pose.front)
     swing = hand * 0.075 * shots["phase"] * shots["swing"] * pose.side
     centre = polyline(
-        y,
-        [(SHOULDER, outward), (0.34, outward * 1.18 + 0.35 * swing), (HAND, outward * 1.2 + swing)],
+        y, [(SHOULDER, outward), (0.34, outward * 1.18 + 0.35 * swing), (HAND, outward * 1.2 + swing)]
     )
     half = polyline(y, [(SHOULDER, 0.026 * people["build"]), (HAND, 0.019 * people["build"])])
     row, _, join = _upper_pattern(canvas, rows, people, pose)
@@ -191,7 +179,7 @@ def _arm(
     canvas.fill(rows, mask, colour)
 
 
-def _lower_colour(canvas: Canvas, rows: slice, people: npt.NDArray[np.void], end: Floats) -> Floats:
+def _lower_colour(canvas: Canvas, rows: slice, people: Records, end: Floats) -> Floats:
     """Give the lower garment's colour per row, (3, rows, 1, batch); it ends at ``end``."""
     y, pattern = canvas.y[rows], people["lower_pattern"]
     across = ramp(triangle_wave(y * (11 * people["pattern_scale"])), -0.35, 0.35)
@@ -201,18 +189,11 @@ def _lower_colour(canvas: Canvas, rows: slice, people: npt.NDArray[np.void], end
     return first[:, None, None] + share * (second - first)[:, None, None]
 
 
-def _lower_end(people: npt.NDArray[np.void]) -> Floats:
+def _lower_end(people: Records) -> Floats:
     return HIP + people["lower_end"] * (ANKLE - HIP)
 
 
-def _leg(
-    canvas: Canvas,
-    people: npt.NDArray[np.void],
-    shots: npt.NDArray[np.void],
-    pose: Pose,
-    foot: int,
-    visible: Floats,
-) -> None:
+def _leg(canvas: Canvas, people: Records, shots: Records, pose: Pose, foot: int, visible: Floats) -> None:
     """Paint one leg with its trouser leg and shoe: ``foot`` 1 is the nearer one, or on the right."""
     rows = canvas.rows(HIP - 0.03, SOLE)
     y = canvas.y[rows]
@@ -237,9 +218,7 @@ def _leg(
     canvas.ellipse(sole - 0.016, np.float32(0.026), toe, wide * visible, _colours(people, "shoes"))
 
 
-def _skirt(
-    canvas: Canvas, people: npt.NDArray[np.void], shots: npt.NDArray[np.void], pose: Pose, visible: Floats
-) -> None:
+def _skirt(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible: Floats) -> None:
     end = _lower_end(people)
     rows = canvas.rows(WAIST, end)
     broad = people["build"] * pose.flat
@@ -252,7 +231,7 @@ def _skirt(
     canvas.fill(rows, mask, colour)
 
 
-def _backpack(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, alpha: Floats) -> None:
+def _backpack(canvas: Canvas, people: Records, pose: Pose, alpha: Floats) -> None:
     """Paint the backpack: whole from behind, sticking out behind from the side."""
     size = people["bag_size"]
     rows = canvas.rows(0.17, 0.45)
@@ -269,7 +248,7 @@ def _backpack(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, alpha: F
     canvas.shape(bottom - 0.085 * size, bottom - 0.02, centre, wide * 0.7, pocket, alpha * people["backpack"])
 
 
-def _straps(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, visible: Floats) -> None:
+def _straps(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
     colour = _colours(people, "bag_colour") * np.float32(0.85)
     alpha = people["backpack"] * visible * pose.facing
     for side in (-1, 1):
@@ -279,7 +258,7 @@ def _straps(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, visible: F
         )
 
 
-def _shoulder_bag(canvas: Canvas, people: npt.NDArray[np.void], pose: Pose, visible: Floats) -> None:
+def _shoulder_bag(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
     """Paint the bag at one hip and its strap; the body hides it when it hangs on the far side."""
     hip = people["bag_side"] * pose.front
     near = ramp(people["bag_side"] * pose.side + np.abs(pose.front), -0.1, 0.4)

@@ -10,14 +10,14 @@ import numpy.typing as npt
 from icsr_cli.synthesis.brush import ramp
 from icsr_cli.synthesis.cameras import TONE_STEPS, camera_table, gains, panoramas, tone_curves
 from icsr_cli.synthesis.world import World
-from icsr_cli.types import FloatArray
+from icsr_cli.types import FloatArray, PixelArray, Records
 
 
 @dataclass(frozen=True)
 class Optics:
     """The cameras of a world, ready for use: backgrounds, light, tone curves."""
 
-    cameras: npt.NDArray[np.void]
+    cameras: Records
     views: FloatArray
     gains: FloatArray
     tones: npt.NDArray[np.uint8]
@@ -29,14 +29,14 @@ def optics(world: World) -> Optics:
     return Optics(cameras, panoramas(world, cameras), gains(world, cameras), tone_curves(world, cameras))
 
 
-def backgrounds(world: World, optic: Optics, shots: npt.NDArray[np.void]) -> FloatArray:
+def backgrounds(world: World, optic: Optics, shots: Records) -> FloatArray:
     """Cut each shot's background out of its camera's view: float32 (3, height, width, batch)."""
     windows = np.lib.stride_tricks.sliding_window_view(optic.views, (world.height, world.width), axis=(2, 3))
     cut = windows[shots["camera"], :, shots["background_y"], shots["background_x"]]
     return np.ascontiguousarray(cut.transpose(1, 2, 3, 0))
 
 
-def furniture(world: World, optic: Optics, shots: npt.NDArray[np.void], pixels: FloatArray) -> None:
+def furniture(world: World, optic: Optics, shots: Records, pixels: FloatArray) -> None:
     """Paint the camera's furniture over occluded persons of shots (batch,): (3, h, w, batch), in place."""
     camera = optic.cameras[shots["camera"]]
     kind = camera["furniture"]
@@ -60,8 +60,8 @@ def furniture(world: World, optic: Optics, shots: npt.NDArray[np.void], pixels: 
 
 
 def expose(
-    world: World, optic: Optics, shots: npt.NDArray[np.void], pixels: FloatArray, random: np.random.Generator
-) -> npt.NDArray[np.uint8]:
+    world: World, optic: Optics, shots: Records, pixels: FloatArray, random: np.random.Generator
+) -> PixelArray:
     """Turn scenes (3, height, width, batch), 0 to 1, into pictures uint8 (batch, height, width, 3)."""
     cameras = optic.cameras[shots["camera"]]
     pixels *= (optic.gains[shots["camera"]] * shots["light"][:, None]).T[:, None, None]

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.errors import InputError
 from icsr_cli.synthesis.cameras import PANORAMA_CROPS, PANORAMA_MARGIN, camera_table
 from icsr_cli.synthesis.crowd import dress_by_home, make_doubles, popularity
 from icsr_cli.synthesis.people import draw_people
 from icsr_cli.synthesis.world import World
-from icsr_cli.types import NO_TRACK, IntArray
+from icsr_cli.types import NO_TRACK, DoubleArray, IntArray, Records
 
 TRAIN_FOLDER: Final = "bounding_box_train"
 QUERY_FOLDER: Final = "query"
@@ -49,8 +48,8 @@ class Plan:
     frames count on from sequence to sequence. Both are -1 for distractors, junk and clutter.
     """
 
-    people: npt.NDArray[np.void]
-    shots: npt.NDArray[np.void]
+    people: Records
+    shots: Records
     files: tuple[str, ...]
     tracks: IntArray
     frames: IntArray
@@ -94,7 +93,7 @@ def plan(world: World) -> Plan:
     )
 
 
-def _dress(world: World, people: npt.NDArray[np.void], homes: IntArray) -> None:
+def _dress(world: World, people: Records, homes: IntArray) -> None:
     """Let people look like their neighbours, or like one other; no double lives in the other half."""
     dress_by_home(people, homes, world.separation, world.garment_similarity, stream(world, _LOOKS))
     for number, half in enumerate((slice(world.train_identities), slice(world.train_identities, None))):
@@ -146,7 +145,7 @@ def _meet(
 class _Walk(NamedTuple):
     """The images of all people, person by person and camera by camera; all entries (n,)."""
 
-    shots: npt.NDArray[np.void]
+    shots: Records
     sequences: IntArray
     frames: IntArray  # within the sequence
     tracks: IntArray
@@ -178,12 +177,7 @@ def _walk(
 
 
 def _jump(
-    world: World,
-    shots: npt.NDArray[np.void],
-    sequences: IntArray,
-    step: IntArray,
-    tracks: IntArray,
-    begin: IntArray,
+    world: World, shots: Records, sequences: IntArray, step: IntArray, tracks: IntArray, begin: IntArray
 ) -> None:
     """Let two people of the training half cross, and the tracker take each for the other; in place.
 
@@ -209,14 +203,12 @@ def _jump(
     tracks[late] = partner[tracks[late]]
 
 
-def _passes(
-    world: World, person: IntArray, camera: IntArray, random: np.random.Generator
-) -> npt.NDArray[np.void]:
+def _passes(world: World, person: IntArray, camera: IntArray, random: np.random.Generator) -> Records:
     """Draw what stays the same while a person walks past a camera once."""
     cameras = camera_table(world.cameras)
     count = len(person)
 
-    def spread(width: float) -> npt.NDArray[np.float64]:
+    def spread(width: float) -> DoubleArray:
         return width * (2 * random.random(count) - 1)
 
     shots = np.zeros(count, SHOT)
@@ -244,13 +236,11 @@ def _passes(
     return shots
 
 
-def _vary_frames(
-    world: World, shots: npt.NDArray[np.void], step: IntArray, random: np.random.Generator
-) -> None:
+def _vary_frames(world: World, shots: Records, step: IntArray, random: np.random.Generator) -> None:
     """Add what changes from frame to frame, in place."""
     count = len(shots)
 
-    def spread(width: float) -> npt.NDArray[np.float64]:
+    def spread(width: float) -> DoubleArray:
         return width * (2 * random.random(count) - 1)
 
     shots["facing"] += world.view_spread * spread(0.12)
@@ -283,7 +273,7 @@ def _files(world: World, walk: _Walk, numbers: IntArray) -> list[str]:
     return names
 
 
-def _extras(world: World, people: int, strangers: int) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
+def _extras(world: World, people: int, strangers: int) -> tuple[Records, tuple[str, ...]]:
     """Make distractors (empty views, pieces of strangers) and junk (the test people, badly cut out)."""
     count = world.distractors + world.junk
     random = stream(world, _EXTRAS)
@@ -303,7 +293,7 @@ def _extras(world: World, people: int, strangers: int) -> tuple[npt.NDArray[np.v
     return extra, tuple(names)
 
 
-def _cut_badly(shots: npt.NDArray[np.void], random: np.random.Generator) -> None:
+def _cut_badly(shots: Records, random: np.random.Generator) -> None:
     """Cut so that at most half of the person is left: to the side, or much too near; in place."""
     count = len(shots)
     side = np.where(random.random(count) < 0.5, -1, 1)
@@ -313,7 +303,7 @@ def _cut_badly(shots: npt.NDArray[np.void], random: np.random.Generator) -> None
     shots["scale"] += np.where(far < 0.6, 0.1, 0.8)
 
 
-def _clutter(world: World, shots: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.void], tuple[str, ...]]:
+def _clutter(world: World, shots: Records) -> tuple[Records, tuple[str, ...]]:
     """Make wrong detections beside the training images: a third each background, half persons, two persons.
 
     Each is made of one of the ``shots``, so that its pass, its light and its camera are those of real images.

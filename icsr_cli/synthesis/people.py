@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
+
+from icsr_cli.types import DoubleArray, IntArray, Records
 
 #: Upper garments: plain, stripes across, stripes along, checks, print, two tones, open, chest band.
 PATTERNS: Final = ("plain", "across", "along", "checks", "print", "two-tone", "open", "band")
@@ -32,7 +33,7 @@ _HAIRS: Final = np.array([(0.08, 0.07, 0.07), (0.24, 0.15, 0.09), (0.55, 0.40, 0
 _CLOTHES: Final = np.array([(0.12, 0.12, 0.14), (0.72, 0.70, 0.66), (0.22, 0.30, 0.48), (0.55, 0.24, 0.22)])
 
 
-def draw_people(count: int, similarity: float, random: np.random.Generator) -> npt.NDArray[np.void]:
+def draw_people(count: int, similarity: float, random: np.random.Generator) -> Records:
     """Draw ``count`` people, (count,) of dtype ``PERSON``; colours are 0 to 1, lengths of body height.
 
     ``similarity`` (0 to 1) is the share of a garment's colour that comes from the common palette.
@@ -40,17 +41,15 @@ def draw_people(count: int, similarity: float, random: np.random.Generator) -> n
     """
     people = np.zeros(count, PERSON)
 
-    def uniform(low: float, high: float) -> npt.NDArray[np.float64]:
+    def uniform(low: float, high: float) -> DoubleArray:
         return low + (high - low) * random.random(count)
 
-    def choice(probabilities: tuple[float, ...]) -> npt.NDArray[np.int64]:
+    def choice(probabilities: tuple[float, ...]) -> IntArray:
         steps = np.cumsum(np.array(probabilities))
-        found: npt.NDArray[np.int64] = np.searchsorted(steps, random.random(count) * steps[-1])
+        found: IntArray = np.searchsorted(steps, random.random(count) * steps[-1])
         return np.minimum(found, len(steps) - 1)
 
-    def garment(
-        avoid: npt.NDArray[np.int64] | None = None,
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
+    def garment(avoid: IntArray | None = None) -> tuple[DoubleArray, IntArray]:
         pick = (random.random(count) * len(_CLOTHES)).astype(np.int64)
         if avoid is not None:  # a second colour that can be told from the first
             pick = np.where(pick == avoid, (pick + 1) % len(_CLOTHES), pick)

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
@@ -22,7 +21,7 @@ from icsr_cli.synthesis.lens import Optics, optics
 from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
 from icsr_cli.synthesis.world import World
 from icsr_cli.threads import usable_cpus
-from icsr_cli.types import NO_TRACK
+from icsr_cli.types import NO_TRACK, PixelArray
 
 FOLDERS: Final = (TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER)
 #: Below so many pixels per process, starting one more costs more time than it saves.
@@ -42,7 +41,7 @@ class RenderReport:
         return sum(self.images.values())
 
 
-def draw(world: World) -> tuple[tuple[str, ...], npt.NDArray[np.uint8]]:
+def draw(world: World) -> tuple[tuple[str, ...], PixelArray]:
     """Draw ``world`` in memory: the files' names and uint8 pixels (n, height, width, 3).
 
     The pixels are those that :func:`render` writes, before JPEG.
