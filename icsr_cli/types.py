@@ -29,6 +29,8 @@ NO_CLUSTER: Final = -1
 #: The track of an image that belongs to none, and the frame of one whose time is unknown.
 NO_TRACK: Final = -1
 
+#: Height and width, in pixels.
+Size: TypeAlias = tuple[int, int]
 Three: TypeAlias = "tuple[float, float, float]"
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.processes import in_processes
-from icsr_cli.types import PixelArray
+from icsr_cli.types import PixelArray, Size
 
 #: Below this many images starting processes costs more than it saves.
 _WORTH_PROCESSES = 1024
@@ -31,7 +31,7 @@ class Job:
     block: int
     start: int
     paths: Sequence[str]
-    size: tuple[int, int]
+    size: Size
     keep: Callable[[int, PixelArray, Iterable[int]], Kept] | None = None
 
 

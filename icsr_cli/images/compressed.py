@@ -22,7 +22,7 @@ from icsr_cli.errors import DatasetError
 from icsr_cli.files import announce, map_array
 from icsr_cli.images.blocks import Kept, Result
 from icsr_cli.threads import in_threads, row_ranges, thread_count
-from icsr_cli.types import IntArray, PixelArray
+from icsr_cli.types import IntArray, PixelArray, Size
 
 QUALITY = 95
 #: Pillow's number for 4:4:4.
@@ -39,7 +39,7 @@ class Jpegs:
 
     dtype = np.dtype(np.uint8)
 
-    def __init__(self, path: Path, offsets: IntArray, size: tuple[int, int], names: Sequence[str]) -> None:
+    def __init__(self, path: Path, offsets: IntArray, size: Size, names: Sequence[str]) -> None:
         self.path, self._offsets, self._names = path, offsets, names
         self.shape = (len(offsets) - 1, *size, 3)
         self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")

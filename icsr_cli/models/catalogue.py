@@ -13,11 +13,11 @@ import torch
 
 from icsr_cli.errors import InputError, ModelError, did_you_mean
 from icsr_cli.models import backbones
-from icsr_cli.models.backbones import Architecture, Make, Size
+from icsr_cli.models.backbones import Architecture, Make
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.sources import fetch
 from icsr_cli.models.weights import load_into, load_weights, norm_of, read_metadata, size_of
-from icsr_cli.types import PIXEL_NORMS, PixelNorm, Three
+from icsr_cli.types import PIXEL_NORMS, PixelNorm, Size, Three
 
 
 @cache

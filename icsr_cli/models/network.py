@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError
-from icsr_cli.models.backbones import Architecture, Backbone, Size
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.models.backbones import Architecture, Backbone
+from icsr_cli.types import IMAGENET, PixelNorm, Size
 
 POOLINGS = ("gem", "avg", "max", "cls")
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from icsr_cli.errors import ModelError
-from icsr_cli.models.backbones import Size
 from icsr_cli.models.network import Network
+from icsr_cli.types import Size
 
 _POSITIONS = "base.pos_embed"
 

@@ -20,10 +20,9 @@ from torch import Tensor
 
 from icsr_cli.errors import ModelError, reason, some
 from icsr_cli.files import check_zip, whole_file
-from icsr_cli.models.backbones import Size
 from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.types import IMAGENET, PixelNorm, Size
 
 #: Under which of a checkpoint's keys the parameters are; the teacher is what DINO leaves behind.
 _CONTAINERS = ("state_dict", "teacher", "model")

@@ -35,7 +35,7 @@ from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
-from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Split, most_frequent
+from icsr_cli.types import NO_TRACK, Dataset, FloatArray, IntArray, Size, Split, most_frequent
 
 CameraRankings: TypeAlias = "dict[tuple[int, int], Ranking]"
 #: How the gallery is ranked: by the features, and re-ranked.
@@ -364,7 +364,7 @@ def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share
 
 def open_network(
     checkpoint: Path | None, runs_root: Path, dataset: str | None, arch: str | None, engine: Engine
-) -> tuple[Path, Network, tuple[int, int] | None]:
+) -> tuple[Path, Network, Size | None]:
     """Open a network from a file, a run folder, or the newest run of ``dataset``.
 
     Gives the file, the network in evaluation mode on the device, and the (height, width) it was trained
@@ -382,9 +382,7 @@ def open_network(
     return path, network.to(engine.device).eval(), size_of(header)
 
 
-def image_size(
-    trained: tuple[int, int] | None, height: int | None, width: int | None, progress: Progress
-) -> tuple[int, int]:
+def image_size(trained: Size | None, height: int | None, width: int | None, progress: Progress) -> Size:
     """Give the (height, width) a network looks at: as asked for, else as it was trained, else 256 x 128."""
     usual = ImageSettings()
     if trained is None and (height is None or width is None):

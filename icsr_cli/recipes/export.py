@@ -30,7 +30,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.model_card import Origin, model_card
-from icsr_cli.types import IMAGENET, Dataset, FloatArray, PixelArray, PixelNorm
+from icsr_cli.types import IMAGENET, Dataset, FloatArray, PixelArray, PixelNorm, Size
 
 #: What the exported network takes: ``normalised`` float32 (n, 3, h, w), ``pixels`` uint8 (n, h, w, 3), or
 #: ``crops``, the same of any size, which are resized in the graph.
@@ -68,7 +68,7 @@ class Export:
 
 def export_onnx(
     network: Network,
-    size: tuple[int, int],
+    size: Size,
     path: Path,
     *,
     kind: Input = "normalised",
@@ -104,7 +104,7 @@ def export_onnx(
     return Export(path, *about, kind, cosine, sum(_BATCHES), 0 if crops is None else len(crops))
 
 
-def export_safetensors(network: Network, size: tuple[int, int], path: Path, origin: Origin) -> Export:
+def export_safetensors(network: Network, size: Size, path: Path, origin: Origin) -> Export:
     """Write weights, with what is needed to use them in the header, and a model card beside them (.md).
 
     Raises:
@@ -132,9 +132,7 @@ def camera_statistics(
     return StoredStatistics.of(features, train.cameras[kept], dataset, mode)
 
 
-def onnx_metadata(
-    network: Network, size: tuple[int, int], kind: Input, origin: Origin | None = None
-) -> dict[str, str]:
+def onnx_metadata(network: Network, size: Size, kind: Input, origin: Origin | None = None) -> dict[str, str]:
     """Give the metadata of an ONNX file: all that is needed to make images ready, as text or JSON."""
     taken = {
         "normalised": {"layout": "NCHW", "dtype": "float32", "normalisation": "(rgb / 255 - mean) / std"},
@@ -144,7 +142,7 @@ def onnx_metadata(
     return {**_common_metadata(network, size, origin), "input": kind, **taken[kind]}
 
 
-def _common_metadata(network: Network, size: tuple[int, int], origin: Origin | None) -> dict[str, str]:
+def _common_metadata(network: Network, size: Size, origin: Origin | None) -> dict[str, str]:
     about = {}
     if origin is not None:
         about = {"dataset": origin.dataset or "", "licence": origin.licence or ""}
@@ -174,7 +172,7 @@ class _FromPixels(nn.Module):
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, network: Network, resize: tuple[int, int] | None) -> None:
+    def __init__(self, network: Network, resize: Size | None) -> None:
         super().__init__()
         self.network, self.resize = network, resize
         std = torch.tensor(network.norm.std)
@@ -220,9 +218,7 @@ def _readable(network: Network) -> Network:
     return copied
 
 
-def _translate(
-    network: Network, size: tuple[int, int], path: Path, kind: Input, metadata: Mapping[str, str]
-) -> None:
+def _translate(network: Network, size: Size, path: Path, kind: Input, metadata: Mapping[str, str]) -> None:
     # Two images: a batch of one would be taken for a constant.
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
     readable = _readable(network)
@@ -275,7 +271,7 @@ def _quiet() -> Iterator[None]:
 
 def _compare(
     network: Network,
-    size: tuple[int, int],
+    size: Size,
     path: Path,
     kind: Input,
     crops: PixelArray | None,

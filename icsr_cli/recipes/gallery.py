@@ -31,7 +31,7 @@ from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import image_size, open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
-from icsr_cli.types import FloatArray, IntArray, PixelArray, Split
+from icsr_cli.types import FloatArray, IntArray, PixelArray, Size, Split
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
 _CHUNK = 128
@@ -45,7 +45,7 @@ class FileEmbedder:
 
     network: Network
     weights: Path
-    size: tuple[int, int]
+    size: Size
     engine: Engine
 
     def __post_init__(self) -> None:
@@ -261,7 +261,7 @@ def embed_readable(
     return features, np.delete(np.arange(len(paths)), [row for row, _ in faults])
 
 
-def _decoded(paths: Sequence[Path], size: tuple[int, int]) -> Iterator[tuple[int, list[PixelArray | str]]]:
+def _decoded(paths: Sequence[Path], size: Size) -> Iterator[tuple[int, list[PixelArray | str]]]:
     """Give chunks of (first row, pixels or why there are none), one chunk ahead, by threads.
 
     Pillow decodes and resizes without Python's lock.

@@ -14,6 +14,7 @@ from icsr_cli.models import Network
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
+from icsr_cli.types import Size
 
 _OWN = {
     "synthetic": "Rendered pedestrians: no real person is on the training images.",
@@ -107,7 +108,7 @@ def _last_figures(run: RunFolder, part: str) -> dict[str, Any]:
     return figures
 
 
-def model_card(network: Network, size: tuple[int, int], path: Path, origin: Origin) -> str:
+def model_card(network: Network, size: Size, path: Path, origin: Origin) -> str:
     """Write the card in Markdown: what it is, how it is used, what it was made of, what to mind."""
     import yaml
 

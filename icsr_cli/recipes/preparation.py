@@ -21,7 +21,7 @@ from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, verify_pixels
 from icsr_cli.progress import Progress
-from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
+from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Size, Split
 
 if TYPE_CHECKING:
     from icsr_cli.synthesis import World
@@ -71,7 +71,7 @@ class Plan:
     name: str
     layout: str
     data_root: Path
-    size: tuple[int, int]
+    size: Size
     allow_bad: bool = False
     workers: int | None = None
     progress: Progress = field(default_factory=Progress)
@@ -90,7 +90,7 @@ def prepare(
     source: Path | None,
     data_root: Path,
     *,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     store: Store = "raw",
     allow_bad: bool = False,
     workers: int | None = None,
@@ -223,7 +223,7 @@ def prepare_folder(
     data_root: Path,
     crops: OwnCrops,
     *,
-    size: tuple[int, int] = (256, 128),
+    size: Size = (256, 128),
     store: Store = "raw",
     allow_bad: bool = False,
     workers: int | None = None,
@@ -257,7 +257,7 @@ def add_to_folder(
     *,
     pattern: str | None = None,
     table: Path | None = None,
-    size: tuple[int, int] | None = None,
+    size: Size | None = None,
     store: Store | None = None,
     allow_bad: bool = False,
     workers: int | None = None,

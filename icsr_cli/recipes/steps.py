@@ -23,7 +23,7 @@ from icsr_cli.models.network import unwrapped
 from icsr_cli.pixels import Stored, upcoming, upload
 from icsr_cli.progress import Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
-from icsr_cli.types import Epoch, IntArray
+from icsr_cli.types import Epoch, IntArray, Size
 
 
 class Memory(Protocol):
@@ -122,9 +122,7 @@ def seed_of(*words: int) -> int:
     return int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def build_network(
-    settings: ModelSettings, seed: int, engine: Engine, size: tuple[int, int] = (256, 128)
-) -> Network:
+def build_network(settings: ModelSettings, seed: int, engine: Engine, size: Size = (256, 128)) -> Network:
     """Build the network for images of ``size`` on the device; random weights come from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

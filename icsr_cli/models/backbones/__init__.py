@@ -16,9 +16,8 @@ from typing import Literal, NamedTuple
 from torch import Tensor, nn
 
 from icsr_cli.models.sources import Source
-from icsr_cli.types import IMAGENET, PixelNorm
+from icsr_cli.types import IMAGENET, PixelNorm, Size
 
-Size = tuple[int, int]
 State = dict[str, Tensor]
 
 

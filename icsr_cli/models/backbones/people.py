@@ -19,7 +19,7 @@ from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, Stat
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.models.backbones.timm import create
 from icsr_cli.models.sources import Source
-from icsr_cli.types import PIXEL_NORMS
+from icsr_cli.types import PIXEL_NORMS, Size
 
 _VIT = {"small": "vit_small_patch16_224", "base": "vit_base_patch16_224"}
 _WIDTHS = {"small": 384, "base": 768}
@@ -34,7 +34,7 @@ _HEADS: list[tuple[str, str | None]] = [(r"(?:module\.)?head\.", None), (rf"{_PR
 class _Stem(nn.Module):
     """Float (b, 3, h, w) to patches (b, h w / 256, width); children as in the published weights."""
 
-    def __init__(self, size: tuple[int, int], width: int) -> None:
+    def __init__(self, size: Size, width: int) -> None:
         super().__init__()
         inner = 64
         self.patch_size = (_PATCH, _PATCH)
