@@ -16,7 +16,6 @@ from torch import Tensor
 from icsr_cli.config.schema import EvaluationSettings, ImageSettings, Settings
 from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import DatasetError, ModelError, RunError, UsageError
-from icsr_cli.features import extract
 from icsr_cli.images.store import open_pixels
 from icsr_cli.metrics import (
     Ranking,
@@ -146,16 +145,9 @@ class Embedder:
 
     def embed(self, pixels: Stored, title: str, rows: IntArray | None = None) -> Tensor:
         """Embed the images at ``rows`` (all by default): float32 (m, d)."""
+        batch_size = self.settings.batch_size
         with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
-            return extract(
-                self.network,
-                pixels,
-                rows,
-                batch_size=self.settings.batch_size,
-                device=self.engine.device,
-                precision=self.engine.precision,
-                task=task,
-            )
+            return self.engine.extract(self.network, pixels, rows, batch_size=batch_size, task=task)
 
     def embed_parts(self, parts: Iterable[tuple[str, Stored]]) -> dict[str, Tensor]:
         """Embed splits one after the other, (name, uint8 (n, h, w, 3)) each: float32 (n, d) by name."""

@@ -23,7 +23,6 @@ from icsr_cli import datasets
 from icsr_cli.datasets.folder import number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.features import extract
 from icsr_cli.files import stamp, whole_file
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
@@ -228,14 +227,7 @@ def embed_files(
         pixels = [image for image in chunk if not isinstance(image, str)]
         faults += [(first + row, image) for row, image in enumerate(chunk) if isinstance(image, str)]
         if pixels:
-            found = extract(
-                embedder.network,
-                np.stack(pixels),
-                batch_size=_CHUNK,
-                device=embedder.engine.device,
-                precision=embedder.engine.precision,
-                task=task,
-            )
+            found = embedder.engine.extract(embedder.network, np.stack(pixels), batch_size=_CHUNK, task=task)
             features.append(found.cpu().numpy())
         task.advance(len(chunk) - len(pixels))
     return np.concatenate(features), faults

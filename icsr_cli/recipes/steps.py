@@ -90,6 +90,10 @@ class Engine:
         """Compute in bfloat16 where that was asked for."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
+    def extract(self, network: nn.Module, pixels: Any, rows: Any = None, **how: Any) -> Tensor:
+        """Embed images as ``features.extract`` does, here."""
+        return extract(network, pixels, rows, device=self.device, precision=self.precision, **how)
+
 
 def choose_engine(device: str | None, precision: str) -> Engine:
     """Take ``device``, else the first GPU, else the CPU; ``auto`` is bf16 on a GPU that has it.
@@ -223,7 +227,7 @@ def _require_finite(
     would be saved as the last good state.
     """
     rows = batch[0].rows[:8]
-    features = extract(network, pixels, rows, device=engine.device, precision=engine.precision)
+    features = engine.extract(network, pixels, rows)
     if not (np.isfinite(loss) and bool(features.isfinite().all())):
         raise TrainingError(
             f"The loss is {loss} after {steps} steps, and the network has come to numbers that are not "
