@@ -54,14 +54,12 @@ def models(
 
 
 def _show(found: list[NetworkFacts]) -> None:
-    print_table(
-        "Networks (icsr train -a ARCH)",
-        ["architecture", "features", "M param.", "M mult."],
-        [
-            [one.arch, one.features, f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
-            for one in found
-        ],
-    )
+    rows = [
+        [one.arch, one.features, f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
+        for one in found
+    ]
+    columns = ["architecture", "features", "M param.", "M mult."]
+    print_table("Networks (icsr train -a ARCH)", columns, rows)
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
     say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
     places: dict[tuple[str, str, str], list[str]] = {}

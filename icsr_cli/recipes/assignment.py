@@ -60,15 +60,10 @@ class Assignment:
 
     def rows(self) -> list[dict[str, Any]]:
         """Give a row for each image: path, cluster, distance, and the nearest cluster in any case."""
+        columns = (column.tolist() for column in (self.clusters, self.found.nearest, self.found.distances))
         return [
             {"path": path, "cluster": cluster, "nearest": nearest, "distance": round(distance, 4)}
-            for path, cluster, nearest, distance in zip(
-                self.paths,
-                self.clusters.tolist(),
-                self.found.nearest.tolist(),
-                self.found.distances.tolist(),
-                strict=True,
-            )
+            for path, cluster, nearest, distance in zip(self.paths, *columns, strict=True)
         ]
 
     def write(self, path: Path) -> None:

@@ -134,14 +134,9 @@ def open_gallery(folder: Path, embedder: FileEmbedder, progress: Progress, *, ke
     found = np.stack(rows)
     if cache and (fresh or len(known) != len(files)):
         _write_cache(cache, files, found, progress)
-    return Gallery(
-        folder,
-        tuple(path for path, _ in files),
-        found,
-        tuple(Unreadable(path, reason) for path, reason in bad.items()),
-        len(files) - len(fresh),
-        cache,
-    )
+    readable = tuple(path for path, _ in files)
+    unreadable = tuple(Unreadable(path, reason) for path, reason in bad.items())
+    return Gallery(folder, readable, found, unreadable, len(files) - len(fresh), cache)
 
 
 @dataclass(frozen=True)

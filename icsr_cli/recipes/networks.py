@@ -62,20 +62,13 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
             network(torch.empty(1, 3, *size))
     chosen = network.architecture
     known = [("ImageNet", chosen.source)] if chosen.source else []
+    weights = tuple(
+        Weights(trained_on, source.licence, source.address)
+        for trained_on, source in [*known, *chosen.pages.items()]
+    )
+    backbone = [value for name, value in network.named_parameters() if name.startswith(("base.", "neck."))]
+    cost = sum(value.numel() for value in backbone), counter.get_total_flops() // 2
+    norm = network.norm
     return NetworkFacts(
-        arch,
-        *size,
-        network.dim,
-        network.pooling,
-        sum(
-            value.numel() for name, value in network.named_parameters() if name.startswith(("base.", "neck."))
-        ),
-        counter.get_total_flops() // 2,
-        network.norm.name,
-        network.norm.mean,
-        network.norm.std,
-        tuple(
-            Weights(trained_on, source.licence, source.address)
-            for trained_on, source in [*known, *chosen.pages.items()]
-        ),
+        arch, *size, network.dim, network.pooling, *cost, norm.name, norm.mean, norm.std, weights
     )

@@ -85,14 +85,8 @@ def open_review(
     features = embedder.embed(embedder.pixels("train"), "Train features")
     several = len(np.unique(split.cameras)) > 1
     debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
-    evidence = evidence_of(
-        features,
-        settings.global_,
-        cameras=split.cameras,
-        local=local,
-        **split.when(),
-        pairs=both if len(both) else None,
-    )
+    facts = {"cameras": split.cameras, "local": local, "pairs": both if len(both) else None, **split.when()}
+    evidence = evidence_of(features, settings.global_, **facts)
     asking = evidence_of(features, debiased, cameras=split.cameras)
     return Review(split, clusters, evidence, asking, settings.global_, both)
 
@@ -111,14 +105,10 @@ def truth_of(questions: Questions, split: Split) -> list[Answer]:
 def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
     """Give answers that name images of ``split`` as pairs of their numbers."""
     rows = {path: row for row, path in enumerate(split.paths)}
-    return Pairs(
-        *(
-            np.array(
-                [(rows[one.first], rows[one.second]) for one in answers if one.answer == word], dtype=np.int64
-            ).reshape(-1, 2)
-            for word in ANSWERS
-        )
-    )
+    found = [
+        [(rows[one.first], rows[one.second]) for one in answers if one.answer == word] for word in ANSWERS
+    ]
+    return Pairs(*(np.array(ends, dtype=np.int64).reshape(-1, 2) for ends in found))
 
 
 def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:

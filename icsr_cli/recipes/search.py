@@ -122,28 +122,16 @@ def search(
     if debias != "none":
         features, table = _debiased(features, named, table, names, debias, progress)
     answers = _nearest(features, table, allowed, top)
-    return SearchResult(
-        gallery,
-        len(found.paths),
-        found.unreadable,
-        found.reused,
-        found.cache,
-        len(unfit),
-        tuple(
-            QueryAnswers(
-                query,
-                name.camera,
-                name.identity,
-                int(mask.sum()),
-                tuple(
-                    Match(rank, found.paths[row], names[row].camera, names[row].identity, distance)
-                    for rank, (row, distance) in enumerate(rows, start=1)
-                    if farthest is None or distance <= farthest
-                ),
-            )
-            for query, name, mask, rows in zip(queries, named, allowed, answers, strict=True)
-        ),
-    )
+    answered = []
+    for query, name, mask, rows in zip(queries, named, allowed, answers, strict=True):
+        matches = tuple(
+            Match(rank, found.paths[row], names[row].camera, names[row].identity, distance)
+            for rank, (row, distance) in enumerate(rows, start=1)
+            if farthest is None or distance <= farthest
+        )
+        answered.append(QueryAnswers(query, name.camera, name.identity, int(mask.sum()), matches))
+    about = (len(found.paths), found.unreadable, found.reused, found.cache, len(unfit))
+    return SearchResult(gallery, *about, tuple(answered))
 
 
 def _embed_queries(queries: Sequence[Path], embedder: FileEmbedder, progress: Progress) -> FloatArray:

@@ -85,12 +85,12 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[tuple[str, Seq
     for number, (name, values) in enumerate(series):
         for place, value in enumerate(values):
             x, y = _LEFT + slot * (place + 0.1) + width * number, rise(value)
-            parts.append(
-                Markup(
-                    '<rect class="b{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
-                    "<title>{}: {} {}</title></rect>"
-                ).format(number, x, y, max(width - 1, 0.5), _BOTTOM - y, labels[place], f"{value:,}", name)
+            bar = Markup(
+                '<rect class="b{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+                "<title>{}: {} {}</title></rect>"
             )
+            size = max(width - 1, 0.5), _BOTTOM - y
+            parts.append(bar.format(number, x, y, *size, labels[place], f"{value:,}", name))
     # As many labels as there is room for, at some six units a letter.
     every = math.ceil(len(labels) * (max(map(len, labels)) + 2) * 6 / (_RIGHT - _LEFT))
     parts += [
@@ -192,6 +192,7 @@ def _y_grid(rise: _Scale, show: Callable[[float], str]) -> Markup:
 
 def _line(line: Line, number: int, scale: _Scale, rise: _Scale, percent: bool, x_label: str) -> Markup:
     path, dots, gap = [], [], True
+    radius = 2.2 if len(line.x) <= 30 else 1.2
     for x, y in zip(line.x, line.y, strict=True):
         if y is None or not math.isfinite(y):
             gap = True
@@ -199,16 +200,9 @@ def _line(line: Line, number: int, scale: _Scale, rise: _Scale, percent: bool, x
         place = (scale(float(x)), rise(float(y)))
         path.append(f"{'M' if gap else 'L'}{place[0]:.1f} {place[1]:.1f}")
         gap = False
-        dots.append(
-            Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>').format(
-                *place,
-                2.2 if len(line.x) <= 30 else 1.2,
-                line.name,
-                x_label,
-                f"{x:g}",
-                f"{100 * y:.1f}%" if percent else f"{y:,.4g}",
-            )
-        )
+        dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
+        said = f"{100 * y:.1f}%" if percent else f"{y:,.4g}"
+        dots.append(dot.format(*place, radius, line.name, x_label, f"{x:g}", said))
     return Markup('<g class="line c{}"><path stroke-dasharray="{}" d="{}"/>{}</g>').format(
         number % COLOURS, _dash(number), "".join(path), Markup("").join(dots)
     )
