@@ -82,27 +82,20 @@ def _show(found: Diagnosis) -> None:
     from rich.text import Text
 
     print_table("", ["machine", "found"], _machine(found.machine))
-    print_table(
-        "Libraries",
-        ["library", "version", "needed", "state"],
+    libraries = [
         [
-            [
-                library.name,
-                library.version or "",
-                f"{library.wanted} for {library.extra}" if library.extra else library.wanted,
-                Text(*_MARKS[library.state]),
-            ]
-            for library in found.libraries
-        ],
-    )
-    print_table(
-        "Folders",
-        ["for", "folder", "free", "state"],
-        [
-            [folder.purpose, str(folder.path), _gigabytes(folder.free), Text(*_MARKS[folder.state])]
-            for folder in found.folders
-        ],
-    )
+            one.name,
+            one.version or "",
+            f"{one.wanted} for {one.extra}" if one.extra else one.wanted,
+            Text(*_MARKS[one.state]),
+        ]
+        for one in found.libraries
+    ]
+    print_table("Libraries", ["library", "version", "needed", "state"], libraries)
+    folders = [
+        [one.purpose, str(one.path), _gigabytes(one.free), Text(*_MARKS[one.state])] for one in found.folders
+    ]
+    print_table("Folders", ["for", "folder", "free", "state"], folders)
     there = [item.arch for item in found.weights if item.present]
     say(f"ImageNet weights on this machine: {', '.join(there) or 'none'}")
     _show_advice(found)

@@ -74,18 +74,9 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
     if as_json:
         print_json(report)
     else:
-        fields = {
-            "split": "split",
-            "images": "images",
-            "identities": "identities",
-            "cameras": "cameras",
-            "tracks": "tracks",
-            "distractors": "distractors",
-            "junk left out": "ignored",
-            "unreadable": "bad",
-            "published images": "published_images",
-            "published identities": "published_identities",
-        }
+        names = ("split", "images", "identities", "cameras", "tracks", "distractors")
+        fields = {name: name for name in names} | {"junk left out": "ignored", "unreadable": "bad"}
+        fields |= {f"published {name}": f"published_{name}" for name in ("images", "identities")}
         columns = {title: [getattr(row, field) for row in report.splits] for title, field in fields.items()}
         columns = {title: values for title, values in columns.items() if any(values)}
         print_table(f"{report.name}: {report.root}", list(columns), list(zip(*columns.values(), strict=True)))

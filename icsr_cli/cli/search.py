@@ -140,14 +140,11 @@ def _show(found: SearchResult) -> None:
         if not answers.matches:
             say(f"{_title(answers)}: no match")
             continue
-        print_table(
-            _title(answers),
-            ["rank", "image", *extra, "distance"],
-            [
-                [match.rank, match.path, *(getattr(match, name) for name in extra), f"{match.distance:.3f}"]
-                for match in answers.matches
-            ],
-        )
+        rows = [
+            [match.rank, match.path, *(getattr(match, name) for name in extra), f"{match.distance:.3f}"]
+            for match in answers.matches
+        ]
+        print_table(_title(answers), ["rank", "image", *extra, "distance"], rows)
 
 
 def _title(answers: QueryAnswers) -> str:

@@ -114,16 +114,9 @@ def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
         if found is None:
             unread.append(Unread("", path, "the path does not fit the pattern"))
             continue
-        rows.append(
-            Row(
-                path,
-                found["camera"],
-                _known(found.get("id")),
-                found.get("split"),
-                _known(found.get("track")),
-                int(found.get("frame", NO_TRACK)),
-            )
-        )
+        identity, track = _known(found.get("id")), _known(found.get("track"))
+        frame = int(found.get("frame", NO_TRACK))
+        rows.append(Row(path, found["camera"], identity, found.get("split"), track, frame))
     return rows, unread
 
 

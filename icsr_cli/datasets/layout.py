@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -182,9 +182,7 @@ class FolderLayout:
         return Reading(
             root=root,
             splits={
-                split: tuple(
-                    ImageRecord(row.path, numbers[row.camera], row.identity, frame=row.frame) for row in rows
-                )
+                split: tuple(replace(row, camera=numbers[row.camera]) for row in rows)
                 for split, rows in raw.items()
             },
             camera_names=tuple(names[index] for index in sorted(names)),

@@ -45,13 +45,11 @@ class VideoLayout:
             for part, path in _NAMES.items()
         }
         asked = _queries(root, len(names["test"]))
+        test = np.array(names["test"])
         of_split = {
             "train": ("bbox_train", names["train"]),
-            "query": ("bbox_test", [name for name, query in zip(names["test"], asked, strict=True) if query]),
-            "gallery": (
-                "bbox_test",
-                [name for name, query in zip(names["test"], asked, strict=True) if not query],
-            ),
+            "query": ("bbox_test", test[asked].tolist()),
+            "gallery": ("bbox_test", test[~asked].tolist()),
         }
         splits, ignored = {}, {}
         for split, (folder, found) in of_split.items():
