@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import make_progress, print_facts, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from icsr_cli.recipes.assignment import Assignment
 
 
 def assign(
@@ -47,6 +44,8 @@ def assign(
 
     The table: path, cluster (-1: somebody new), the nearest cluster in any case, and its distance.
     """
+    import numpy as np
+
     from icsr_cli import config, datasets
     from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
@@ -78,17 +77,11 @@ def assign(
         limits_said = {key: round(value, 4) for key, value in known.limits.items()}
         rows = {"limits": limits_said, "assigned": found.rows()}
         print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
-    else:
-        _show(facts, found)
-
-
-def _show(facts: dict[str, object], found: Assignment) -> None:
-    import numpy as np
-
+        return
     print_facts("Assigned", {**facts, "written": None})
     clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)
     order = np.argsort(-counts, kind="stable")[:5]
     if len(order):
-        rows = [(int(clusters[row]), int(counts[row])) for row in order]
-        print_table("Clusters with most new images", ("cluster", "new images"), rows)
-    say(f"Written to {facts['written']}", whole=True)
+        most = [(int(clusters[row]), int(counts[row])) for row in order]
+        print_table("Clusters with most new images", ("cluster", "new images"), most)
+    say(f"Written to {out}", whole=True)

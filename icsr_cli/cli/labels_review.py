@@ -76,8 +76,10 @@ def review(
     result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}
     if as_json:
         print_json({name.replace(" ", "_"): value for name, value in result.items()})
-    else:
-        _show(result)
+        return
+    print_facts(f"Review of {folder.path}", {**result, "run": None, "written": None})
+    following = f"icsr train global --pairs {path}" if truth else f"open {path} in a browser"
+    say(f"Written to {path}\nNext: {following}", whole=True)
 
 
 def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
@@ -94,13 +96,3 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
         if judged is not None:
             found |= {f"NMI {name}": judged.nmi, f"pairwise F {name}": judged.pairwise_f}
     return found
-
-
-def _show(result: dict[str, Any]) -> None:
-    print_facts(f"Review of {result['run']}", {**result, "run": None, "written": None})
-    following = (
-        f"icsr train global --pairs {result['written']}"
-        if "same" in result
-        else f"open {result['written']} in a browser"
-    )
-    say(f"Written to {result['written']}\nNext: {following}", whole=True)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import print_json, print_table, say
-
-if TYPE_CHECKING:
-    from icsr_cli.recipes.networks import NetworkFacts
 
 
 def models(
@@ -35,7 +32,7 @@ def models(
     """
     from icsr_cli import config, datasets
     from icsr_cli.errors import IcsrError, InputError, UsageError
-    from icsr_cli.recipes.networks import facts, names
+    from icsr_cli.recipes.networks import Weights, facts, names
 
     try:
         layout = datasets.load(dataset, data_root).layout
@@ -50,10 +47,6 @@ def models(
     if as_json:
         print_json(found)
         return
-    _show(found)
-
-
-def _show(found: list[NetworkFacts]) -> None:
     rows = [
         [one.arch, one.features, f"{one.parameters / 1e6:.2f}", f"{one.multiply_adds / 1e6:,.0f}"]
         for one in found
@@ -62,13 +55,12 @@ def _show(found: list[NetworkFacts]) -> None:
     print_table("Networks (icsr train -a ARCH)", columns, rows)
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
     say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
-    places: dict[tuple[str, str, str], list[str]] = {}
+    places: dict[Weights, list[str]] = {}
     for one in found:
         for weights in one.weights:
-            key = (weights.trained_on, weights.licence, weights.address)
-            places.setdefault(key, []).append(one.arch)
+            places.setdefault(weights, []).append(one.arch)
     if places:
         say("Weights: trained on, licence, networks, and where they are to be had")
-    for (trained_on, licence, address), archs in places.items():
-        say(f"- {trained_on}, {licence}: {', '.join(archs)}")
-        say(f"  {address}", whole=True)
+    for weights, trained in places.items():
+        say(f"- {weights.trained_on}, {weights.licence}: {', '.join(trained)}")
+        say(f"  {weights.address}", whole=True)

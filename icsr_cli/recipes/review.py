@@ -132,12 +132,8 @@ def _joined(one: Pairs, other: Pairs, names: tuple[str, str], paths: Sequence[st
     Raises:
         UsageError: they contradict each other; ``names`` says whose they are.
     """
-    both = Pairs(
-        *(
-            np.unique(np.sort(np.concatenate([getattr(one, word), getattr(other, word)]), axis=1), axis=0)
-            for word in ANSWERS
-        )
-    )
+    ends = (np.concatenate([getattr(one, word), getattr(other, word)]) for word in ANSWERS)
+    both = Pairs(*(np.unique(np.sort(each, axis=1), axis=0) for each in ends))
     wrong = both.different[contradictions(both, groups_of(both, len(paths)))]
     if len(wrong):
         first, second = wrong[0].tolist()
