@@ -20,7 +20,6 @@ from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.preparation import PreparationReport
-    from icsr_cli.synthesis import World
 
 _PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
 
@@ -183,6 +182,7 @@ def synthetic(
         _verify(name, data_root, {**given, "--cameras": cameras, "--seed": seed, "--store": store}, **how)
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
+    from icsr_cli.synthesis import World
 
     numbers = {"cameras": cameras, "seed": seed}
     dials: dict[str, Any] = {key: value for key, value in numbers.items() if value is not None}
@@ -193,7 +193,10 @@ def synthetic(
         dials["images"] = _one_or_two("--images", images, "-", "FROM-TO such as 2-6")
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
-    world = _world(preset, dials | _dials(assignments or []))
+    try:
+        world = World.preset(preset, **dials | _dials(assignments or []))
+    except InputError as error:
+        raise UsageError(str(error)) from error
     _run(prepare_synthetic, world, data_root, name=name, store=store or "raw", **how)
 
 
@@ -353,12 +356,3 @@ def _dials(assignments: Sequence[str]) -> dict[str, Any]:
                 f"--set {assignment!r}: the value is a number, or a pair such as [2,6]."
             ) from None
     return dials
-
-
-def _world(preset: str, dials: dict[str, Any]) -> World:
-    from icsr_cli.synthesis import World
-
-    try:
-        return World.preset(preset, **dials)
-    except InputError as error:
-        raise UsageError(str(error)) from error

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -30,9 +30,6 @@ from icsr_cli.pixels import Stored
 from icsr_cli.recipes.interruption import Interruption
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import IntArray, Team
-
-if TYPE_CHECKING:
-    from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
 T = TypeVar("T")
 
@@ -237,8 +234,8 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
     try:
         elastic_launch(config, sys.executable)("-m", "icsr_cli", *arguments)
     except ChildFailedError as error:
-        first: ProcessFailure = error.get_first_failure()[1]
-        return first.exitcode if first.exitcode >= 0 else 128 - first.exitcode
+        code: int = error.get_first_failure()[1].exitcode
+        return code if code >= 0 else 128 - code
     except SignalException as error:
         return 128 + int(error.sigval)
     return 0

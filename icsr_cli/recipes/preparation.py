@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from icsr_cli import config, datasets
 from icsr_cli.datasets import folder as own_crops
@@ -21,10 +21,8 @@ from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, verify_pixels
 from icsr_cli.progress import Progress
+from icsr_cli.synthesis import World, render, tracks_of
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Size, Split
-
-if TYPE_CHECKING:
-    from icsr_cli.synthesis import World
 
 #: More bad images than this share of a split are an error, unless the user allows them.
 MAX_BAD_SHARE = 0.01
@@ -151,8 +149,6 @@ def prepare_synthetic(
 
     Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
     """
-    from icsr_cli.synthesis import render, tracks_of
-
     _check_free(name, data_root, SYNTHETIC)
     size = world.height, world.width
     progress = progress or Progress()
