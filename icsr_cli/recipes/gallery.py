@@ -18,6 +18,8 @@ from itertools import islice
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from icsr_cli import datasets
 from icsr_cli.datasets.folder import number_tracks, read_pattern, records_of
@@ -274,8 +276,6 @@ def cache_folder(gallery: Path) -> Path:
 
 def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:
     """Give the features by (path, stamp); nothing where there is no cache or it is damaged."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         with safe_open(path, framework="np") as file:
             files = [(str(name), str(stamp)) for name, stamp in json.loads(file.metadata()["files"])]
@@ -297,8 +297,6 @@ def _checksum(names: str, features: FloatArray) -> str:
 def _write_cache(
     path: Path, files: Sequence[tuple[str, str]], features: FloatArray, progress: Progress
 ) -> None:
-    from safetensors.numpy import save_file
-
     names = json.dumps(files)
     header = {"files": names, "checksum": _checksum(names, features)}
     try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icsr_cli import __version__, datasets
@@ -110,8 +111,6 @@ def _last_figures(run: RunFolder, part: str) -> dict[str, Any]:
 
 def model_card(network: Network, size: Size, path: Path, origin: Origin) -> str:
     """Write the card in Markdown: what it is, how it is used, what it was made of, what to mind."""
-    import yaml
-
     options: dict[str, Any] = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     loader = PackageLoader("icsr_cli.recipes", "")
     environment = Environment(loader=loader, undefined=StrictUndefined, **options)  # noqa: S701 - Markdown

@@ -30,6 +30,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
@@ -155,8 +156,6 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved settings."""
-        import yaml
-
         write_text(self.path / "settings.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
 
     def environment(self) -> dict[str, Any]:
