@@ -22,22 +22,11 @@ _BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int
 }
 
 
-def last_stride_one(stage: nn.Sequential) -> None:
-    """Make a stage of stride 2 keep its resolution, in place; the parameters do not change.
-
-    The stride sits in the shortcut and in the first block's 3x3 convolution: ``conv2`` of a bottleneck,
-    ``conv1`` of a basic block.
-    """
-    block = stage[0]
-    assert isinstance(block, (BasicBlock, Bottleneck))
-    shortcut = block.downsample[0]
-    for convolution in (block.conv2 if isinstance(block, Bottleneck) else block.conv1, shortcut):
-        convolution.stride = (1, 1)
-
-
 def layers_of(network: ResNet) -> Backbone:
-    """Take the layers before the classifier, with stride 1 in the last stage."""
-    last_stride_one(network.layer4)
+    """Take the layers before the classifier, with stride 1 in the last stage, whose parameters stay."""
+    for layer in network.layer4.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
     layers = nn.Sequential(*list(network.children())[:-2])
     return Backbone(layers, network.fc.in_features)
 
