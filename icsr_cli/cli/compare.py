@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
 
@@ -85,42 +86,26 @@ def _show(found: Comparison) -> None:
         typer.echo("No retrieval: icsr eval RUN measures a run and keeps the figures in it.")
 
 
-def _cells(found: Comparison) -> tuple[list[str], list[list[str]]]:
+def _cells(found: Comparison) -> tuple[tuple[str, ...], ...]:
     """Give the heading and a line for each row, as a paper has them."""
-    from icsr_cli.recipes.comparison import text_of, title
-
-    columns = ["run", "seeds", *found.differing, *(title(name) for name in found.figures)]
-    lines = [
-        [
-            row.name,
-            str(len(row.runs)),
-            *(row.settings.get(key, "-") for key in found.differing),
-            *(text_of(row, name) for name in found.figures),
-        ]
-        for row in found.rows
-    ]
-    return columns, lines
+    columns = [["run", *found.names], ["seeds", *(str(len(row.runs)) for row in found.rows)]]
+    return tuple(zip(*columns, *found.set_by_row(), *found.came_to_by_row(), strict=True))
 
 
 def _markdown(found: Comparison) -> None:
-    columns, lines = _cells(found)
-    texts = 2 + len(found.differing)
-    rule = ["---"] * texts + ["---:"] * (len(columns) - texts)
+    columns, *lines = _cells(found)
+    rule = ["---"] * (2 + len(found.differing)) + ["---:"] * len(found.figures)
     for line in (columns, rule, *lines):
         typer.echo("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |")
 
 
 def _latex(found: Comparison) -> None:
-    columns, lines = _cells(found)
-    texts = 2 + len(found.differing)
+    heading, *rows = (" & ".join(cell.translate(_LATEX) for cell in line) + r" \\" for line in _cells(found))
     typer.echo("% needs \\usepackage{booktabs}")
-    typer.echo(rf"\begin{{tabular}}{{{'l' * texts}{'r' * (len(columns) - texts)}}}")
-    typer.echo(r"\toprule")
-    for place, line in enumerate((columns, *lines)):
-        typer.echo(" & ".join(cell.translate(_LATEX) for cell in line) + r" \\")
-        if place == 0:
-            typer.echo(r"\midrule")
-    typer.echo("\\bottomrule\n\\end{tabular}")
+    kinds = "l" * (2 + len(found.differing)) + "r" * len(found.figures)
+    typer.echo(rf"\begin{{tabular}}{{{kinds}}}")
+    for line in (r"\toprule", heading, r"\midrule", *rows, r"\bottomrule", r"\end{tabular}"):
+        typer.echo(line)
 
 
 #: How LaTeX writes what it would read as its own; a row that begins with [ or * would be the last one's.
@@ -138,13 +123,10 @@ def _csv(found: Comparison) -> None:
     heads = (head for name in found.figures for head in (name, f"{name} deviation"))
     lines: list[list[object]] = [["run", "seeds", *found.differing, *heads]]
     for row in found.rows:
-        values = (
-            value
-            for name in found.figures
-            for value in (spread(row.figures[name]) if name in row.figures else (None, None))
-        )
+        known = (row.figures.get(name) for name in found.figures)
+        values = (spread(own) if own else (None, None) for own in known)
         said = (row.settings.get(key, "") for key in found.differing)
-        lines.append([row.name, len(row.runs), *said, *values])
+        lines.append([row.name, len(row.runs), *said, *chain.from_iterable(values)])
     typer.echo(csv_bytes(lines), nl=False)
 
 
