@@ -140,17 +140,11 @@ def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
     except ValidationError as error:
         faults: list[InitErrorDetails] = []
         for fault in error.errors():
-            why: Any = fault["type"]
-            if why == "extra_forbidden":
-                why = PydanticCustomError(
-                    "choice", "{why}", {"why": unknown_key(str(fault["loc"][-1]), kind)}
-                )
-            elif why == "value_error":
-                why = PydanticCustomError("choice", "{why}", {"why": str(fault["ctx"]["error"])})
-            details: InitErrorDetails = {"type": why, "loc": fault["loc"], "input": fault["input"]}
-            if "ctx" in fault and isinstance(why, str):
-                details["ctx"] = fault["ctx"]
-            faults.append(details)
+            about: Any = {name: fault[name] for name in ("type", "loc", "input", "ctx") if name in fault}
+            if fault["type"] == "extra_forbidden":
+                why = unknown_key(str(fault["loc"][-1]), kind)
+                about["type"] = PydanticCustomError("choice", "{why}", {"why": why})
+            faults.append(about)
         raise ValidationError.from_exception_data(error.title, faults) from None
 
 
