@@ -79,19 +79,15 @@ def _figures(epochs: Sequence[Epoch]) -> list[str]:
 
 
 def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
-    charts: list[tuple[str, list[Line], bool]] = [
-        (title_of(key), [_line(title_of(key), epochs, key)], False) for key in _figures(epochs)
-    ]
+    charts = [(title_of(key), [_line(title_of(key), epochs, key)]) for key in _figures(epochs)]
     charts += [
-        (title, [_line(name, epochs, "quality", name, measure) for name in LABELS], False)
+        (title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
         for measure, title in QUALITY.items()
     ]
     timed: Mapping[str, float] = next((epoch["seconds"] for epoch in epochs if epoch.get("seconds")), {})
-    charts.append(("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], True))
     return [
-        drawn
-        for title, lines, from_zero in charts
-        for drawn in chart(title, lines, percent="mAP" in title, from_zero=from_zero)
+        *(drawn for title, lines in charts for drawn in chart(title, lines, percent="mAP" in title)),
+        *chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
     ]
 
 
