@@ -21,7 +21,7 @@ from icsr_cli.labelling.constraints import within
 from icsr_cli.progress import Task
 from icsr_cli.recipes.camera_labels import CameraLabels, figures_of, join, restore, states_of
 from icsr_cli.recipes.distributed import ALONE
-from icsr_cli.recipes.steps import Batch, Part, build_memory, seed_of
+from icsr_cli.recipes.steps import Batch, Part, build_memory, draw_batches, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import LabelTable, RunFolder, write_labels
 from icsr_cli.threads import at_once
@@ -184,14 +184,7 @@ def _batches(
     turns = _camera_turns([len(labels.rows) for labels in found], own.iters, share, generator)
     batches = []
     for number, (labels, epoch) in enumerate(zip(found, epochs, strict=True)):
-        drawn = own.sampler.module.batches(
-            epoch,
-            own.sampler,
-            batch_size=own.batch_size // share,
-            num_instances=own.num_instances,
-            iters=int((turns == number).sum()),
-            generator=generator,
-        )
+        drawn = draw_batches(own, epoch, int((turns == number).sum()), generator, share)
         batches.append(iter([Part(number, labels.rows[batch], batch) for batch in drawn]))
     for turn in turns:
         yield [next(batches[number]) for number in turn]

@@ -15,7 +15,7 @@ from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.errors import TrainingError
 from icsr_cli.labelling import evidence_of, label, label_cameras, overlapping_tracks, tell_apart
 from icsr_cli.models import Network
-from icsr_cli.recipes.steps import Part, build_memory, seed_of
+from icsr_cli.recipes.steps import Part, build_memory, draw_batches, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import read_labels, tabulate, write_labels
 from icsr_cli.runs.quality import quality
@@ -82,14 +82,7 @@ def _epoch(
         if stage.ranks.leads:
             write_labels(stage.run.label_file(number), table)
     epoch = Epoch(number, features, split.cameras, labels)
-    rows = own.sampler.module.batches(
-        epoch,
-        own.sampler,
-        batch_size=own.batch_size,
-        num_instances=own.num_instances,
-        iters=own.iters,
-        generator=np.random.default_rng(seed),
-    )
+    rows = draw_batches(own, epoch, own.iters, np.random.default_rng(seed))
     batches = ([Part(0, batch, batch)] for batch in rows)
     loss = trainer.train(batches, [build_memory(epoch, own.memory)], seed, f"Epoch {number}")
     judged = {name: part.as_dict() for name, part in quality(table).items() if part is not None}

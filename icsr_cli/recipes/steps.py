@@ -14,7 +14,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from icsr_cli.choices import Options
-from icsr_cli.config.schema import ModelSettings
+from icsr_cli.config.schema import ModelSettings, StageSettings
 from icsr_cli.errors import TrainingError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
@@ -59,6 +59,15 @@ def build_memory(epoch: Epoch, chosen: Sequence[Options]) -> Memory:
     memories: list[Memory] = [options.module.Memory(epoch, options) for options in chosen]
     weights = [float(getattr(options, "weight", 1.0)) for options in chosen]
     return memories[0] if weights == [1.0] else WeightedSum(memories, weights)
+
+
+def draw_batches(
+    own: StageSettings, epoch: Epoch, iters: int, generator: np.random.Generator, shares: int = 1
+) -> IntArray:
+    """Draw ``iters`` batches, or one of ``shares`` of each, by a stage's sampler: int64 (iters, b)."""
+    sizes = {"batch_size": own.batch_size // shares, "num_instances": own.num_instances, "iters": iters}
+    drawn: IntArray = own.sampler.module.batches(epoch, own.sampler, generator=generator, **sizes)
+    return drawn
 
 
 @dataclass(frozen=True)
