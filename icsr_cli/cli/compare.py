@@ -19,8 +19,7 @@ if TYPE_CHECKING:
 
 def compare(
     runs: Annotated[
-        list[Path] | None,
-        options.a_run(metavar="[RUN]...", help="Runs; all like the newest if left out."),
+        list[Path] | None, options.a_run(metavar="[RUN]...", help="Runs; all like the newest if left out.")
     ] = None,
     style: Annotated[
         Literal["table", "md", "latex", "csv", "json"],

@@ -25,8 +25,7 @@ _CHECKED_CROPS = 32
 
 def export(
     network: Annotated[
-        Path | None,
-        options.a_run(metavar="RUN|FILE", help="A run or weights; the newest run if left out."),
+        Path | None, options.a_run(metavar="RUN|FILE", help="A run or weights; the newest run if left out.")
     ] = None,
     kind: Annotated[
         Literal["onnx", "safetensors"] | None,

@@ -224,16 +224,9 @@ def _of_tracks(local: Path | None) -> bool:
 
 def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
     """Give the settings that the command line names, by dotted key."""
-    of_stage = {
-        "model.arch": "arch",
-        "model.weights": "init",
-        "batch_size": "batch_size",
-        "iters": "iters",
-        "epochs": "epochs",
-        "num_instances": "num_instances",
-        "optimizer.lr": "lr",
-    }
-    of_stage |= {"network": "network"} if stage == "cam" else {"normalise": "normalise"}
+    same = ["batch_size", "iters", "epochs", "num_instances", "network" if stage == "cam" else "normalise"]
+    of_stage = {"model.arch": "arch", "model.weights": "init", "optimizer.lr": "lr"}
+    of_stage |= {key: key for key in same}
     named = {f"{stage}.{key}": given[option] for key, option in of_stage.items()}
     named |= {f"image.{key}": given[key] for key in ("height", "width")}
     named |= {key: given[key] for key in ("precision", "sync_bn", "select", "eval_every")}

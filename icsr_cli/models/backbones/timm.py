@@ -69,12 +69,7 @@ _HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
 LAYOUTS = (
     Layout("of our own", r"base\."),
     Layout(
-        "CLIP, OpenAI's names",
-        r"visual\.",
-        _OPENAI,
-        _openai,
-        lambda state: PIXEL_NORMS["clip"],
-        _quick_gelu,
+        "CLIP, OpenAI's names", r"visual\.", _OPENAI, _openai, lambda state: PIXEL_NORMS["clip"], _quick_gelu
     ),
     Layout("DINO", r"(?:module\.)?backbone\.", _DINO),
     Layout("timm", "", [(_HEADS, None), ("", "base.")], _norm_of_tokens),
