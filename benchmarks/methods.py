@@ -28,18 +28,19 @@ from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
 #: A network per camera: five cameras take 1.5 times the steps of the shared one.
 PER_CAMERA = {"cam.network": "per-camera", "cam.iters": 12, "global.model.weights": "none"}
 ONE_STAGE = {"global.epochs": 26, "global.optimizer.step_size": 18}
+#: A proxy for each cluster and camera beside the clusters.
+PROXIES: list[dict[str, Any]] = [
+    {"method": "clusters", "weight": 0.5},
+    {"method": "camera-proxies", "temperature": 0.05, "momentum": 0.1},
+]
 PARTS: dict[str, dict[str, Any]] = {
     "normalise": {"global.normalise": "full"},
     "camera-jaccard": {"global.distance": {"method": "camera-jaccard"}},
     "single-camera": {"global.refiners": ["single-camera"]},
-    "proxies": {
-        "global.memory": [
-            {"method": "clusters", "weight": 0.5},
-            {"method": "camera-proxies", "temperature": 0.05, "momentum": 0.1},
-        ]
-    },
+    "proxies": {"global.memory": PROXIES},
+    "singles": {"global.memory": {"method": "clusters", "singles": True}},
 }
-#: ``single-camera`` is no part of ``camera-aware``: the line "with" has it.
+#: ``single-camera`` and ``singles`` are no parts of ``camera-aware``: the lines "with" have them.
 WITHOUT: dict[str, dict[str, Any]] = {
     "normalise": {"global.normalise": "none"},
     "camera-jaccard": {"global.distance": {"method": "jaccard", "k1": 20}},
@@ -90,6 +91,11 @@ METHODS = {
     "plain-cannot-link": Method("plain + cannot-link", options=CANNOT_LINK),
     "with-cannot-link": Method("camera-aware + cannot-link", "camera-aware", CANNOT_LINK),
     "with-single-camera": Method("camera-aware + single-camera", "camera-aware", PARTS["single-camera"]),
+    "with-singles": Method(
+        "camera-aware + singles",
+        "camera-aware",
+        {"global.memory": [own | {"singles": True} for own in PROXIES]},
+    ),
     "two-stages": Method(
         "camera-aware from ICSR's shared start",
         "camera-aware",
