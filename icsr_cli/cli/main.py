@@ -118,7 +118,8 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
 
 def _explain_plugin(error: BaseException, text: str | None) -> str | None:
     """Give the message of a fault that a file of the user's has made; ``text``, where none has."""
-    ends = type(error).__module__.partition(".")[0] == "typer"  # of wrong usage, or after the last word
+    # Of wrong usage, or after the last word: those of click, which newer releases of typer hold themselves.
+    ends = type(error).__module__.partition(".")[0] in ("click", "typer")
     if ends or isinstance(error, IcsrError | KeyboardInterrupt | MemoryError) or _lacks_memory(error):
         return text
     from icsr_cli.choices import plugin_fault
