@@ -140,7 +140,7 @@ def search_by_faiss(monkeypatch, answer):
     import faiss.contrib.torch_utils
 
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
-    monkeypatch.setattr(faiss, "StandardGpuResources", Resources)
+    monkeypatch.setattr(faiss, "StandardGpuResources", Resources, raising=False)  # not in faiss-cpu
     monkeypatch.setattr(faiss, "knn_gpu", answer)
     features = torch.from_numpy(random_features(200, 16, 0))
     return neighbours_torch._faiss_candidates(features, features, 15)
