@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage test-portable docs install clean
+.PHONY: demo test coverage test-portable test-oldest docs install clean
 
 demo: $(VENV)/.installed
 	$(BIN)/icsr demo
@@ -27,6 +27,11 @@ test-portable: $(VENV)/.installed
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n auto $(PORTABLE)
 	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto $(PORTABLE)
 
+# The tests with the oldest releases that pyproject.toml admits and that have a wheel for this Python.
+OLDEST ?= .venv-oldest
+test-oldest: $(OLDEST)/.installed
+	$(OLDEST)/bin/python -m pytest -n auto --dist worksteal
+
 # The pages as a site in site/; a dead link is an error.
 docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict
@@ -39,5 +44,12 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
+# uv, as pip has no way to ask for the oldest.
+$(OLDEST)/.installed: pyproject.toml
+	$(PYTHON) -m venv --clear $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet uv
+	$(OLDEST)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct --no-build --editable '.[dev]'
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(OLDEST)
