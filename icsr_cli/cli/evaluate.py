@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from icsr_cli.metrics import Threshold
     from icsr_cli.recipes.evaluation import CameraRankings, Embedder
     from icsr_cli.runs import RunFolder
-    from icsr_cli.types import Dataset
+    from icsr_cli.types import Dataset, Size
 
 
 def evaluate(
@@ -94,8 +94,19 @@ def evaluate(
         image = image.model_copy(update={"height": size[0], "width": size[1]})
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
     embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
+    keeps = run is not None and _is_usual(data, run, embedder, size)
+    if run is not None and not keeps:
+        progress.warn(
+            f"The run's settings say otherwise (--height, --width, --config or --set is given), so "
+            f"{run.path / 'evaluation.json'} does not keep these figures."
+        )
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        _estimate(embedder, run, path, as_json)
+        if debias != "none":
+            raise UsageError(
+                f"No identities of {data.name!r} are known, and distances estimated from clusters are of "
+                "features that nothing is taken off. Leave --debias out."
+            )
+        _estimate(embedder, run, path, as_json, keep=keeps)
         return
     found = recipe.evaluate(
         embedder,
@@ -104,7 +115,7 @@ def evaluate(
         per_camera=per_camera,
         tracks=tracks,
     )
-    if run is not None:
+    if run is not None and keeps:
         recipe.keep(found, run, path, data, debias, progress, tracks=tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
@@ -144,12 +155,22 @@ def _settings(
     return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
 
 
-def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool) -> None:
+def _is_usual(data: Dataset, run: RunFolder, embedder: Embedder, size: Size | None) -> bool:
+    """Whether a network is looked at as its run says: then its figures stand beside those of other runs."""
+    own = _settings(data, run, None, {}, None)
+    usual = own.evaluation.model_copy(update={"batch_size": embedder.settings.batch_size})
+    image = embedder.image
+    return (image.height, image.width) == (size or (own.image.height, own.image.width)) and (
+        embedder.settings == usual
+    )
+
+
+def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, *, keep: bool) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
-    facts = keep_estimated(found, run, weights, embedder.dataset, embedder.progress)
+    facts = keep_estimated(found, run if keep else None, weights, embedder.dataset, embedder.progress)
     if as_json:
         print_json(facts)
         return

@@ -326,12 +326,13 @@ def keep(
 
 
 def keep_estimated(
-    found: Sequence[Threshold], run: RunFolder, weights: Path, dataset: Dataset, progress: Progress
+    found: Sequence[Threshold], run: RunFolder | None, weights: Path, dataset: Dataset, progress: Progress
 ) -> dict[str, Any]:
-    """Keep estimated thresholds in the run's folder; gives the entry."""
+    """Keep estimated thresholds in the run's folder, if one is given; gives the entry."""
     entry = {"dataset": dataset.name, "weights": weights.name, "estimated": True}
     entry |= {"thresholds": [asdict(mark) for mark in found]}
-    _record(run, [entry], progress)
+    if run is not None:
+        _record(run, [entry], progress)
     return entry
 
 

@@ -209,6 +209,21 @@ def test_eval_of_a_run_stays_with_the_run(
     assert "trained on another data set, tiny" in other.stderr
 
 
+@pytest.mark.parametrize("other", [("--height", 48), ("--set", "evaluation.k1=5")])
+def test_eval_keeps_what_the_settings_of_the_run_give(
+    trained: dict[str, dict[str, object]], places: list[str], other: tuple[object, ...], tmp_path: Path
+) -> None:
+    """The figures stand beside those of other runs, and the thresholds go into exported files."""
+    run = tmp_path / "run"
+    shutil.copytree(str(trained["global"]["run"]), run)
+    assert icsr("eval", run, "--rerank", "--set", "evaluation.batch_size=5", *places).exit_code == 0
+    before = (run / "evaluation.json").read_bytes()
+    result = icsr("eval", run, "--rerank", *other, *places)
+    assert result.exit_code == 0, result.output
+    assert "does not keep these figures" in " ".join(result.stderr.split())
+    assert (run / "evaluation.json").read_bytes() == before
+
+
 def test_eval_shows_what_it_cannot_keep(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:

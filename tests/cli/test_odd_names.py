@@ -42,6 +42,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (f"report {RUN} --page labels --out page.html", 0, ""),
         (f"report {RUN} --page changes --out page.html", 0, ""),
         (f"labels inspect {RUN} --html page.html", 0, ""),
+        (f"eval {RUN} --debias full", 2, "of features that nothing is taken off. Leave --debias out."),
+        (f"eval {RUN}", 0, ""),
         (f"labels inspect {RUN} --camera c0 --html page.html", 0, ""),
         (f"embed crops --network {RUN} --out f.npz", 0, ""),
         (f"embed crops --network {RUN} --out f.parquet", 2, "is no UTF-8, which .parquet needs"),
