@@ -18,7 +18,7 @@ from icsr_cli.recipes.evaluation import Embedder, weights_file
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, read_labels
-from icsr_cli.runs.evaluation import read_evaluations
+from icsr_cli.runs.evaluation import image_thresholds
 from icsr_cli.types import NO_CLUSTER, Dataset, IntArray
 
 #: The limit that the run's own labels give; the others are those that ``icsr eval`` stored.
@@ -112,14 +112,9 @@ def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, floa
 
     Those are int64 (n,), of features (n, d).
     """
-    stored = [
-        entry
-        for entry in read_evaluations(run.path)
-        if entry.get("thresholds") and entry.get("debias") in (None, "none") and not entry.get("rerank")
-    ]
-    marks = (
-        {str(mark["name"]): float(mark["distance"]) for mark in stored[-1]["thresholds"]} if stored else {}
-    )
+    weights = weights_file(run.path, run.path.parent, None)
+    stored = image_thresholds(run.path, weights.name).get("thresholds", ())
+    marks = {str(mark["name"]): float(mark["distance"]) for mark in stored}
     return {FROM_LABELS: estimate(features, labels), **marks}
 
 

@@ -14,7 +14,7 @@ from icsr_cli.errors import IcsrError
 from icsr_cli.models import Network
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
-from icsr_cli.runs.evaluation import read_evaluations
+from icsr_cli.runs.evaluation import image_thresholds
 from icsr_cli.types import Size
 
 _OWN = {
@@ -77,18 +77,8 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
 
 def _thresholds(run: RunFolder, weights: Path) -> dict[str, Any]:
     """Give the newest thresholds of these weights; measured ones before those estimated from clusters."""
-    found = [
-        entry
-        for entry in read_evaluations(run.path)
-        if entry.get("thresholds")
-        and entry.get("weights") == weights.name
-        and not entry.get("debias")
-        and entry.get("protocol") != "tracks"
-    ]
-    if not found:
-        return {}
-    best = sorted(found, key=lambda entry: not entry.get("estimated", False))[-1]
-    return {
+    best = image_thresholds(run.path, weights.name)
+    return best and {
         "dataset": best.get("dataset"),
         "estimated": bool(best.get("estimated", False)),
         "distances": {mark["name"]: round(mark["distance"], 4) for mark in best["thresholds"]},

@@ -35,6 +35,26 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     return list(found["evaluations"])
 
 
+def image_thresholds(run: Path, weights: str) -> dict[str, Any]:
+    """Give the newest entry with thresholds of two images, as these weights see them; empty without one.
+
+    Measured ones come before those estimated from clusters. Those of tracks, or of features that something
+    was taken off, are distances of another kind.
+
+    Raises:
+        RunError: the file is damaged.
+    """
+    found = [
+        entry
+        for entry in read_evaluations(run)
+        if entry.get("thresholds")
+        and entry.get("weights") == weights
+        and entry.get("debias") in (None, "none")
+        and entry.get("protocol") != "tracks"
+    ]
+    return max(reversed(found), key=lambda entry: not entry.get("estimated", False), default={})
+
+
 def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:
     """Add evaluations to those of a run folder, with date and version."""
     stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": __version__}

@@ -13,6 +13,7 @@ from tiny_world import TINY
 from typer.testing import Result
 
 from icsr_cli.runs import open_run, read_labels
+from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -69,9 +70,14 @@ def test_limits_of_the_labels_and_of_an_evaluation(home: Path, tiny_root: Path) 
         "eval", home / "runs/tiny/global/known", "--data-root", tiny_root, "--runs", home / "runs"
     )
     assert measured.exit_code == 0, measured.output
+    run = home / "runs/tiny/global/known"
+    odd = ({"protocol": "tracks"}, {"debias": "full"}, {"estimated": True}, {"weights": "last.safetensors"})
+    marks = {"weights": "best.safetensors", "mAP": 0.5, "thresholds": [{"name": "best F1", "distance": 2.0}]}
+    record_evaluations(run, [marks | one for one in odd])  # newer ones, of something else than two images
     stored = json.loads(assign(home, tiny_root, "tiny", "--at", "best F1", "--json").stdout)
+    kept = next(one for one in read_evaluations(run) if one.get("queries"))
     assert set(stored["limits"]) > {"labels", "best F1"}
-    assert stored["farthest"] == stored["limits"]["best F1"]
+    assert stored["farthest"] == stored["limits"]["best F1"] == round(kept["thresholds"][-1]["distance"], 4)
 
 
 def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path: Path) -> None:
