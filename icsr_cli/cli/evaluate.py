@@ -81,7 +81,7 @@ def evaluate(
     source = ctx.get_parameter_source("config")
     if run is not None and source is not None and source.name == "ENVIRONMENT":
         config = None  # a run has its own settings, whatever is to be trained next
-    data = options.open_dataset(dataset or (run.dataset if run else None), data_root, progress)
+    data = options.open_dataset(run.dataset if run and dataset is None else dataset, data_root, progress)
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)

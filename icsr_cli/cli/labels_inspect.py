@@ -125,14 +125,14 @@ def _find(
     run: Path | None, dataset: str | None, epoch: int | None, runs_root: Path
 ) -> tuple[RunFolder | None, Path]:
     """Give the run, where there is one, and the label file that is meant."""
-    from icsr_cli.runs import find_runs, newest, open_run
+    from icsr_cli.runs import find_runs, newest
 
     if run is not None and run.is_file():
         if epoch is not None:
             raise UsageError(f"{run} is one epoch's labels; --epoch goes with a run folder.")
         return None, run
     if run is not None:
-        folder = open_run(run)
+        folder = options.named_run(run, dataset)
     else:
         labelled = [one for one in find_runs(runs_root, dataset) if one.label_files()]
         sound = [one for one in labelled if one.info().get("status") in ("finished", "running")] or labelled

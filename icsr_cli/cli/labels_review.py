@@ -49,13 +49,16 @@ def review(
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.reports.pages.review import review_page
     from icsr_cli.reports.view import View
-    from icsr_cli.runs import newest, open_run
+    from icsr_cli.runs import newest
 
     path = out or Path("answers.csv" if truth else "review.html")
     options.check_out(path, "--out", *((".csv",) if truth else options.PAGES))
     progress = make_progress(quiet, as_json)
     options.load_plugins(plugin)
-    folder = open_run(run) if run is not None else newest(runs_root, dataset, "global", file="settings.yaml")
+    if run is not None:
+        folder = options.named_run(run, dataset)
+    else:
+        folder = newest(runs_root, dataset, "global", file="settings.yaml")
     data = datasets.load(folder.dataset, data_root)
     if truth and not data.train.has_identities:
         raise UsageError(f"The images of {data.name!r} have no identities to answer from: leave --truth out.")

@@ -14,6 +14,7 @@ from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.progress import Progress
+    from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
 #: An option in a group of the help; arguments as of ``typer.Option``.
@@ -140,6 +141,18 @@ def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Datas
     suffix = " (prepared last)" if name is None else ""
     progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
     return dataset
+
+
+def named_run(path: Path, dataset: str | None) -> RunFolder:
+    """Open the run that was named; a data set that is not its own would be ignored, and is refused."""
+    from icsr_cli.runs import open_run
+
+    folder = open_run(path)
+    if dataset not in (None, folder.dataset):
+        raise UsageError(
+            f"{folder.path} is a run of {folder.dataset}, not of {dataset}. Leave -d or the run out."
+        )
+    return folder
 
 
 def check_out(path: Path, option: str, *suffixes: str) -> None:

@@ -56,10 +56,10 @@ def report(
     folders = [open_run(run) for run in runs or ()] or [newest(runs_root, dataset, file="settings.yaml")]
     progress = make_progress(quiet, as_json)
     view = View(tuple(folders), data_root, dataset, device, progress, rankings, draw_map, seed)
-    path = out or view.run.path / ("report.html" if page == "run" else f"{page}.html")
+    path = out or folders[0].path / ("report.html" if page == "run" else f"{page}.html")
     options.check_out(path, "--out")  # the run's own folder perhaps may not be changed
     write_text(path, write(view))
     if as_json:
-        print_json({"run": str(view.run.path), "report": str(path), **view.facts})
+        print_json({"run": str(folders[0].path), "report": str(path), **view.facts})
     else:
         typer.echo(str(path))

@@ -53,13 +53,20 @@ class View:
 
     @property
     def run(self) -> RunFolder:
-        """The run, or the first of several."""
+        """The run. Raises UsageError where there are several: what asks for one shows one."""
+        if len(self.runs) > 1:
+            raise UsageError(
+                f"This page is of one run, and {len(self.runs)} are named. Name one, or compare them: "
+                "--page compare."
+            )
         return self.runs[0]
 
     @cached_property
     def data(self) -> Dataset:
         """The data set. Raises DatasetError, or UsageError where nobody has named it."""
-        name = self.dataset or (self.run.dataset if self.runs else None)
+        name = self.dataset
+        if name is None and self.runs:
+            name = self.run.dataset
         if name is None:
             raise UsageError("Nobody has said of what these labels are: name the data set with -d.")
         return datasets.load(name, self.data_root)

@@ -344,7 +344,9 @@ def open_run(path: Path) -> RunFolder:
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:
     """Give the runs under ``root``, oldest first. A damaged ``run.json`` is left out, with a word."""
     found = []
-    for path in root.glob(f"{dataset or '*'}/{stage or '*'}/*/run.json"):
+    for path in root.glob(f"*/{stage or '*'}/*/run.json"):
+        if dataset not in (None, path.parts[-4]):
+            continue
         run = RunFolder(path.parent)
         try:
             found.append((str(run.info().get("started", "")), run.path.name, run))
