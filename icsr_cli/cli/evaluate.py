@@ -141,7 +141,7 @@ def _settings(
     assignments: list[str] | None,
 ) -> Settings:
     """Give the settings of the run, or of the data set, and what the command line says beside them."""
-    from icsr_cli.config import OF_THE_NETWORK, load, load_run
+    from icsr_cli.config import OF_THE_NETWORK, load_for, load_run
 
     for assignment in assignments or ():
         if "=" in assignment and not re.match(r"(image|evaluation)\b", assignment):
@@ -150,8 +150,7 @@ def _settings(
             )
     own = None if run is None else run.path / "settings.yaml"
     if config is not None or own is None or not own.is_file():
-        facts: dict[str, Any] = {"family": data.layout, "own": data.settings, "options": given}
-        return load(data.name, config=config, assignments=assignments or (), **facts)
+        return load_for(data, config=config, options=given, assignments=assignments or ())
     return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import print_json, print_table
+from icsr_cli.errors import UsageError
 
 
 def methods(
@@ -18,8 +20,13 @@ def methods(
         ),
     ] = None,
     dataset: Annotated[
-        str, typer.Option("-d", "--dataset", help="For a published data set, synthetic, or own crops.")
-    ] = "folder",
+        str | None,
+        options.a_dataset(
+            help="For a data set: a published one, synthetic, one that is prepared; folder: own crops.",
+            show_default="folder",
+        ),
+    ] = None,
+    data_root: options.DataRoot = Path("data"),
     config: options.Config = None,
     assignments: options.Assignments = None,
     as_json: options.Json = False,
@@ -33,13 +40,16 @@ def methods(
     from icsr_cli import config as settings
 
     if name is None:
+        if dataset is not None or assignments:
+            raise UsageError("-d and --set go with a method: icsr methods icsr -d market1501.")
         found = settings.methods()
         if as_json:
             print_json(found)
             return
         print_table("Methods (icsr train --method NAME)", ["method", "what it is"], list(found.items()))
         return
-    chosen = settings.load(dataset, method=name, config=config, assignments=assignments or ()).dump()
+    own = {"method": name, "config": config, "assignments": assignments or ()}
+    chosen = options.settings_of("folder" if dataset is None else dataset, data_root, **own).dump()
     del chosen["dataset"]
     if as_json:
         print_json(chosen)

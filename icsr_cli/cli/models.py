@@ -30,15 +30,10 @@ def models(
 
     Nothing is downloaded. Any backbone of timm is a network, as timm:NAME.
     """
-    from icsr_cli import config, datasets
-    from icsr_cli.errors import IcsrError, InputError, UsageError
+    from icsr_cli.errors import InputError, UsageError
     from icsr_cli.recipes.networks import Weights, facts, names
 
-    try:
-        layout = datasets.load(dataset, data_root).layout
-    except IcsrError:
-        layout = None  # a published data set has its size whether it is here or not
-    image = config.load(dataset, family=layout).image
+    image = options.settings_of(dataset, data_root).image
     try:
         size = height or image.height, width or image.width
         found = [facts(arch, *size) for arch in archs or names()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -13,6 +13,7 @@ from icsr_cli.cli import complete
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from icsr_cli.config import Settings
     from icsr_cli.progress import Progress
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
@@ -153,6 +154,18 @@ def named_run(path: Path, dataset: str | None) -> RunFolder:
             f"{folder.path} is a run of {folder.dataset}, not of {dataset}. Leave -d or the run out."
         )
     return folder
+
+
+def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
+    """Resolve the settings for a data set that need not be there, if it is published or none of one's own.
+
+    ``asked``: as ``config.load`` takes it.
+    """
+    from icsr_cli import config, datasets
+
+    if dataset in (*datasets.available(), "synthetic", "folder"):
+        return config.load(dataset, **asked)
+    return config.load_for(datasets.load(dataset, data_root), **asked)
 
 
 def check_out(path: Path, option: str, *suffixes: str) -> None:

@@ -19,6 +19,7 @@ from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.errors import UsageError, did_you_mean
 from icsr_cli.plain_yaml import flat, parse_yaml
+from icsr_cli.types import Dataset
 
 Tree = dict[str, Any]
 Note = Callable[[str], None]
@@ -68,6 +69,11 @@ def load(
         *_given(options, assignments),
     ]
     return _resolve(layers, {"dataset": dataset, "method": name}, images, note)
+
+
+def load_for(data: Dataset, **asked: Any) -> Settings:
+    """Resolve the settings for a data set that is prepared; ``asked`` as of ``load``."""
+    return load(data.name, family=data.layout, own=data.settings, **asked)
 
 
 #: What a network of a run is looked at by; how it was trained may be a method that is not here.

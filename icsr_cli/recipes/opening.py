@@ -165,11 +165,9 @@ def resolve(
     beneath: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Resolve the settings of a run on ``data``; what its images cannot meet in ``stages`` is a fault."""
-    return config.load(
-        data.name,
+    return config.load_for(
+        data,
         config=wish.config,
-        family=data.layout,
-        own=data.settings,
         method=wish.method,
         options=wish.options,
         assignments=wish.assignments,

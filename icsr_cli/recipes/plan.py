@@ -181,19 +181,14 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
     rates = rates_of(gpu or "a100" if gpu or gpus else "cpu")
-    images, cameras, name, family = _size(dataset, data_root)
-    return plan(config.load(name, family=family, **asked), images, cameras, rates, gpus or 1)
-
-
-def _size(name: str | None, data_root: Path) -> tuple[int, int, str, str | None]:
-    """Give images and cameras to train on, the name, and whose settings it has."""
-    if name in datasets.available():
-        published = datasets.benchmark(name)
+    if dataset in datasets.available():
+        published = datasets.benchmark(dataset)
         images = published.counts["train"].images
         if images is not None:
-            return images, published.cameras, name, None
-    data = datasets.load(name or datasets.newest(data_root), data_root)
-    return len(data.train), len(set(data.train.cameras.tolist())), data.name, data.layout
+            return plan(config.load(dataset, **asked), images, published.cameras, rates, gpus or 1)
+    data = datasets.load(datasets.newest(data_root) if dataset is None else dataset, data_root)
+    cameras = len(set(data.train.cameras.tolist()))
+    return plan(config.load_for(data, **asked), len(data.train), cameras, rates, gpus or 1)
 
 
 def rates_of(device: str) -> Rates:

@@ -76,7 +76,7 @@ class View:
         """What the settings of the run say of its network, or those of the data set."""
         if self.runs:
             return config.load_run(self.run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
-        return config.load(self.data.name, family=self.data.layout)
+        return config.load_for(self.data)
 
     @cached_property
     def embedder(self) -> Embedder:

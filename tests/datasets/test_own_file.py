@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from icsr_cli import config, datasets
@@ -53,9 +54,7 @@ def test_it_is_read_and_its_settings_are_kept(home: Path) -> None:
     assert details["plugin"][0] == "corridor.py"
     assert len(details["plugin"][1]) == 64
     (home / "corridor.py").unlink()
-    settings = config.load(
-        "corridor", family=data.layout, own=datasets.load("corridor", home / "data").settings
-    )
+    settings = config.load_for(datasets.load("corridor", home / "data"))
     assert (settings.image.height, settings.image.width) == (32, 16)
     assert settings.method == "camera-aware"
     assert settings.global_.clusterer.eps == 0.6
@@ -64,6 +63,40 @@ def test_it_is_read_and_its_settings_are_kept(home: Path) -> None:
     shutil.rmtree(home / "crops")
     with pytest.raises(DatasetError, match=r"icsr prepare corridor --plugin corridor\.py --source PATH"):
         datasets.load("corridor", home / "data")
+
+
+def test_every_command_goes_by_its_settings(home: Path) -> None:
+    prepare("corridor", "--plugin", "corridor.py", "--source", "crops")
+
+    def icsr(*words: str) -> str:
+        done = CliRunner().invoke(app, list(words))
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    printed = yaml.safe_load(icsr("methods", "camera-aware", "-d", "corridor"))
+    assert (printed["image"]["height"], printed["global"]["clusterer"]["eps"]) == (32, 0.6)
+    assert "32 x 16" in icsr("models", "resnet_small", "-d", "corridor")
+    plan = ["doctor", "--plan", "--gpus", "1", "-d", "corridor", "-a", "resnet_small", "--json"]
+    small = ["--set", "image.height=32", "--set", "image.width=16"]
+    assert icsr(*plan) == icsr(*plan, *small)
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["methods", "icsr", "-d", "market"], "'market' is not prepared"),
+        (["models", "resnet_small", "-d", "market"], "'market' is not prepared"),
+        (["doctor", "--plan", "-d", ""], "'' is not prepared"),
+        (["methods", "-d", "veri"], "go with a method"),
+        (["methods", "--set", "seed=5"], "go with a method"),
+    ],
+)
+def test_no_other_settings_stand_for_those_of_an_unknown_one(
+    home: Path, command: list[str], words: str
+) -> None:
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code != 0
+    assert words in " ".join(done.stderr.split())
 
 
 def test_without_a_name_and_in_other_orders(home: Path) -> None:
