@@ -79,7 +79,7 @@ def demo(
                 f"icsr train cam, or global, --resume -d {dataset.name}.",
                 signal_number=stopped.exit_code - 128,
             ) from None
-    _show(scores, run, time.perf_counter() - started, as_json)
+    _show(scores, run, data_root, time.perf_counter() - started, as_json)
 
 
 def _train_and_measure(
@@ -112,7 +112,9 @@ def _train_and_measure(
     return run
 
 
-def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_json: bool) -> None:
+def _show(
+    scores: dict[str, dict[str, Any]], run: RunFolder, data_root: Path, seconds: float, as_json: bool
+) -> None:
     from icsr_cli.cli.evaluate import PERCENTAGES, percentages
 
     last = run.metrics()[-1]
@@ -126,9 +128,6 @@ def _show(scores: dict[str, dict[str, Any]], run: RunFolder, seconds: float, as_
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
     row = counts | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
     print_table("Pseudo labels of the last epoch", list(row), [list(row.values())])
-    say(
-        f"{seconds:.0f} s in all. Look closer with:\n"
-        f"  icsr labels inspect {run.path}\n"
-        f"  icsr report {run.path}\n"
-        f"  icsr eval {run.path} --rerank"
-    )
+    commands = (("labels", "inspect", run.path), ("report", run.path), ("eval", run.path, "--rerank"))
+    lines = (f"  {options.typed(*words, data_root=data_root)}" for words in commands)
+    say("\n".join((f"{seconds:.0f} s in all. Look closer with:", *lines)), whole=True)

@@ -160,7 +160,8 @@ def _show_overview(
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
     for example in found["largest_clusters"][:1]:
-        say(f"One cluster's images: icsr labels inspect {path} --cluster {example['cluster']}", whole=True)
+        command = options.typed("labels", "inspect", path, "--cluster", example["cluster"])
+        say(f"One cluster's images: {command}", whole=True)
 
 
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:

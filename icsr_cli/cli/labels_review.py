@@ -81,7 +81,9 @@ def review(
         print_json({name.replace(" ", "_"): value for name, value in result.items()})
         return
     print_facts(f"Review of {folder.path}", {**result, "run": None, "written": None})
-    following = f"icsr train global --pairs {path}" if truth else f"open {path} in a browser"
+    again = ("train", "global", "-d", data.name, "--pairs", path)
+    places = {"data_root": data_root, "runs_root": runs_root if run is None else None}
+    following = options.typed(*again, **places) if truth else f"open {path} in a browser"
     say(f"Written to {path}\nNext: {following}", whole=True)
 
 

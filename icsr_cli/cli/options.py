@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -154,6 +156,16 @@ def named_run(path: Path, dataset: str | None) -> RunFolder:
             f"{folder.path} is a run of {folder.dataset}, not of {dataset}. Leave -d or the run out."
         )
     return folder
+
+
+def typed(*words: object, data_root: Path | None = None, runs_root: Path | None = None) -> str:
+    """Write a command of ``icsr`` as a shell takes it, with folders that it does not look in by itself."""
+    places = (
+        ("--data-root", os.environ.get("ICSR_DATA") or "data", data_root),
+        ("--runs", os.environ.get("ICSR_RUNS") or "runs", runs_root),
+    )
+    odd = [(option, folder) for option, usual, folder in places if folder not in (None, Path(usual))]
+    return shlex.join(map(str, ("icsr", *words, *chain.from_iterable(odd))))
 
 
 def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:

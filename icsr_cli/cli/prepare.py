@@ -137,7 +137,7 @@ def _add_published(name: str) -> None:
         from icsr_cli.recipes.preparation import prepare as recipe
 
         how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-        _run(recipe, name, source, data_root, tracks_within=tracks_within, **how)
+        _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
 
 
 for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
@@ -197,7 +197,7 @@ def synthetic(
         world = World.preset(preset, **dials | _dials(assignments or []))
     except InputError as error:
         raise UsageError(str(error)) from error
-    _run(prepare_synthetic, world, data_root, name=name, store=store or "raw", **how)
+    _run(prepare_synthetic, world, data_root=data_root, name=name, store=store or "raw", **how)
 
 
 @app.command(
@@ -259,14 +259,14 @@ def folder(
         if source is not None or dry_run:
             raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
         how |= {"size": _size(size), "store": store}
-        _run(add_to_folder, name, add, data_root, pattern=pattern, table=table, **how)
+        _run(add_to_folder, name, add, data_root=data_root, pattern=pattern, table=table, **how)
         return
     crops = OwnCrops(pattern, table, seed, test_share)
     if dry_run:
         show_preview(source, crops, as_json)
         return
     how |= {"size": _size(size) or (256, 128), "store": store or "raw", "expansion": expansion}
-    _run(prepare_folder, name, source, data_root, crops, **how)
+    _run(prepare_folder, name, source, data_root=data_root, crops=crops, **how)
 
 
 @app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
@@ -295,14 +295,21 @@ def own_file(
         raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
     how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-    _run(recipe, file, source, data_root, tracks_within=tracks_within, **how)
+    _run(recipe, file, source, data_root=data_root, tracks_within=tracks_within, **how)
 
 
 def _run(
-    recipe: Callable[..., PreparationReport], *given: Any, as_json: bool, quiet: bool, **how: Any
+    recipe: Callable[..., PreparationReport],
+    *given: Any,
+    data_root: Path,
+    as_json: bool,
+    quiet: bool,
+    **how: Any,
 ) -> None:
     progress = make_progress(quiet, as_json)
-    show_report(recipe(*given, progress=progress, **how), progress, as_json)
+    report = recipe(*given, data_root=data_root, progress=progress, **how)
+    show_report(report, progress, as_json)
+    progress.note(f"Next: {options.typed('train', '-d', report.name, data_root=data_root)}")
 
 
 @app.command("verify", hidden=True)

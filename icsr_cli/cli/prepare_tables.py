@@ -86,7 +86,6 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
         progress.warn(f"unreadable, left out: {item.path}: {item.reason}")
     for difference in report.differences:
         progress.warn(f"Not the published counts. {difference}")
-    progress.note(f"Next: icsr train -d {report.name}")
 
 
 def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:

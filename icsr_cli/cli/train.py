@@ -265,6 +265,7 @@ def _run(
     from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
     progress = place.progress
+    typed = partial(options.typed, data_root=place.data_root)
 
     def opened() -> Any:
         there = wish.name is not None and (wish.runs_root / data.name / stage / wish.name).is_dir()
@@ -278,9 +279,14 @@ def _run(
     folder, settings = place.ranks.from_leader(opened)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
-        return _show_local_labels(folder, table, data, as_json) if place.ranks.leads else None
+        following = typed(
+            "train", "global", "-d", data.name, "--local", folder.path, runs_root=wish.runs_root
+        )
+        return _show_local_labels(folder, table, data, following, as_json) if place.ranks.leads else None
     network = run_global_stage(data, settings, folder, place)
-    return _show_global(folder, network.dim, data, as_json) if place.ranks.leads else None
+    measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
+    following = typed(*(("eval",) if measurable else ("labels", "inspect")), folder.path)
+    return _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
 
 
 def _take_place(
@@ -339,7 +345,9 @@ def _dataset_of(
     return (open_run(run) if run else newest(runs_root, stage=stage, file="settings.yaml")).dataset
 
 
-def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bool) -> dict[str, Any] | None:
+def _show_local_labels(
+    folder: RunFolder, table: Any, data: Dataset, following: str, as_json: bool
+) -> dict[str, Any] | None:
     import numpy as np
 
     from icsr_cli.metrics import judge
@@ -364,15 +372,11 @@ def _show_local_labels(folder: RunFolder, table: Any, data: Dataset, as_json: bo
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}
     print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
-    say(
-        f"Written to {folder.labels / 'local.csv'}\n"
-        f"Next: icsr train global -d {folder.dataset} --local {folder.path}",
-        whole=True,
-    )
+    say(f"Written to {folder.labels / 'local.csv'}\nNext: {following}", whole=True)
     return None
 
 
-def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> dict[str, Any] | None:
+def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> dict[str, Any] | None:
     last = folder.metrics()[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):
@@ -380,7 +384,5 @@ def _show_global(folder: RunFolder, dim: int, data: Dataset, as_json: bool) -> d
     if as_json:
         return {"run": str(folder.path), "features": dim, **row}
     print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
-    measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
-    following = f"icsr eval {folder.path}" if measurable else f"icsr labels inspect {folder.path}"
     say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
     return None

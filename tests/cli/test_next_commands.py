@@ -1,0 +1,46 @@
+"""Commands that a command advises work as they are printed, from folders with blanks in their names too."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from in_process import icsr
+from tiny_world import TINY
+from typer.testing import Result
+
+from icsr_cli.cli import options
+
+SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+
+
+def advised(result: Result, after: str = "Next: ") -> list[str]:
+    assert result.exit_code == 0, result.output
+    [line] = re.findall(f"^{re.escape(after)}icsr (.*)$", result.output, re.M)
+    return shlex.split(line)
+
+
+def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data, runs = ("--data-root", "my data"), ("--runs", "it's here")
+    world = ("--name", "first", "--identities", 8, "--cameras", 2, "--size", "32x16")
+    training = advised(icsr("prepare", "synthetic", *world, *data))
+    assert icsr("prepare", "synthetic", *world[2:], *data).exit_code == 0  # one that is newer
+    plain = icsr(*training, *SETTINGS, *runs, "-m", "cluster-contrast", "--init", "none", "--name", "a b")
+    assert icsr(*advised(plain)).exit_code == 0
+    inspected = icsr("labels", "inspect", "it's here/first/global/a b")
+    assert icsr(*advised(inspected, "One cluster's images: ")).exit_code == 0
+    reviewed = icsr("labels", "review", "--truth", "--out", "my answers.csv", *data, *runs)
+    again = icsr(*advised(reviewed), *SETTINGS, "-m", "cluster-contrast", "--init", "none", "--name", "c")
+    assert again.exit_code == 0, again.output
+    local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
+    assert icsr(*advised(local), *SETTINGS, "--init", "none", "--method", "icsr").exit_code == 0
+
+
+def test_folders_that_are_looked_in_anyway_are_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = {"data_root": Path("data"), "runs_root": Path("runs")}
+    assert options.typed("eval", Path("runs/a"), **places) == "icsr eval runs/a"
+    monkeypatch.setenv("ICSR_DATA", "/d")
+    assert options.typed("eval", data_root=Path("/d"), runs_root=Path("/r")) == "icsr eval --runs /r"
