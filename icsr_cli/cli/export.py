@@ -70,6 +70,7 @@ def export(
     The ONNX file takes any number of images at once; it is compared with PyTorch on random images and, where
     the data set is there, on real ones, and written only if their features agree.
     """
+    from icsr_cli.models import read_metadata, size_of
     from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
@@ -98,6 +99,8 @@ def export(
     options.check_out(target, "--out")
     if target.exists() and target.samefile(path):
         raise UsageError(f"{target} is the network to export itself. Give another --out.")
+    if kind == "safetensors":
+        _check_card(target.with_suffix(".md"))
     run = run_of(path)
     if run is not None and (status := run.info().get("status")) != "finished":
         epochs = len(run.metrics())
@@ -106,6 +109,8 @@ def export(
         )
     data = _dataset(dataset, run, data_root)
     origin = origin_of(path, run, data.layout if data else None)
+    if size_of(read_metadata(path)) != size:
+        origin = replace(origin, thresholds={})  # they were measured at the other size
     if debias != "none":
         origin = replace(origin, statistics=_statistics(debias, embedder, data, progress))
     if kind == "safetensors":
@@ -123,6 +128,13 @@ def export(
             f"Statistics of {len(stored.cameras)} cameras ({stored.mode}): {stored.images:,} training images "
             f"of {stored.dataset}"
         )
+
+
+def _check_card(card: Path) -> None:
+    """Refuse to write a model card over a file of the same name that is none."""
+    options.check_out(card, "The model card")
+    if card.exists() and b"open_model(" not in card.read_bytes():
+        raise UsageError(f"The model card {card} would take the place of another file. Give another --out.")
 
 
 def _format(kind: str | None, out: Path | None) -> Literal["onnx", "safetensors"]:

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError
-from icsr_cli.models import Network
+from icsr_cli.models import Network, read_metadata
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
 from icsr_cli.runs.evaluation import image_thresholds
@@ -47,13 +47,14 @@ class Origin:
 
 
 def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origin:
-    """Collect what a run folder says of the network in ``weights``.
+    """Collect what a run folder says of the network in ``weights``; without one, what the file itself says.
 
     ``layout`` is the data set's, where it is known; a data set of a published name is one.
     """
-    dataset = run.dataset if run else None
+    header = {} if run else read_metadata(weights)
+    dataset = run.dataset if run else header.get("dataset")
     kind = layout or dataset
-    licence, citation, notice = _OWN.get(kind or ""), None, None
+    licence, citation, notice = _OWN.get(kind or "", header.get("licence")), None, None
     if kind in datasets.available():
         known = datasets.benchmark(kind)
         licence, citation, notice = known.licence, known.citation, known.notice

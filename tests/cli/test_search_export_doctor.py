@@ -12,7 +12,7 @@ from PIL import Image
 
 from icsr_cli import datasets
 from icsr_cli.metrics import rank
-from icsr_cli.models import build, open_model, save_weights
+from icsr_cli.models import build, open_model, read_metadata, save_weights
 from icsr_cli.runs import create
 
 SIZE = {"height": "32", "width": "16"}
@@ -187,6 +187,26 @@ def test_export_safetensors(
     again, before = open_model("resnet_small_32x16.safetensors"), open_model(run / "best.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(again.parameters(), before.parameters(), strict=True))
     assert "no real person" in Path("resnet_small_32x16.md").read_text()
+
+
+def test_export_hands_on_what_still_holds(
+    runs: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run, places = runs / "tiny" / "global" / "a", ("--data-root", tiny_root)
+    assert icsr("eval", run, *places).exit_code == 0
+    for out, given in (("own.safetensors", ()), ("other.safetensors", ("--height", 48))):
+        assert icsr("export", run, "--out", out, *given, *places).exit_code == 0
+    assert icsr("export", "own.safetensors", "--out", "again.safetensors").exit_code == 0
+    own, other, again = (read_metadata(f"{name}.safetensors") for name in ("own", "other", "again"))
+    assert "best F1" in own["thresholds"]
+    assert "thresholds" not in other  # they are distances at the size of the run
+    assert (again["dataset"], again["licence"]) == ("tiny", own["licence"])
+    assert own["licence"] in Path("again.md").read_text()
+    Path("notes.md").write_text("mine")
+    refused = icsr("export", run, "--out", "notes.safetensors", *places)
+    assert (refused.exit_code, "would take the place" in " ".join(refused.stderr.split())) == (2, True)
+    assert (Path("notes.md").read_text(), Path("notes.safetensors").exists()) == ("mine", False)
 
 
 def test_export_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
