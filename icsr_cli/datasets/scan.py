@@ -23,7 +23,7 @@ def is_image_name(name: str) -> bool:
 def image_files(folder: Path, *, recursive: bool = False) -> list[str]:
     """Give the image files under ``folder``: POSIX paths relative to it, sorted.
 
-    A link counts as an image even where it leads nowhere, so that it is named later and not lost.
+    A link counts as an image even where it leads nowhere, and a pipe too: they are named later, not lost.
     Raises DatasetError where the folder cannot be listed.
     """
     return sorted(_walk(str(folder), "", recursive, set()))
@@ -41,7 +41,7 @@ def _walk(folder: str, prefix: str, recursive: bool, seen: set[tuple[int, int]])
         if _is_folder(entry):
             if recursive and _is_entered(entry):
                 yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, seen)
-        elif is_image_name(entry.name) and (entry.is_symlink() or entry.is_file()):
+        elif is_image_name(entry.name):
             yield prefix + entry.name
 
 

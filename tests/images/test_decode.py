@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from icsr_cli.datasets.scan import image_files
 from icsr_cli.errors import DatasetError
 from icsr_cli.images.decode import MAX_PIXELS, decode, decode_resized
 
@@ -201,6 +202,7 @@ def test_what_is_no_file(kind, tmp_path):
         os.mkfifo(path)
     with pytest.raises(DatasetError, match=r"a.jpg: (not a file|no such file)"):
         decode(path)
+    assert image_files(tmp_path) == (["a.jpg"] if kind in ("dangling", "pipe") else [])  # named, not lost
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
