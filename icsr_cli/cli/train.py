@@ -176,7 +176,7 @@ def train(
     wishes = list(_each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")))
 
     def check_names() -> None:
-        for own in wishes if seeds and not resume else ():
+        for own in () if resume else wishes:
             for each in stages:
                 check_free(runs_root / data.name / each, own.name)
 

@@ -477,6 +477,15 @@ def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str]
     assert not (tmp_path / "tiny" / "cam" / "group-seed1").exists()
 
 
+def test_a_name_is_free_in_every_stage_before_the_first_is_trained(places: list[str], tmp_path: Path) -> None:
+    (tmp_path / "tiny" / "global" / "a").mkdir(parents=True)
+    (tmp_path / "tiny" / "global" / "a" / "settings.yaml").touch()
+    runs = ["--runs", tmp_path, *places[:2], "-d", "tiny", "--name", "a"]
+    found = icsr("train", "-m", "icsr", *SETTINGS, "--init", "none", *runs)
+    assert (found.exit_code, "global/a already" in found.stderr) == (1, True), found.output
+    assert not (tmp_path / "tiny" / "cam").exists()
+
+
 def test_a_seed_that_joins_a_group_later_is_trained_as_the_others_were(
     places: list[str], tmp_path: Path
 ) -> None:
