@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,17 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         trained = icsr("train", "global", "-d", "odd", *own, *settings, *clusters)
         assert trained.exit_code == 0, trained.output
     return home
+
+
+def test_clusters_of_one_camera_give_no_thresholds(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    shutil.copytree(RUN, "runs/odd/global/alone")
+    last = max(Path("runs/odd/global/alone/labels").iterdir())
+    one_a_camera = re.sub(rb",(\d),,\d+,-1,\d+,", rb",\1,,\1,-1,\1,", last.read_bytes())
+    last.write_bytes(one_a_camera)
+    result = icsr("eval", "runs/odd/global/alone")
+    assert result.exit_code == 1, result.output
+    assert "hold no pairs under two cameras" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
