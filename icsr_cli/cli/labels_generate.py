@@ -181,12 +181,22 @@ def _least(own: GlobalSettings, known: Pairs | None) -> float:
 
 
 def _of_chain(assignment: str) -> str:
-    """Give the full key of a setting; one that is no section's is the clusterer's."""
+    """Give the full key of a setting; one that is no section's is the clusterer's.
+
+    Raises:
+        UsageError: it is one of training alone.
+    """
     from icsr_cli.config.schema import GlobalSettings
 
-    first = assignment.partition("=")[0].partition(".")[0].strip()
-    inner = "" if first in GlobalSettings.model_fields else "clusterer."
-    return f"global.{inner}{assignment}"
+    own = assignment.removeprefix("global.")
+    first = own.partition("=")[0].partition(".")[0].strip()
+    if first in ("clusterer", "distance", "normalise", "refiners"):
+        return f"global.{own}"
+    if first in GlobalSettings.model_fields:
+        raise UsageError(
+            f"--set {assignment} changes nothing here; clusterer, distance, normalise and refiners do."
+        )
+    return f"global.clusterer.{own}"
 
 
 def _show(

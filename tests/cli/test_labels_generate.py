@@ -161,6 +161,9 @@ def change(**changes):
     [
         (change(), ["-c", "dbscam"], UsageError, "Did you mean 'dbscan'"),
         (change(), ["--set", "ep=0.5"], UsageError, "clusterer.ep .*did you mean eps"),
+        (change(), ["--set", "global.clusterer.ep=0.5"], UsageError, "clusterer.ep .*did you mean eps"),
+        (change(), ["--set", "global.memory.momentum=0.5"], UsageError, "changes nothing here"),
+        (change(), ["--set", "local=dbscan"], UsageError, "changes nothing here"),
         (change(), ["--set", "eps"], UsageError, "--set takes key=value"),
         (change(), ["--set", "eps=small"], UsageError, "clusterer.eps .*valid number"),
         (change(), ["-c", "average-linkage", "--set", "n_clusters=500"], UsageError, "500 clusters of 180"),
