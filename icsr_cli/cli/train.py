@@ -213,6 +213,8 @@ def _check_options(stage: str, given: dict[str, Any], what: str) -> None:
         for option in others
         if given[option] is not None and not (option == "local" and _of_tracks(given["local"]))
     ]
+    if stage == "cam" and given["init"] == "cam":
+        wrong.append("--init cam")
     if wrong:
         raise UsageError(f"{', '.join(wrong)} belongs to the other stage than {what}.")
 

@@ -102,9 +102,10 @@ def text_of(row: Row, figure: str) -> str:
         return "-"
     scale, digits = (100.0, 1) if _is_share(figure) else (1.0, _DIGITS.get(figure, 0))
     middle, deviation = spread([scale * value for value in row.figures[figure]])
-    text = f"{middle:,.{digits}f}"
-    if deviation is not None:
-        text += f" ± {deviation:,.{max(digits, 1)}f}"
+    if deviation is None:
+        text = f"{middle:,.{digits}f}"
+    else:
+        text = f"{middle:,.{max(digits, 1)}f} ± {deviation:,.{max(digits, 1)}f}"
     known = len(row.figures[figure])
     return text if known == len(row.runs) else f"{text} (of {known})"
 

@@ -363,7 +363,12 @@ def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
         return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
     if local.is_file():
         return local
-    path = open_run(local).labels / "local.csv"
+    run = open_run(local)
+    path = run.labels / "local.csv"
+    if run.stage != "cam":
+        raise RunError(
+            f"{run.path} is a run of the {run.stage} stage; --local takes a cam run, or a label file."
+        )
     if not path.is_file():
         raise RunError(f"The run {local} has no labels/local.csv: it is not finished. Go on with --resume.")
     return path

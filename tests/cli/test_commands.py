@@ -314,6 +314,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --clusterer dbscan --set global.clusterer.epz=1", 2, "did you mean eps"),
         ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
+        ("train cam -d tiny --init cam", 2, "--init cam belongs to the other stage"),
+        ("train global -d tiny -m icsr --local RUN --init none", 1, "--local takes a cam run"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
         ("train --quiet -d tiny --method camera-aware --cameras 0", 2, "--cameras belongs to the other"),
         ("eval --quiet --set global.epochs=3", 2, "--set global.epochs=3 changes nothing here"),
@@ -327,7 +329,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
 def test_wrong_use_gets_one_message(
     trained: dict[str, dict[str, object]], places: list[str], arguments: str, code: int, words: str
 ) -> None:
-    words_of = arguments.split()
+    words_of = arguments.replace("RUN", str(trained["global"]["run"])).split()
     own = places[2:] if words_of[0] == "labels" else places
     settings = SETTINGS if words_of[0] == "train" and len(words_of) > 2 else []
     result = icsr(words_of[0], words_of[1], *settings, *words_of[2:], *own)

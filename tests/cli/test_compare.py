@@ -33,7 +33,14 @@ def runs(tmp_path: Path) -> Path:
             judged = {"refined": {"nmi": value, "pairwise_f": 0.5}}
             for epoch in (1, 2):
                 run.record(
-                    {"epoch": epoch, "loss": 2.0, "clusters": 9, "kept": 3, "noise": 1, "quality": judged}
+                    {
+                        "epoch": epoch,
+                        "loss": 2.0,
+                        "clusters": 9 + (seed == 1),
+                        "kept": 3,
+                        "noise": 1,
+                        "quality": judged,
+                    }
                     | {"seconds": {"training": 3.0}}
                 )
             plain = {"dataset": "tiny", "weights": "best.safetensors", "rerank": None, "debias": None}
@@ -71,6 +78,7 @@ def test_every_format_says_the_same(runs: Path) -> None:
     table = compare(runs).stdout
     assert "84.0 ± 5.3" in table
     assert "82.0 (of 1)" in table
+    assert "9.3 ± 0.6" in table  # a count has as many digits as its deviation
     markdown = compare(runs, "-f", "md").stdout.splitlines()
     assert len(markdown) == 4
     assert len({line.count(" | ") for line in markdown}) == 1
