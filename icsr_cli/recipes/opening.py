@@ -304,7 +304,11 @@ def _global_inputs(
         return settings, facts
     source = find_local(wish.local, wish.runs_root, data.name)
     if needed or wish.local:
-        align_local(read_labels(source), data.train, source)
+        if not (align_local(read_labels(source), data.train, source) >= 0).any():
+            raise RunError(
+                f"{source} gives no training image a local label: its local_cluster holds none. Name a "
+                "cam run, or make them: icsr labels generate --local cluster."
+            )
         facts["local"] = source
         progress.note(f"Local labels: {source}")
     if from_cam:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import forked
@@ -22,7 +23,7 @@ from tiny_world import TINY
 from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
-from icsr_cli.runs import create
+from icsr_cli.runs import create, read_labels, write_labels
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
 
@@ -316,6 +317,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train cam -d tiny --init cam", 2, "--init cam belongs to the other stage"),
         ("train global -d tiny -m icsr --local RUN --init none", 1, "--local takes a cam run"),
+        ("train global -d tiny -m icsr --local PLAIN --init none", 1, "no training image a local label"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
         ("train --quiet -d tiny --method camera-aware --cameras 0", 2, "--cameras belongs to the other"),
         ("eval --quiet --set global.epochs=3", 2, "--set global.epochs=3 changes nothing here"),
@@ -327,9 +329,18 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
     ],
 )  # fmt: skip
 def test_wrong_use_gets_one_message(
-    trained: dict[str, dict[str, object]], places: list[str], arguments: str, code: int, words: str
+    trained: dict[str, dict[str, object]],
+    places: list[str],
+    arguments: str,
+    code: int,
+    words: str,
+    tmp_path: Path,
 ) -> None:
-    words_of = arguments.replace("RUN", str(trained["global"]["run"])).split()
+    labels = read_labels(Path(str(trained["cam"]["local"])))
+    plain = tmp_path / "plain.csv"
+    write_labels(plain, replace(labels, local_clusters=np.full_like(labels.local_clusters, -1)))
+    named = arguments.replace("RUN", str(trained["global"]["run"])).replace("PLAIN", str(plain))
+    words_of = named.split()
     own = places[2:] if words_of[0] == "labels" else places
     settings = SETTINGS if words_of[0] == "train" and len(words_of) > 2 else []
     result = icsr(words_of[0], words_of[1], *settings, *words_of[2:], *own)
