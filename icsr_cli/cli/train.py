@@ -15,7 +15,7 @@ import typer
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_table, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -379,7 +379,12 @@ def _show_local_labels(
 
 
 def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> dict[str, Any] | None:
-    last = folder.metrics()[-1]
+    epochs = folder.metrics()
+    if not epochs:  # of a run that was finished before
+        raise RunError(
+            f"{folder.path / 'metrics.jsonl'} holds no epoch: it is damaged. The network is whole."
+        )
+    last = epochs[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):
         row["NMI"] = last["quality"]["refined"]["nmi"]

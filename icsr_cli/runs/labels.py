@@ -206,8 +206,15 @@ def _numbers(column: Any) -> npt.NDArray[Any]:
 
 
 def places_of(table: LabelTable, split: Split) -> IntArray:
-    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none."""
+    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none.
+
+    Raises:
+        RunError: an image has two rows.
+    """
     rows = {path: row for row, path in enumerate(table.paths)}
+    if len(rows) < len(table.paths):
+        twice = next(path for row, path in enumerate(table.paths) if rows[path] != row)
+        raise RunError(f"The labels name the image {twice!r} twice. Leave one row for each image.")
     return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
 
 

@@ -427,6 +427,16 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert "cam run" in wrong.stderr
 
 
+def test_a_finished_run_without_its_figures_is_named(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(str(trained["global"]["run"]), run)
+    (run / "metrics.jsonl").write_text("")
+    result = icsr("train", "global", run, "--resume", *places)
+    assert (result.exit_code, "metrics.jsonl holds no epoch" in " ".join(result.stderr.split())) == (1, True)
+
+
 def test_the_same_command_with_resume_goes_on(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
