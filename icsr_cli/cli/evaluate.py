@@ -177,6 +177,8 @@ def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, 
         "No identities are known here, so nothing can be measured. These distances are estimates: pairs of "
         f"one cluster ({file.name}) under two cameras count as the same person."
     )
+    if not found:
+        say("There are none: no such pairs are in one cluster, or none in different ones.")
     _show_thresholds(found, "Estimated thresholds: the same person, if the distance is at most")
 
 

@@ -275,7 +275,6 @@ def estimate_thresholds(embedder: Embedder, run: RunFolder) -> tuple[list[Thresh
 
     Raises:
         UsageError: the run has no labels of a global stage.
-        RunError: these hold no pairs under two cameras, of one cluster and of different ones.
     """
     files = [file for file in run.label_files() if file.stem.startswith("epoch")]
     if not files:
@@ -290,13 +289,7 @@ def estimate_thresholds(embedder: Embedder, run: RunFolder) -> tuple[list[Thresh
     rows, clusters = rows[clusters >= 0], clusters[clusters >= 0]
     features = embedder.embed(embedder.pixels("train"), "Train features", rows)
     cameras = split.cameras[rows]
-    found = thresholds(features, features, clusters, clusters, cameras, cameras)
-    if not found:
-        raise RunError(
-            f"No identity in {embedder.dataset.name!r} is known, and clusters of {files[-1]} hold no pairs "
-            "under two cameras, of one cluster and of different ones, to estimate thresholds from."
-        )
-    return found, files[-1]
+    return thresholds(features, features, clusters, clusters, cameras, cameras), files[-1]
 
 
 #: What ``evaluation.json`` calls the ways of ranking.
