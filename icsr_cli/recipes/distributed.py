@@ -13,10 +13,11 @@ import os
 import sys
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -35,6 +36,8 @@ T = TypeVar("T")
 
 #: In the cam stage ranks wait for the one with the longest cameras; a dead rank is noticed by the launcher.
 _TIMEOUT = timedelta(days=2)
+#: For so long the others wait for the leading rank to say what ended them all.
+_SPEAKING = timedelta(seconds=30)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,15 @@ class Ranks(Team):
         except IcsrError as error:
             if self.leads:
                 raise
-            raise SystemExit(error.exit_code) from None
+            self.follow(error.exit_code)
+
+    def follow(self, exit_code: int) -> NoReturn:
+        """Leave after the leading rank, which says why: a launcher ends all ranks when one has gone."""
+        with suppress(RuntimeError):  # the connection breaks when it leaves
+            departure = dist.irecv(torch.empty(1), src=0)
+            assert departure is not None
+            departure.wait(_SPEAKING)
+        raise SystemExit(exit_code) from None
 
     def from_leader(self, make: Callable[[], T]) -> T:
         """Let the leading rank make something and give it to all.
@@ -131,7 +142,7 @@ class Ranks(Team):
             raise failure
         made, exit_code = outcome
         if exit_code is not None:
-            raise SystemExit(exit_code)
+            self.follow(exit_code)
         result: T = made
         return result
 

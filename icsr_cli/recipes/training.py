@@ -120,12 +120,12 @@ def _opened(
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
             if not ranks.leads:
-                raise SystemExit(getattr(error, "exit_code", 130)) from None
+                ranks.follow(getattr(error, "exit_code", 130))
             run.update_info(status="interrupted")
             raise
         except TrainingError as error:
             if together and not ranks.leads:  # all ranks have come to the same, and one says it
-                raise SystemExit(error.exit_code) from None
+                ranks.follow(error.exit_code)
             _note_failure(run, error)
             raise
         except (Exception, SystemExit) as error:  # whatever it is, the run is not running any more

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
@@ -19,8 +20,8 @@ from typer.testing import CliRunner
 
 from icsr_cli.choices import available
 from icsr_cli.cli.main import app
-from icsr_cli.errors import UsageError
-from icsr_cli.recipes.distributed import ALONE, Ranks, device_of, launch
+from icsr_cli.errors import TrainingError, UsageError
+from icsr_cli.recipes.distributed import ALONE, Ranks, device_of, join, launch
 
 SETTINGS = [part for assignment in TINY for part in ("--set", assignment)]
 
@@ -247,3 +248,28 @@ def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], mess
     )[1]
     assert errors.count(message) == 1
     assert "Traceback" not in errors
+
+
+def fail(way: str) -> None:
+    """Fail as all ranks do; the leading one takes a while to say so. Prints when each of them leaves."""
+    ranks, _ = join(["cpu"])
+    code: Any = 1
+
+    def fault() -> None:
+        raise TrainingError("no loss")
+
+    try:
+        getattr(ranks, way)(fault)
+    except TrainingError:
+        time.sleep(1)
+    except SystemExit as ended:
+        code = ended.code
+    print(time.monotonic(), flush=True)
+    os._exit(code)
+
+
+@pytest.mark.parametrize("way", ["together", "from_leader"])
+def test_who_says_nothing_leaves_last(way: str, tmp_path: Path) -> None:
+    """A launcher ends all ranks when one has gone, also the one that has not spoken yet."""
+    said, quiet = (float(output) for output, _ in run_ranks(2, tmp_path, fail, way, code=1))
+    assert said < quiet
