@@ -41,12 +41,6 @@ class OwnFile:
             ) from None
         return cls(path, digest, found)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of a run that differ for it; they are kept with what is prepared."""
-        size = {"height": self.benchmark.height, "width": self.benchmark.width}
-        return {"image": size, **self.benchmark.settings}
-
     def read(self, start: Path) -> Reading:
         """Locate and read the data set, and check what the reader gives.
 
