@@ -43,8 +43,8 @@ def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None)
     grow = in_threads(
         lambda low, high: _grow(ranks, full_sets, half_sets, low, high), row_ranges(end, first=first)
     )
-    starts, members = _joined(grow)
-    return starts, members
+    sets: tuple[Any, Any] = stacked(grow)
+    return sets
 
 
 def expanded(ranks: Any, rows: Rows, share: tuple[int, int] | None = None) -> Rows:
@@ -58,13 +58,13 @@ def expanded(ranks: Any, rows: Rows, share: tuple[int, int] | None = None) -> Ro
         return rows
     ranks = np.ascontiguousarray(ranks, dtype=np.int32)
     first, end = share or (0, len(ranks))
-    starts, columns, values = _joined(
-        in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(end, first=first))
-    )
-    return starts, columns, values
+    means = in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(end, first=first))
+    found: Rows = stacked(means)
+    return found
 
 
-def _joined(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def stacked(parts: list[tuple[Any, ...]]) -> Any:
+    """Put parts of sparse rows, (entries per row, columns, values), one behind the other."""
     counts, *entries = (np.concatenate(part) for part in zip(*parts, strict=True))
     return np.concatenate(([0], np.cumsum(counts))), *entries
 

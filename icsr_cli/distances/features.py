@@ -27,7 +27,6 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
 
     Raises:
         InputError: no 2-D array of numbers; no rows or columns; NaN, infinite or zero rows.
-
     """
     if is_tensor(features):
         kind = features.dtype
@@ -76,6 +75,15 @@ def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
     import torch
 
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+
+def like(features: Any, result: Any) -> Any:
+    """Give ``result`` in the kind of ``features``, on their device."""
+    if is_tensor(features):
+        import torch
+
+        return torch.as_tensor(result, device=features.device)
+    return result.cpu().numpy() if is_tensor(result) else result
 
 
 def squared_lengths(features: Any) -> Any:

@@ -44,12 +44,7 @@ def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance, sparse (n, n)."""
     near = evidence.neighbours(options.k1)
     return jaccard_similarity(
-        evidence.features,
-        options.k1,
-        options.k2,
-        neighbours=near,
-        least=evidence.least,
-        team=evidence.team,
+        evidence.features, options.k1, options.k2, neighbours=near, least=evidence.least, team=evidence.team
     )
 
 
@@ -103,7 +98,6 @@ def jaccard_similarity(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     vectors = unit_rows(check_features(features, device))
     n = len(vectors)
@@ -154,12 +148,10 @@ def _weights(x: Any, ranks: Any, half: int, k2: int, team: Team) -> Rows:
 
 def joined(rows: Rows, team: Team) -> Rows:
     """Give the rows of all processes, one's after another's."""
-    if team.size == 1:
-        return rows
+    from icsr_cli.kreciprocal import stacked
+
     starts, columns, values = rows
-    parts = team.join((np.diff(starts), columns, values))
-    counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return np.concatenate(([0], np.cumsum(counts))), columns, values
+    return rows if team.size == 1 else stacked(team.join((np.diff(starts), columns, values)))
 
 
 def weighted(x: Any, starts: Any, members: Any, *, first: int = 0) -> Rows:

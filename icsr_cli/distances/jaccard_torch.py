@@ -39,7 +39,6 @@ def overlaps_above(
 
     Yields:
         The number of rows, and their (entries per row, columns, values) as numpy arrays.
-
     """
     n, x = len(features), torch.as_tensor(features)
     ranks = torch.as_tensor(neighbours, dtype=torch.int64, device=x.device)
