@@ -60,11 +60,7 @@ def fetch(source: Source, arch: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # URLError: an OSError; a wrong hash: RuntimeError
         raise ModelError(
             f"ImageNet weights of {arch}: {file.name} is not in {file.parent} and could not be fetched "
             f"({error}). {ways}"
