@@ -250,9 +250,7 @@ def _stage(
 
 def _on_paper(model: ModelSettings) -> Network:
     with torch.device("meta"):
-        network = build(
-            model.arch, num_features=model.num_features, pooling=model.pooling, stripes=model.stripes
-        )
+        network = build(**model.model_dump(include={"arch", "num_features", "pooling", "stripes"}))
     return network.to(memory_format=torch.channels_last)
 
 
