@@ -178,8 +178,7 @@ def _of_the_package(room: str) -> set[str]:
 def find(room: str, name: str) -> Any:
     """Load the file of the method ``name`` of ``room``.
 
-    Raises:
-        UsageError: where there is none; the nearest is named.
+    Raises UsageError where there is none; the nearest is named.
     """
     wanted = name.replace("_", "-")
     if wanted not in available(room):
@@ -195,8 +194,7 @@ def find(room: str, name: str) -> Any:
 def load_plugin(path: Path) -> str:
     """Run a file of the user's and add its method; gives the SHA-256 of what was run.
 
-    Raises:
-        UsageError: the file cannot be read or run, or is no method.
+    Raises UsageError where the file cannot be read or run, or is no method.
     """
     module, digest = run_plugin(path)
     _add(module, str(path))
@@ -206,8 +204,7 @@ def load_plugin(path: Path) -> str:
 def run_plugin(path: Path) -> tuple[ModuleType, str]:
     """Run a file of the user's; gives the module and the SHA-256 of what was run.
 
-    Raises:
-        UsageError: the file cannot be read or run.
+    Raises UsageError where the file cannot be read or run.
     """
     try:
         source = path.read_bytes()

@@ -63,8 +63,7 @@ class Options(choices.Options):
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the tracks of each camera: int64 (n,), -1 for images that belong to none.
 
-    Raises:
-        InputError: where no image has a track.
+    Raises InputError where no image has a track.
     """
     tracks = evidence.tracks
     if tracks is None or not (tracks != NO_TRACK).any():

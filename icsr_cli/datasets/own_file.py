@@ -24,8 +24,7 @@ class OwnFile:
     def load(cls, path: Path) -> OwnFile:
         """Run the file.
 
-        Raises:
-            UsageError: it cannot be run, defines no data set, or its settings are no plain values.
+        Raises UsageError where it cannot be run, defines no data set, or its settings are no plain values.
         """
         module, digest = run_plugin(path)
         found = getattr(module, "BENCHMARK", None)
@@ -44,8 +43,7 @@ class OwnFile:
     def read(self, start: Path) -> Reading:
         """Locate and read the data set, and check what the reader gives.
 
-        Raises:
-            DatasetError: it is not there, or its reader fails.
+        Raises DatasetError where it is not there, or its reader fails.
         """
         try:
             reading = self.benchmark.read(start)

@@ -24,9 +24,8 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
     """Give ``features`` as contiguous float32 (n, d): a numpy array on the CPU, else a tensor.
 
     ``device`` is where to compute; default: where the features are. What fits already is not copied.
-
-    Raises:
-        InputError: no 2-D array of numbers; no rows or columns; NaN, infinite or zero rows.
+    Raises InputError where they are no 2-D array of numbers, have no rows or columns, or NaN, infinite or
+    zero rows.
     """
     if is_tensor(features):
         kind = features.dtype

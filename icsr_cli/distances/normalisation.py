@@ -37,8 +37,7 @@ class CameraStatistics:
     def of(cls, features: Any, cameras: Any, shrink: float = SHRINK) -> CameraStatistics:
         """Measure float (n, d) under cameras int (n,), from 0, in float64.
 
-        Raises:
-            InputError: shapes or values do not fit.
+        Raises InputError where shapes or values do not fit.
         """
         values, cameras = _checked(features, cameras)
         count = np.bincount(cameras)

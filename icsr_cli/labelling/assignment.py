@@ -33,8 +33,7 @@ class KnownClusters:
     def of(cls, features: Any, labels: Any) -> KnownClusters:
         """Take the clusters of features (n, d) by labels (n,), -1 for none.
 
-        Raises:
-            InputError: no image has a label, or features and labels do not fit.
+        Raises InputError where no image has a label, or features and labels do not fit.
         """
         table, labels = _unit(features), whole_numbers("labels", labels, len(features))
         inside = labels != NO_CLUSTER

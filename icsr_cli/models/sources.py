@@ -41,8 +41,7 @@ def may_download() -> bool:
 def fetch(source: Source, arch: str) -> Path:
     """Give the file of ImageNet weights in torch hub's folder; fetch and check it where that was asked for.
 
-    Raises:
-        ModelError: it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
+    Raises ModelError where it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
     """
     file, address = source.file, source.address
     if file.exists():

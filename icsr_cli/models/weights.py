@@ -40,9 +40,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     A ``{"state_dict": ...}`` around it (``teacher``, ``model``) and the prefixes ``module.`` and
     ``_orig_mod.`` are taken off.
     A PyTorch file is opened with ``weights_only=True``: nothing in it can run.
-
-    Raises:
-        ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
+    Raises ModelError where the file is missing, damaged, not a checkpoint, or holds more than plain data.
     """
     path = require_file(path)
     if path.suffix == ".onnx":
@@ -191,9 +189,7 @@ def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] |
     """Write a network as safetensors, whole or not at all.
 
     The header holds ``metadata`` (height and width of the images, for instance) and its ``ModelSpec``.
-
-    Raises:
-        ModelError: the file cannot be written; what was there before is intact.
+    Raises ModelError where the file cannot be written; what was there before is intact.
     """
     path = Path(path)
     header = {**(metadata or {}), **model.spec.metadata()}
@@ -241,8 +237,7 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the header of a safetensors file; empty for other files.
 
-    Raises:
-        ModelError: the file is missing or damaged.
+    Raises ModelError where the file is missing or damaged.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -260,8 +255,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def norm_of(header: Mapping[str, str]) -> PixelNorm:
     """Give what the pixels are normalised by, as a header says; ImageNet's where it says nothing.
 
-    Raises:
-        ModelError: it says nonsense.
+    Raises ModelError where it says nonsense.
     """
     if "mean" not in header and "std" not in header:
         return IMAGENET
@@ -275,8 +269,7 @@ def norm_of(header: Mapping[str, str]) -> PixelNorm:
 def size_of(header: Mapping[str, str]) -> Size | None:
     """Give (height, width) of the images, where a header says it.
 
-    Raises:
-        ModelError: it says nonsense.
+    Raises ModelError where it says nonsense.
     """
     if not {"height", "width"} <= header.keys():
         return None
@@ -289,8 +282,7 @@ def size_of(header: Mapping[str, str]) -> Size | None:
 def spec_of(header: Mapping[str, str]) -> ModelSpec:
     """Give what a network is made of, as a header says.
 
-    Raises:
-        ModelError: something is missing, or nonsense.
+    Raises ModelError where something is missing, or nonsense.
     """
     try:
         arch, width, pooling, stripes = (

@@ -194,8 +194,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
 def rates_of(device: str) -> Rates:
     """Give the rates of a device by name; those of the CPU are measured, which takes half a second.
 
-    Raises:
-        UsageError: an unknown name.
+    Raises UsageError for an unknown name.
     """
     if device == "cpu":
         return probe()
