@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -99,13 +100,13 @@ class Ranks(Team):
         dist.gather_object(part, values)
         return values or []
 
-    def together(self, work: Callable[[], None]) -> None:
-        """Do what all ranks do in the same way; what fails on all of them is said by the leading one.
+    def together(self, work: Callable[[], T]) -> T:
+        """Give what comes of what all ranks do alike; what fails on all of them is said by the leading one.
 
         Raises the IcsrError of ``work`` on the leading rank; the others leave with its exit code.
         """
         try:
-            work()
+            return work()
         except IcsrError as error:
             if self.leads:
                 raise
@@ -221,25 +222,27 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
     Gives the exit code of the rank that failed first, else 0. Signals are passed on to the ranks.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # What went wrong is said by the rank itself.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // processes)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-    )
     try:
-        elastic_launch(config, sys.executable)("-m", "icsr_cli", *arguments)
+        with TemporaryDirectory() as scratch:  # else the launcher leaves an empty folder behind
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                monitor_interval=0.2,
+                logs_specs=DefaultLogsSpecs(log_dir=scratch),
+            )
+            elastic_launch(config, sys.executable)("-m", "icsr_cli", *arguments)
     except ChildFailedError as error:
         code: int = error.get_first_failure()[1].exitcode
         return code if code >= 0 else 128 - code
