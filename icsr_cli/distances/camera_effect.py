@@ -46,12 +46,8 @@ class CameraEffect:
 def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     """Measure which share of the difference between cameras one and the same person shows.
 
-    Args:
-        features: (n, d) numbers, numpy or torch.
-        cameras: int (n,), from 0.
-
-    Raises:
-        InputError: shapes or values do not fit.
+    ``features`` (n, d): numbers, numpy or torch. ``cameras``: int (n,), from 0.
+    Raises InputError where shapes or values do not fit.
     """
     vectors = unit_rows(check_features(features))
     x = as_numpy(vectors)

@@ -67,12 +67,8 @@ def choose(
     asked that no others would answer, were all of them the same: a spanning forest of the greatest worth.
     What ``pairs`` decide already, or somebody was unsure of, is not asked.
 
-    Args:
-        labels: int64 (n,), -1 for none.
-        similarity: sparse (n, n), 0 to 1, symmetric.
-        cameras: int64 (n,), or None: then every pair counts as one across cameras.
-        count: pairs at most.
-        pairs: what is known already.
+    ``labels`` int64 (n,), -1 for none; ``similarity`` sparse (n, n), 0 to 1, symmetric; ``cameras`` int64
+    (n,), or None: then every pair counts as one across cameras; ``count``: pairs at most.
     """
     n = len(labels)
     cameras = np.arange(n, dtype=np.int64) if cameras is None else cameras

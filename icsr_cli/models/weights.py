@@ -136,16 +136,9 @@ def load_into(
 
     A plain backbone, ImageNet weights for instance, leaves pooling, embedding and the last normalisation as
     they are. What the layout leaves out (classifiers, heads of pretraining) is left out. A table of positions
-    is resized to the network's patches.
-
-    Args:
-        model: the network.
-        state: in any layout of its family.
-        source: the file, for the messages.
-        size: (height, width) of the images that its positions are of, where that is known.
-
-    Returns:
-        What the weights' pixels are normalised by, where their layout tells.
+    is resized to the network's patches. ``state`` is in any layout of its family, ``source`` names it in
+    messages, ``size`` is the (height, width) of the images that its positions are of, where that is known.
+    Gives what the weights' pixels are normalised by, where their layout tells.
 
     Raises:
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
