@@ -98,8 +98,7 @@ def camera_jaccard_similarity(
     members.sort(axis=1)
     kept = members < n
     starts = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))
-    x = vectors if isinstance(vectors, np.ndarray) else as_numpy(vectors)
-    rows = weighted(x, starts, np.ascontiguousarray(members[kept], dtype=np.int32))
+    rows = weighted(as_numpy(vectors), starts, np.ascontiguousarray(members[kept], dtype=np.int32))
     averaged = np.concatenate([near[:, :own2], far[:, :cross2]], axis=1)
     if averaged.shape[1] > 1:
         rows = joined(expanded(averaged, rows, team.share(n)), team)

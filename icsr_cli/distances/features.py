@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from icsr_cli.checks import as_numpy
 from icsr_cli.errors import InputError
 from icsr_cli.types import FloatArray
 
@@ -41,8 +42,7 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
         )
     result = _placed(features, device)
     # A row's sum of squares is finite and positive exactly where the row can be compared with others.
-    squares = squared_lengths(result)
-    squares = squares if isinstance(squares, np.ndarray) else squares.cpu().numpy()
+    squares = as_numpy(squared_lengths(result))
     bad = ~np.isfinite(squares)
     if bad.any():
         raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
@@ -82,7 +82,7 @@ def like(features: Any, result: Any) -> Any:
         import torch
 
         return torch.as_tensor(result, device=features.device)
-    return result.cpu().numpy() if is_tensor(result) else result
+    return as_numpy(result)
 
 
 def squared_lengths(features: Any) -> Any:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from icsr_cli import choices
-from icsr_cli.checks import check_count
+from icsr_cli.checks import as_numpy, check_count
 from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
 from icsr_cli.distances.neighbours import knn
 from icsr_cli.errors import InputError
@@ -117,8 +117,7 @@ def jaccard_similarity(
 
         parts = list(overlaps_above(vectors, ranks, half, k2, team.share, least))
         return mirrored(n, [part for own in team.to_leader(parts) for part in own])
-    x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    return mirrored(n, overlaps(_weights(x, ranks, half, k2, team), least, team))
+    return mirrored(n, overlaps(_weights(as_numpy(vectors), ranks, half, k2, team), least, team))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -127,8 +126,7 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
         raise InputError(
             f"neighbours must have {n} rows and at least {k1} columns, got {tuple(indices.shape)}."
         )
-    if is_tensor(indices):
-        indices = indices.cpu().numpy()
+    indices = as_numpy(indices)
     low, high = int(indices.min()), int(indices.max())
     if not 0 <= low <= high < n:
         raise InputError(

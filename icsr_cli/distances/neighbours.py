@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from icsr_cli.checks import check_count
+from icsr_cli.checks import as_numpy, check_count
 from icsr_cli.distances.features import Index, check_features, like, unit_rows
 from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
@@ -76,8 +76,8 @@ def knn(
     if approximate is not None:
         from icsr_cli.distances.approximate import search
 
-        x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-        [searched] = team.join(search(x, k, approximate) if team.rank == 0 else None)[:1]
+        own = search(as_numpy(vectors), k, approximate) if team.rank == 0 else None
+        [searched] = team.join(own)[:1]
         assert searched is not None
         indices, distances, recall = searched
     elif isinstance(vectors, np.ndarray):
