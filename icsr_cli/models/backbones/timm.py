@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
-from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
+from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
@@ -67,7 +67,7 @@ _DINO: list[tuple[str, str | None]] = [
 ]
 _HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
 LAYOUTS = (
-    Layout("of our own", r"base\."),
+    OWN,
     Layout(
         "CLIP, OpenAI's names", r"visual\.", _OPENAI, _openai, lambda state: PIXEL_NORMS["clip"], _quick_gelu
     ),
