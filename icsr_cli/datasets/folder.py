@@ -183,7 +183,7 @@ def _frame(line: Mapping[str, str | None]) -> int:
         try:
             found = round(float(time or "") * 1000)
         except ValueError:
-            when = datetime.fromisoformat(time or "")
+            when = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
             when = when if when.tzinfo else when.replace(tzinfo=UTC)
             found = round(when.timestamp() * 1000)
     if not 0 <= found < 10**MOST_DIGITS:

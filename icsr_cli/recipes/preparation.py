@@ -184,20 +184,15 @@ class OwnCrops:
 
         Raises DatasetError where nothing fits, UsageError where the source is missing.
         """
-        if self.table is None and source is None:
+        return own_crops.assemble(*self.rows(source), seed=self.seed, test_share=self.test_share)
+
+    def rows(self, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
+        """Read as ``read`` does: the root, the rows, what does not fit."""
+        if self.table is not None:
+            return own_crops.read_csv(self.table, source)
+        if source is None:
             raise UsageError("--pattern needs --source: the folder of the crops.")
-        root, rows, unread = _rows(source, self.pattern, self.table)
-        return own_crops.assemble(root, rows, unread, seed=self.seed, test_share=self.test_share)
-
-
-def _rows(
-    source: Path | None, pattern: str | None, table: Path | None
-) -> tuple[Path, list[Row], list[Unread]]:
-    """Read own crops by a CSV file, else by a pattern of their paths: the root, rows, what does not fit."""
-    if table is not None:
-        return own_crops.read_csv(table, source)
-    assert source is not None, "a pattern goes with a folder"
-    return source.resolve(), *own_crops.read_pattern(source.resolve(), str(pattern))
+        return source.resolve(), *own_crops.read_pattern(source.resolve(), str(self.pattern))
 
 
 def prepare_folder(
@@ -264,9 +259,10 @@ def add_to_folder(
             f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
         )
     size, store = size or tuple(details.get("size", (256, 128))), store or details.get("store", "raw")
+    crops = OwnCrops(None if table else pattern, table)
     plan = Plan(name, FOLDER, data_root, size, store, **how)
     with places.alone(plan.folder):
-        root, rows, unread = _rows(source, pattern, table)
+        root, rows, unread = crops.rows(source)
         reading = extend(dataset, details.get("identities"), root, rows, unread)
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
