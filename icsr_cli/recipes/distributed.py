@@ -103,8 +103,7 @@ class Ranks(Team):
     def together(self, work: Callable[[], T]) -> T:
         """Give what comes of what all ranks do alike; what fails on all of them is said by the leading one.
 
-        Raises:
-            IcsrError: what ``work`` raised, on the leading rank; the others leave with its exit code.
+        Raises the IcsrError of ``work`` on the leading rank; the others leave with its exit code.
         """
         try:
             return work()
@@ -185,9 +184,7 @@ def join(devices: Sequence[str] = ()) -> tuple[Ranks, str | None]:
 
     ``devices`` are those of this machine's ranks, in order; without them local rank r takes GPU r where
     there is one, else the CPU. Gives the ranks and the device of this one (None: not for us to say).
-
-    Raises:
-        UsageError: where there is no such device, or there are more ranks than devices.
+    Raises UsageError where there is no such device, or there are more ranks than devices.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -204,8 +201,7 @@ def join(devices: Sequence[str] = ()) -> tuple[Ranks, str | None]:
 def device_of(local_rank: int, devices: Sequence[str], n_gpus: int) -> str:
     """Choose the device of a local rank among ``devices``: GPUs, ``cuda`` (all), ``cpu``, or none named.
 
-    Raises:
-        UsageError: where there is none for it.
+    Raises UsageError where there is none for it.
     """
     gpus = [f"cuda:{number}" for number in range(n_gpus)]
     named = [] if list(devices) == ["cuda"] else list(devices)

@@ -151,8 +151,7 @@ MAY_CHANGE = {"evaluation.batch_size"}
 def check_same_settings(run: RunFolder, asked: Settings) -> None:
     """Refuse to resume a run with other settings than it was started with.
 
-    Raises:
-        UsageError: listing each difference.
+    Raises UsageError that lists each difference.
     """
     if different := differences(run, asked):
         raise UsageError(
