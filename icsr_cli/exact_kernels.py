@@ -4,30 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
+
+from icsr_cli.compilation import compiled
 
 #: Distances that are looked at together.
 CHUNK = 32
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _key(distance: Any, index: Any) -> Any:
     """Give distance, not negative, and index as one number: of two keys the nearer is the smaller."""
     return (np.uint64(np.float32(distance).view(np.uint32)) << np.uint64(32)) | np.uint64(index)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _distance(key: Any) -> Any:
     return np.uint32(key >> np.uint64(32)).view(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _index(key: Any) -> Any:
     return np.int64(key & np.uint64(0xFFFFFFFF))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _insert(keys: Any, key: Any) -> None:
     """Put a key into a sorted list behind the vector itself, without branches; the last falls out."""
     before = np.uint64(0)
@@ -37,7 +38,7 @@ def _insert(keys: Any, key: Any) -> None:
         before = own
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) -> Any:
     """Tell whether a chunk holds a distance that a list may take: no branch, so that it is one of vectors."""
     hits = np.int32(0)
@@ -47,7 +48,7 @@ def _any_nearer(products: Any, own: Any, squares: Any, worst: Any, limits: Any) 
     return hits != 0
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def merge_tile(
     products: Any, squares: Any, top: int, left: int, groups: Any, relation: int, keys: Any, limits: Any
 ) -> None:
@@ -85,7 +86,7 @@ def merge_tile(
                     limits[column] = _distance(keys[column, last])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def take_nearest(distances: Any, keys: Any, low: int, high: int) -> None:
     """Offer the columns of the rows [low, high) of distances to their lists, but those at infinity."""
     last = keys.shape[1] - 1
@@ -95,7 +96,7 @@ def take_nearest(distances: Any, keys: Any, low: int, high: int) -> None:
                 _insert(keys[i], _key(distances[i, j], j))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def merge_lists(others: Any, keys: Any, low: int, high: int) -> None:
     """Offer what other lists hold for the rows [low, high); the vector itself is in both."""
     for row in range(low, high):
@@ -103,7 +104,7 @@ def merge_lists(others: Any, keys: Any, low: int, high: int) -> None:
             _insert(keys[row], others[row, place])
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+@compiled(fastmath={"reassoc", "contract"})
 def _squared_gap(a: Any, b: Any) -> Any:
     total = np.float32(0)
     for column in range(a.size):
@@ -112,7 +113,7 @@ def _squared_gap(a: Any, b: Any) -> Any:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def measure(x: Any, keys: Any, own: Any, k: int, bounds: Any, proven: Any) -> None:
     """Take the distances of the candidates of ``own`` directly, and sort each list by them, then by index.
 
@@ -143,7 +144,7 @@ def measure(x: Any, keys: Any, own: Any, k: int, bounds: Any, proven: Any) -> No
         proven[i] |= bounds[i, -1] >= _distance(keys[row, k - 1])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def settle(x: Any, keys: Any, k: int, tolerance: Any, low: int, high: int) -> None:
     """Decide near ties by distances in float64; give the vector itself its place by index, within k."""
     kept = keys.shape[1]
@@ -160,7 +161,7 @@ def settle(x: Any, keys: Any, k: int, tolerance: Any, low: int, high: int) -> No
             keys[row, k - 1] = _key(0, row)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _settle_run(x: Any, keys: Any, row: int) -> None:
     indices = np.sort((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
     exact = np.empty(keys.size, dtype=np.float64)

@@ -48,7 +48,7 @@ def whole_file(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
-        if error.filename == str(temporary):  # nobody has heard of that name
+        if error.errno and error.filename in (None, str(temporary)):  # nobody has heard of that name
             error.filename = str(path)
         raise
     finally:

@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-import numba
 import numpy as np
 
+from icsr_cli.compilation import compiled
 from icsr_cli.threads import in_threads, row_ranges
 
 #: Where each row starts, its columns in order, its values.
@@ -73,7 +73,7 @@ def mutual(ranks: Any) -> Any:
     return marks
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _mark_reciprocal(ranks: Any, marks: Any, low: int, high: int) -> None:
     """Set ``marks[i, c]`` to whether row i is among the neighbours of its c-th neighbour."""
     k = ranks.shape[1]
@@ -88,7 +88,7 @@ def _mark_reciprocal(ranks: Any, marks: Any, low: int, high: int) -> None:
             marks[row, place] = found
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _grown(array: Any, used: int, more: int) -> Any:
     """Give ``array``, or a larger copy of it, with room for ``more`` behind the first ``used``."""
     if used + more <= array.size:
@@ -98,7 +98,7 @@ def _grown(array: Any, used: int, more: int) -> Any:
     return larger
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _members(row: int, ranks: Any, full_sets: Any, half_sets: Any, seen: Any, members: Any) -> int:
     """Write the grown reciprocal set of ``row`` to ``members``; give its size. ``seen`` is scratch."""
     count = 0
@@ -126,7 +126,7 @@ def _members(row: int, ranks: Any, full_sets: Any, half_sets: Any, seen: Any, me
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _grow(ranks: Any, full_sets: Any, half_sets: Any, low: int, high: int) -> Any:
     """Give (members per row, members in order) of the grown sets of the rows."""
     seen = np.full(ranks.shape[0], -1, dtype=np.int64)
@@ -143,7 +143,7 @@ def _grow(ranks: Any, full_sets: Any, half_sets: Any, low: int, high: int) -> An
     return counts, found[:used]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _average(ranks: Any, rows: Rows, low: int, high: int) -> Any:
     """Give for each row the mean of the rows of its neighbours."""
     n, k2 = ranks.shape
@@ -178,7 +178,7 @@ def _average(ranks: Any, rows: Rows, low: int, high: int) -> Any:
     return counts, found[:used], means[:used]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def inverted(rows: Rows) -> Any:
     """Give the same entries by columns: starts, rows in order, values, and each entry's place there."""
     starts, columns, values = rows
@@ -199,7 +199,7 @@ def inverted(rows: Rows) -> Any:
     return heads, owners, weights, places
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def overlap(rows: Rows, by_column: Any, low: int, high: int, least: float = 0.0) -> Any:
     """Give 1 - the Jaccard distance of each row and every later row it shares a column with (equation 10).
 

@@ -41,7 +41,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i].plain) for row in cells) for i in range(len(columns))]
-    heading = Text(title) if title else None
+    heading = Text(printable(title)) if title else None
     table = Table(
         title=heading,
         title_justify="left",

@@ -248,12 +248,14 @@ app.add_typer(_labels, name="labels", short_help="Look at pseudo labels, or make
 def _open_standard_files() -> None:
     """Give a process that was started with a closed input, output or error the empty one.
 
-    Else the next file that is opened takes the number, and what is printed goes into it.
+    Else the next file that is opened takes the number, and what is printed goes into it. What the encoding of
+    the output cannot hold, such as a path that is no UTF-8, is escaped there.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
             number = os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
             setattr(sys, name, open(number, "r" if name == "stdin" else "w", encoding="utf-8"))  # noqa: PTH123, SIM115
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
 def _end_rank(code: object) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 import heapq
 from typing import Any
 
-import numba
 import numpy as np
 
+from icsr_cli.compilation import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled()
 def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any, low: int, high: int) -> float:
     """Give the part of some rows in x'Sy - y'Sx: for random x and y that is 0 just where S is symmetric."""
     total = 0.0
@@ -25,7 +26,7 @@ def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any, low
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def to_whole_numbers(
     starts: Any,
     columns: Any,
@@ -53,7 +54,7 @@ def to_whole_numbers(
         stops[row] = place
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def find(parents: Any, node: int) -> int:
     """Give the root of ``node`` and halve the path to it."""
     while parents[node] != node:
@@ -62,7 +63,7 @@ def find(parents: Any, node: int) -> int:
     return node
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _gather(
     top: int,
     parents: Any,
@@ -108,7 +109,7 @@ def _gather(
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _nearest(count: int, touched: Any, totals: Any, sizes: Any, top: int, previous: int) -> Any:
     """Give the most similar neighbour and its mean similarity; clear ``totals``.
 
@@ -126,7 +127,7 @@ def _nearest(count: int, touched: Any, totals: Any, sizes: Any, top: int, previo
     return best, best_value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> Any:
     """Merge by the chain of nearest neighbours while mean similarities are above ``floor``.
 
@@ -174,7 +175,7 @@ def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> 
     return first[:merges], second[:merges], values[:merges]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def join(n: int, first: Any, second: Any) -> Any:
     """Give the lowest image of the cluster of each image after these merges."""
     parents = np.arange(n)
@@ -186,7 +187,7 @@ def join(n: int, first: Any, second: Any) -> Any:
     return parents
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def join_smallest(roots: Any, wanted: int) -> Any:
     """Join clusters that share nothing, the two smallest first (ties: first image), until ``wanted``."""
     n = roots.size
@@ -204,7 +205,7 @@ def join_smallest(roots: Any, wanted: int) -> Any:
     return parents
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def dense_regions(starts: Any, columns: Any, values: Any, eps: Any, one: Any, min_samples: int) -> Any:
     """Give DBSCAN's clusters, each named by its first core image; -1 is noise.
 
@@ -236,7 +237,7 @@ def dense_regions(starts: Any, columns: Any, values: Any, eps: Any, one: Any, mi
     return labels
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def silhouette_sum(
     starts: Any, columns: Any, values: Any, labels: Any, sizes: Any, low: int, high: int
 ) -> float:

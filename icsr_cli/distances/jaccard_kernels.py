@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from icsr_cli.compilation import compiled
 
-@numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})
+
+@compiled(fastmath={"reassoc", "contract"})
 def _product(a: Any, b: Any) -> Any:
     total = np.float32(0)
     for index in range(a.size):
@@ -19,7 +20,7 @@ def _product(a: Any, b: Any) -> Any:
     return total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def softmax(x: Any, first: int, starts: Any, members: Any, weights: Any, low: int, high: int) -> None:
     """Write V of the rows: the softmax over each set of minus the squared distances (equation 7).
 
@@ -36,7 +37,7 @@ def softmax(x: Any, first: int, starts: Any, members: Any, weights: Any, low: in
             weights[place] /= total
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_below(
     counts: Any, found: Any, similarities: Any, first: int, filled: Any, columns: Any, values: Any
 ) -> None:
@@ -50,7 +51,7 @@ def fill_below(
             entry += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def count(starts: Any, diagonal: Any, columns: Any, low: int, high: int) -> Any:
     """Count how often each image is a column below the diagonal: int64 (n,)."""
     counts = np.zeros(diagonal.size, dtype=np.int64)
@@ -60,7 +61,7 @@ def count(starts: Any, diagonal: Any, columns: Any, low: int, high: int) -> Any:
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def fill_above(
     starts: Any, diagonal: Any, low: int, high: int, filled: Any, columns: Any, values: Any
 ) -> None:

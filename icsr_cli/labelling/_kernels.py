@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from icsr_cli.compilation import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled()
 def seed_sides(
     order: Any,
     clusters: Any,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from icsr_cli.compilation import compiled
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import IntArray
 
@@ -31,7 +31,7 @@ def match_ranks(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> I
     return _match_ranks_torch(distances, rows, columns)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _match_ranks_cpu(
     distances: npt.NDArray[Any], rows: IntArray, columns: IntArray, ranks: IntArray, low: int, high: int
 ) -> None:  # pragma: no cover - compiled
@@ -42,7 +42,7 @@ def _match_ranks_cpu(
 
 
 # A loop over a whole part, without a branch and with a small counter, is compiled to vector instructions.
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _count_until(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover - compiled
     count = np.int32(0)
     for other in range(len(part)):
@@ -50,7 +50,7 @@ def _count_until(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover -
     return count
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _count_before(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover - compiled
     count = np.int32(0)
     for other in range(len(part)):

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from icsr_cli import exact_search
 from icsr_cli.checks import check_count
+from icsr_cli.compilation import compiled
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
@@ -100,7 +100,7 @@ def _nearest_cpu(x: FloatArray, k: int, kept: FloatArray) -> tuple[npt.NDArray[n
     return indices.astype(np.int32), farthest.max(axis=0)
 
 
-@numba.njit(cache=True, nogil=True, fastmath={"nnan", "nsz"})
+@compiled(fastmath={"nnan", "nsz"})
 def _note_tile(
     products: FloatArray, squares: FloatArray, top: int, left: int, across: Any, down: Any, kept: FloatArray
 ) -> None:  # pragma: no cover - compiled
@@ -154,7 +154,7 @@ def _set_weights(features: FloatArray, farthest: FloatArray, sets: Any) -> Float
     return weights
 
 
-@numba.njit(cache=True, nogil=True, fastmath=True)
+@compiled(fastmath=True)
 def _weigh(
     features: FloatArray, farthest: FloatArray, sets: Any, weights: FloatArray, low: int, high: int
 ) -> None:  # pragma: no cover - compiled
@@ -173,14 +173,14 @@ def _weigh(
             weights[place] /= total
 
 
-@numba.njit(cache=True)
+@compiled()
 def _original(squared: np.float32, farthest: np.float32) -> np.float32:  # pragma: no cover - compiled
     """Give the original distance: (squared L2 / largest squared L2) squared, 0 where all are equal."""
     share = squared / farthest if farthest > 0 else np.float32(0)
     return share * share
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _blend(
     distances: FloatArray, farthest: FloatArray, overlaps: Any, lambda_value: np.float32, low: int, high: int
 ) -> None:  # pragma: no cover - compiled

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 
+from icsr_cli.compilation import compiled
 
-@numba.njit(cache=True, nogil=True)
+
+@compiled()
 def join_apart(first: Any, second: Any, cameras: Any, n_cameras: int) -> Any:
     """Join nodes pair by pair, unless both sides hold a node of one camera by then: roots, int64 (k,).
 
@@ -30,7 +31,7 @@ def join_apart(first: Any, second: Any, cameras: Any, n_cameras: int) -> Any:
     return above
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _root(above: Any, node: int) -> int:
     while above[node] != node:
         above[node] = above[above[node]]

@@ -50,9 +50,10 @@ def test_a_page_takes_no_other_files_place(command: str, tmp_path: Path) -> None
     assert labels.read_text() == "mine"
 
 
-def test_a_fault_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("named", [True, False])  # what a write raises names no file
+def test_a_fault_names_the_file_that_was_asked_for(tmp_path: Path, named: bool) -> None:
     with pytest.raises(OSError, match="nowhere") as raised, whole_file(tmp_path / "a.csv") as temporary:
-        raise OSError(errno.EACCES, "nowhere", str(temporary))
+        raise OSError(errno.ENOSPC, "nowhere", *([str(temporary)] if named else []))
     assert raised.value.filename == str(tmp_path / "a.csv")
 
 
