@@ -10,7 +10,6 @@ import shutil
 import stat
 import struct
 import tarfile
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -70,13 +69,10 @@ def unpack(
             f"{archive} {what}. Expected: zip, tar, tar.gz. Unpack it with its own program and give the "
             "folder to --source."
         )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".unpacking-", dir=target.parent))
+    opened = _unpack_zip if kind == "zip" else _unpack_tar
     try:
-        opened = _unpack_zip if kind == "zip" else _unpack_tar
-        opened(archive, temporary, expansion, progress or Progress())
-        temporary.chmod(0o755)
-        temporary.rename(target)
+        with files.whole_folder(target) as temporary:
+            opened(archive, temporary, expansion, progress or Progress())
     except _DAMAGE as error:
         raise DatasetError(
             f"{archive} is truncated or damaged ({reason(error)}). Download it again; nothing was kept of it."
@@ -86,8 +82,6 @@ def unpack(
             f"Cannot unpack {archive} into {target.parent}: {error.strerror or error}. "
             "Nothing was kept of it."
         ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return target
 
 

@@ -85,7 +85,7 @@ def forget_others(folder: Path, root: Path) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Be the only one who prepares in ``folder``, and clear what a killed run left half unpacked.
+    """Be the only one who prepares in ``folder``, and clear what a killed run left half made.
 
     Raises DatasetError where another process is at work.
     """
@@ -95,6 +95,6 @@ def alone(folder: Path) -> Iterator[None]:
             held.enter_context(FileLock(folder / ".prepare.lock", timeout=0))
         except Timeout:
             raise DatasetError(f"Another icsr prepare is at work in {folder}. Wait for it to end.") from None
-        for leftover in folder.glob(".unpacking-*"):
+        for leftover in folder.glob(".*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
         yield

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.files import whole_folder
 from icsr_cli.processes import in_processes
 from icsr_cli.progress import Progress
 from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
@@ -83,14 +83,11 @@ def render(
     worth_it = len(content) * world.height * world.width // _PIXELS_PER_WORKER
     count = workers or max(1, min(usable_cpus(), worth_it))
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as scratch:
-            folder = Path(scratch) / "new"  # a folder within: the outer one is for its owner alone
+        with whole_folder(target) as folder:
             for name in FOLDERS:
-                (folder / name).mkdir(parents=True)
+                (folder / name).mkdir()
             _write(folder, world, content, count, progress or Progress())
             (folder / "world.json").write_text(world.to_json(), encoding="utf-8")
-            folder.rename(target)
     except OSError as error:
         raise DatasetError(
             f"the synthetic data set could not be written to {target}: {error}. "

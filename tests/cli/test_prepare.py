@@ -260,7 +260,7 @@ def test_ctrl_c(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("data/synthetic/.*/new/bounding_box_train/*")):
+    while not list(tmp_path.glob("data/synthetic/.*/bounding_box_train/*")):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)

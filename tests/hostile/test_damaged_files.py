@@ -72,7 +72,7 @@ def archive(suffix: str, mode: str) -> Case:
             unpack(path, target)
             return {file.name: file.read_bytes() for file in sorted(target.rglob("*")) if file.is_file()}
         finally:
-            leftovers = [file for file in path.parent.iterdir() if file.name.startswith(".unpacking")]
+            leftovers = [file for file in path.parent.iterdir() if file.suffix == ".tmp"]
             assert not leftovers
             for file in sorted(target.rglob("*"), reverse=True):
                 file.unlink() if file.is_file() else file.rmdir()

@@ -168,7 +168,7 @@ def test_interrupted_while_unpacking(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         prepare("market1501", second, data, size=SIZE, progress=Stop("unpack"))
     assert snapshot(data) == before
-    assert not list((data / "market1501").glob(".unpacking-*"))
+    assert not list((data / "market1501").glob(".*.tmp"))
 
 
 def test_interrupted_while_decoding_goes_on_without_unpacking_again(tmp_path, monkeypatch):
@@ -297,6 +297,16 @@ def test_synthetic_worlds_beside_each_other(tmp_path):
     assert first.layout == second.layout == "synthetic"
     assert index.head(tmp_path, "second")["details"]["world"]["seed"] == 1
     assert datasets.newest(tmp_path) == "second"
+
+
+def test_what_a_killed_rendering_left_goes_with_the_next(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("icsr_cli.files.shutil.rmtree", lambda *_, **__: None)  # nobody clears up after SIGKILL
+        prepare_synthetic(world(), tmp_path, workers=1, progress=Stop("rendering"))
+    folder = tmp_path / "synthetic"
+    assert list(folder.glob(".rendered-*"))
+    prepare_synthetic(world(seed=5), tmp_path, workers=1)
+    assert [path.name for path in folder.glob(".*")] == [".prepare.lock"]
 
 
 def test_a_world_is_rendered_once_and_replaced_by_another(tmp_path, monkeypatch):
