@@ -111,7 +111,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
             )
         text = f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
         if error.errno in _REFUSED:
-            text += ". Ask its owner, or name another place (--out, --runs, --data-root)."
+            text += f". {_REFUSED[error.errno]}, or name another place (--out, --runs, --data-root)."
         return text, 1
     return None, 1
 
@@ -142,8 +142,13 @@ _FULL = {
     errno.EDQUOT: "the quota of the disk is used up",
     errno.EFBIG: "a file is larger than allowed here",
 }
-#: What the rights of a user, or a disk that is for reading only, refuse.
-_REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+#: What the rights of a user, a disk that is for reading only, or what is there already refuse, and a way out.
+_REFUSED = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "Ask its owner"),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), "No folder can be there: move away the file or dead link"),
+    errno.ELOOP: "Mend the link",
+    errno.ENAMETOOLONG: "Take a shorter name",
+}
 
 
 def _lacks_memory(error: BaseException) -> bool:
@@ -258,6 +263,15 @@ def _open_standard_files() -> None:
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def _keep_the_folder_out() -> None:
+    """Let processes that we start import nothing from the current folder, where we do not.
+
+    Python looks there first: a file called ``random.py`` among somebody's crops would be run.
+    """
+    if sys.modules["__main__"].__spec__ is None:  # else `python -m`, which looks there as well
+        os.environ["PYTHONSAFEPATH"] = "1"
+
+
 def _end_rank(code: object) -> None:
     """End one of several training processes that has failed, at once.
 
@@ -272,6 +286,7 @@ def _end_rank(code: object) -> None:
 def run() -> None:
     """Run the command line; the entry point of the executable."""
     _open_standard_files()
+    _keep_the_folder_out()
     signal.signal(signal.SIGINT, AtOnce())
     try:
         app()

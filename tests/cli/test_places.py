@@ -9,7 +9,7 @@ import pytest
 from in_process import icsr
 
 from icsr_cli.errors import DatasetError
-from icsr_cli.files import whole_file
+from icsr_cli.files import whole_file, write_text
 from icsr_cli.images import store
 from icsr_cli.images.store import build_pixels
 from icsr_cli.types import Dataset
@@ -55,6 +55,32 @@ def test_a_fault_names_the_file_that_was_asked_for(tmp_path: Path, named: bool) 
     with pytest.raises(OSError, match="nowhere") as raised, whole_file(tmp_path / "a.csv") as temporary:
         raise OSError(errno.ENOSPC, "nowhere", *([str(temporary)] if named else []))
     assert raised.value.filename == str(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("target", "root", "words"),
+    [
+        ("nowhere", "data", "File exists: data. No folder can be there: move away the file or dead link, or"),
+        ("data", "data", "data/synthetic. Mend the link, or name another place"),
+        ("", "n" * 300, "n. Take a shorter name, or name another place"),
+    ],
+)
+def test_a_root_that_cannot_be_a_folder(
+    target: str, root: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if target:
+        Path(root).symlink_to(target)
+    result = icsr("prepare", "synthetic", "--identities", 2, "--data-root", root)
+    assert result.exit_code == 1
+    assert words in " ".join(result.stderr.split())
+
+
+def test_a_name_that_is_too_long_is_told_as_it_was_given(tmp_path: Path) -> None:
+    name = tmp_path / f"{249 * 'n'}.html"  # the name until it is whole is longer
+    with pytest.raises(OSError, match="too long") as raised:
+        write_text(name, "page")
+    assert raised.value.filename == str(name)
 
 
 def test_pixels_that_may_not_be_written_ask_for_no_room(

@@ -242,6 +242,18 @@ def test_options_in_the_wrong_place_are_not_swallowed(icsr):
 START = "from icsr_cli.cli.main import run\nif __name__ == '__main__':\n    run()\n"
 
 
+def test_nothing_is_imported_from_the_current_folder(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/icsr").write_text(START)
+    (tmp_path / "types.py").write_text("raise SystemExit('run, and not asked for')")
+    command = [sys.executable, str(tmp_path / "bin/icsr"), "prepare", "synthetic", "--workers", "2"]
+    command += ["--identities", "2", "--cameras", "2", "--size", "16x8"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(datasets.__file__).parent.parent.parent)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "not asked for" not in result.stderr
+
+
 def test_ctrl_c(tmp_path):
     """A real SIGINT in the middle: exit code 130, no half data set, and the same command then ends well."""
     (tmp_path / "start.py").write_text(START)

@@ -300,9 +300,10 @@ def test_synthetic_worlds_beside_each_other(tmp_path):
 
 
 def test_what_a_killed_rendering_left_goes_with_the_next(tmp_path, monkeypatch):
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr("icsr_cli.files.shutil.rmtree", lambda *_, **__: None)  # nobody clears up after SIGKILL
-        prepare_synthetic(world(), tmp_path, workers=1, progress=Stop("rendering"))
+        with pytest.raises(KeyboardInterrupt):
+            prepare_synthetic(world(), tmp_path, workers=1, progress=Stop("rendering"))
     folder = tmp_path / "synthetic"
     assert list(folder.glob(".rendered-*"))
     prepare_synthetic(world(seed=5), tmp_path, workers=1)
