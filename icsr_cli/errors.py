@@ -76,12 +76,14 @@ class TrainingError(IcsrError):
 
 
 class MissingExtraError(IcsrError):
-    """An optional library is not installed; the message holds the line that installs it."""
+    """An optional library cannot be imported; the message says why, and holds the line that installs it."""
 
-    def __init__(self, library: str, extra: str, purpose: str) -> None:
+    def __init__(self, library: str, extra: str, purpose: str, error: ImportError) -> None:
+        absent = isinstance(error, ModuleNotFoundError)
+        state = "is not installed" if absent else f"cannot be loaded ({reason(error)})"
         super().__init__(
-            f"{purpose} needs the library {library!r}, which is not installed. "
-            f"Install it with: pip install 'icsr[{extra}]'"
+            f"{purpose} needs the library {library!r}, which {state}. "
+            f"Install it {'' if absent else 'anew '}with: pip install 'icsr[{extra}]'"
         )
 
 

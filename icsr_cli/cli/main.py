@@ -152,7 +152,8 @@ _REFUSED = {
 
 
 def _lacks_memory(error: BaseException) -> bool:
-    if type(error).__name__ == "OutOfMemoryError":
+    # torch tells of a buffer that cannot grow as of a file of the wrong length, which follows from it.
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error.__context__, MemoryError):
         return True
     return isinstance(error, RuntimeError | ImportError) and any(
         words in str(error) for words in _MEMORY_WORDS

@@ -74,7 +74,7 @@ def infomap(
     try:
         from infomap import Infomap
     except ImportError as error:
-        raise MissingExtraError("infomap", "infomap", "Clustering by Infomap") from error
+        raise MissingExtraError("infomap", "infomap", "Clustering by Infomap", error) from error
     labels = np.full(len(neighbours), NO_CLUSTER, dtype=np.int64)
     if len(rows) == 0:
         return labels

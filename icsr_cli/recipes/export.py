@@ -88,8 +88,8 @@ def export_onnx(
     for library in ("onnx", "onnxscript", "onnxruntime"):
         try:
             importlib.import_module(library)
-        except ImportError:
-            raise MissingExtraError(library, "onnx", "The export to ONNX") from None
+        except ImportError as error:
+            raise MissingExtraError(library, "onnx", "The export to ONNX", error) from None
     network = resized(network, size).cpu().eval()
     with whole_file(path) as temporary:
         _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))

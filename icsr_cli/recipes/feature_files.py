@@ -44,8 +44,8 @@ def writer(suffix: str) -> Save:
     try:
         import pyarrow as pa
         from pyarrow import parquet
-    except ImportError:
-        raise MissingExtraError("pyarrow", "parquet", "A .parquet file") from None
+    except ImportError as error:
+        raise MissingExtraError("pyarrow", "parquet", "A .parquet file", error) from None
 
     def save(path: Path, features: FloatArray, columns: Mapping[str, Any], about: str) -> None:
         rows = pa.FixedSizeListArray.from_arrays(pa.array(features.ravel()), features.shape[1])

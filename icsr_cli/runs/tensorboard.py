@@ -18,8 +18,8 @@ def writer_class() -> Any:
     """
     try:
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise MissingExtraError("tensorboard", "tensorboard", "--tensorboard") from None
+    except ImportError as error:
+        raise MissingExtraError("tensorboard", "tensorboard", "--tensorboard", error) from None
     return SummaryWriter
 
 

@@ -160,9 +160,20 @@ def test_a_missing_library_names_the_line_that_installs_it(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_library_that_is_broken_is_not_told_of_as_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(name: str) -> None:
+        raise ImportError("libonnx.so: failed to map segment")
+
+    monkeypatch.setattr(module.importlib, "import_module", broken)
+    with pytest.raises(MissingExtraError, match=r"cannot be loaded \(libonnx.*Install it anew with"):
+        export_onnx(make(), SIZE, tmp_path / "net.onnx")
+
+
 def _absent(name: str, library: str) -> object:
     if name == library:
-        raise ImportError(name)
+        raise ModuleNotFoundError(name)
     return sys
 
 

@@ -7,6 +7,7 @@ Each fault strikes in the second epoch. The state of the first is untouched, and
 from __future__ import annotations
 
 import errno
+import io
 import os
 import shlex
 import shutil
@@ -19,6 +20,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -37,7 +39,7 @@ import icsr_cli
 from icsr_cli.clusterers import dbscan
 from icsr_cli.models import Network
 from icsr_cli.processes import Processes
-from icsr_cli.runs import RunFolder
+from icsr_cli.runs import RunFolder, folder
 from icsr_cli.threads import usable_cpus
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -126,6 +128,18 @@ def all_noise(patch: Patch) -> None:
     patch.setattr(dbscan, "cluster", noise)
 
 
+class NoRoom(io.BytesIO):
+    """A buffer that cannot grow."""
+
+    def write(self, content: object) -> int:
+        raise MemoryError
+
+
+def no_buffer(patch: Patch) -> None:
+    buffers = nth_call(io.BytesIO, 2, NoRoom)
+    patch.setattr(folder, "io", SimpleNamespace(BytesIO=buffers))
+
+
 def full_disk(file: str, number: int) -> Callable[[Patch], None]:
     """Let the disk be full when ``file`` is flushed for the ``number``-th time."""
 
@@ -172,6 +186,7 @@ FAULTS = {
         STAGES,
         "Take a smaller batch (-b)",
     ),
+    "memory, checkpoint": (no_buffer, STAGES, "Take a smaller batch (-b)"),
     "noise": (all_noise, ("global",), "Every one of the 48 images is noise"),
     "full disk, metrics": (full_disk("metrics.jsonl", 2), STAGES, "the disk is full"),
     "full disk, cam checkpoint": (full_disk("shared.pt", 2), ("cam",), "the disk is full"),
