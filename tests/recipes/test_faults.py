@@ -129,10 +129,12 @@ def all_noise(patch: Patch) -> None:
 
 
 class NoRoom(io.BytesIO):
-    """A buffer that cannot grow."""
+    """A buffer that cannot grow by much."""
 
-    def write(self, content: object) -> int:
-        raise MemoryError
+    def write(self, content: Any) -> int:
+        if len(content) > 50_000:
+            raise MemoryError
+        return super().write(content)
 
 
 def no_buffer(patch: Patch) -> None:
