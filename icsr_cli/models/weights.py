@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from icsr_cli.errors import ModelError, reason, some
+from icsr_cli.errors import ModelError, not_utf8, reason, some
 from icsr_cli.files import check_zip, whole_file
 from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
@@ -230,12 +230,17 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the header of a safetensors file; empty for other files.
 
-    Raises ModelError where the file is missing or damaged.
+    Raises ModelError where the file is missing or damaged, and OSError where it may not be read.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
         return {}
-    require_file(path)
+    require_file(path).open("rb").close()  # safetensors takes what may not be read for what is not there
+    if not_utf8([str(path)]):
+        raise ModelError(
+            f"{path}: safetensors opens no path that is not UTF-8. Rename the folder, or work within it and "
+            "give the path from there."
+        )
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})

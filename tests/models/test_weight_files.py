@@ -1,3 +1,4 @@
+import errno
 import os
 import pickle
 import urllib.error
@@ -241,6 +242,22 @@ def test_truncated_file(tmp_path: Path, kind: str) -> None:
         open_model(path)
     with pytest.raises(ModelError, match="ONNX is written, for other programs, not read"):
         open_model(path.rename(tmp_path / "m.onnx"))
+
+
+def test_what_keeps_a_whole_file_from_being_opened_is_not_called_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sp\udce9cial.safetensors"
+    save_weights(build("resnet_small", seed=1), path)
+    with pytest.raises(ModelError, match="no path that is not UTF-8"):
+        read_metadata(path)
+
+    def refuse(opened: Path, *_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(opened))
+
+    monkeypatch.setattr(Path, "open", refuse)  # root may open whatever there is
+    with pytest.raises(PermissionError):
+        read_metadata(path)
 
 
 def test_files_that_are_no_state_dict(tmp_path: Path) -> None:
