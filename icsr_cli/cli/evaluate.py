@@ -86,15 +86,13 @@ def evaluate(
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
     path, network, size = recipe.open_network(path, runs_root, data.name, arch, engine)
-    how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
-    settings = _settings(data, run, config, given, assignments)
+    settings = _settings(data, run, size, config, given, assignments)
     image = settings.image
-    if size is not None and height is None and width is None and not config and not assignments:
-        image = image.model_copy(update={"height": size[0], "width": size[1]})
+    how = debiasing(debias, path, (image.height, image.width))
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
     embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
-    keeps = run is not None and _is_usual(data, run, embedder, size)
+    keeps = run is not None and _is_usual(data, run, size, embedder)
     if run is not None and not keeps:
         progress.warn(
             f"The run's settings say otherwise (--height, --width, --config or --set is given), so "
@@ -136,11 +134,15 @@ def evaluate(
 def _settings(
     data: Dataset,
     run: RunFolder | None,
+    size: Size | None,
     config: Path | None,
     given: dict[str, Any],
     assignments: list[str] | None,
 ) -> Settings:
-    """Give the settings of the run, or of the data set, and what the command line says beside them."""
+    """Give the settings of the run, or of the data set, and what the command line says beside them.
+
+    Images have the ``size`` the network was trained at, unless something is said of it.
+    """
     from icsr_cli.config import OF_THE_NETWORK, load_for, load_run
 
     for assignment in assignments or ():
@@ -149,19 +151,22 @@ def _settings(
                 f"--set {assignment} changes nothing here: icsr eval goes by image.KEY and evaluation.KEY."
             )
     own = None if run is None else run.path / "settings.yaml"
+    trained = {} if size is None else {"height": size[0], "width": size[1]}
     if config is not None or own is None or not own.is_file():
-        return load_for(data, config=config, options=given, assignments=assignments or ())
+        beneath = {"image": trained}
+        return load_for(data, config=config, options=given, assignments=assignments or (), beneath=beneath)
+    given = {f"image.{key}": value for key, value in trained.items()} | {
+        key: value for key, value in given.items() if value is not None
+    }
     return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
 
 
-def _is_usual(data: Dataset, run: RunFolder, embedder: Embedder, size: Size | None) -> bool:
+def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedder) -> bool:
     """Whether a network is looked at as its run says: then its figures stand beside those of other runs."""
-    own = _settings(data, run, None, {}, None)
+    own = _settings(data, run, size, None, {}, None)
     usual = own.evaluation.model_copy(update={"batch_size": embedder.settings.batch_size})
     image = embedder.image
-    return (image.height, image.width) == (size or (own.image.height, own.image.width)) and (
-        embedder.settings == usual
-    )
+    return (image.height, image.width) == (own.image.height, own.image.width) and embedder.settings == usual
 
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, *, keep: bool) -> None:

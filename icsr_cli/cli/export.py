@@ -173,7 +173,7 @@ def _statistics(
     from icsr_cli.recipes.export import camera_statistics
 
     if debias == "stored":
-        return StoredStatistics.read(embedder.weights)
+        return StoredStatistics.read(embedder.weights, embedder.size)
     if data is None or not len(data.splits.get("train", ())):
         raise UsageError(
             f"--debias {debias} needs the training images, and their data set is not there. Name one that is "

@@ -82,7 +82,7 @@ def search(
         top=top,
         pattern=pattern,
         across_cameras=across_cameras,
-        debias=debiasing(debias, embedder.weights),
+        debias=debiasing(debias, embedder.weights, embedder.size),
         keep=cache,
         farthest=max_distance,
     )
