@@ -69,13 +69,14 @@ def evaluate(
     from icsr_cli.recipes import evaluation as recipe
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import run_of
     from icsr_cli.runs.evaluation import read_evaluations
 
     progress = make_progress(quiet, as_json)
     if checkpoint is not None and resume is not None:
         raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
     path = recipe.weights_file(checkpoint or resume, runs_root, dataset)
-    run = recipe.run_of(path)
+    run = run_of(path)
     if run is not None:
         read_evaluations(run.path)  # a damaged file is found out before anything is computed
     source = ctx.get_parameter_source("config")

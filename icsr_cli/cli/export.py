@@ -71,11 +71,11 @@ def export(
     the data set is there, on real ones, and written only if their features agree.
     """
     from icsr_cli.models import read_metadata, size_of
-    from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.model_card import origin_of
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import run_of
 
     kind = _format(kind, out)
     if resize and takes == "pixels":

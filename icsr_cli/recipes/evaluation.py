@@ -387,14 +387,6 @@ def image_size(trained: Size | None, height: int | None, width: int | None, prog
     return height or default[0], width or default[1]
 
 
-def run_of(path: Path) -> RunFolder | None:
-    """Give the run that a file or folder lies in, if it does."""
-    try:
-        return open_run(path)
-    except RunError:
-        return None
-
-
 def weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
     """Give the file that is meant: itself, that of a run, or of the newest run of ``dataset`` (or of any).
 

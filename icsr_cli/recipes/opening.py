@@ -23,7 +23,7 @@ from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
-from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -336,7 +336,7 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     Raises:
         UsageError: where the user's settings contradict the run.
     """
-    run = open_run(weights)
+    run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
     model = {key: getattr(began.of(run.stage).model, key) for key in _OF_THE_NETWORK}
     found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
@@ -384,7 +384,7 @@ def find_cam_weights(local: Path) -> Path:
     Raises:
         RunError: where that run trained a network per camera, or none.
     """
-    path = open_run(local).path / "last.safetensors"
+    path = (run_of(local) or open_run(local)).path / "last.safetensors"
     if not path.is_file():
         raise RunError(
             f"--init cam needs the shared network of a cam run, and there is no {path}. "

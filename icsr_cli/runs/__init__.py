@@ -1,6 +1,15 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
-from icsr_cli.runs.folder import LoggedProgress, RunFolder, check_free, create, find_runs, newest, open_run
+from icsr_cli.runs.folder import (
+    LoggedProgress,
+    RunFolder,
+    check_free,
+    create,
+    find_runs,
+    newest,
+    open_run,
+    run_of,
+)
 from icsr_cli.runs.labels import (
     LabelTable,
     align_local,
@@ -23,6 +32,7 @@ __all__ = [
     "open_run",
     "places_of",
     "read_labels",
+    "run_of",
     "table_of",
     "tabulate",
     "write_labels",

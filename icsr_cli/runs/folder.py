@@ -328,17 +328,25 @@ def _clear_unused(path: Path) -> None:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Open a run folder by its path (a file inside it serves too).
+    """Open a run folder by its path; a file in it means itself, and is refused.
 
     Raises:
         RunError: where it is no run folder.
     """
-    for folder in (path, *path.parents[:2]):
-        if (folder / "run.json").is_file():
-            return RunFolder(folder)
+    run = run_of(path)
+    if run is not None and run.path != path:
+        raise RunError(f"{path} lies in the run {run.path}. Give the run itself: {run.path}.")
+    if run is not None:
+        return run
     raise RunError(
         f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
     )
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """Give the run that a file or folder is, or lies in, if it does."""
+    folders = (path, *path.parents[:2])
+    return next((RunFolder(folder) for folder in folders if (folder / "run.json").is_file()), None)
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:

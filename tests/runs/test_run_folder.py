@@ -24,6 +24,7 @@ from icsr_cli.runs import (
     newest,
     open_run,
     read_labels,
+    run_of,
     tabulate,
     write_labels,
 )
@@ -90,10 +91,14 @@ def test_the_newest_run_that_holds_a_file(tmp_path: Path) -> None:
         newest(tmp_path, "market1501", "global")
 
 
-def test_a_run_is_opened_by_its_folder_or_a_file_in_it(tmp_path: Path) -> None:
+def test_a_run_is_opened_by_its_folder(tmp_path: Path) -> None:
     run = create(tmp_path, "market1501", "global")
     assert open_run(run.path) == run
-    assert open_run(run.labels / "epoch_001.csv") == run
+    inside = run.labels / "epoch_001.csv"
+    assert run_of(inside) == run_of(run.path) == run
+    assert run_of(tmp_path) is None
+    with pytest.raises(RunError, match="Give the run itself"):
+        open_run(inside)
     with pytest.raises(RunError, match="no run folder"):
         open_run(tmp_path / "elsewhere")
 
