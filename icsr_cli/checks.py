@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,15 @@ def texts(name: str, array: Any) -> Any:
     if array.dtype.kind != "U":
         raise InputError(f"{name} must be strings, got dtype {array.dtype}.")
     return array
+
+
+def check_distinct(name: str, values: Iterable[str]) -> None:
+    """Raise an InputError that names the first value that is there a second time."""
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise InputError(f"{name} names {value!r} twice. Leave one row for each image.")
+        seen.add(value)
 
 
 def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:

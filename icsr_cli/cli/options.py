@@ -215,7 +215,7 @@ def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:
 
 
 def parse_numbers(text: str | None, option: str) -> list[int] | None:
-    """Read ``0,1,2`` (ranges such as ``0-3`` too); None stays None."""
+    """Read ``0,1,2`` (ranges such as ``0-3`` too), each number once; None stays None."""
     if text is None:
         return None
     numbers: list[int] = []
@@ -226,4 +226,6 @@ def parse_numbers(text: str | None, option: str) -> list[int] | None:
         if len(first) > 6 or len(last) > 6 or (dash and int(last) < int(first)):
             raise UsageError(f"{option} takes rising numbers such as 0,1,2 or 0-3; got {text!r}.")
         numbers.extend(range(int(first), int(last if dash else first) + 1))
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"{option} {text} names a number twice.")
     return numbers

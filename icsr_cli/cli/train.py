@@ -251,8 +251,6 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         return
     if seed is not None:
         raise UsageError("--seed and --seeds say the same; give one of them.")
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds names a seed twice: {', '.join(map(str, seeds))}.")
     group = wish.name or time.strftime("%Y%m%d-%H%M%S")
     for each in seeds:
         facts = {**wish.facts, "group": group}
@@ -320,8 +318,6 @@ def _devices(device: str | None, gpus: str | None) -> list[str]:
         return [device] if device else []
     if device is not None:
         raise UsageError("--gpus and --device say the same; give one of them.")
-    if len(set(numbers)) < len(numbers):
-        raise UsageError(f"--gpus {gpus} names a GPU twice; each process needs its own.")
     return [f"cuda:{number}" for number in numbers]
 
 

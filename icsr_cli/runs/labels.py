@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.checks import texts, whole_numbers
+from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
 from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
@@ -117,7 +117,8 @@ def read_labels(path: Path) -> LabelTable:
     """Read a table that ``write_labels`` wrote, or one of the same columns from another tool.
 
     Raises:
-        RunError: where the file is missing, damaged, lacks a column, or holds something else than numbers.
+        RunError: where the file is missing, damaged, lacks a column, names an image twice, or holds something
+            else than numbers.
     """
     if not path.is_file():
         raise RunError(f"There are no labels at {path}.")
@@ -137,6 +138,7 @@ def read_labels(path: Path) -> LabelTable:
             states=np.array(_texts_of("state", columns), dtype=str),
             columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
         )
+        check_distinct("the column path", table.paths)
     except InputError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     except (ValueError, OverflowError) as error:
@@ -206,15 +208,8 @@ def _numbers(column: Any) -> npt.NDArray[Any]:
 
 
 def places_of(table: LabelTable, split: Split) -> IntArray:
-    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none.
-
-    Raises:
-        RunError: an image has two rows.
-    """
+    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none."""
     rows = {path: row for row, path in enumerate(table.paths)}
-    if len(rows) < len(table.paths):
-        twice = next(path for row, path in enumerate(table.paths) if rows[path] != row)
-        raise RunError(f"The labels name the image {twice!r} twice. Leave one row for each image.")
     return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
 
 

@@ -259,9 +259,14 @@ def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
         align_local(table, other, tmp_path)
     with pytest.raises(RunError, match="another camera"):
         align_local(table, split_of(8, cameras=3), tmp_path)
-    twice = tabulate(split_of(8).select([1, 2, 1]), Labels.of(np.arange(3)), local=np.arange(3))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_labels_that_name_an_image_twice_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"labels{suffix}"
+    write_labels(path, tabulate(split_of(8).select([1, 2, 1]), Labels.of(np.arange(3))))
     with pytest.raises(RunError, match=r"a/1.* twice"):
-        align_local(twice, split_of(8), tmp_path)
+        read_labels(path)
 
 
 @pytest.mark.parametrize(
