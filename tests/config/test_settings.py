@@ -108,6 +108,12 @@ def test_values_that_do_not_fit(assignments: list[str], words: str) -> None:
         config.load("market1501", assignments=assignments)
 
 
+def test_a_fault_of_a_section_names_what_set_it() -> None:
+    others = {"options": {"global.batch_size": 18}, "assignments": ["global.iters=2"]}
+    with pytest.raises(UsageError, match=r"global \(the command line\): batch_size 18 is not a multiple"):
+        config.load("market1501", **others)
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [("- a\n- b\n", "not keys with values"), ("a: [1\n", "YAML"), ("\xff", "settings")],

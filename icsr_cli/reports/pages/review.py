@@ -58,12 +58,13 @@ def review_page(
     camera_names: Sequence[str],
     pictures: Pictures | None,
     *,
+    command: str,
     known: Sequence[Answer] = (),
 ) -> str:
     """Give the whole page as HTML: the ``questions``, of images of ``split``.
 
-    ``source``: the run, by name. ``facts``: what the head says. ``known``: what the file of answers begins
-    with.
+    ``source``: the run, by name. ``facts``: what the head says. ``command``: what takes the file of
+    answers, answers.csv. ``known``: what that file begins with.
     """
     asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
     if odd := not_utf8(name for one in asked for name in (one.first, one.second)):
@@ -81,7 +82,7 @@ def review_page(
         known=known,
         name=name,
         file="answers.csv",
-        command="icsr train global --pairs answers.csv",
+        command=command,
         **script("review.js"),
     )
 
