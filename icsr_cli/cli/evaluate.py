@@ -100,11 +100,13 @@ def evaluate(
             f"{run.path / 'evaluation.json'} does not keep these figures."
         )
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        if debias != "none":
-            raise UsageError(
-                f"No identities of {data.name!r} are known, and distances estimated from clusters are of "
-                "features that nothing is taken off. Leave --debias out."
-            )
+        ignored = ("rerank", "camera_rerank", "debias", "per_camera", "tracks")
+        options.refuse_typed(
+            ctx,
+            ignored,
+            f"No identities of {data.name!r} are known, and distances estimated from clusters are of images "
+            "and of features that nothing is taken off;",
+        )
         _estimate(embedder, run, path, as_json, keep=keeps)
         return
     found = recipe.evaluate(

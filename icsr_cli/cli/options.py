@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Container
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -178,6 +179,20 @@ def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
     if dataset in (*datasets.available(), "synthetic", "folder"):
         return config.load(dataset, **asked)
     return config.load_for(datasets.load(dataset, data_root), **asked)
+
+
+def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
+    """Refuse options that stand on the command line and would do nothing; ``names`` are the parameters'.
+
+    What comes from the environment is for other commands too, and stays.
+    """
+    typed = [
+        max(param.opts, key=len)
+        for param in ctx.command.params
+        if param.name in names and str(ctx.get_parameter_source(param.name)).endswith("COMMANDLINE")
+    ]
+    if typed:
+        raise UsageError(f"{why} leave out {', '.join(typed)}.")
 
 
 def check_out(path: Path, option: str, *suffixes: str) -> None:

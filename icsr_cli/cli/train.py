@@ -173,6 +173,9 @@ def train(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
             "Leave --local out, or train the one stage: icsr train global."
         )
+    for assignment in assignments or ():
+        if assignment.partition(".")[0] in {"cam", "global"} - set(stages):
+            place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
     wishes = list(_each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")))
 
     def check_names() -> None:

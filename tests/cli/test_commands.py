@@ -225,6 +225,17 @@ def test_eval_keeps_what_the_settings_of_the_run_give(
     assert (run / "evaluation.json").read_bytes() == before
 
 
+def test_settings_of_a_stage_that_is_not_trained_are_told_of(places: list[str], tmp_path: Path) -> None:
+    small = ["--set", "cam.epochs=1", "--set", "cam.iters=1", "--init", "none", "--height", 32, "--width", 16]
+    done = icsr(
+        "train", "cam", "-d", "tiny", *small, "--set", "global.epochs=7", *places[:2], "--runs", tmp_path
+    )
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stderr.split())
+    assert "--set global.epochs=7 changes nothing: that stage is not trained here" in said
+    assert "cam.epochs=1 changes" not in said
+
+
 def test_eval_shows_what_it_cannot_keep(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
@@ -293,6 +304,13 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("labels inspect --cluster 999", 1, "999"),
         ("labels inspect --camera hall", 2, "There is no camera 'hall'"),
         ("labels inspect --cluster 1 --camera 2", 2, "Give one of"),
+        ("labels inspect --images 3", 2, "leave out --images"),
+        ("labels inspect --cluster 1 --html x.html --images 3", 2, "leave out --images"),
+        ("labels inspect --cluster 1 --count 3", 2, "leave out --count"),
+        ("labels inspect --compare 1 --count 3", 2, "leave out --count"),
+        ("labels inspect PLAIN -d tiny", 2, "leave out --dataset"),
+        ("report RUN --page labels --rankings 2 --no-map", 2, "leave out --rankings, --map"),
+        ("report RUN --page changes --device cpu --seed 1", 2, "leave out --seed, --device"),
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),
         ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),

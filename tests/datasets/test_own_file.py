@@ -89,6 +89,7 @@ def test_every_command_goes_by_its_settings(home: Path) -> None:
         (["doctor", "--plan", "-d", ""], "'' is not prepared"),
         (["methods", "-d", "veri"], "go with a method"),
         (["methods", "--set", "seed=5"], "go with a method"),
+        (["methods", "--config", "x.yaml"], "go with a method"),
     ],
 )
 def test_no_other_settings_stand_for_those_of_an_unknown_one(

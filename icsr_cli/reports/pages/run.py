@@ -53,6 +53,10 @@ class RunView:
     absent: Mapping[str, str]
 
 
+#: What of the view's options makes another page.
+TAKES = ("rankings", "draw_map", "seed", "device")
+
+
 def page(view: View) -> str:
     """Show a run."""
     found = collect(view)
