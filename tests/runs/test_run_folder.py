@@ -146,6 +146,19 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     assert events.Scalars("quality/refined/nmi")[0].value == 0.5
 
 
+def test_a_state_of_settings_that_were_changed_since_is_refused(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    own = {"epochs": 3, "refiners": [{"method": "split", "k": 5}]}
+    run.write_settings({"global": own, "cam": {"epochs": 9}, "evaluation": {"batch_size": 8}})
+    run.save_state("global", {"epoch": 3})
+    run.write_settings({"global": own | {"new": 1}, "cam": {"epochs": 1}, "evaluation": {"batch_size": 4}})
+    assert run.load_state("global") == {"epoch": 3}
+    for change in ({"epochs": 5}, {"refiners": []}, {"refiners": [{"method": "split", "k": 4}]}):
+        run.write_settings({"global": own | change})
+        with pytest.raises(RunError, match=f"changed after .*: global.{next(iter(change))}"):
+            run.load_state("global")
+
+
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
     first, second = create(tmp_path, "d", "global", name="a"), create(tmp_path, "d", "global", name="b")
     first.save_state("global", {"epoch": 3})
