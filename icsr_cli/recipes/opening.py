@@ -80,6 +80,8 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
+    if data.settings:
+        facts["dataset_settings"] = dict(data.settings)
     named = settings.of(stage).model.weights
     if named not in _WORDS and Path(named).is_dir():  # --init RUN
         weights = weights_file(Path(named), wish.runs_root, None)

@@ -39,6 +39,7 @@ class Info(_Part):
     ended: str = ""
     reason: str = ""
     layout: str = ""
+    dataset_settings: dict[str, Any] | None = None
     plugins: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     camera_names: list[str] = []
     cameras: list[_Count] | None = None

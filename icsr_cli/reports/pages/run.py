@@ -16,6 +16,7 @@ from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, Run
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
 from icsr_cli.recipes.comparison import said
+from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
@@ -237,9 +238,10 @@ def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, An
     """Give the settings as tables, and which of them differ from the method's own for the data set."""
     groups = _groups(settings)
     own: dict[str, dict[str, Any]] = {}
-    method, layout = settings.get("method"), info.get("layout")
+    method, layout, of_data = settings.get("method"), info.get("layout"), info.get("dataset_settings")
+    known = isinstance(method, str) and (layout != PLUGIN or of_data is not None)
     try:
-        base = config.load(run.dataset, method=method, family=layout) if isinstance(method, str) else None
+        base = config.load(run.dataset, method=method, family=layout, own=of_data) if known else None
         own = _groups(base.dump(run.stage)) if base else {}
     except IcsrError:  # a method that is gone, or of another version
         base = None
