@@ -88,14 +88,14 @@ def search(
     )
     _warn(found, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
+    if not as_json:
+        _show(found)
+    if picture is not None:  # after the answers, and before JSON names it: it may be too large
+        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
         print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
-    else:
-        _show(found)
-    if picture is not None:  # after the answers: it may be too large
-        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
-        if not as_json:
-            say(f"Picture: {picture}")
+    elif picture is not None:
+        say(f"Picture: {picture}")
 
 
 def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> None:

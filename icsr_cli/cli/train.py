@@ -185,12 +185,14 @@ def train(
 
     place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
     found = []
-    for own in wishes:
-        for each in stages:
-            named = {**own.options, **_options(each, given)}
-            found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
-    if as_json and place.ranks.leads:
-        print_json(found[0] if len(found) == 1 else found)
+    try:
+        for own in wishes:
+            for each in stages:
+                named = {**own.options, **_options(each, given)}
+                found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
+    finally:  # what is finished is told where the next one is interrupted, or fails
+        if as_json and place.ranks.leads and found:
+            print_json(found[0] if len(wishes) * len(stages) == 1 else found)
     leave()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from icsr_cli import config, datasets
 from icsr_cli.config import Settings
+from icsr_cli.datasets import index
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress
@@ -73,10 +74,13 @@ class View:
 
     @cached_property
     def settings(self) -> Settings:
-        """What the settings of the run say of its network, or those of the data set."""
+        """What the settings of the run say of its network, or those of the data set, as it was prepared."""
         if self.runs:
             return config.load_run(self.run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
-        return config.load_for(self.data)
+        prepared = index.head(self.data_root, self.data.name)["details"]
+        image = dict(zip(("height", "width"), prepared.get("size", ()), strict=False))
+        image |= {"store": prepared.get("store", "raw")}
+        return config.load_for(self.data, beneath={"image": image})
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import forked
 import numpy as np
@@ -23,6 +24,8 @@ from tiny_world import TINY
 from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
+from icsr_cli.errors import Interrupted
+from icsr_cli.recipes import training
 from icsr_cli.runs import create, read_labels, write_labels
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
@@ -557,6 +560,52 @@ def test_a_full_disk_behind_standard_output(command: list[str]) -> None:
             [sys.executable, "-m", "icsr_cli", *command], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (done.returncode, done.stderr.startswith("Error: the disk is full")) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_json_tells_what_was_finished_before_an_interruption(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    done: list[object] = []
+
+    def train(*given: Any, **asked: Any) -> Any:
+        done.append(given)
+        if len(done) == number:
+            raise Interrupted("stopped")
+        return real(*given, **asked)
+
+    real = training.run_global_stage
+    monkeypatch.setattr(training, "run_global_stage", train)
+    own = [
+        *SETTINGS,
+        "--set",
+        "global.epochs=1",
+        "-m",
+        "cluster-contrast",
+        "--init",
+        "none",
+        "--seeds",
+        "1-2",
+    ]
+    result = icsr("train", "global", *own, *places[:2], "--runs", tmp_path, "--json")
+    assert result.exit_code == (0 if number == 3 else 130), result.output
+    found = json.loads(result.stdout or "[]")
+    assert len(found) == number - 1
+    assert all(one["epoch"] == 1 for one in found)
+
+
+def test_the_page_of_a_label_file_takes_the_pixels_that_are_prepared(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    """The data set's own settings would take 64 x 32."""
+    root = tmp_path / "data"
+    shutil.copytree(places[1], root, ignore=shutil.ignore_patterns("*64x32*"))
+    before = sorted((root / "tiny" / "pixels").iterdir())
+    labels, page = Path(str(trained["global"]["run"])) / "labels" / "epoch_001.csv", tmp_path / "page.html"
+    shown = icsr("labels", "inspect", labels, "-d", "tiny", "--html", page, "--data-root", root)
+    assert shown.exit_code == 0, shown.output
+    assert "data:image" in page.read_text()
+    assert sorted((root / "tiny" / "pixels").iterdir()) == before
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

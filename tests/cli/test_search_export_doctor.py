@@ -87,6 +87,8 @@ def test_answers_are_shown_though_the_picture_is_too_large(
     assert found.exit_code == 2
     assert "images compared" in found.stdout
     assert "WEBP holds 99 a side" in " ".join(found.stderr.split())
+    told = icsr("search", query, "-g", gallery, "--runs", runs, "--out", tmp_path / "a.webp", "--json")
+    assert (told.exit_code, told.stdout) == (2, "")  # JSON would name a picture that is not there
 
 
 def test_search_as_json(
