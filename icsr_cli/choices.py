@@ -150,23 +150,15 @@ def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
 
 def unknown_key(key: str, section: type[BaseModel], above: str = "") -> str:
     """Say that a section has no such key, and which comes nearest."""
-    known = [field.alias or name for name, field in section.model_fields.items()]
-    near = [*_below(key, section), *get_close_matches(key, known, n=1, cutoff=0.4)]
-    return (
-        f"no such setting; did you mean {above}{near[0]}?"
-        if near
-        else f"no such setting; known: {', '.join(known)}"
-    )
-
-
-def _below(key: str, section: type[BaseModel]) -> list[str]:
-    """Give the settings called ``key`` one section further down, the last first: global before cam."""
-    parts = [(field.alias or name, field.annotation) for name, field in section.model_fields.items()]
-    return [
+    parts = {field.alias or name: field.annotation for name, field in section.model_fields.items()}
+    below = [  # one section further down, the last first: global before cam
         f"{name}.{key}"
-        for name, kind in reversed(parts)
+        for name, kind in reversed(parts.items())
         if isinstance(kind, type) and issubclass(kind, BaseModel) and key in kind.model_fields
     ]
+    near = [*below, *get_close_matches(key, parts, n=1, cutoff=0.4)]
+    said = f"did you mean {above}{near[0]}?" if near else f"known: {', '.join(parts)}"
+    return f"no such setting; {said}"
 
 
 def available(room: str) -> tuple[str, ...]:
@@ -186,8 +178,7 @@ def _of_the_package(room: str) -> set[str]:
 def find(room: str, name: str) -> Any:
     """Load the file of the method ``name`` of ``room``.
 
-    Raises:
-        UsageError: where there is none; the nearest is named.
+    Raises UsageError where there is none; the nearest is named.
     """
     wanted = name.replace("_", "-")
     if wanted not in available(room):
@@ -203,8 +194,7 @@ def find(room: str, name: str) -> Any:
 def load_plugin(path: Path) -> str:
     """Run a file of the user's and add its method; gives the SHA-256 of what was run.
 
-    Raises:
-        UsageError: the file cannot be read or run, or is no method.
+    Raises UsageError where the file cannot be read or run, or is no method.
     """
     module, digest = run_plugin(path)
     _add(module, str(path))
@@ -214,8 +204,7 @@ def load_plugin(path: Path) -> str:
 def run_plugin(path: Path) -> tuple[ModuleType, str]:
     """Run a file of the user's; gives the module and the SHA-256 of what was run.
 
-    Raises:
-        UsageError: the file cannot be read or run.
+    Raises UsageError where the file cannot be read or run.
     """
     try:
         source = path.read_bytes()

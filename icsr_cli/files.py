@@ -136,8 +136,7 @@ def announce(mapped: npt.NDArray[Any], starts: IntArray, stops: IntArray) -> Non
 def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any]]:
     """Read the arrays of an ``.npz``, to their checksums.
 
-    Raises:
-        fault: it is no ``.npz`` of plain arrays, or damaged.
+    Raises ``fault`` where it is no ``.npz`` of plain arrays, or damaged.
     """
     if not zipfile.is_zipfile(path):
         raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
@@ -156,8 +155,7 @@ def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any
 def check_zip(path: Path) -> None:
     """Hold every member of a zip, which PyTorch's files are, against its checksum; other files pass.
 
-    Raises:
-        ValueError: one does not fit.
+    Raises ValueError where one does not fit.
     """
     if not zipfile.is_zipfile(path):
         return

@@ -24,11 +24,9 @@ Rows: TypeAlias = tuple[Any, Any, Any]
 def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None) -> tuple[Any, Any]:
     """Give the grown k-reciprocal set of every image: starts int64 (m + 1,), members int32 in order.
 
-    ``share``: first and end of the m images that are asked for; default: all n.
-
     ``ranks`` (n, k): whole numbers, the k nearest of each image, nearest first. R(i, k) holds those of i
     that have i among theirs (equation 3). It grows by R(c, half) for each c in it of which more than 2/3
-    lies in R(i, k) (equation 4).
+    lies in R(i, k) (equation 4). ``share``: first and end of the m images that are asked for; default: all.
     """
     ranks = np.ascontiguousarray(ranks, dtype=np.int32)
     full_sets = np.empty(ranks.shape, dtype=np.bool_)
@@ -43,28 +41,26 @@ def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None)
     grow = in_threads(
         lambda low, high: _grow(ranks, full_sets, half_sets, low, high), row_ranges(end, first=first)
     )
-    starts, members = _joined(grow)
-    return starts, members
+    sets: tuple[Any, Any] = stacked(grow)
+    return sets
 
 
 def expanded(ranks: Any, rows: Rows, share: tuple[int, int] | None = None) -> Rows:
     """Give for each image the mean of the rows of its nearest, ``ranks`` (n, k2), -1 for none (equation 11).
 
-    ``share``: first and end of the images that are asked for; default: all.
-
-    With k2 = 1 that is its own row, also where a copy of it comes first.
+    With k2 = 1 that is its own row, also where a copy of it comes first. ``share``: as above.
     """
     if ranks.shape[1] == 1:
         return rows
     ranks = np.ascontiguousarray(ranks, dtype=np.int32)
     first, end = share or (0, len(ranks))
-    starts, columns, values = _joined(
-        in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(end, first=first))
-    )
-    return starts, columns, values
+    means = in_threads(lambda low, high: _average(ranks, rows, low, high), row_ranges(end, first=first))
+    found: Rows = stacked(means)
+    return found
 
 
-def _joined(parts: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+def stacked(parts: list[tuple[Any, ...]]) -> Any:
+    """Put parts of sparse rows, (entries per row, columns, values), one behind the other."""
     counts, *entries = (np.concatenate(part) for part in zip(*parts, strict=True))
     return np.concatenate(([0], np.cumsum(counts))), *entries
 

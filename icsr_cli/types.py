@@ -38,8 +38,7 @@ Three: TypeAlias = "tuple[float, float, float]"
 class PixelNorm:
     """What a network's pixels are normalised by, (x / 255 - mean) / std: three numbers each, for R, G and B.
 
-    Raises:
-        ValueError: a mean outside 0 to 1, a standard deviation outside 0 (not reached) to 1.
+    Raises ValueError for a mean outside 0 to 1, a standard deviation outside 0 (not reached) to 1.
     """
 
     mean: Three

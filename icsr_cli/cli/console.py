@@ -176,20 +176,11 @@ class BarProgress(Progress):
             transient=True,
             refresh_per_second=4,
         )
-        self._open = 0
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; the display lives as long as one bar is open."""
-        if self._open == 0:
-            self._bars.start()
-        self._open += 1
-        return _BarTask(self, self._bars, self._bars.add_task(title, total=total, unit=unit))
-
-    def close(self) -> None:
-        """Forget one bar; with the last one the display goes."""
-        self._open -= 1
-        if self._open == 0:
-            self._bars.stop()
+        self._bars.start()
+        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit))
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line above the bars."""
@@ -210,8 +201,8 @@ class BarProgress(Progress):
 
 
 class _BarTask(Task):
-    def __init__(self, owner: BarProgress, bars: RichBars, number: TaskID) -> None:
-        self._owner, self._bars, self._number = owner, bars, number
+    def __init__(self, bars: RichBars, number: TaskID) -> None:
+        self._bars, self._number = bars, number
 
     def advance(self, count: int = 1) -> None:
         self._bars.advance(self._number, count)
@@ -221,7 +212,8 @@ class _BarTask(Task):
 
     def __exit__(self, *error: object) -> None:
         self._bars.remove_task(self._number)
-        self._owner.close()
+        if not self._bars.tasks:
+            self._bars.stop()
 
 
 def _FigureColumn() -> Any:  # noqa: N802 - a class made late: rich is imported only when bars are drawn

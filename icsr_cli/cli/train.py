@@ -144,17 +144,19 @@ def train(
     _check_stage(stage, run, resume, given)
     if download:
         os.environ["ICSR_DOWNLOAD"] = "1"
-    place = _take_place(device, gpus, data_root, quiet, as_json)
     if tensorboard:
         writer_class()  # a library that is not there is found out before anything is made
-    plugins = options.load_plugins(plugin)
+    some_cameras = options.parse_numbers(cameras, "--cameras")
+    some_seeds = options.parse_numbers(seeds, "--seeds")
+    place = _take_place(device, gpus, data_root, quiet, as_json)
+    plugins = place.ranks.together(lambda: options.load_plugins(plugin))
     wish = Wish(
         runs_root,
         method=method,
         config=config,
         assignments=tuple(assignments or ()),
         local=None if _of_tracks(local) else local,
-        cameras=options.parse_numbers(cameras, "--cameras"),
+        cameras=some_cameras,
         plugins=plugins,
         pairs=pairs,
         pairs_labels=pairs_labels,
@@ -162,8 +164,10 @@ def train(
         processes=place.ranks.size,
         facts={"tensorboard": True} if tensorboard else {},
     )
-    data = options.open_dataset(
-        _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
+    data = place.ranks.together(
+        lambda: options.open_dataset(
+            _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
+        )
     )
     stages = [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, Progress()).stages)
     if stage is None and len(stages) == 1:
@@ -176,7 +180,7 @@ def train(
     for assignment in assignments or ():
         if assignment.partition(".")[0] in {"cam", "global"} - set(stages):
             place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
-    wishes = list(_each_seed(wish, seed, options.parse_numbers(seeds, "--seeds")))
+    wishes = list(_each_seed(wish, seed, some_seeds))
 
     def check_names() -> None:
         for own in () if resume else wishes:

@@ -34,13 +34,7 @@ class Options(choices.Options):
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the graph of cosine neighbours: int64 (n,), -1 for noise."""
-    return infomap(
-        evidence.neighbours(options.k),
-        options.min_similarity,
-        options.min_size,
-        trials=options.trials,
-        seed=options.seed,
-    )
+    return infomap(evidence.neighbours(options.k), **options.model_dump(exclude={"k"}))
 
 
 def infomap(

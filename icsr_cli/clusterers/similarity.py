@@ -15,8 +15,7 @@ from icsr_cli.threads import in_threads, row_ranges
 def check_similarity(similarity: Any) -> sp.csr_array:
     """Give ``similarity`` (n, n) as CSR, float, its columns sorted and unique; copied only where it must be.
 
-    Raises:
-        InputError: not square, NaN, values outside 0 to 1, or not symmetric.
+    Raises InputError where it is not square, not symmetric, or holds NaN or values outside 0 to 1.
     """
     if not sp.issparse(similarity):
         if not isinstance(similarity, np.ndarray):

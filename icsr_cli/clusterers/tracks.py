@@ -63,8 +63,7 @@ class Options(choices.Options):
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the tracks of each camera: int64 (n,), -1 for images that belong to none.
 
-    Raises:
-        InputError: where no image has a track.
+    Raises InputError where no image has a track.
     """
     tracks = evidence.tracks
     if tracks is None or not (tracks != NO_TRACK).any():
@@ -92,10 +91,8 @@ def _cluster_camera(evidence: Evidence, rows: IntArray, options: Options) -> Int
     pieces = cut_tracks(features, tracks, times, options.split)
     groups = np.full(len(evidence), NO_CLUSTER, dtype=np.int64)
     groups[rows] = pieces
-    spans = Spans.of(pieces, times)
-    return _join(evidence.means(groups), _half_similarity(features, pieces, times), spans, options.join)[
-        pieces
-    ]
+    high, spans = _half_similarity(features, pieces, times), Spans.of(pieces, times)
+    return _join(evidence.means(groups), high, spans, options.join)[pieces]
 
 
 def cut_tracks(features: FloatArray, tracks: IntArray, times: IntArray | None, split: float) -> IntArray:
@@ -103,13 +100,8 @@ def cut_tracks(features: FloatArray, tracks: IntArray, times: IntArray | None, s
 
     Each track is cut in time where the means of its two parts are farthest from each other for their sizes
     (Ward's criterion), if the mean similarity between the parts is nearer to that of different tracks than
-    ``split`` of the way to that of one; and so on with the parts.
-
-    Args:
-        features: unit float32 (n, d).
-        tracks: int64 (n,), from 0.
-        times: int64 (n,) or None; images whose time is unknown keep their order.
-        split: see ``Options``.
+    ``split`` of the way to that of one; and so on with the parts. ``features`` unit float32 (n, d),
+    ``tracks`` int64 (n,), from 0, ``times`` int64 (n,) or None: images of unknown time keep their order.
     """
     low, high = _levels(features, tracks)
     if not low < high:

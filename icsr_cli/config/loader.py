@@ -91,10 +91,7 @@ def load_run(
     """Read the settings of a run, which are whole, and what the command line says beside them.
 
     ``sections``: those that are wanted, or parts of them (``global.model``); the methods that others name
-    need not be there.
-
-    Raises:
-        UsageError: as ``load``.
+    need not be there. Raises UsageError as ``load`` does.
     """
     tree = read_yaml(path)
     kept = tree if sections is None else _parts(tree, sections)

@@ -22,6 +22,5 @@ def settings(name: str, family: str | None = None) -> Mapping[str, Any]:
     ``family``: ``synthetic``, or ``folder`` for one's own crops (the default).
     """
     if name in available():
-        own = benchmark(name)
-        return {"image": {"height": own.height, "width": own.width}, **own.settings}
+        return benchmark(name).run_settings
     return synthetic.SETTINGS if "synthetic" in (name, family) else folder.SETTINGS

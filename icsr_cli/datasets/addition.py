@@ -26,9 +26,7 @@ def extend(
     ones end, all are moved on together. Rows that name their split go there. Of the others those without an
     identity are for training, those of somebody in the gallery or the queries go to the gallery, the rest is
     for training. Images that are there already, by name or by content, are left out and named.
-
-    Raises:
-        DatasetError: nothing is new, or a split has an unknown name.
+    Raises DatasetError where nothing is new, or a split has an unknown name.
     """
     fresh, twice = _fresh(dataset, root, rows)
     if not fresh:
@@ -111,8 +109,7 @@ def _identities(
 ) -> tuple[dict[str, int], tuple[str, ...]]:
     """Give the number of each identity's name, and the names by number where they are not the numbers.
 
-    Raises:
-        DatasetError: numbers are there, and names come; or nobody has kept the names that are there.
+    Raises DatasetError where numbers are there, and names come; or nobody has kept the names that are there.
     """
     known = {r.identity for split in dataset.splits.values() for r in split.records} - {UNKNOWN_IDENTITY}
     coming = {row.identity for row in rows if row.identity is not None}

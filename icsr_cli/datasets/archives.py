@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
+from icsr_cli import files
 from icsr_cli.errors import DatasetError, reason, room
 from icsr_cli.progress import Progress
 
@@ -269,6 +270,5 @@ def _pieces(content: IO[bytes]) -> Iterator[bytes]:
 
 def stamp(archive: Path) -> str:
     """Give a short name for the state of an archive: it changes when the file does."""
-    found = archive.stat()
-    text = f"{os.path.abspath(archive)} {found.st_size} {found.st_mtime_ns}"  # noqa: PTH100 - links stay
+    text = f"{os.path.abspath(archive)} {files.stamp(archive)}"  # noqa: PTH100 - links stay
     return f"{zlib.crc32(text.encode('utf-8', 'surrogateescape')):08x}"

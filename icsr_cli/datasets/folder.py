@@ -53,12 +53,12 @@ class Pattern(NamedTuple):
         """Give the fields of a POSIX path, in time linear in its length; None where it does not fit."""
         plain = path if path.isprintable() else path.translate(_PRIVATE)
         match = self.regex.fullmatch(plain)
+        if match is None:
+            return None
         found: dict[str, str] = {}
-        for name, value in zip(self.fields, match.groups() if match else (), strict=bool(match)):
+        for name, value in zip(self.fields, match.groups(), strict=True):
             if found.setdefault(name, value) != value:
                 return None
-        if not match:
-            return None
         return found if plain == path else {name: value.translate(_PUBLIC) for name, value in found.items()}
 
 

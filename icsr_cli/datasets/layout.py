@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -97,13 +98,18 @@ class Benchmark:
     """The identity that stands for no person in particular, if there is one."""
     notice: str | None = None
 
+    @property
+    def run_settings(self) -> dict[str, Any]:
+        """The settings of a run that differ for it, the size of its images among them."""
+        return {"image": {"height": self.height, "width": self.width}, **self.settings}
+
     def locate(self, start: Path) -> tuple[Path, Layout]:
         """Find the root of the data set at, below or right above ``start``.
 
         Raises DatasetError that names the missing part where most of a layout is there.
         """
         for layout in self.layouts:
-            root = find_folder(start, lambda folder, parts=layout.parts: _has(folder, parts))  # type: ignore[misc]
+            root = find_folder(start, partial(_has, parts=layout.parts))
             if root is not None:
                 return root, layout
         for layout in self.layouts:  # the user may have named one of the split folders itself
@@ -123,7 +129,7 @@ class Benchmark:
     def _not_found(self, start: Path) -> str:
         best: tuple[Path, list[str]] | None = None
         for layout in self.layouts:
-            partly = find_folder(start, lambda folder, parts=layout.parts: _has(folder, parts, any))  # type: ignore[misc]
+            partly = find_folder(start, partial(_has, parts=layout.parts, enough=any))
             if partly is not None:
                 missing = [part for part in layout.parts if not (partly / part).exists()]
                 best = (partly, missing) if best is None or len(missing) < len(best[1]) else best

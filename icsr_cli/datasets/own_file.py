@@ -24,8 +24,7 @@ class OwnFile:
     def load(cls, path: Path) -> OwnFile:
         """Run the file.
 
-        Raises:
-            UsageError: it cannot be run, defines no data set, or its settings are no plain values.
+        Raises UsageError where it cannot be run, defines no data set, or its settings are no plain values.
         """
         module, digest = run_plugin(path)
         found = getattr(module, "BENCHMARK", None)
@@ -41,17 +40,10 @@ class OwnFile:
             ) from None
         return cls(path, digest, found)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of a run that differ for it; they are kept with what is prepared."""
-        size = {"height": self.benchmark.height, "width": self.benchmark.width}
-        return {"image": size, **self.benchmark.settings}
-
     def read(self, start: Path) -> Reading:
         """Locate and read the data set, and check what the reader gives.
 
-        Raises:
-            DatasetError: it is not there, or its reader fails.
+        Raises DatasetError where it is not there, or its reader fails.
         """
         try:
             reading = self.benchmark.read(start)

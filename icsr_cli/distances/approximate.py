@@ -43,9 +43,6 @@ def search(x: FloatArray, k: int, index: Index) -> tuple[Any, Any, float]:
     return indices, distances, float(hits.mean())
 
 
-# Codes of 8 bits ------------------------------------------------------------------------------------
-
-
 def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
     """Give the nearest of each vector by its codes, itself first: keys (n, kept)."""
     centre, axes = _principal_axes(x)
@@ -81,9 +78,6 @@ def _share_kept(codes: Codes, kept: int, sample: Any, exact: Any) -> float:
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
         hits += int((distances.gather(1, torch.from_numpy(exact[block])) <= limits).sum())
     return float(hits / exact.size)
-
-
-# Indices of faiss -----------------------------------------------------------------------------------
 
 
 def _by_index(x: FloatArray, k: int, kept: int, index: Index) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from icsr_cli.checks import as_numpy, whole_numbers
 from icsr_cli.distances.camera_jaccard import nearest_by_camera
-from icsr_cli.distances.features import check_features, is_tensor, unit_rows
+from icsr_cli.distances.features import check_features, like, unit_rows
 
 #: Images that one person has under one camera, about: means are as uncertain as of so many fewer images.
 _IMAGES_PER_PERSON: Final = 5
@@ -46,12 +46,8 @@ class CameraEffect:
 def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     """Measure which share of the difference between cameras one and the same person shows.
 
-    Args:
-        features: (n, d) numbers, numpy or torch.
-        cameras: int (n,), from 0.
-
-    Raises:
-        InputError: shapes or values do not fit.
+    ``features`` (n, d): numbers, numpy or torch. ``cameras``: int (n,), from 0.
+    Raises InputError where shapes or values do not fit.
     """
     vectors = unit_rows(check_features(features))
     x = as_numpy(vectors)
@@ -64,8 +60,7 @@ def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     if rest is None:
         return CameraEffect(1.0, 0)
     # The one search over all pairs happens where the features are.
-    searched = vectors.new_tensor(rest) if is_tensor(vectors) else rest
-    nearest = nearest_by_camera(searched, of_image, 1, 1)[1][:, 0]
+    nearest = nearest_by_camera(like(vectors, rest), of_image, 1, 1)[1][:, 0]
     one, other = _likely_pairs(rest, nearest)
     apart = means[of_image[other]] - means[of_image[one]]
     seen = float(((x[other] - x[one]) * apart).sum())

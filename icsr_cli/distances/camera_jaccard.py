@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -39,11 +39,7 @@ class Options(choices.Options):
     cross2: int = Field(4, ge=0)
     k1: int = Field(30, ge=1)
     k2: int = Field(6, ge=1)
-
-    @property
-    def needs(self) -> frozenset[str]:
-        """The camera of each image."""
-        return frozenset({"cameras"})
+    needs: ClassVar[frozenset[str]] = frozenset({"cameras"})
 
 
 def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
@@ -76,17 +72,9 @@ def camera_jaccard_similarity(
        cross2 of X(i).
     4. With s = sum_j min(V(i)_j, V(l)_j), the similarity of i and l is s / (2 - s).
 
-    Args:
-        features: (n, d) numbers, numpy or torch; neighbours are searched where they are.
-        cameras: int (n,), from 0.
-        own: neighbours under the own camera, in the reciprocal sets.
-        cross: neighbours under the others.
-        own2: neighbours under the own camera whose V are averaged, the image itself counted.
-        cross2: such under the others.
-        k1: of ``jaccard_similarity``, which serves where there is one camera.
-        k2: of the same.
-        least: as there.
-        team: as there.
+    ``features`` (n, d): numbers, numpy or torch; neighbours are searched where they are. ``cameras``: int
+    (n,), from 0. ``own``, ``cross`` and ``own2``, which counts the image itself, are at least 1, ``cross2``
+    0. ``k1``, ``k2``, ``least`` and ``team`` as of ``jaccard_similarity``, which serves one camera.
 
     Returns:
         float32 (n, n), symmetric, values in (0, 1], as ``jaccard_similarity``.
@@ -110,8 +98,7 @@ def camera_jaccard_similarity(
     members.sort(axis=1)
     kept = members < n
     starts = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))
-    x = vectors if isinstance(vectors, np.ndarray) else as_numpy(vectors)
-    rows = weighted(x, starts, np.ascontiguousarray(members[kept], dtype=np.int32))
+    rows = weighted(as_numpy(vectors), starts, np.ascontiguousarray(members[kept], dtype=np.int32))
     averaged = np.concatenate([near[:, :own2], far[:, :cross2]], axis=1)
     if averaged.shape[1] > 1:
         rows = joined(expanded(averaged, rows, team.share(n)), team)

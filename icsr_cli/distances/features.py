@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from icsr_cli.checks import as_numpy
 from icsr_cli.errors import InputError
 from icsr_cli.types import FloatArray
 
@@ -24,10 +25,8 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
     """Give ``features`` as contiguous float32 (n, d): a numpy array on the CPU, else a tensor.
 
     ``device`` is where to compute; default: where the features are. What fits already is not copied.
-
-    Raises:
-        InputError: no 2-D array of numbers; no rows or columns; NaN, infinite or zero rows.
-
+    Raises InputError where they are no 2-D array of numbers, have no rows or columns, or NaN, infinite or
+    zero rows.
     """
     if is_tensor(features):
         kind = features.dtype
@@ -43,8 +42,7 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
         )
     result = _placed(features, device)
     # A row's sum of squares is finite and positive exactly where the row can be compared with others.
-    squares = squared_lengths(result)
-    squares = squares if isinstance(squares, np.ndarray) else squares.cpu().numpy()
+    squares = as_numpy(squared_lengths(result))
     bad = ~np.isfinite(squares)
     if bad.any():
         raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
@@ -76,6 +74,15 @@ def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
     import torch
 
     return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+
+
+def like(features: Any, result: Any) -> Any:
+    """Give ``result`` in the kind of ``features``, on their device."""
+    if is_tensor(features):
+        import torch
+
+        return torch.as_tensor(result, device=features.device)
+    return as_numpy(result)
 
 
 def squared_lengths(features: Any) -> Any:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from icsr_cli import choices
-from icsr_cli.checks import check_count
+from icsr_cli.checks import as_numpy, check_count
 from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
 from icsr_cli.distances.neighbours import knn
 from icsr_cli.errors import InputError
@@ -44,12 +44,7 @@ def similarity(evidence: Evidence, options: Options) -> sp.csr_array:
     """Give 1 - the k-reciprocal Jaccard distance, sparse (n, n)."""
     near = evidence.neighbours(options.k1)
     return jaccard_similarity(
-        evidence.features,
-        options.k1,
-        options.k2,
-        neighbours=near,
-        least=evidence.least,
-        team=evidence.team,
+        evidence.features, options.k1, options.k2, neighbours=near, least=evidence.least, team=evidence.team
     )
 
 
@@ -103,7 +98,6 @@ def jaccard_similarity(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     vectors = unit_rows(check_features(features, device))
     n = len(vectors)
@@ -123,8 +117,7 @@ def jaccard_similarity(
 
         parts = list(overlaps_above(vectors, ranks, half, k2, team.share, least))
         return mirrored(n, [part for own in team.to_leader(parts) for part in own])
-    x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-    return mirrored(n, overlaps(_weights(x, ranks, half, k2, team), least, team))
+    return mirrored(n, overlaps(_weights(as_numpy(vectors), ranks, half, k2, team), least, team))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -133,8 +126,7 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
         raise InputError(
             f"neighbours must have {n} rows and at least {k1} columns, got {tuple(indices.shape)}."
         )
-    if is_tensor(indices):
-        indices = indices.cpu().numpy()
+    indices = as_numpy(indices)
     low, high = int(indices.min()), int(indices.max())
     if not 0 <= low <= high < n:
         raise InputError(
@@ -154,12 +146,10 @@ def _weights(x: Any, ranks: Any, half: int, k2: int, team: Team) -> Rows:
 
 def joined(rows: Rows, team: Team) -> Rows:
     """Give the rows of all processes, one's after another's."""
-    if team.size == 1:
-        return rows
+    from icsr_cli.kreciprocal import stacked
+
     starts, columns, values = rows
-    parts = team.join((np.diff(starts), columns, values))
-    counts, columns, values = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return np.concatenate(([0], np.cumsum(counts))), columns, values
+    return rows if team.size == 1 else stacked(team.join((np.diff(starts), columns, values)))
 
 
 def weighted(x: Any, starts: Any, members: Any, *, first: int = 0) -> Rows:

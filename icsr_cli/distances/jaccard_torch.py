@@ -24,22 +24,15 @@ def overlaps_above(
     neighbours: Any,
     half: int,
     k2: int,
-    share: Callable[[int], tuple[int, int]] = lambda n: (0, n),
-    least: float = 0.0,
+    share: Callable[[int], tuple[int, int]],
+    least: float,
 ) -> Iterator[tuple[int, Any]]:
-    """Give, block of rows after block of rows, the similarities above the diagonal.
+    """Give, block of rows after block of rows, the similarities above the diagonal, from ``least`` on.
 
-    Args:
-        features: float32 (n, d) unit vectors; a tensor's device is where it is computed.
-        neighbours: whole numbers (n, k1), nearest first.
-        half: columns of the half sets.
-        k2: neighbours whose weights are averaged.
-        share: which of so many blocks are wanted, first and end.
-        least: the smallest similarity that is wanted.
-
-    Yields:
-        The number of rows, and their (entries per row, columns, values) as numpy arrays.
-
+    That is the number of rows, and their (entries per row, columns, values) as numpy arrays. ``features``:
+    float32 (n, d) unit vectors; a tensor's device is where it is computed. ``neighbours``: whole numbers
+    (n, k1), nearest first. ``half``: columns of the half sets. ``k2``: neighbours whose weights are averaged.
+    ``share``: which of so many blocks are wanted, first and end.
     """
     n, x = len(features), torch.as_tensor(features)
     ranks = torch.as_tensor(neighbours, dtype=torch.int64, device=x.device)

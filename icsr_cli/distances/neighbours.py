@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from icsr_cli.checks import check_count
-from icsr_cli.distances.features import Index, check_features, is_tensor, unit_rows
+from icsr_cli.checks import as_numpy, check_count
+from icsr_cli.distances.features import Index, check_features, like, unit_rows
 from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
 
@@ -61,7 +61,6 @@ def knn(
 
     Raises:
         InputError: what came is not as said above.
-
     """
     if approximate not in (None, *get_args(Index)):
         raise InputError(f"approximate must be None, 'hnsw', 'int8' or 'ivf', got {approximate!r}.")
@@ -77,8 +76,8 @@ def knn(
     if approximate is not None:
         from icsr_cli.distances.approximate import search
 
-        x = vectors if isinstance(vectors, np.ndarray) else vectors.cpu().numpy()
-        [searched] = team.join(search(x, k, approximate) if team.rank == 0 else None)[:1]
+        own = search(as_numpy(vectors), k, approximate) if team.rank == 0 else None
+        [searched] = team.join(own)[:1]
         assert searched is not None
         indices, distances, recall = searched
     elif isinstance(vectors, np.ndarray):
@@ -92,7 +91,7 @@ def knn(
         indices, distances = _whole(search_device(vectors, k, team.share(len(vectors))), team)
     if metric == "cosine":
         distances = distances / 2
-    found = (_like(features, indices), _like(features, distances))
+    found = like(features, indices), like(features, distances)
     return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
 
 
@@ -110,15 +109,6 @@ def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team
     from icsr_cli.exact_search import search_cpu
 
     return search_cpu(x, wanted, groups, team)
-
-
-def _like(features: Any, result: Any) -> Any:
-    """Give ``result`` in the kind of ``features``, on their device."""
-    if is_tensor(features):
-        import torch
-
-        return torch.as_tensor(result, device=features.device)
-    return result.cpu().numpy() if is_tensor(result) else result
 
 
 def _whole(own: tuple[Any, Any], team: Team) -> tuple[Any, Any]:

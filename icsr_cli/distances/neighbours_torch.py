@@ -23,7 +23,7 @@ def search_device(
         candidates = _faiss_candidates(vectors, vectors[low:high], kept)
     if candidates is None:
         candidates = _blockwise_candidates(vectors, vectors[low:high], kept)
-    return ordered(vectors, candidates, k, rows=torch.arange(low, high, device=vectors.device))
+    return ordered(vectors, candidates, k, low)
 
 
 def _blockwise_candidates(vectors: torch.Tensor, queries: torch.Tensor, kept: int) -> torch.Tensor:
@@ -58,14 +58,14 @@ def _faiss_candidates(vectors: torch.Tensor, queries: torch.Tensor, kept: int) -
 
 
 def ordered(
-    vectors: torch.Tensor, candidates: torch.Tensor, k: int, *, rows: torch.Tensor | None = None
+    vectors: torch.Tensor, candidates: torch.Tensor, k: int, first: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give the k nearest of the candidates, int64 (m, kept), of ``rows`` (default: all vectors).
+    """Give the k nearest of the candidates, int64 (m, kept), of the vectors from ``first`` on.
 
     Distances are taken directly, without cancellation; ties go by index; a repeated candidate counts
     once. The result is (indices int64 (m, k), distances float32 (m, k)).
     """
-    own = torch.arange(len(vectors), device=vectors.device) if rows is None else rows
+    own = torch.arange(first, first + len(candidates), device=vectors.device)
     candidates = candidates.sort(dim=1).values
     distances = torch.empty(candidates.shape, device=vectors.device)
     # The gathered vectors take at most 256 MiB.

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.checks import as_numpy, whole_numbers
+from icsr_cli.distances.features import like
 from icsr_cli.errors import InputError
 from icsr_cli.types import FloatArray, IntArray
 
@@ -37,8 +37,7 @@ class CameraStatistics:
     def of(cls, features: Any, cameras: Any, shrink: float = SHRINK) -> CameraStatistics:
         """Measure float (n, d) under cameras int (n,), from 0, in float64.
 
-        Raises:
-            InputError: shapes or values do not fit.
+        Raises InputError where shapes or values do not fit.
         """
         values, cameras = _checked(features, cameras)
         count = np.bincount(cameras)
@@ -72,7 +71,7 @@ class CameraStatistics:
             found *= scale[which]
         length = np.linalg.norm(found, axis=1, keepdims=True)
         found /= np.maximum(length, np.float32(1e-12))
-        return _as_it_came(found, features)
+        return like(features, found)
 
 
 def normalise_cameras(
@@ -100,16 +99,8 @@ def normalise_cameras(
     return CameraStatistics.of(features, cameras, shrink).apply(features, cameras, mode)
 
 
-def _checked(features: Any, cameras: Any) -> tuple[npt.NDArray[np.float32], IntArray]:
+def _checked(features: Any, cameras: Any) -> tuple[FloatArray, IntArray]:
     values = as_numpy(features)
     if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
         raise InputError(f"features must be float (n, d) with n >= 1, got {values.dtype} {values.shape}.")
     return values.astype(np.float32, copy=False), whole_numbers("cameras", cameras, len(values), low=0)
-
-
-def _as_it_came(found: npt.NDArray[np.float32], given: Any) -> Any:
-    if isinstance(given, np.ndarray):
-        return found
-    import torch
-
-    return torch.from_numpy(found).to(given.device)

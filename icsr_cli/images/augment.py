@@ -19,8 +19,7 @@ _TRIES = 100
 def normalise(pixels: Tensor, norm: PixelNorm = IMAGENET) -> Tensor:
     """Uint8 (b, h, w, 3) to float32 (b, 3, h, w): (x / 255 - mean) / std, channels-last in memory.
 
-    Raises:
-        InputError: another shape or type.
+    Raises InputError for another shape or type.
     """
     _check_pixels(pixels)
     b, h, w, _ = pixels.shape
@@ -80,10 +79,7 @@ class Augmentation:
         """Augment a batch; the result is channels-last in memory and on the device of ``pixels``.
 
         The generator may live on the device or on the CPU (then both devices draw the same numbers).
-        Nothing waits for the device.
-
-        Raises:
-            InputError: pixels of another shape or type.
+        Nothing waits for the device. Raises InputError for pixels of another shape or type.
         """
         return self.apply(pixels, self.draw(len(pixels), generator))
 

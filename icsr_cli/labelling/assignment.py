@@ -33,8 +33,7 @@ class KnownClusters:
     def of(cls, features: Any, labels: Any) -> KnownClusters:
         """Take the clusters of features (n, d) by labels (n,), -1 for none.
 
-        Raises:
-            InputError: no image has a label, or features and labels do not fit.
+        Raises InputError where no image has a label, or features and labels do not fit.
         """
         table, labels = _unit(features), whole_numbers("labels", labels, len(features))
         inside = labels != NO_CLUSTER
@@ -77,12 +76,8 @@ def estimate(features: Any, labels: Any) -> float:
     is the nearest; and to none of the others. Training has brought its own images together, so distances of
     new ones are somewhat larger.
 
-    Args:
-        features: (n, d), numpy or torch.
-        labels: int (n,), -1 for none.
-
-    Raises:
-        InputError: fewer than two clusters, or none of two images.
+    ``features`` (n, d), numpy or torch; ``labels`` int (n,), -1 for none.
+    Raises InputError where there are fewer than two clusters, or none of two images.
     """
     table = _unit(features)
     labels = whole_numbers("labels", labels, len(table))

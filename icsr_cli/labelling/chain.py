@@ -137,8 +137,7 @@ def _cluster(evidence: Evidence, clusterer: Options) -> Labels:
 def _checked(found: Any, n: int, method: Options) -> Labels:
     """Hold what a method gave against what it has to give: one of the user's own may give anything.
 
-    Raises:
-        InputError: it is something else.
+    Raises InputError where it is something else.
     """
     wrong = next(_faults(found, n), None)
     if wrong is not None:

@@ -41,8 +41,7 @@ class Rules:
     def of(cls, pairs: Pairs, n: int) -> Rules:
         """Follow the pairs of n images.
 
-        Raises:
-            InputError: pairs that name other images, or contradict each other.
+        Raises InputError for pairs that name other images, or contradict each other.
         """
         pairs = _checked(pairs, n)
         groups = groups_of(pairs, n)
@@ -184,9 +183,7 @@ def write_in(similarity: sp.csr_array, pairs: Pairs) -> sp.csr_array:
 
     What is the same stays as it is: a pair at 1 would join whole clusters in a clusterer that follows
     chains, whatever else they hold.
-
-    Raises:
-        InputError: pairs that name other images, or contradict each other.
+    Raises InputError for pairs that name other images, or contradict each other.
     """
     rules = Rules.of(pairs, similarity.shape[0])
     if len(rules.apart) == 0:

@@ -86,15 +86,11 @@ class KnownEvidence:
     @cached_property
     def nearest(self) -> Neighbours:
         """The neighbours of the one search, by cosine."""
-        most = max(1, min(self.most, len(self)))
-        return knn(
-            self.features,
-            most,
-            metric="cosine",
-            device=self.device,
-            approximate=self.approximate,
-            team=self.team,
-        )
+        return self._search(max(1, min(self.most, len(self))), self.team)
+
+    def _search(self, k: int, team: Team) -> Neighbours:
+        how: dict[str, Any] = {"device": self.device, "approximate": self.approximate, "team": team}
+        return knn(self.features, k, metric="cosine", **how)
 
     def compute_together(self) -> None:
         """Compute with the other processes what takes long; only the leader goes on from there.
@@ -110,7 +106,7 @@ class KnownEvidence:
         k = min(k, len(self))
         near = self.nearest
         if k > near.k:
-            return knn(self.features, k, metric="cosine", device=self.device, approximate=self.approximate)
+            return self._search(k, ALONE)
         return Neighbours(near.indices[:, :k], near.distances[:, :k])
 
     def means(self, groups: IntArray) -> KnownEvidence:

@@ -67,25 +67,21 @@ def choose(
     asked that no others would answer, were all of them the same: a spanning forest of the greatest worth.
     What ``pairs`` decide already, or somebody was unsure of, is not asked.
 
-    Args:
-        labels: int64 (n,), -1 for none.
-        similarity: sparse (n, n), 0 to 1, symmetric.
-        cameras: int64 (n,), or None: then every pair counts as one across cameras.
-        count: pairs at most.
-        pairs: what is known already.
+    ``labels`` int64 (n,), -1 for none; ``similarity`` sparse (n, n), 0 to 1, symmetric; ``cameras`` int64
+    (n,), or None: then every pair counts as one across cameras; ``count``: pairs at most.
     """
     n = len(labels)
     cameras = np.arange(n, dtype=np.int64) if cameras is None else cameras
     alone = labels == NO_CLUSTER
     nodes = np.where(alone, int(labels.max(initial=NO_CLUSTER)) + np.cumsum(alone), labels)
     parts = 2 * nodes + halves(similarity, nodes)
-    typical = _typical(similarity, nodes)
+    within, _ = _within(similarity, nodes)
+    typical = _typical(within, nodes)
     rules = None if pairs is None else Rules.of(pairs, n)
     joins = _Sides.of(similarity, nodes, cameras).without(_decided(rules, nodes))
     ends_joined, worth_joined = _forest(joins.ends, joins.pairs * _likely(joins.mean, typical))
     sizes = np.bincount(parts, minlength=2 * int(nodes.max(initial=-1)) + 2).reshape(-1, 2)
     both = 2 * np.flatnonzero(sizes.all(axis=1))[:, None] + np.array([0, 1])
-    within, _ = _within(similarity, nodes)
     splits = _Sides.of(within, parts, cameras, both).without(_decided(rules, parts))
     worth = np.concatenate([worth_joined, splits.pairs * (1 - _likely(splits.mean, typical))])
     order = np.argsort(-worth, kind="stable")[:count]
@@ -131,9 +127,8 @@ def _within(similarity: sp.csr_array, nodes: IntArray) -> tuple[sp.csr_array, Do
     return within, np.asarray(within.sum(axis=1), dtype=np.float64).ravel()
 
 
-def _typical(similarity: sp.csr_array, nodes: IntArray) -> float:
+def _typical(within: sp.csr_array, nodes: IntArray) -> float:
     """Give the mean similarity of two images of one cluster, over all such pairs."""
-    within, _ = _within(similarity, nodes)
     sizes = np.bincount(nodes)
     pairs = float((sizes * (sizes - 1)).sum())
     return (float(within.sum()) - len(nodes)) / pairs if pairs else 0.0

@@ -41,13 +41,8 @@ def thresholds(
 ) -> list[Threshold]:
     """Find the distances of 1 and 0.1 percent false matches, and that of the best F1.
 
-    Args:
-        query: unit float (q, d), numpy or torch.
-        gallery: unit float (g, d).
-        query_ids: int (q,), as the others from the data set.
-        gallery_ids: int (g,).
-        query_cameras: int (q,).
-        gallery_cameras: int (g,).
+    ``query`` (q, d) and ``gallery`` (g, d): unit float, numpy or torch. ``*_ids`` and ``*_cameras``: int, one
+    per image, from the data set.
 
     Returns:
         Thresholds on the Euclidean distance of unit vectors; none where no pair is true, or none false.

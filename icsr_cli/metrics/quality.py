@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics.cluster import pair_confusion_matrix
 
 from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError
@@ -70,9 +71,8 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
     of_identity = _sizes(cell_identity, together)
     n_images, n_identities = len(clusters), len(np.unique(cell_identity))
     n_clusters = len(np.unique(cell_cluster))
-    pairs = _pairs(together)
-    precision = _share(pairs, _pairs(np.unique(clusters, return_counts=True)[1]))
-    recall = _share(pairs, _pairs(np.unique(identities, return_counts=True)[1]))
+    (_, mixed), (torn, pairs) = pair_confusion_matrix(identities, clusters).tolist()
+    precision, recall = _share(pairs, pairs + mixed), _share(pairs, pairs + torn)
     bcubed_precision = float((together * together / in_cluster).sum() / n_images)
     bcubed_recall = float((together * together / of_identity).sum() / n_images)
     return LabelQuality(
@@ -104,11 +104,6 @@ def _sizes(names: IntArray, counts: IntArray) -> DoubleArray:
     _, inverse = np.unique(names, return_inverse=True)
     totals: DoubleArray = np.bincount(inverse, weights=counts).astype(np.float64)
     return totals[inverse]
-
-
-def _pairs(sizes: IntArray) -> int:
-    """How many pairs of images groups of these sizes hold."""
-    return int((sizes * (sizes - 1) // 2).sum())
 
 
 def _share(part: int, whole: int) -> float:

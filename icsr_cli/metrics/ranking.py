@@ -186,10 +186,8 @@ def _check_features(
     queries = feature_matrix(query, "query", where)
     candidates = feature_matrix(gallery, "gallery", where)
     same_width(queries, candidates)
-    for name, matrix, ids in (
-        ("query", queries, names.query_ids),
-        ("gallery", candidates, names.gallery_ids),
-    ):
+    both = (("query", queries, names.query_ids), ("gallery", candidates, names.gallery_ids))
+    for name, matrix, ids in both:
         if len(matrix) != len(ids):
             raise InputError(
                 f"{name} has {len(matrix)} features and {name}_ids {len(ids)} entries; expected as many. "

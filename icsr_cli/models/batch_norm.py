@@ -16,19 +16,15 @@ def synchronise_batch_norm(network: nn.Module) -> None:
 
     On a GPU that is torch's own SyncBatchNorm, which has no kernels for the CPU; there it is ours.
     """
+    to_torch: Any = nn.SyncBatchNorm.convert_sync_batchnorm
     for place, module in _batch_norms(network):
         on_gpu = next(iter(module.state_dict().values())).is_cuda
-        network.set_submodule(place, _to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
+        network.set_submodule(place, to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
 
 
 def _batch_norms(network: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
     modules = network.named_modules()
     return [(name, module) for name, module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-
-
-def _to_torch(module: nn.Module) -> nn.Module:
-    converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-    return converted
 
 
 class _OwnStatistics(nn.modules.batchnorm._BatchNorm):

@@ -44,11 +44,7 @@ def available() -> tuple[str, ...]:
 
 
 def architecture(arch: str) -> Architecture:
-    """Find an architecture by its name.
-
-    Raises:
-        InputError: where there is none; the nearest is named.
-    """
+    """Find an architecture by its name. Raises InputError where there is none; the nearest is named."""
     family, colon, name = arch.partition(":")
     if colon and hasattr(_modules().get(family), "architecture"):
         found: Architecture = _modules()[family].architecture(name)
@@ -125,9 +121,7 @@ def resized(network: Network, size: Size) -> Network:
     """Give ``network`` for images of another (height, width): itself, where any will do.
 
     Else the positions of its patches are resized; the network that was given stays as it was.
-
-    Raises:
-        InputError: it cannot be made for that size.
+    Raises InputError where it cannot be made for that size.
     """
     if network.size in (None, size):
         return network

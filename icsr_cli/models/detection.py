@@ -49,9 +49,7 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
 
     GeM has its ``gap.p``; average and maximum pooling leave no trace and are taken for average. A plain
     backbone (ImageNet weights) is given its family's pooling and no embedding, the published choice.
-
-    Raises:
-        ModelError: it fits no architecture, or the widths of its parts do not go together.
+    Raises ModelError where it fits no architecture, or the widths of its parts do not go together.
     """
     arch, state = _recognise(state)
     if arch is None:
@@ -83,10 +81,8 @@ def open_model(path: str | Path) -> Network:
     """Build the network that a file of weights belongs to, and load them.
 
     The header of our own files says what it is; for others names and shapes do. ``resized`` makes it
-    one for images of another size.
-
-    Raises:
-        ModelError: as ``load_weights``, ``detect`` and ``load_into``.
+    one for images of another size. Raises ModelError as
+    ``load_weights``, ``detect`` and ``load_into`` do.
     """
     state = load_weights(path)
     header = read_metadata(path)

@@ -145,8 +145,7 @@ class Network(nn.Module):
     def freeze(self, parts: Iterable[str]) -> None:
         """Keep the parameters of these parts of the backbone (``patch_embed``, ``0``) as they are.
 
-        Raises:
-            InputError: there is no such part, or it has no parameters.
+        Raises InputError where there is no such part, or it has no parameters.
         """
         for part in parts:
             named = [

@@ -23,9 +23,7 @@ def fit_positions(
 
     ``own`` is the state of ``model``. ``size``: (height, width) of the images that the table is of; without
     it the table is of one of the grids that the architecture declares, or square.
-
-    Raises:
-        ModelError: the table's grid is not known.
+    Raises ModelError where the table's grid is not known.
     """
     table, wanted = state.get(_POSITIONS), own.get(_POSITIONS)
     if table is None or wanted is None or model.grid is None or model.size is None:

@@ -41,8 +41,7 @@ def may_download() -> bool:
 def fetch(source: Source, arch: str) -> Path:
     """Give the file of ImageNet weights in torch hub's folder; fetch and check it where that was asked for.
 
-    Raises:
-        ModelError: it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
+    Raises ModelError where it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
     """
     file, address = source.file, source.address
     if file.exists():
@@ -60,11 +59,7 @@ def fetch(source: Source, arch: str) -> Path:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-    ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
+    except (OSError, RuntimeError, ValueError) as error:  # URLError: an OSError; a wrong hash: RuntimeError
         raise ModelError(
             f"ImageNet weights of {arch}: {file.name} is not in {file.parent} and could not be fetched "
             f"({error}). {ways}"

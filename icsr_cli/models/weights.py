@@ -40,9 +40,7 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     A ``{"state_dict": ...}`` around it (``teacher``, ``model``) and the prefixes ``module.`` and
     ``_orig_mod.`` are taken off.
     A PyTorch file is opened with ``weights_only=True``: nothing in it can run.
-
-    Raises:
-        ModelError: the file is missing, damaged, not a checkpoint, or holds more than plain data.
+    Raises ModelError where the file is missing, damaged, not a checkpoint, or holds more than plain data.
     """
     path = require_file(path)
     if path.suffix == ".onnx":
@@ -138,16 +136,9 @@ def load_into(
 
     A plain backbone, ImageNet weights for instance, leaves pooling, embedding and the last normalisation as
     they are. What the layout leaves out (classifiers, heads of pretraining) is left out. A table of positions
-    is resized to the network's patches.
-
-    Args:
-        model: the network.
-        state: in any layout of its family.
-        source: the file, for the messages.
-        size: (height, width) of the images that its positions are of, where that is known.
-
-    Returns:
-        What the weights' pixels are normalised by, where their layout tells.
+    is resized to the network's patches. ``state`` is in any layout of its family, ``source`` names it in
+    messages, ``size`` is the (height, width) of the images that its positions are of, where that is known.
+    Gives what the weights' pixels are normalised by, where their layout tells.
 
     Raises:
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
@@ -191,9 +182,7 @@ def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] |
     """Write a network as safetensors, whole or not at all.
 
     The header holds ``metadata`` (height and width of the images, for instance) and its ``ModelSpec``.
-
-    Raises:
-        ModelError: the file cannot be written; what was there before is intact.
+    Raises ModelError where the file cannot be written; what was there before is intact.
     """
     path = Path(path)
     header = {**(metadata or {}), **model.spec.metadata()}
@@ -241,8 +230,7 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the header of a safetensors file; empty for other files.
 
-    Raises:
-        ModelError: the file is missing or damaged.
+    Raises ModelError where the file is missing or damaged.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -260,8 +248,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
 def norm_of(header: Mapping[str, str]) -> PixelNorm:
     """Give what the pixels are normalised by, as a header says; ImageNet's where it says nothing.
 
-    Raises:
-        ModelError: it says nonsense.
+    Raises ModelError where it says nonsense.
     """
     if "mean" not in header and "std" not in header:
         return IMAGENET
@@ -275,8 +262,7 @@ def norm_of(header: Mapping[str, str]) -> PixelNorm:
 def size_of(header: Mapping[str, str]) -> Size | None:
     """Give (height, width) of the images, where a header says it.
 
-    Raises:
-        ModelError: it says nonsense.
+    Raises ModelError where it says nonsense.
     """
     if not {"height", "width"} <= header.keys():
         return None
@@ -289,8 +275,7 @@ def size_of(header: Mapping[str, str]) -> Size | None:
 def spec_of(header: Mapping[str, str]) -> ModelSpec:
     """Give what a network is made of, as a header says.
 
-    Raises:
-        ModelError: something is missing, or nonsense.
+    Raises ModelError where something is missing, or nonsense.
     """
     try:
         arch, width, pooling, stripes = (

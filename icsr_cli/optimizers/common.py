@@ -97,8 +97,7 @@ def grouped(parameters: Iterable[Parameter], options: Schedule) -> list[Any]:
 def schedule_of(optimizer: Optimizer, options: Schedule, parameters: Iterable[Parameter] = ()) -> LRScheduler:
     """Give the schedule of the options, one step an epoch; for ``cosine``, ``parameters`` are a ``Trained``.
 
-    Raises:
-        InputError: cosine, and nothing says how many epochs there are.
+    Raises InputError for a cosine where nothing says how many epochs there are.
     """
     epochs = getattr(parameters, "epochs", 0)
     if options.schedule == "cosine" and not epochs:

@@ -97,20 +97,17 @@ def _train_network(
     """Train one network on the cameras of ``found``: one camera as published, or all of them."""
     own, run = stage.settings.cam, stage.run
     state = run.load_state(name, "labels")
-    if state is not None and state["epoch"] >= own.epochs:
-        restore(found, state["labels"])
-        stage.progress.note(f"{_title(stage.run, name)} is finished already.")
-        whole.advance(own.epochs)
-        return
-    trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
-    first = 1
+    done = 0 if state is None else min(state["epoch"], own.epochs)
     if state is not None:
         restore(found, state["labels"])
-        first = state["epoch"] + 1
-        whole.advance(state["epoch"])
+        whole.advance(done)
+    if done == own.epochs:
+        stage.progress.note(f"{_title(stage.run, name)} is finished already.")
+        return
+    trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     if stage.ranks.leads:
-        run.forget(lambda line: line.get("part") == name and line["epoch"] >= first)
-    for epoch in range(first, own.epochs + 1):
+        run.forget(lambda line: line.get("part") == name and line["epoch"] > done)
+    for epoch in range(done + 1, own.epochs + 1):
         figures = _epoch(stage, trainer, found, name, (seed_word, epoch))
         whole.advance()
         if not stage.ranks.leads:

@@ -107,10 +107,7 @@ class StoredStatistics:
         """Normalise float (n, d) under cameras of these names: unit float32 (n, d), in the kind they came.
 
         An image of another camera, or of none, is held against all training images; cameras that are not
-        known are warned of.
-
-        Raises:
-            UsageError: not one camera is known.
+        known are warned of. Raises UsageError where not one camera is known.
         """
         number: dict[str | None, int] = {name: row for row, name in enumerate(self.cameras)}
         rows = np.array([number.get(name, len(number)) for name in cameras], dtype=np.int64)

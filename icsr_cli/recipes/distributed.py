@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import pairwise
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn, TypeVar
 
 import torch
@@ -99,14 +100,13 @@ class Ranks(Team):
         dist.gather_object(part, values)
         return values or []
 
-    def together(self, work: Callable[[], None]) -> None:
-        """Do what all ranks do in the same way; what fails on all of them is said by the leading one.
+    def together(self, work: Callable[[], T]) -> T:
+        """Give what comes of what all ranks do alike; what fails on all of them is said by the leading one.
 
-        Raises:
-            IcsrError: what ``work`` raised, on the leading rank; the others leave with its exit code.
+        Raises the IcsrError of ``work`` on the leading rank; the others leave with its exit code.
         """
         try:
-            work()
+            return work()
         except IcsrError as error:
             if self.leads:
                 raise
@@ -184,9 +184,7 @@ def join(devices: Sequence[str] = ()) -> tuple[Ranks, str | None]:
 
     ``devices`` are those of this machine's ranks, in order; without them local rank r takes GPU r where
     there is one, else the CPU. Gives the ranks and the device of this one (None: not for us to say).
-
-    Raises:
-        UsageError: where there is no such device, or there are more ranks than devices.
+    Raises UsageError where there is no such device, or there are more ranks than devices.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
@@ -203,8 +201,7 @@ def join(devices: Sequence[str] = ()) -> tuple[Ranks, str | None]:
 def device_of(local_rank: int, devices: Sequence[str], n_gpus: int) -> str:
     """Choose the device of a local rank among ``devices``: GPUs, ``cuda`` (all), ``cpu``, or none named.
 
-    Raises:
-        UsageError: where there is none for it.
+    Raises UsageError where there is none for it.
     """
     gpus = [f"cuda:{number}" for number in range(n_gpus)]
     named = [] if list(devices) == ["cuda"] else list(devices)
@@ -225,25 +222,27 @@ def launch(processes: int, arguments: Sequence[str]) -> int:
 
     Gives the exit code of the rank that failed first, else 0. Signals are passed on to the ranks.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.api import DefaultLogsSpecs, SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     # What went wrong is said by the rank itself.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cpus() // processes)))
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-        monitor_interval=0.2,
-    )
     try:
-        elastic_launch(config, sys.executable)("-m", "icsr_cli", *arguments)
+        with TemporaryDirectory() as scratch:  # else the launcher leaves an empty folder behind
+            config = LaunchConfig(
+                min_nodes=1,
+                max_nodes=1,
+                nproc_per_node=processes,
+                run_id=uuid.uuid4().hex,
+                rdzv_backend="c10d",
+                rdzv_endpoint="localhost:0",
+                max_restarts=0,
+                monitor_interval=0.2,
+                logs_specs=DefaultLogsSpecs(log_dir=scratch),
+            )
+            elastic_launch(config, sys.executable)("-m", "icsr_cli", *arguments)
     except ChildFailedError as error:
         code: int = error.get_first_failure()[1].exitcode
         return code if code >= 0 else 128 - code

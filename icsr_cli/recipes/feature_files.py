@@ -37,8 +37,7 @@ class Given:
 def writer(suffix: str) -> Save:
     """Give what writes features as ``.npz`` or ``.parquet``.
 
-    Raises:
-        MissingExtraError: the library for it is not installed; before anything is computed.
+    Raises MissingExtraError, before anything is computed, where the library for it is not installed.
     """
     if suffix == ".npz":
         return _save_npz

@@ -54,15 +54,11 @@ def libraries() -> tuple[Library, ...]:
     found = [Library("icsr", metadata.version("icsr"), "", None, "ok")]
     extras = metadata.metadata("icsr").get_all("Provides-Extra") or []
     for requirement in map(Requirement, requirements):
-        wanted_by = [extra for extra in ("", *extras) if _applies(requirement, extra)]
+        wanted = requirement.marker
+        wanted_by = [one for one in ("", *extras) if wanted is None or wanted.evaluate({"extra": one})]
         if requirement.name != "icsr" and wanted_by and wanted_by != _OWN_EXTRAS:
             found.append(_look_at_library(requirement, wanted_by[0] or None))
     return tuple(found)
-
-
-def _applies(requirement: Requirement, extra: str) -> bool:
-    """Tell whether a requirement is one of this platform and Python, with an extra or ("") without."""
-    return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
 
 
 def _look_at_library(requirement: Requirement, extra: str | None) -> Library:

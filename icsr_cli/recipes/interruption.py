@@ -46,9 +46,7 @@ def interruptible() -> Iterator[Interruption]:
     """Catch the first SIGINT or SIGTERM; a second one acts at once, as without us.
 
     Outside the main thread signals cannot be caught, and the flag stays down.
-
-    Raises:
-        KeyboardInterrupt: SIGINT came before, and what it raised was swallowed.
+    Raises KeyboardInterrupt where SIGINT came before, and what it raised was swallowed.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -51,9 +51,7 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     """Look at an architecture, without a single number in it.
 
     A transformer whose patches do not divide the images is looked at in the nearest size that they do.
-
-    Raises:
-        InputError: there is no such architecture, or it cannot be made for such images.
+    Raises InputError where there is no such architecture, or it cannot be made for such images.
     """
     with torch.device("meta"):
         network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()

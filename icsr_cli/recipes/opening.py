@@ -114,8 +114,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
 def use_local(settings: Settings, resolved: Resolved) -> Settings:
     """Have the local labels used that ``global.local`` makes: by ``majority``, if no refiner uses them.
 
-    Raises:
-        UsageError: the user's own refiners use none.
+    Raises UsageError where the user's own refiners use none.
     """
 
     def used(found: Settings) -> bool:
@@ -212,8 +211,7 @@ def resume(
 def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None:
     """Hold a run that is to join a group against one that is there: the seed alone may be another.
 
-    Raises:
-        UsageError: more is.
+    Raises UsageError where more is.
     """
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
@@ -334,9 +332,7 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     """Give ``settings`` with a stage that begins from ``weights``, a file of a run.
 
     The network and the size of its images are the run's.
-
-    Raises:
-        UsageError: where the user's settings contradict the run.
+    Raises UsageError where the user's settings contradict the run.
     """
     run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
@@ -362,8 +358,7 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
     """Give the file of local labels: of a cam run, a file as such, or of the newest cam run.
 
-    Raises:
-        RunError: where there is none.
+    Raises RunError where there is none.
     """
     if local is None:
         return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
@@ -383,8 +378,7 @@ def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
 def find_cam_weights(local: Path) -> Path:
     """Give the weights of the shared network of the cam run that ``local`` belongs to.
 
-    Raises:
-        RunError: where that run trained a network per camera, or none.
+    Raises RunError where that run trained a network per camera, or none.
     """
     path = (run_of(local) or open_run(local)).path / "last.safetensors"
     if not path.is_file():

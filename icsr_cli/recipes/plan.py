@@ -194,8 +194,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
 def rates_of(device: str) -> Rates:
     """Give the rates of a device by name; those of the CPU are measured, which takes half a second.
 
-    Raises:
-        UsageError: an unknown name.
+    Raises UsageError for an unknown name.
     """
     if device == "cpu":
         return probe()
@@ -250,9 +249,7 @@ def _stage(
 
 def _on_paper(model: ModelSettings) -> Network:
     with torch.device("meta"):
-        network = build(
-            model.arch, num_features=model.num_features, pooling=model.pooling, stripes=model.stripes
-        )
+        network = build(**model.model_dump(include={"arch", "num_features", "pooling", "stripes"}))
     return network.to(memory_format=torch.channels_last)
 
 

@@ -64,18 +64,22 @@ class PreparationReport:
 
 @dataclass(frozen=True)
 class Plan:
-    """What the last steps need to know, whatever the data set is."""
+    """What the last steps need to know, whatever the data set is.
+
+    ``size``: the (height, width) at which pixels are kept; ``store``: how. ``allow_bad``: a split may have
+    more than 1 % unreadable images. ``workers``: processes that decode; by default the CPUs there are.
+    """
 
     name: str
     layout: str
     data_root: Path
-    size: Size
+    size: Size = (256, 128)
+    store: Store = "raw"
     allow_bad: bool = False
     workers: int | None = None
     progress: Progress = field(default_factory=Progress)
     benchmark: Benchmark | None = None
     distractor: int | None = None
-    store: Store = "raw"
 
     @property
     def folder(self) -> Path:
@@ -89,20 +93,16 @@ def prepare(
     data_root: Path,
     *,
     size: Size | None = None,
-    store: Store = "raw",
-    allow_bad: bool = False,
-    workers: int | None = None,
     expansion: int = EXPANSION,
     tracks_within: int | None = None,
-    progress: Progress | None = None,
+    **how: Any,
 ) -> PreparationReport:
     """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
 
     ``what``: its name, or a file of the user's own that defines one; the settings of that are kept in the
-    index, and nothing runs the file again. ``size`` (height, width) is the size at which the pixels are
-    kept; the published one if left out; ``store`` is how, ``raw`` or ``jpeg``. An archive may hold
-    ``expansion`` times its size.
-    ``tracks_within``: derive tracks, by the identities, of images at most so many frames apart.
+    index, and nothing runs the file again. ``size``: the published one if left out. An archive may hold
+    ``expansion`` times its size. ``tracks_within``: derive tracks, by the identities, of images at most so
+    many frames apart. ``how``: store, allow_bad, workers and progress, as of ``Plan``.
 
     Raises:
         DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full, or the
@@ -114,15 +114,11 @@ def prepare(
     read, layout, details = benchmark.read, benchmark.name, {}
     if not isinstance(what, str):
         _check_free(benchmark.name, data_root, PLUGIN)
-        config.load(benchmark.name, own=what.settings)
+        config.load(benchmark.name, own=benchmark.run_settings)
         read, layout = what.read, PLUGIN
-        details = {"plugin": [str(what.path), what.digest], "settings": what.settings}
-    size = size or (benchmark.height, benchmark.width)
-    progress = progress or Progress()
-    distractor = benchmark.distractor
-    plan = Plan(
-        benchmark.name, layout, data_root, size, allow_bad, workers, progress, benchmark, distractor, store
-    )
+        details = {"plugin": [str(what.path), what.digest], "settings": benchmark.run_settings}
+    how |= {"size": size or (benchmark.height, benchmark.width), "distractor": benchmark.distractor}
+    plan = Plan(benchmark.name, layout, data_root, benchmark=benchmark, **how)
     source = source or places.published(benchmark, data_root)
     with places.alone(plan.folder):
         reading = places.read(source, plan.folder, read, expansion, plan.progress)
@@ -137,31 +133,22 @@ def prepare(
 
 
 def prepare_synthetic(
-    world: World,
-    data_root: Path,
-    *,
-    name: str = SYNTHETIC,
-    store: Store = "raw",
-    workers: int | None = None,
-    progress: Progress | None = None,
+    world: World, data_root: Path, *, name: str = SYNTHETIC, **how: Any
 ) -> PreparationReport:
     """Render a synthetic world and prepare it; a world that was rendered before is not rendered again.
 
+    ``how``: store, workers and progress, as of ``Plan``.
     Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
     """
     _check_free(name, data_root, SYNTHETIC)
-    size = world.height, world.width
-    progress = progress or Progress()
-    plan = Plan(
-        name, SYNTHETIC, data_root, size, workers=workers, progress=progress, distractor=0, store=store
-    )
+    plan = Plan(name, SYNTHETIC, data_root, (world.height, world.width), distractor=0, **how)
     layout = FolderLayout(
         market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None, unknown=("train",)
     )
     with places.alone(plan.folder):
         target = plan.folder / f"rendered-{zlib.crc32(world.to_json().encode()):08x}"
         if not target.is_dir():
-            render(target, world, progress=plan.progress, workers=workers)
+            render(target, world, progress=plan.progress, workers=plan.workers)
         reading = layout.read(target)
         known = tracks_of(world)
 
@@ -197,20 +184,15 @@ class OwnCrops:
 
         Raises DatasetError where nothing fits, UsageError where the source is missing.
         """
-        if self.table is None and source is None:
+        return own_crops.assemble(*self.rows(source), seed=self.seed, test_share=self.test_share)
+
+    def rows(self, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
+        """Read as ``read`` does: the root, the rows, what does not fit."""
+        if self.table is not None:
+            return own_crops.read_csv(self.table, source)
+        if source is None:
             raise UsageError("--pattern needs --source: the folder of the crops.")
-        root, rows, unread = _rows(source, self.pattern, self.table)
-        return own_crops.assemble(root, rows, unread, seed=self.seed, test_share=self.test_share)
-
-
-def _rows(
-    source: Path | None, pattern: str | None, table: Path | None
-) -> tuple[Path, list[Row], list[Unread]]:
-    """Read own crops by a CSV file, else by a pattern of their paths: the root, rows, what does not fit."""
-    if table is not None:
-        return own_crops.read_csv(table, source)
-    assert source is not None, "a pattern goes with a folder"
-    return source.resolve(), *own_crops.read_pattern(source.resolve(), str(pattern))
+        return source.resolve(), *own_crops.read_pattern(source.resolve(), str(self.pattern))
 
 
 def prepare_folder(
@@ -219,19 +201,16 @@ def prepare_folder(
     data_root: Path,
     crops: OwnCrops,
     *,
-    size: Size = (256, 128),
-    store: Store = "raw",
-    allow_bad: bool = False,
-    workers: int | None = None,
     expansion: int = EXPANSION,
-    progress: Progress | None = None,
+    **how: Any,
 ) -> PreparationReport:
     """Prepare own crops (a folder or an archive of them, which may hold ``expansion`` times its size).
 
+    ``how``: size, store, allow_bad, workers and progress, as of ``Plan``.
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
     _check_free(name, data_root, FOLDER)
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or Progress(), store=store)
+    plan = Plan(name, FOLDER, data_root, **how)
     with places.alone(plan.folder):
         if source is None:
             reading = crops.read(None)
@@ -255,14 +234,13 @@ def add_to_folder(
     table: Path | None = None,
     size: Size | None = None,
     store: Store | None = None,
-    allow_bad: bool = False,
-    workers: int | None = None,
-    progress: Progress | None = None,
+    **how: Any,
 ) -> PreparationReport:
     """Add the crops below ``source`` to a prepared data set of one's own (see ``datasets.addition``).
 
     They are read by ``pattern``, or by a CSV file, ``table``; without either as those before. Only the new
-    images are decoded. The index is replaced at the end, as a whole.
+    images are decoded. The index is replaced at the end, as a whole. ``size`` and ``store``: as before if
+    left out; ``how``: allow_bad, workers and progress, as of ``Plan``.
 
     Raises:
         UsageError: the data set is none of own crops, or nothing says how paths read.
@@ -281,9 +259,10 @@ def add_to_folder(
             f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
         )
     size, store = size or tuple(details.get("size", (256, 128))), store or details.get("store", "raw")
-    plan = Plan(name, FOLDER, data_root, size, allow_bad, workers, progress or Progress(), store=store)
+    crops = OwnCrops(None if table else pattern, table)
+    plan = Plan(name, FOLDER, data_root, size, store, **how)
     with places.alone(plan.folder):
-        root, rows, unread = _rows(source, pattern, table)
+        root, rows, unread = crops.rows(source)
         reading = extend(dataset, details.get("identities"), root, rows, unread)
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}

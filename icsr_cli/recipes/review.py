@@ -129,8 +129,7 @@ def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
 def _joined(one: Pairs, other: Pairs, names: tuple[str, str], paths: Sequence[str]) -> Pairs:
     """Put pairs of the images ``paths`` together; what both say is there once.
 
-    Raises:
-        UsageError: they contradict each other; ``names`` says whose they are.
+    Raises UsageError where they contradict each other; ``names`` says whose they are.
     """
     ends = (np.concatenate([getattr(one, word), getattr(other, word)]) for word in ANSWERS)
     both = Pairs(*(np.unique(np.sort(each, axis=1), axis=0) for each in ends))

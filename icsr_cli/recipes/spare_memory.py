@@ -31,8 +31,7 @@ Buffers = list[dict[str, Tensor | None]]
 def check_parts(base: nn.Module, own: StageSettings, *, processes: int = 1, sync_bn: bool = False) -> None:
     """Refuse parts of a batch that would make another training of it, and blocks that are not there.
 
-    Raises:
-        UsageError: as said; it names the setting.
+    Raises UsageError, which names the setting.
     """
     if own.checkpoint and next(blocks(base), None) is None:
         raise UsageError(f"checkpoint: {own.model.arch} has no blocks to compute again; leave it off.")

@@ -107,8 +107,7 @@ class Engine:
 def choose_engine(device: str | None, precision: str) -> Engine:
     """Take ``device``, else the first GPU, else the CPU; ``auto`` is bf16 on a GPU that has it.
 
-    Raises:
-        UsageError: where the device does not exist.
+    Raises UsageError where the device does not exist.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:

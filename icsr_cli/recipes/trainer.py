@@ -61,11 +61,8 @@ def own_dice(seed: int, device: torch.device) -> Iterator[None]:
 class Trainer:
     """A network in training, with its optimiser and schedule: embeds, trains an epoch, saves, is restored.
 
-    Args:
-        stage: where it works.
-        own: the settings of this stage.
-        seed: of its random weights.
-        state: what ``state`` gave when the run was interrupted; the weights it began from may be gone by now.
+    ``own``: the settings of its stage. ``seed``: of its random weights. ``state``: what ``state`` gave when
+    the run was interrupted; the weights it began from may be gone by now.
     """
 
     #: The parts of a state.

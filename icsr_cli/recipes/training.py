@@ -148,8 +148,7 @@ def _note_failure(run: RunFolder, error: BaseException) -> None:
 def check_same_settings(run: RunFolder, asked: Settings) -> None:
     """Refuse to resume a run with other settings than it was started with.
 
-    Raises:
-        UsageError: listing each difference.
+    Raises UsageError that lists each difference.
     """
     if different := differences(run, asked):
         raise UsageError(

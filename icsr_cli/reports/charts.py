@@ -65,9 +65,8 @@ def line_chart(
     low = min(0.0, *ys) if from_zero else min(ys)
     counts = all(y == int(y) for y in ys) and not percent
     rise = _Scale(ticks(low, max(ys), 4, whole=counts), _BOTTOM, _TOP)
-    parts = [_grid(scale, rise, _formatter(rise.ticks, percent), x_label)]
-    for number, line in enumerate(lines):
-        parts.append(_line(line, number, scale, rise, percent, x_label))
+    drawn = (_line(line, number, scale, rise, percent, x_label) for number, line in enumerate(lines))
+    parts = [_grid(scale, rise, _formatter(rise.ticks, percent), x_label), *drawn]
     legend = [(line.name, f"c{i % COLOURS}", _dash(i)) for i, line in enumerate(lines)]
     return _figure(title, _svg(title, parts), _legend(legend) if len(lines) > 1 else Markup(""))
 

@@ -39,7 +39,7 @@ def curves(epochs: Sequence[Epoch], stage: str, names: Sequence[str] = ()) -> li
 
 def epoch_table(epochs: Sequence[Epoch], names: Sequence[str] = ()) -> Table:
     """Give the same numbers as a table."""
-    rows = []
+    rows, keys = [], _figures(epochs)
     for epoch in epochs:
         head = {"part": network_name(epoch["part"], names) if "part" in epoch else None}
         judged = {
@@ -47,9 +47,7 @@ def epoch_table(epochs: Sequence[Epoch], names: Sequence[str] = ()) -> Table:
             for labels, found in epoch.get("quality", {}).items()
             for measure in ("nmi", "pairwise_f")
         }
-        rows.append(
-            {**head, "epoch": epoch["epoch"], **{key: epoch.get(key) for key in _figures(epochs)}, **judged}
-        )
+        rows.append({**head, "epoch": epoch["epoch"], **{key: epoch.get(key) for key in keys}, **judged})
     return table_of(rows)
 
 

@@ -15,7 +15,7 @@ from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.reports.label_report import select, thrown_out
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray, most_frequent
 
 #: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
 _LEAST_SHARE = 0.2
@@ -155,21 +155,10 @@ def _example(table: LabelTable) -> str:
     return repr(table.paths[0]) if table.paths else "no image at all"
 
 
-def _cells(owners: IntArray, others: IntArray) -> tuple[IntArray, IntArray, IntArray]:
-    """Count images per pair of clusters: owner, other, images; by owner, most images first, then by other."""
-    (owner, other), images = np.unique(np.stack([owners, others]), axis=1, return_counts=True)
-    order = np.lexsort((other, -images, owner))
-    return owner[order], other[order], images[order]
-
-
 def _left_successor(old: IntArray, new: IntArray) -> BoolArray:
     """Say of each image whether it is elsewhere than most of its old cluster."""
-    if len(old) == 0:
-        return np.zeros(0, dtype=bool)
-    owner, other, _ = _cells(old, new)
-    clusters, start = np.unique(owner, return_index=True)
-    left: BoolArray = other[start][np.searchsorted(clusters, old)] != new
-    return left
+    clusters, successors, _ = most_frequent(old, new)
+    return np.asarray(successors[np.searchsorted(clusters, old)] != new)
 
 
 def _image_changes(
@@ -196,8 +185,8 @@ def _most_outside(owners: IntArray, others: IntArray, count: int) -> IntArray:
     both = owned & (others != NO_CLUSTER)
     clusters, images = np.unique(owners[owned], return_counts=True)
     largest = np.zeros(len(clusters), dtype=np.int64)
-    owner, _, part = _cells(owners[both], others[both])
-    np.maximum.at(largest, np.searchsorted(clusters, owner), part)
+    owner, _, part = most_frequent(owners[both], others[both])
+    largest[np.searchsorted(clusters, owner)] = part
     outside = images - largest
     order = np.lexsort((clusters, -images, -outside))
     return clusters[order[outside[order] > 0][:count]]
@@ -229,7 +218,9 @@ def _changes(owners: IntArray, others: IntArray) -> tuple[ClusterChange, ...]:
     """Give the owners of two or more parts that count, largest first."""
     if len(owners) == 0:
         return ()
-    owner, other, images = _cells(owners, others)
+    (owner, other), images = np.unique(np.stack([owners, others]), axis=1, return_counts=True)
+    order = np.lexsort((other, -images, owner))
+    owner, other, images = owner[order], other[order], images[order]
     clusters, place = np.unique(owner, return_inverse=True)
     size = np.bincount(place, weights=images).astype(np.int64)
     counts = images >= _LEAST_SHARE * size[place]

@@ -307,10 +307,8 @@ class _ClusterFigures:
         """Average the finite values in each cluster; NaN where there are none."""
         known = np.isfinite(values)
         sums = np.bincount(self._of_image[known], weights=values[known], minlength=len(self.clusters))
-        counts = self._total(known)
-        means = np.full(len(counts), np.nan)
-        np.divide(sums, counts, out=means, where=counts > 0)
-        return means
+        with np.errstate(invalid="ignore"):
+            return np.asarray(sums / self._total(known))
 
     def _kinds(self, values: IntArray, mask: BoolArray | None = None) -> tuple[IntArray, IntArray]:
         """Give per cluster how many different values it holds, and how often the most frequent one."""

@@ -51,8 +51,7 @@ class RankingRow:
 def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
     """Draw the rankings and write them as PNG, JPEG or WebP, whole or not at all.
 
-    Raises:
-        UsageError: where the suffix names another format, or one that the picture is too large for.
+    Raises UsageError where the suffix names another format, or one that the picture is too large for.
     """
     kind = picture_format(path)
     size, most = _measures(rows)[0], _MOST.get(kind)

@@ -86,10 +86,8 @@ def _generated(number: int) -> tuple[object, ...]:
 def gains(world: World, cameras: Records) -> FloatArray:
     """Give the factors of red, green and blue, float32 (cameras, 3), at the world's camera shift."""
     factors = cameras["gain"] * cameras["exposure"][:, None]
-    shifted: FloatArray = np.maximum(1 + (factors - 1) * (_SHIFT * world.camera_shift), 0.15).astype(
-        np.float32
-    )
-    return shifted
+    shifted = 1 + (factors - 1) * (_SHIFT * world.camera_shift)
+    return np.asarray(np.maximum(shifted, 0.15), np.float32)
 
 
 def tone_curves(world: World, cameras: Records) -> npt.NDArray[np.uint8]:
@@ -114,9 +112,7 @@ def panoramas(world: World, cameras: Records) -> FloatArray:
         views[number] = _panorama(camera, number, world.height, rows, columns)
     grey = np.float32(GREY)
     contrasted: FloatArray = grey + (views - grey) * np.float32(_CONTRAST * world.background)
-    np.maximum(contrasted, np.float32(0.02), out=contrasted)
-    np.minimum(contrasted, np.float32(0.98), out=contrasted)
-    return contrasted
+    return np.clip(contrasted, 0.02, 0.98, out=contrasted)
 
 
 def _panorama(camera: np.void, number: int, height: int, rows: int, columns: int) -> DoubleArray:

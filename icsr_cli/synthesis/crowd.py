@@ -6,10 +6,9 @@ Where the dials are 0 nothing of this touches anybody.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.synthesis.people import LOWERS, PATTERNS
 from icsr_cli.types import FloatArray, IntArray, Records
@@ -111,22 +110,20 @@ def dress_by_home(
         colour = similarity * palettes[homes, pick] + (1 - similarity) * own
         people[name] += separation * (colour - people[name])
 
-    def habit(name: str, values: npt.NDArray[np.generic]) -> None:
-        follows = random.random(count) < _HABIT * separation
-        people[name] = np.where(follows, values, people[name])
+    def habit(those: Any = True, **usual: Any) -> None:
+        follows = (random.random(count) < _HABIT * separation) & those
+        for name, values in usual.items():
+            people[name] = np.where(follows, values, people[name])
 
     one_of_two = (random.random(count) * 2).astype(np.int64)
-    habit("pattern", np.array([look.patterns for look in looks])[homes, one_of_two])
-    habit("sleeve", np.array([look.sleeve for look in looks])[homes])
-    habit("coat", np.array([look.coat for look in looks])[homes] * (0.7 + 0.5 * random.random(count)))
-    habit("hat", np.array([look.hat for look in looks])[homes])
+    habit(pattern=np.array([look.patterns for look in looks])[homes, one_of_two])
+    habit(sleeve=np.array([look.sleeve for look in looks])[homes])
+    habit(coat=np.array([look.coat for look in looks])[homes] * (0.7 + 0.5 * random.random(count)))
+    habit(hat=np.array([look.hat for look in looks])[homes])
     kinds = np.array([look.lowers for look in looks])[homes, (random.random(count) * 2).astype(np.int64)]
-    follows = random.random(count) < _HABIT * separation
-    for name, values in zip(("lower_end", "skirt"), np.array(LOWERS)[kinds].T, strict=True):
-        people[name] = np.where(follows, values, people[name])
-    follows = (random.random(count) < _HABIT * separation) & np.array([k.backpack for k in looks])[homes]
-    people["backpack"] = np.where(follows, 1, people["backpack"])
-    people["shoulder_bag"] = np.where(follows, 0, people["shoulder_bag"])
+    ends, skirts = np.array(LOWERS)[kinds].T
+    habit(lower_end=ends, skirt=skirts)
+    habit(np.array([look.backpack for look in looks])[homes], backpack=1, shoulder_bag=0)
 
 
 def make_doubles(people: Records, homes: IntArray, share: float, random: np.random.Generator) -> None:

@@ -60,12 +60,11 @@ def _paint_companions(world: World, plan: Plan, shots: Records, pixels: FloatArr
 
 def _canvas(world: World, shots: Records, stature: FloatArray, pixels: FloatArray) -> Canvas:
     """Lay the body's coordinates over the pixels: the crop decides where it stands and how large it is."""
-    height = np.float32(world.height)
-    tall = np.float32(0.9) * (1 + shots["scale"]) * (1 + np.float32(0.03) * stature)
-    top = np.float32(0.5) * (1 - tall) + shots["shift_y"]
-    rows = (np.arange(world.height, dtype=np.float32) + np.float32(0.5)) / height
-    middle = np.float32(world.width / (2 * world.height))
-    columns = (np.arange(world.width, dtype=np.float32) + np.float32(0.5)) / height - middle
+    tall = 0.9 * (1 + shots["scale"]) * (1 + 0.03 * stature)
+    top = 0.5 * (1 - tall) + shots["shift_y"]
+    rows, columns = (
+        (np.arange(n, dtype=np.float32) + 0.5) / world.height for n in (world.height, world.width)
+    )
     y = (rows[:, None] - top) / tall
-    x = (columns[:, None] - shots["shift_x"]) / tall
-    return Canvas(pixels, x[None], y[:, None], (tall * height).astype(np.float32))
+    x = (columns[:, None] - world.width / (2 * world.height) - shots["shift_x"]) / tall
+    return Canvas(pixels, x[None], y[:, None], (tall * world.height).astype(np.float32))

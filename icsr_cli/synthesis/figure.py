@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from icsr_cli.synthesis.brush import Canvas, Floats, Value, bump, polyline, ramp, triangle_wave
+from icsr_cli.synthesis.brush import Canvas, Floats, bump, polyline, ramp, triangle_wave
 from icsr_cli.types import Records
 
 # The body, in body heights from the top of the head.
@@ -32,12 +32,12 @@ class Pose:
 
 def pose_of(shots: Records) -> Pose:
     """Turn the quarter turns of shots (batch,) into the two components of the direction."""
-    turn = shots["facing"].astype(np.float32) * np.float32(0.25)
+    turn = shots["facing"].astype(np.float32) * 0.25
     front = triangle_wave(turn)  # 1 at 0, -1 at half a turn
-    side = triangle_wave(turn - np.float32(0.25))
+    side = triangle_wave(turn - 0.25)
     length = np.sqrt(front * front + side * side)
     front, side = front / length, side / length
-    flat = np.float32(0.62) + np.float32(0.38) * np.abs(front)
+    flat = 0.62 + 0.38 * np.abs(front)
     return Pose(front, side, flat, ramp(front, -0.15, 0.15))
 
 
@@ -76,38 +76,27 @@ def _hair_behind(canvas: Canvas, people: Records, pose: Pose, alpha: Floats) -> 
     bottom = HEAD + 0.03 + people["hair_length"]
     centre = -0.02 * pose.side
     wide = 0.052 * people["head"] * people["hair_volume"] * (people["hair_length"] > 0.03)
-    canvas.shape(np.float32(HEAD), bottom, centre, wide, _colours(people, "hair"), alpha)
+    canvas.shape(HEAD, bottom, centre, wide, _colours(people, "hair"), alpha)
 
 
 def _head(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
     skin, hair = _colours(people, "skin"), _colours(people, "hair")
     size = people["head"]
-    canvas.shape(np.float32(0.11), np.float32(0.175), 0 * size, 0.03 * size, skin * np.float32(0.88), visible)
+    canvas.shape(0.11, 0.175, 0, 0.03 * size, skin * 0.88, visible)
     wide = 0.05 * size * (0.94 + 0.06 * people["hair_volume"])
     centre = 0.012 * pose.side
     canvas.ellipse(HEAD - 0.004 * size, 0.071 * size, centre, wide * people["hair_volume"], hair, visible)
     shown = ramp(pose.front, -0.55, 0.1)
     face = centre + 0.016 * pose.side
     canvas.ellipse(HEAD + 0.014 * size, 0.056 * size, face, wide * 0.88 * shown, skin, visible)
-    eyes = skin * np.float32(0.55)
-    canvas.shape(
-        np.float32(0.070),
-        np.float32(0.082),
-        face + 0.006 * pose.side,
-        wide * 0.6 * shown,
-        eyes,
-        0.6 * visible * shown,
-    )
+    eyes = skin * 0.55
+    canvas.shape(0.070, 0.082, face + 0.006 * pose.side, wide * 0.6 * shown, eyes, 0.6 * visible * shown)
     hat, shade = people["hat"] * visible, _colours(people, "hat_colour")
     rows = canvas.rows(0.0, 0.075)
-    crown = wide * 1.12 * bump(canvas.y[rows], np.float32(0.055), np.float32(0.06))
-    canvas.fill(
-        rows,
-        canvas.mask(rows, centre, crown, np.float32(-0.01), np.float32(0.052), hat),
-        shade[:, None, None],
-    )
+    crown = wide * 1.12 * bump(canvas.y[rows], 0.055, 0.06)
+    canvas.fill(rows, canvas.mask(rows, centre, crown, -0.01, 0.052, hat), shade[:, None, None])
     brim = centre + 0.03 * pose.side
-    canvas.shape(np.float32(0.042), np.float32(0.058), brim, wide * 1.25, shade * np.float32(0.8), hat)
+    canvas.shape(0.042, 0.058, brim, wide * 1.25, shade * 0.8, hat)
 
 
 def _upper_pattern(canvas: Canvas, rows: slice, people: Records, pose: Pose) -> tuple[Floats, Floats, Floats]:
@@ -125,7 +114,7 @@ def _upper_pattern(canvas: Canvas, rows: slice, people: Records, pose: Pose) -> 
     waves = (pattern == 1) | (pattern == 3)
     row = np.where(waves, across, band)
     u = canvas.x / pose.flat
-    along = ramp(triangle_wave(u * (16 * scale) + np.float32(0.25)), -0.35, 0.35)
+    along = ramp(triangle_wave(u * (16 * scale) + 0.25), -0.35, 0.35)
     half = np.array([0, 0, 0, 0, 0.055, 0, 0.032, 0], np.float32)[pattern]
     slot = ramp(half - np.abs(u - 0.05 * pose.side), -edge, edge)
     column = np.where((pattern == 2) | (pattern == 3), along, slot)
@@ -146,11 +135,11 @@ def _torso(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible:
          (HIP, 0.100 * broad), (0.65, 0.112 * broad)],
     )  # fmt: skip
     lean = shots["lean"]
-    mask = canvas.mask(rows, lean, half, np.float32(0.145), bottom, visible)
+    mask = canvas.mask(rows, lean, half, 0.145, bottom, visible)
     row, column, join = _upper_pattern(canvas, rows, people, pose)
     share = row * (join[0] + join[2] * column) + join[1] * column
     first, second = _colours(people, "upper_a"), _colours(people, "upper_b")
-    sun = 1 + shots["sun"] * np.float32(4) * canvas.x
+    sun = 1 + shots["sun"] * 4 * canvas.x
     cloth = share[None] * (second - first)[:, None, None]
     cloth += first[:, None, None]
     cloth *= sun
@@ -175,7 +164,7 @@ def _arm(canvas: Canvas, people: Records, shots: Records, pose: Pose, hand: int,
     shade = np.float32(0.86 if hand > 0 else 0.76)
     cloth = shade * (first[:, None, None] + share * (second - first)[:, None, None])
     colour = cloth + bare * (skin[:, None, None] - cloth)
-    mask = canvas.mask(rows, centre, half, np.float32(SHOULDER), np.float32(HAND), visible)
+    mask = canvas.mask(rows, centre, half, SHOULDER, HAND, visible)
     canvas.fill(rows, mask, colour)
 
 
@@ -211,11 +200,11 @@ def _leg(canvas: Canvas, people: Records, shots: Records, pose: Pose, foot: int,
     skin = _colours(people, "skin")[:, None, None]
     shade = np.float32(0.95 if foot > 0 else 0.8)
     colour = shade * (cloth + bare * (skin - cloth))
-    mask = canvas.mask(rows, centre, half, np.float32(HIP - 0.04), sole - 0.01, visible)
+    mask = canvas.mask(rows, centre, half, HIP - 0.04, sole - 0.01, visible)
     canvas.fill(rows, mask, colour)
     toe = apart + step + 0.024 * pose.side
     wide = 0.030 + 0.020 * np.abs(pose.side)
-    canvas.ellipse(sole - 0.016, np.float32(0.026), toe, wide * visible, _colours(people, "shoes"))
+    canvas.ellipse(sole - 0.016, 0.026, toe, wide * visible, _colours(people, "shoes"))
 
 
 def _skirt(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible: Floats) -> None:
@@ -227,7 +216,7 @@ def _skirt(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible:
         canvas.y[rows], [(WAIST, 0.085 * broad), (HIP, 0.102 * broad), (end, 0.125 * broad + moved)]
     )
     colour = _lower_colour(canvas, rows, people, end)
-    mask = canvas.mask(rows, shots["lean"], half, np.float32(WAIST), end, visible * people["skirt"])
+    mask = canvas.mask(rows, shots["lean"], half, WAIST, end, visible * people["skirt"])
     canvas.fill(rows, mask, colour)
 
 
@@ -244,18 +233,16 @@ def _backpack(canvas: Canvas, people: Records, pose: Pose, alpha: Floats) -> Non
     colour = _colours(people, "bag_colour")
     mask = canvas.mask(rows, centre, half, top, bottom, alpha * people["backpack"])
     canvas.fill(rows, mask, colour[:, None, None])
-    pocket = colour * np.float32(0.72)
+    pocket = colour * 0.72
     canvas.shape(bottom - 0.085 * size, bottom - 0.02, centre, wide * 0.7, pocket, alpha * people["backpack"])
 
 
 def _straps(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
-    colour = _colours(people, "bag_colour") * np.float32(0.85)
+    colour = _colours(people, "bag_colour") * 0.85
     alpha = people["backpack"] * visible * pose.facing
     for side in (-1, 1):
         centre = side * 0.06 * people["build"] * np.abs(pose.front) + 0.02 * pose.side
-        canvas.shape(
-            np.float32(0.155), np.float32(0.36), centre, np.float32(0.013) + 0 * centre, colour, alpha
-        )
+        canvas.shape(0.155, 0.36, centre, 0.013, colour, alpha)
 
 
 def _shoulder_bag(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:
@@ -267,7 +254,6 @@ def _shoulder_bag(canvas: Canvas, people: Records, pose: Pose, visible: Floats) 
     centre = hip * 0.115 * people["build"]
     rows = canvas.rows(0.16, 0.48)
     strap = polyline(canvas.y[rows], [(0.165, -0.5 * centre), (0.47, centre)])
-    half: Value = np.float32(0.011) + 0 * strap
-    dark = (colour * np.float32(0.7))[:, None, None]
-    canvas.fill(rows, canvas.mask(rows, strap, half, np.float32(0.165), np.float32(0.47), alpha), dark)
-    canvas.shape(np.float32(0.45), 0.45 + 0.115 * size, centre, 0.062 * size, colour, alpha)
+    dark = (colour * 0.7)[:, None, None]
+    canvas.fill(rows, canvas.mask(rows, strap, 0.011, 0.165, 0.47, alpha), dark)
+    canvas.shape(0.45, 0.45 + 0.115 * size, centre, 0.062 * size, colour, alpha)

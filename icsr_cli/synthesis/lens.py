@@ -46,14 +46,16 @@ def furniture(world: World, optic: Optics, shots: Records, pixels: FloatArray) -
     wide = np.array([0.24, 2.0, 0.5, 0.7], np.float32)[kind] * aspect
     top = np.where(kind == 3, -1, np.where(kind == 0, -1, 0.60 + 0.2 * down)).astype(np.float32)
     bottom = np.where(kind == 3, 0.18 + 0.16 * down, 2).astype(np.float32)
-    y = ((np.arange(world.height, dtype=np.float32) + np.float32(0.5)) / np.float32(world.height))[:, None]
-    x = ((np.arange(world.width, dtype=np.float32) + np.float32(0.5)) / np.float32(world.height))[:, None]
+    y, x = (
+        ((np.arange(count, dtype=np.float32) + 0.5) / world.height)[:, None]
+        for count in (world.height, world.width)
+    )
     soft = np.float32(0.5 / world.height)
     row = ramp(y, top - soft, top + soft) * (1 - ramp(y, bottom - soft, bottom + soft))
     column = ramp(wide - np.abs(x - aspect - centre), -soft, soft)
     mask = (row * shots["occluded"])[:, None] * column[None]
     colour = camera["furniture_colour"].T.astype(np.float32)[:, None, None]
-    shaded = colour * (1 + np.float32(0.15) * ((x - aspect - centre) / wide))
+    shaded = colour * (1 + 0.15 * ((x - aspect - centre) / wide))
     change = shaded - pixels
     change *= mask
     pixels += change
@@ -100,7 +102,7 @@ def _resample(pixels: FloatArray, factor: FloatArray, axis: int) -> FloatArray:
     Each sensor pixel is the mean of two points inside of it; between sensor pixels it is a straight line.
     """
     length = pixels.shape[axis]
-    position = (np.arange(length, dtype=np.float32) + np.float32(0.5))[:, None] / factor - np.float32(0.5)
+    position = (np.arange(length, dtype=np.float32) + 0.5)[:, None] / factor - 0.5
     cell = np.floor(position)
     weight = position - cell
     low, high = _sensor(pixels, cell, factor, axis), _sensor(pixels, cell + 1, factor, axis)
@@ -115,7 +117,7 @@ def _sensor(pixels: FloatArray, cell: FloatArray, factor: FloatArray, axis: int)
     """Give what the sensor pixels ``cell`` (length, batch) saw, for each picture its own cells."""
     length, batch = cell.shape
     total = None
-    for part in (np.float32(0.25), np.float32(0.75)):
+    for part in (0.25, 0.75):
         at = np.floor((cell + part) * factor)
         at = np.minimum(np.maximum(at, 0), length - 1).astype(np.intp)
         which = np.arange(batch)
@@ -124,7 +126,7 @@ def _sensor(pixels: FloatArray, cell: FloatArray, factor: FloatArray, axis: int)
         value = taken.transpose(2, 0, 3, 1) if axis == 1 else taken
         total = value if total is None else total + value
     assert total is not None
-    return np.ascontiguousarray(total * np.float32(0.5))
+    return np.ascontiguousarray(total * 0.5)
 
 
 def _add_noise(pixels: FloatArray, width: FloatArray, random: np.random.Generator) -> None:

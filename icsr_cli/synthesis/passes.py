@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 
@@ -77,18 +77,18 @@ def plan(world: World) -> Plan:
     )
     counts, homes = (np.concatenate(both) for both in zip(*halves, strict=True))
     _dress(world, people[:total], homes)
-    walk = _walk(world, counts, stream(world, _PASSES), stream(world, _FRAMES))
-    files = _files(world, walk, numbers)
+    shots, sequences, frames, tracks = _walk(world, counts)
+    files = _files(world, shots, sequences, frames, numbers)
     order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
-    times = (walk.sequences - 1) * _SEQUENCE + walk.frames  # from the begin of the first sequence
+    times = (sequences - 1) * _SEQUENCE + frames  # from the begin of the first sequence
     extra_shots, extra_files = _extras(world, total, strangers)
-    clutter_shots, clutter_files = _clutter(world, walk.shots)
+    clutter_shots, clutter_files = _clutter(world, shots)
     more = np.full(len(extra_files) + len(clutter_files), NO_TRACK)
     return Plan(
         people,
-        np.concatenate([walk.shots[order], extra_shots, clutter_shots]),
+        np.concatenate([shots[order], extra_shots, clutter_shots]),
         tuple(files[row] for row in order) + extra_files + clutter_files,
-        np.concatenate([walk.tracks[order], more]),
+        np.concatenate([tracks[order], more]),
         np.concatenate([times[order], more]),
     )
 
@@ -142,19 +142,12 @@ def _meet(
     return values
 
 
-class _Walk(NamedTuple):
-    """The images of all people, person by person and camera by camera; all entries (n,)."""
+def _walk(world: World, counts: IntArray) -> tuple[Records, IntArray, IntArray, IntArray]:
+    """Let everybody pass the cameras that see them: shots, sequences, frames within these, and tracks, (n,).
 
-    shots: Records
-    sequences: IntArray
-    frames: IntArray  # within the sequence
-    tracks: IntArray
-
-
-def _walk(
-    world: World, counts: IntArray, pass_random: np.random.Generator, frame_random: np.random.Generator
-) -> _Walk:
-    """Let everybody pass the cameras that see them."""
+    They come person by person and camera by camera.
+    """
+    pass_random, frame_random = stream(world, _PASSES), stream(world, _FRAMES)
     person, camera = np.nonzero(counts)
     length = counts[person, camera]
     # Two rows per person and camera: the second is used where a person comes by twice.
@@ -173,7 +166,7 @@ def _walk(
     begin = begin[number]
     if world.impure_tracks > 0:
         _jump(world, shots, sequences, step, tracks, begin)
-    return _Walk(shots, sequences, begin + _STEP * step, tracks)
+    return shots, sequences, begin + _STEP * step, tracks
 
 
 def _jump(
@@ -257,11 +250,13 @@ def _vary_frames(world: World, shots: Records, step: IntArray, random: np.random
     shots["occluder_x"] += 0.1 * step + spread(0.05)
 
 
-def _files(world: World, walk: _Walk, numbers: IntArray) -> list[str]:
+def _files(
+    world: World, shots: Records, sequences: IntArray, frames: IntArray, numbers: IntArray
+) -> list[str]:
     """Name the people's images; the first of each test person and camera is the query."""
     names = []
     before = (-1, -1)
-    columns = (walk.shots["person"], walk.shots["camera"], walk.sequences, walk.frames)
+    columns = (shots["person"], shots["camera"], sequences, frames)
     for person, camera, sequence, frame in zip(*(column.tolist() for column in columns), strict=True):
         first, before = (person, camera) != before, (person, camera)
         if person < world.train_identities:

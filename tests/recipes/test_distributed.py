@@ -237,6 +237,7 @@ NOT_FINITE = ("--set", "global.optimizer.lr=1e30")
         (("--set", "global.clusterer={eps: 0.01, min_samples: 30}"), "images is noise"),
         (NOT_FINITE, "not finite"),
         (("--local", "/nowhere"), "/nowhere"),
+        (("-d", "nowhere"), "data set 'nowhere' is not prepared"),
     ],
 )
 def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], message: str) -> None:
@@ -271,5 +272,5 @@ def fail(way: str) -> None:
 @pytest.mark.parametrize("way", ["together", "from_leader"])
 def test_who_says_nothing_leaves_last(way: str, tmp_path: Path) -> None:
     """A launcher ends all ranks when one has gone, also the one that has not spoken yet."""
-    said, quiet = (float(output) for output, _ in run_ranks(2, tmp_path, fail, way, code=1))
+    said, quiet = (float(output.split()[-1]) for output, _ in run_ranks(2, tmp_path, fail, way, code=1))
     assert said < quiet

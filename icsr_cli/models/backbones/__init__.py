@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from torch import Tensor, nn
 
@@ -79,6 +79,10 @@ class Layout:
             elif rule[1] is not None:
                 renamed[re.sub(rule[0], rule[1], name, count=1)] = value
         return self.change(renamed)
+
+
+#: Of the files that are written here, for the families that have the library's names.
+OWN: Final = Layout("of our own", r"base\.")
 
 
 class Make(NamedTuple):

@@ -15,7 +15,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
+from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.backbones.resnet_ibn import InstanceBatchNorm
 from icsr_cli.models.backbones.timm import create
 from icsr_cli.models.sources import Source
@@ -26,9 +26,13 @@ _WIDTHS = {"small": 384, "base": 768}
 _PATCH = 16
 _PARTS = 3
 _HALF = PIXEL_NORMS["half"]
-#: What a checkpoint of DINO puts before the names, and the heads of its training.
+#: What a checkpoint of DINO puts before the names; the heads of its training are left out.
 _PREFIX = r"(?:module\.)?(?:backbone\.)?"
-_HEADS: list[tuple[str, str | None]] = [(r"(?:module\.)?head\.", None), (rf"{_PREFIX}(?:head|fc)\.", None)]
+_NAMES: list[tuple[str, str | None]] = [
+    (r"(?:module\.)?head\.", None),
+    (rf"{_PREFIX}(?:head|fc)\.", None),
+    (_PREFIX, "base."),
+]
 
 
 class _Stem(nn.Module):
@@ -84,30 +88,18 @@ def _join_tokens(state: State) -> State:
     return state
 
 
-_ICS_LAYOUTS = (
-    Layout("of our own", r"base\."),
-    Layout(
-        "TransReID-SSL",
-        rf"{_PREFIX}patch_embed\.conv\.",
-        [*_HEADS, (_PREFIX, "base.")],
-        norm=lambda state: _HALF,
-    ),
-)
-_PASS_LAYOUTS = (
-    Layout("of our own", r"base\."),
-    Layout(
-        "PASS", rf"{_PREFIX}part_token\d$", [*_HEADS, (_PREFIX, "base.")], _join_tokens, lambda state: _HALF
-    ),
-)
-_SSL = Source("https://github.com/damo-cv/TransReID-SSL", "see its page (LUPerson)")
-_PASS = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "see its page (LUPerson)")
+_SSL = Layout("TransReID-SSL", rf"{_PREFIX}patch_embed\.conv\.", _NAMES, norm=lambda state: _HALF)
+_PASS = Layout("PASS", rf"{_PREFIX}part_token\d$", _NAMES, _join_tokens, lambda state: _HALF)
+_SSL_PAGE = Source("https://github.com/damo-cv/TransReID-SSL", "see its page (LUPerson)")
+_PASS_PAGE = Source("https://github.com/CASIA-IVA-Lab/PASS-reID", "see its page (LUPerson)")
 _GRIDS = ((16, 8), (24, 8), (14, 14))
 _vit = partial(Architecture, pooling="cls", norm=_HALF, has_drop_path=True, patch=_PATCH, grids=_GRIDS)
 
 ARCHITECTURES = {
-    **{f"vit_{kind}_ics": _vit(partial(_ics, kind), _ICS_LAYOUTS, pages={"LUPerson": _SSL}) for kind in _VIT},
-    **{
-        f"pass_vit_{kind}": _vit(partial(_pass, kind), _PASS_LAYOUTS, pages={"LUPerson": _PASS})
-        for kind in _VIT
-    },
+    name.format(kind): _vit(partial(make, kind), (OWN, layout), pages={"LUPerson": page})
+    for name, make, layout, page in (
+        ("vit_{}_ics", _ics, _SSL, _SSL_PAGE),
+        ("pass_vit_{}", _pass, _PASS, _PASS_PAGE),
+    )
+    for kind in _VIT
 }

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad, softplus
 
-from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
+from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.backbones.timm import create
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PIXEL_NORMS
@@ -106,16 +106,13 @@ _NAMES: list[tuple[str, str | None]] = [
     *((rf"{_PREFIX}semantic_embed_w\.{i}\.", f"base.layers.{i + 1}.downsample.scale.") for i in range(3)),
     *((rf"{_PREFIX}semantic_embed_b\.{i}\.", f"base.layers.{i + 1}.downsample.shift.") for i in range(3)),
 ]
-_LAYOUTS = (
-    Layout("of our own", r"base\."),
-    Layout("SOLIDER", rf"{_PREFIX}semantic_embed_w\.", _NAMES, _turn_merging, lambda state: _HALF),
-)
+_LAYOUT = Layout("SOLIDER", rf"{_PREFIX}semantic_embed_w\.", _NAMES, _turn_merging, lambda state: _HALF)
 _PAGE = Source("https://github.com/tinyvision/SOLIDER", "see its page (LUPerson)")
 
 ARCHITECTURES = {
     f"solider_swin_{kind}": Architecture(
         partial(_solider, kind),
-        _LAYOUTS,
+        (OWN, _LAYOUT),
         pages={"LUPerson": _PAGE},
         pooling="avg",
         norm=_HALF,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
-from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make, State
+from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
@@ -67,7 +67,7 @@ _DINO: list[tuple[str, str | None]] = [
 ]
 _HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
 LAYOUTS = (
-    Layout("of our own", r"base\."),
+    OWN,
     Layout(
         "CLIP, OpenAI's names", r"visual\.", _OPENAI, _openai, lambda state: PIXEL_NORMS["clip"], _quick_gelu
     ),
@@ -98,8 +98,7 @@ _PEOPLE = {"vit_small_patch16_224": {"LUPerson": _LUPERSON}}
 def architecture(name: str) -> Architecture:
     """Describe timm's network ``name`` (with or without a tag of its weights, ``NAME.TAG``).
 
-    Raises:
-        InputError: timm has none of that name, or it gives no features.
+    Raises InputError where timm has none of that name, or it gives no features.
     """
     known = _config(name)
     probe = _probe(name)
@@ -142,8 +141,7 @@ def _config(name: str) -> PretrainedCfg:
 def create(name: str, wish: Make, **more: Any) -> nn.Module:
     """Make timm's network without classifier and pooling; ``more`` are options of timm's.
 
-    Raises:
-        InputError: it cannot be made so.
+    Raises InputError where it cannot be made so.
     """
     import timm
 
@@ -195,8 +193,7 @@ def _make(name: str, wish: Make) -> Backbone:
 def _fetch(name: str) -> State:
     """Give the weights of timm's hub, by timm's own names; they are fetched only where that was asked for.
 
-    Raises:
-        ModelError: they are not here and nobody asked for a download, or they cannot be fetched.
+    Raises ModelError where they are not here and nobody asked for a download, or they cannot be fetched.
     """
     import timm
     from huggingface_hub import hf_hub_download, try_to_load_from_cache

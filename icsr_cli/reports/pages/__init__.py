@@ -32,11 +32,7 @@ def takes(name: str) -> tuple[str, ...]:
 
 
 def find(name: str) -> Callable[[View], str]:
-    """Load a page by its name.
-
-    Raises:
-        UsageError: there is none.
-    """
+    """Load a page by its name. Raises UsageError where there is none."""
     if name not in available():
         raise UsageError(f"There is no page {name!r}; there are {', '.join(available())}.")
     page: Callable[[View], str] = importlib.import_module(f"{__name__}.{name}").page

@@ -38,8 +38,7 @@ class Epochs:
 def page(view: View) -> str:
     """Show what moved from the first epoch of the run to the last one.
 
-    Raises:
-        RunError: it has the labels of no epoch.
+    Raises RunError where it has the labels of no epoch.
     """
     epochs = [file for file in view.run.label_files() if file.stem.startswith("epoch")]
     if not epochs:

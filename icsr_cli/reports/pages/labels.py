@@ -23,11 +23,7 @@ from icsr_cli.types import NO_CLUSTER
 
 
 def page(view: View) -> str:
-    """Show the newest labels of a run.
-
-    Raises:
-        RunError: there are none yet.
-    """
+    """Show the newest labels of a run. Raises RunError where there are none yet."""
     source = view.source(view.run.find_labels())
     assert view.labels is not None, "the run has labels"
     return overview_page(source, view.labels, view.pictures)

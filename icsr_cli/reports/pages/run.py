@@ -97,11 +97,7 @@ def collect(view: View) -> RunView:
 
 
 def run_page(run: RunFolder, view: RunView) -> str:
-    """Give the whole page as HTML.
-
-    Raises:
-        RunError: where ``run.json`` or the settings cannot be read.
-    """
+    """Give the whole page as HTML. Raises RunError where ``run.json`` or the settings cannot be read."""
     info, epochs, settings = run.info(), run.metrics(), run.settings()
     environment, found = run.environment(), view.retrieval
     return render(
