@@ -1,7 +1,7 @@
 """Which distance tells the same person from another: a threshold for those who must decide.
 
-Pairs are those of the protocol: an image of the query's person under its own camera, and gallery images of no
-known person's identity, do not count.
+Pairs are those of the protocol: an image of the query's person under its own camera does not count, nor does
+an image of unknown identity, be it a query or of the gallery.
 """
 
 from __future__ import annotations
@@ -72,12 +72,13 @@ def _histograms(
     """Count true and false pairs by their distance: int64 (2, steps)."""
     counts = np.zeros((2, _STEPS), dtype=np.int64)
     step = max(1, _BLOCK // len(gallery))
-    known = ids[1] != UNKNOWN_IDENTITY
+    queries, known = (of != UNKNOWN_IDENTITY for of in ids)
     for first in range(0, len(query), step):
         rows = slice(first, first + step)
         squared = np.maximum(2 - 2 * (query[rows] @ gallery.T), 0)
         place = np.minimum((np.sqrt(squared) * (_STEPS / 2)).astype(np.int64), _STEPS - 1)
         same, own = (of[0][rows, None] == of[1] for of in (ids, cameras))
-        for kind, mask in enumerate((same & ~own & known, ~same & known)):
+        counted = queries[rows, None] & known
+        for kind, mask in enumerate((same & ~own & counted, ~same & counted)):
             counts[kind] += np.bincount(place[mask], minlength=_STEPS)
     return counts

@@ -348,9 +348,9 @@ def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share
     """Give camera-aware Jaccard distances float32 (q, g), mixed with ``share`` of the squared distance."""
     similarity = camera_jaccard_similarity(features, cameras)[:n_queries, n_queries:]
     unit = features / features.norm(dim=1, keepdim=True)
-    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).cpu().numpy()
+    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).clamp(min=0).cpu().numpy()
     # As in k-reciprocal re-ranking: each query's distances over its largest.
-    original /= original.max(axis=1, keepdims=True)
+    original /= np.maximum(original.max(axis=1, keepdims=True), np.float32(1e-12))
     mixed: FloatArray = (1 - share) * (1 - similarity.toarray()) + share * original
     return mixed.astype(np.float32)
 
