@@ -221,14 +221,15 @@ class TrackUnits:
     queries: int
 
     def average(self, features: Tensor) -> Tensor:
-        """Give the mean features of the tracks: float (m, d) of unit (n, d), on the same device."""
+        """Give the mean features of the tracks, unit float (m, d), of images (n, d), on the same device."""
         entries = self.members.tocoo()
         rows, columns = (
             torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords
         )
         unit = torch.nn.functional.normalize(features, dim=1)
         parts = unit.new_zeros(self.members.shape[0], features.shape[1])
-        return parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        return torch.nn.functional.normalize(parts, dim=1)
 
 
 def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
