@@ -48,7 +48,8 @@ def thresholds(
         Thresholds on the Euclidean distance of unit vectors; none where no pair is true, or none false.
     """
     ids, cameras = (query_ids, gallery_ids), (query_cameras, gallery_cameras)
-    true, false = _histograms(as_numpy(query), as_numpy(gallery), ids, cameras)
+    queries, images = (as_numpy(of).astype(np.float32, copy=False) for of in (query, gallery))
+    true, false = _histograms(queries, images, ids, cameras)
     if not true.sum() or not false.sum():
         return []
     found_true, found_false = np.cumsum(true), np.cumsum(false)

@@ -46,6 +46,8 @@ def test_blocks_and_nothing_to_tell_apart(monkeypatch):
     whole = thresholds(*arguments)
     monkeypatch.setattr("icsr_cli.metrics.match_thresholds._BLOCK", 7 * len(gallery))
     assert thresholds(*arguments) == whole
+    half = [of.astype(np.float16) for of in (query, gallery)]
+    assert thresholds(*half, *arguments[2:]) == thresholds(*(of.astype(float) for of in half), *arguments[2:])
     assert (
         thresholds(query, gallery, query_ids, np.full_like(gallery_ids, 99), query_cameras, gallery_cameras)
         == []
