@@ -72,7 +72,7 @@ def _histograms(
 ) -> IntArray:
     """Count true and false pairs by their distance: int64 (2, steps)."""
     counts = np.zeros((2, _STEPS), dtype=np.int64)
-    step = max(1, _BLOCK // len(gallery))
+    step = max(1, _BLOCK // max(1, len(gallery)))
     queries, known = (of != UNKNOWN_IDENTITY for of in ids)
     for first in range(0, len(query), step):
         rows = slice(first, first + step)

@@ -52,3 +52,4 @@ def test_blocks_and_nothing_to_tell_apart(monkeypatch):
         thresholds(query, gallery, query_ids, np.full_like(gallery_ids, 99), query_cameras, gallery_cameras)
         == []
     )
+    assert thresholds(*(part[:0] for part in arguments)) == []
