@@ -98,7 +98,7 @@ def train(
     wish = replace(world.wish(method, f"{key}-{way}-{name}"), pairs=file)
     begun, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)
     network = run_global_stage(world.dataset, settings, begun, world.workplace)
-    return world.score(network)["mAP"]
+    return world.score(network, method)["mAP"]
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
