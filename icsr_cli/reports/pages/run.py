@@ -104,7 +104,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
         facts=_facts(run, info, environment, settings),
-        warning=_warning(info, epochs, settings, run.stage),
+        notes=_warning(info, epochs, settings, run.stage),
         tiles=_tiles(epochs, view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
@@ -149,14 +149,14 @@ def _facts(
 
 def _warning(
     info: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], stage: str
-) -> str | None:
+) -> list[str]:
     state = str(info.get("status", ""))
     if state not in _STATES:
-        return None
+        return []
     planned = settings.get(stage, {}).get("epochs", "?")
     done = max((int(epoch["epoch"]) for epoch in epochs), default=0)
     reason = f" Reason: {info['reason']}" if info.get("reason") else ""
-    return f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"
+    return [f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"]
 
 
 def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
