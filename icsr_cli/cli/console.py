@@ -171,7 +171,7 @@ class BarProgress(Progress):
             rich.MofNCompleteColumn(),
             rich.TextColumn("{task.fields[unit]}"),
             rich.TimeRemainingColumn(compact=True),
-            _FigureColumn(),
+            rich.TextColumn("{task.fields[figures]}", style="dim", markup=False),
             console=self._console,
             transient=True,
             refresh_per_second=4,
@@ -180,7 +180,7 @@ class BarProgress(Progress):
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; the display lives as long as one bar is open."""
         self._bars.start()
-        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit))
+        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit, figures=""))
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line above the bars."""
@@ -208,7 +208,7 @@ class _BarTask(Task):
         self._bars.advance(self._number, count)
 
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
-        self._bars.update(self._number, figures=figures)
+        self._bars.update(self._number, figures=_Live(figures))
 
     def __exit__(self, *error: object) -> None:
         self._bars.remove_task(self._number)
@@ -216,19 +216,14 @@ class _BarTask(Task):
             self._bars.stop()
 
 
-def _FigureColumn() -> Any:  # noqa: N802 - a class made late: rich is imported only when bars are drawn
-    from rich.progress import ProgressColumn
-    from rich.progress import Task as RichTask
-    from rich.text import Text
+class _Live:
+    """Live figures as text: asked for only when they are drawn, so that nothing waits for the device."""
 
-    class FigureColumn(ProgressColumn):
-        """The live figures: asked for only when drawn, so that nothing waits for the device."""
+    def __init__(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        self._figures = figures
 
-        def render(self, task: RichTask) -> Text:
-            figures = task.fields.get("figures")
-            return Text(format_figures(figures()) if figures else "", style="dim")
-
-    return FigureColumn()
+    def __str__(self) -> str:
+        return format_figures(self._figures())
 
 
 class LineProgress(Progress):
