@@ -13,7 +13,6 @@ from icsr_cli.runs.folder import (
 from icsr_cli.runs.labels import (
     LabelTable,
     align_local,
-    places_of,
     read_labels,
     table_of,
     tabulate,
@@ -30,7 +29,6 @@ __all__ = [
     "find_runs",
     "newest",
     "open_run",
-    "places_of",
     "read_labels",
     "run_of",
     "table_of",

@@ -66,10 +66,15 @@ class LabelTable:
         """Whether at least one image has a local label."""
         return bool((self.local_clusters != NO_CLUSTER).any())
 
-    def of_images(self, split: Split) -> IntArray:
-        """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
-        of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
-        return np.array([of_path.get(record.path, NO_CLUSTER) for record in split.records], dtype=np.int64)
+    def places(self, split: Split) -> IntArray:
+        """Give the row of each image of ``split``, int64 (m,), -1 for one that is not here."""
+        rows = {path: row for row, path in enumerate(self.paths)}
+        return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
+
+    def of_images(self, split: Split, column: str = "labels") -> IntArray:
+        """Give the label, or another number, of each image of ``split``, int64 (m,); -1 as ``places``."""
+        where = self.places(split)
+        return np.where(where >= 0, getattr(self, column)[where], NO_CLUSTER)
 
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
@@ -207,12 +212,6 @@ def _numbers(column: Any) -> npt.NDArray[Any]:
     return np.array([value or "nan" for value in column], dtype=np.float32)
 
 
-def places_of(table: LabelTable, split: Split) -> IntArray:
-    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none."""
-    rows = {path: row for row, path in enumerate(table.paths)}
-    return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
-
-
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     """Give the local cluster of each image of ``split``, int64 (n,), numbered camera by camera.
 
@@ -221,7 +220,7 @@ def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     Raises:
         RunError: where no image, or an image under another camera, is found.
     """
-    where = places_of(table, split)
+    where = table.places(split)
     found = where >= 0
     if not found.any():
         raise RunError(
