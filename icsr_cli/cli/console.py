@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
-    from tqdm import tqdm
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -231,21 +229,7 @@ class LineProgress(Progress):
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar that prints a line every half minute, none if it ends before."""
-        from tqdm import tqdm
-
-        bar = tqdm(
-            total=total,
-            desc=title,
-            unit=unit,
-            file=_WholeLines(sys.stderr),
-            mininterval=30,
-            maxinterval=60,
-            delay=30,
-            leave=False,
-            ascii=True,
-            ncols=100,
-        )
-        return _LineTask(bar)
+        return _LineTask(title, total, unit)
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line with the time of day."""
@@ -260,34 +244,22 @@ class LineProgress(Progress):
         self.note(f"Warning: {message}")
 
 
-class _WholeLines:
-    """A stream for tqdm that ends each state of the bar with a newline instead of drawing over it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._lock = stream, threading.Lock()
-
-    def write(self, text: str) -> int:
-        line = text.strip()
-        if line:
-            with self._lock:
-                self._stream.write(line + "\n")
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
 class _LineTask(Task):
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit, self._done = title, total, unit, 0
+        self._began = self._said = time.monotonic()
+        self._figures: Callable[[], Mapping[str, Figure]] = dict
 
     def advance(self, count: int = 1) -> None:
-        self._bar.update(count)
+        self._done += count
+        now = time.monotonic()
+        if now - self._said < 30:
+            return
+        from tqdm import tqdm
+
+        self._said, figures = now, format_figures(self._figures())
+        state = (self._done, self._total, now - self._began, 100, self._title, True, self._unit)
+        print(tqdm.format_meter(*state, postfix=figures), file=sys.stderr, flush=True)
 
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
-        # A line appears twice a minute; asking for the figures only then costs nothing between.
-        if time.time() - self._bar.last_print_t >= self._bar.mininterval:
-            self._bar.set_postfix_str(format_figures(figures()), refresh=False)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
+        self._figures = figures
