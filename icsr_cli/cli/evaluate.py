@@ -90,7 +90,7 @@ def evaluate(
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
     settings = _settings(data, run, size, config, given, assignments)
     image = settings.image
-    how = debiasing(debias, path, (image.height, image.width))
+    how = debiasing(debias, path, image.size)
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
     embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
     keeps = run is not None and _is_usual(data, run, size, embedder)
@@ -168,8 +168,7 @@ def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedd
     """Whether a network is looked at as its run says: then its figures stand beside those of other runs."""
     own = _settings(data, run, size, None, {}, None)
     usual = own.evaluation.model_copy(update={"batch_size": embedder.settings.batch_size})
-    image = embedder.image
-    return (image.height, image.width) == (own.image.height, own.image.width) and embedder.settings == usual
+    return embedder.image.size == own.image.size and embedder.settings == usual
 
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, *, keep: bool) -> None:

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from icsr_cli.choices import Choice, Options
+from icsr_cli.types import Size
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
@@ -96,6 +97,11 @@ class ImageSettings(Section):
     height: int = Field(256, ge=16, le=2048)
     width: int = Field(128, ge=16, le=2048)
     store: Literal["raw", "jpeg"] = "raw"
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.height, self.width
 
 
 def _architecture(arch: str) -> Any:

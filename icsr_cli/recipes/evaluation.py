@@ -83,17 +83,11 @@ def _summary(ranking: Ranking) -> dict[str, float | int]:
 
 
 def load_pixels(
-    dataset: Dataset,
-    split: Split,
-    name: str,
-    image: ImageSettings,
-    folder: Path,
-    engine: Engine,
-    progress: Progress,
+    dataset: Dataset, part: str, image: ImageSettings, folder: Path, engine: Engine, progress: Progress
 ) -> Stored:
     """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
-    size, place = (image.height, image.width), folder / dataset.name / "pixels"
-    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress)
+    split, place = dataset.splits[part], folder / dataset.name / "pixels"
+    pixels = open_pixels(split, place, *image.size, name=part, store=image.store, progress=progress)
     if engine.device.type != "cuda":
         return pixels
     free, _ = torch.cuda.mem_get_info(engine.device)
@@ -113,8 +107,7 @@ class Embedder:
     progress: Progress
 
     def __post_init__(self) -> None:
-        size = self.image.height, self.image.width
-        object.__setattr__(self, "network", resized(self.network, size))
+        object.__setattr__(self, "network", resized(self.network, self.image.size))
 
     @classmethod
     def of_run(
@@ -140,8 +133,7 @@ class Embedder:
 
     def pixels(self, part: str) -> Stored:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""
-        split = self.dataset.splits[part]
-        return load_pixels(self.dataset, split, part, self.image, self.folder, self.engine, self.progress)
+        return load_pixels(self.dataset, part, self.image, self.folder, self.engine, self.progress)
 
     def embed(self, pixels: Stored, title: str, rows: IntArray | None = None) -> Tensor:
         """Embed the images at ``rows`` (all by default): float32 (m, d)."""
@@ -384,7 +376,7 @@ def image_size(trained: Size | None, height: int | None, width: int | None, prog
             "The file of weights does not say the size of its images: "
             f"{height or usual.height} x {width or usual.width} (--height, --width) is taken."
         )
-    default = trained or (usual.height, usual.width)
+    default = trained or usual.size
     return height or default[0], width or default[1]
 
 

@@ -152,9 +152,8 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
 
 def _check_network(settings: Settings, stage: str, processes: int) -> None:
     """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
-    own, image = settings.of(stage), settings.image
-    engine = Engine(torch.device("cpu"), "fp32")
-    network = build_network(own.model, 0, engine, (image.height, image.width))
+    own, engine = settings.of(stage), Engine(torch.device("cpu"), "fp32")
+    network = build_network(own.model, 0, engine, settings.image.size)
     check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
 
 

@@ -114,9 +114,8 @@ def _opened(
             with interruptible() as interruption:
                 shared = together and ranks.size > 1
                 check = SharedInterruption(interruption).check if shared else interruption.check
-                pixels = load_pixels(
-                    dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
-                )
+                place = workplace.data_root, engine, progress
+                pixels = load_pixels(dataset, "train", settings.image, *place)
                 pairs = kept_pairs(run.path, dataset.train.paths, run.info().get("pairs"))
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:

@@ -12,9 +12,8 @@ from icsr_cli import config, datasets
 from icsr_cli.config import Settings
 from icsr_cli.datasets import index
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import Embedder
+from icsr_cli.recipes.evaluation import Embedder, load_pixels
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import one_number_per_cluster
@@ -102,10 +101,8 @@ class View:
     @cached_property
     def _pictures(self) -> tuple[Pictures | None, tuple[str, ...]]:
         try:
-            image, folder = self.settings.image, self.data_root / self.data.name / "pixels"
-            size = image.height, image.width
-            how: dict[str, Any] = {"store": image.store, "progress": self.progress}
-            pixels = open_pixels(self.data.train, folder, *size, name="train", **how)
+            place = self.data_root, choose_engine("cpu", "fp32"), self.progress
+            pixels = load_pixels(self.data, "train", self.settings.image, *place)
             return Pictures(self.data.train.paths, pixels), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")

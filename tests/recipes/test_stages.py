@@ -69,7 +69,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def pixels(tiny: Dataset, tiny_root: Path) -> Stored:
     image = settings_of().image
-    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, Progress())
+    return load_pixels(tiny, "train", image, tiny_root, ENGINE, Progress())
 
 
 def cam_stage(tiny: Dataset, pixels: Stored, run: RunFolder, *assignments: str) -> Stage:
