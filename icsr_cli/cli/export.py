@@ -55,8 +55,7 @@ def export(
         ),
     ] = "none",
     dataset: Annotated[
-        str | None,
-        typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
+        str | None, options.a_dataset(help="Data set to check on, and of the newest run; else the run's.")
     ] = None,
     height: options.Height = None,
     width: options.Width = None,

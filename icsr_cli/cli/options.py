@@ -33,18 +33,13 @@ a_run, some_images = (
 #: A data set, where the one prepared last is not the default; arguments as of ``typer.Option``.
 a_dataset = partial(typer.Option, "-d", "--dataset", autocompletion=complete.datasets)
 
+#: The method of training; arguments as of ``typer.Option``.
+a_method = partial(of_method, "--method", "-m", autocompletion=complete.methods)
+
 DatasetName = Annotated[
-    str | None,
-    of_data(
-        "-d",
-        "--dataset",
-        help="Data set; the one prepared last if left out.",
-        autocompletion=complete.datasets,
-    ),
+    str | None, a_dataset(help="Data set; the one prepared last if left out.", rich_help_panel="Data")
 ]
-NewestOf = Annotated[
-    str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
-]
+NewestOf = Annotated[str | None, a_dataset(help="Take the newest run of this data set.")]
 SplitName = Annotated[
     Literal["train", "query", "gallery"] | None,
     typer.Option("--split", help="Of a data set: which images.", show_default="train"),
@@ -60,15 +55,7 @@ Assignments = Annotated[
     list[str] | None,
     of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
-Method = Annotated[
-    str | None,
-    of_method(
-        "--method",
-        "-m",
-        help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
-        autocompletion=complete.methods,
-    ),
-]
+Method = Annotated[str | None, a_method(help="icsr, cluster-contrast, camera-aware: `icsr methods`.")]
 Arch = Annotated[
     str | None,
     of_method(

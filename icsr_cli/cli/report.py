@@ -26,8 +26,7 @@ def report(
         Path | None, typer.Option("--out", help="The page to write; report.html in the run if left out.")
     ] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option("-d", "--dataset", help="Data set; the one the run was trained on if left out."),
+        str | None, options.a_dataset(help="Data set; the one the run was trained on if left out.")
     ] = None,
     rankings: Annotated[
         int, typer.Option("--rankings", min=0, help="Best, worst and random queries to show, of each.")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_table, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import RunError, UsageError
@@ -39,10 +39,7 @@ def train(
         ),
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Argument(
-            help="With --resume: the run to go on with; the newest if left out.", autocompletion=complete.runs
-        ),
+        Path | None, options.a_run(help="With --resume: the run to go on with; the newest if left out.")
     ] = None,
     dataset: options.DatasetName = None,
     method: options.Method = None,
