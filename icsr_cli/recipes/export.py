@@ -256,17 +256,14 @@ def _translate(network: Network, size: Size, path: Path, kind: Input, metadata: 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's steps and hints, which nobody here can act on, to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def _compare(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -223,9 +222,8 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
         if cluster == NO_CLUSTER:
             groups.append(PointGroup(f"in no cluster, {len(own)} images", own, "var(--faint)"))
             continue
-        lightness, saturation = (0.46, 0.58, 0.52)[place % 3], (0.75, 0.6)[place % 2]
-        red, green, blue = colorsys.hls_to_rgb(place * 0.38196601 % 1.0, lightness, saturation)
-        colour = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+        saturation, lightness = (75, 60)[place % 2], (46, 58, 52)[place % 3]
+        colour = f"hsl({place * 137.50776 % 360:.1f}, {saturation}%, {lightness}%)"
         groups.append(PointGroup(f"cluster {cluster}, {len(own)} images", own, colour))
     return groups
 
