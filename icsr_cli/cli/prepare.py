@@ -110,38 +110,35 @@ def prepare(
     show_list(data_root or Path(os.environ.get("ICSR_DATA") or "data"), as_json)
 
 
-def _add_published(name: str) -> None:
-    @app.command(
-        name,
-        help=f"Prepare {name} from what you downloaded.",
-        epilog=f"Example: icsr prepare {name} --source PATH",
-    )
-    def published(
-        ctx: typer.Context,
-        source: Source = None,
-        data_root: options.DataRoot = Path("data"),
-        size: Size = None,
-        store: StoreForm = None,
-        allow_bad: AllowBad = False,
-        workers: Workers = None,
-        expansion: Expansion = 100,
-        tracks_within: TracksWithin = None,
-        verify: Verify = False,
-        as_json: options.Json = False,
-        quiet: options.Quiet = False,
-    ) -> None:
-        how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
-        if verify:
-            _verify(ctx, name, data_root, **how)
-            return
-        from icsr_cli.recipes.preparation import prepare as recipe
+def published(
+    ctx: typer.Context,
+    source: Source = None,
+    data_root: options.DataRoot = Path("data"),
+    size: Size = None,
+    store: StoreForm = None,
+    allow_bad: AllowBad = False,
+    workers: Workers = None,
+    expansion: Expansion = 100,
+    tracks_within: TracksWithin = None,
+    verify: Verify = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Prepare a published data set, the one that the command is called after."""
+    name = str(ctx.info_name)
+    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
+    if verify:
+        _verify(ctx, name, data_root, **how)
+        return
+    from icsr_cli.recipes.preparation import prepare as recipe
 
-        how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-        _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
+    how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
+    _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
 
 
-for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
-    _add_published(_module)
+for _name in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
+    _words = f"Prepare {_name} from what you downloaded.", f"Example: icsr prepare {_name} --source PATH"
+    app.command(_name, help=_words[0], epilog=_words[1])(published)
 
 
 @app.command(epilog="Example: icsr prepare synthetic --identities 100 --cameras 5 --size 64x32 --seed 1")

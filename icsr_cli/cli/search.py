@@ -153,7 +153,7 @@ def _title(answers: QueryAnswers) -> str:
 
 
 def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
-    from icsr_cli.reports.ranking_picture import Crop, RankingRow
+    from icsr_cli.reports.ranking_picture import Crop
 
     def lines(first: str, of: QueryAnswers | Match) -> tuple[str, ...]:
         facts = (("camera", of.camera), ("id", of.identity))
@@ -166,4 +166,4 @@ def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
         return Crop(gallery / match.path, Path(match.path).name, text, right)
 
     query = Crop(answers.query, answers.query.name, lines("query", answers))
-    return RankingRow(query, tuple(map(crop, answers.matches)))
+    return [query, *map(crop, answers.matches)]
