@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -368,10 +369,8 @@ def _show_local_labels(
         }
         if table.has_identities:
             quality = judge(labels, table.identities[own])
-            row |= {
-                "NMI": quality.nmi if quality else float("nan"),
-                "pairwise F": quality.pairwise_f if quality else float("nan"),
-            }
+            nmi, pairwise_f = (quality.nmi, quality.pairwise_f) if quality else (math.nan, math.nan)
+            row |= {"NMI": nmi, "pairwise F": pairwise_f}
         rows.append(row)
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}

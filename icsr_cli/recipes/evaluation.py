@@ -368,18 +368,6 @@ def open_network(
     return path, network.to(engine.device).eval(), size_of(header)
 
 
-def image_size(trained: Size | None, height: int | None, width: int | None, progress: Progress) -> Size:
-    """Give the (height, width) a network looks at: as asked for, else as it was trained, else 256 x 128."""
-    usual = ImageSettings()
-    if trained is None and (height is None or width is None):
-        progress.warn(
-            "The file of weights does not say the size of its images: "
-            f"{height or usual.height} x {width or usual.width} (--height, --width) is taken."
-        )
-    default = trained or usual.size
-    return height or default[0], width or default[1]
-
-
 def weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
     """Give the file that is meant: itself, that of a run, or of the newest run of ``dataset`` (or of any).
 
