@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import make_progress, print_json, print_table, say
+from icsr_cli.cli.console import make_progress, print_json, print_records, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -132,19 +132,14 @@ def _new_name(name: str) -> Path:
 def _show(found: SearchResult) -> None:
     say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
     for answers in found.queries:
-        extra = [
-            name
-            for name in ("camera", "identity")
-            if any(getattr(match, name) is not None for match in answers.matches)
-        ]
         if not answers.matches:
             say(f"{_title(answers)}: no match")
-            continue
         rows = [
-            [match.rank, match.path, *(getattr(match, name) for name in extra), f"{match.distance:.3f}"]
-            for match in answers.matches
+            {"rank": one.rank, "image": one.path, "camera": one.camera, "identity": one.identity}
+            | {"distance": f"{one.distance:.3f}"}
+            for one in answers.matches
         ]
-        print_table(_title(answers), ["rank", "image", *extra, "distance"], rows)
+        print_records(_title(answers), rows)
 
 
 def _title(answers: QueryAnswers) -> str:

@@ -132,17 +132,10 @@ def read_labels(path: Path) -> LabelTable:
     if missing:
         raise RunError(f"{path} lacks the column(s) {', '.join(missing)}; expected: {', '.join(COLUMNS)}.")
     try:
-        numbers = {name: _integers(columns[name]) for name in COLUMNS[1:-1]}
-        table = LabelTable(
-            paths=tuple(_texts_of("path", columns)),
-            cameras=numbers["camera"],
-            identities=numbers["identity"],
-            clusters=numbers["cluster"],
-            local_clusters=numbers["local_cluster"],
-            labels=numbers["label"],
-            states=np.array(_texts_of("state", columns), dtype=str),
-            columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
-        )
+        cameras, identities, clusters, local, labels = (_integers(columns[name]) for name in COLUMNS[1:-1])
+        paths, states = tuple(_texts_of("path", columns)), np.array(_texts_of("state", columns), dtype=str)
+        others = {name: _numbers(columns[name]) for name in columns if name not in COLUMNS}
+        table = LabelTable(paths, cameras, identities, clusters, local, labels, states, others)
         check_distinct("the column path", table.paths)
     except InputError as error:
         raise RunError(f"{path} is damaged: {error}") from None
