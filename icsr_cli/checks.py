@@ -13,8 +13,11 @@ from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
 
 
 def as_numpy(array: Any) -> Any:
-    """Give an array or tensor as a numpy array, on the host."""
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+    """Give an array or tensor as a numpy array, on the host; bfloat16, which numpy has not, as float32."""
+    if not hasattr(array, "detach"):
+        return np.asarray(array)
+    array = array.detach().cpu()
+    return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:

@@ -221,14 +221,15 @@ class TrackUnits:
     queries: int
 
     def average(self, features: Tensor) -> Tensor:
-        """Give the mean features of the tracks: float (m, d) of unit (n, d), on the same device."""
+        """Give the mean features of the tracks, unit float (m, d), of images (n, d), on the same device."""
         entries = self.members.tocoo()
         rows, columns = (
             torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords
         )
         unit = torch.nn.functional.normalize(features, dim=1)
         parts = unit.new_zeros(self.members.shape[0], features.shape[1])
-        return parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        return torch.nn.functional.normalize(parts, dim=1)
 
 
 def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
@@ -348,9 +349,9 @@ def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share
     """Give camera-aware Jaccard distances float32 (q, g), mixed with ``share`` of the squared distance."""
     similarity = camera_jaccard_similarity(features, cameras)[:n_queries, n_queries:]
     unit = features / features.norm(dim=1, keepdim=True)
-    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).cpu().numpy()
+    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).clamp(min=0).cpu().numpy()
     # As in k-reciprocal re-ranking: each query's distances over its largest.
-    original /= original.max(axis=1, keepdims=True)
+    original /= np.maximum(original.max(axis=1, keepdims=True), np.float32(1e-12))
     mixed: FloatArray = (1 - share) * (1 - similarity.toarray()) + share * original
     return mixed.astype(np.float32)
 

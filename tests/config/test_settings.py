@@ -85,6 +85,7 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
     ("assignments", "words"),
     [
         (["cam.batch_size=63"], "multiple of num_instances"),
+        (["cam.num_instances=1", "cam.bn_group=1"], "bn_group 1 must be 2 or more"),
         (["cam.network=shared", "cam.batch_size=12"], "cameras_per_batch"),
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
