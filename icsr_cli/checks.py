@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -65,12 +66,10 @@ def texts(name: str, array: Any) -> Any:
 
 
 def check_distinct(name: str, values: Iterable[str]) -> None:
-    """Raise an InputError that names the first value that is there a second time."""
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            raise InputError(f"{name} names {value!r} twice. Leave one row for each image.")
-        seen.add(value)
+    """Raise an InputError that names a value which is there more than once."""
+    for value, count in Counter(values).most_common(1):
+        if count > 1:
+            raise InputError(f"{name} names {value!r} {count} times. Leave one row for each image.")
 
 
 def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:

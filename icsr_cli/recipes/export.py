@@ -223,7 +223,8 @@ def _translate(network: Network, size: Size, path: Path, kind: Input, metadata: 
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
     readable = _readable(network)
     module: nn.Module = readable
-    dynamic = {0: torch.export.Dim("n")}
+    # torch 2.9 finds that some networks are not the same for one image; whether they are is tried below.
+    dynamic = {0: torch.export.Dim("n", min=2)}
     if kind != "normalised":
         module = _FromPixels(readable, size if kind == "crops" else None).eval()
     if kind == "crops":

@@ -175,7 +175,7 @@ def change(**changes):
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
         (change(), ["--key", "ids=cameras", "--key", "ids=ids"], UsageError, "--key ids is given twice"),
-        (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' twice"),
+        (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' 90 times"),
         (
             change(),
             ["--key", "ids=pid"],
