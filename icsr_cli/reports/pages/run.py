@@ -231,23 +231,20 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
 def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings as tables, and which of them differ from the method's own for the data set."""
     groups = _groups(settings)
-    own: dict[str, dict[str, Any]] = {}
     method, layout, of_data = settings.get("method"), info.get("layout"), info.get("dataset_settings")
     known = isinstance(method, str) and (layout != PLUGIN or of_data is not None)
     try:
         base = config.load(run.dataset, method=method, family=layout, own=of_data) if known else None
-        own = _groups(base.dump(run.stage)) if base else {}
     except IcsrError:  # a method that is gone, or of another version
         base = None
+    own = _groups(base.dump(run.stage)) if base else groups
     changed = {
-        name: {
-            key for key, value in _rows(group) if base and dict(_rows(own.get(name, {}))).get(key) != value
-        }
+        name: {key for key, _ in set(_rows(group)) - set(_rows(own.get(name, {})))} - {"dataset"}
         for name, group in groups.items()
     }
     return {
         "settings": [(name, table(("setting", "value"), _rows(group))) for name, group in groups.items()],
-        "changed": {name: keys - {"dataset"} for name, keys in changed.items()},
+        "changed": changed,
         "compared": f"those of {method} for this data set" if base else "",
     }
 
