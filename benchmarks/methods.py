@@ -256,18 +256,8 @@ def histogram(world: World) -> dict[str, float]:
 
     settings, engine = world.settings(METHODS["plain"]), choose_engine("cpu", "fp32")
     splits = [world.dataset.splits[name] for name in ("query", "gallery")]
-    pixels = [
-        load_pixels(
-            world.dataset,
-            split,
-            name,
-            settings.image,
-            world.folder / "data",
-            engine,
-            world.workplace.progress,
-        )
-        for name, split in zip(("query", "gallery"), splits, strict=True)
-    ]
+    place = world.folder / "data", engine, world.workplace.progress
+    pixels = [load_pixels(world.dataset, part, settings.image, *place) for part in ("query", "gallery")]
     cameras = np.concatenate([split.cameras for split in splits])
     features = colour_features(np.concatenate(pixels), cameras)
     query, gallery = splits

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from methods import METHODS, Method, World, trained
+from methods import METHODS, Method, World, trained, with_error
 
 RULE, RANDOM = "asked", "random"
 
@@ -98,18 +98,21 @@ def train(
     wish = replace(world.wish(method, f"{key}-{way}-{name}"), pairs=file)
     begun, settings = opening.start(world.dataset, "global", wish, world.workplace.progress)
     network = run_global_stage(world.dataset, settings, begun, world.workplace)
-    return world.score(network)["mAP"]
+    return world.score(network, method)["mAP"]
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:
-    """Give a row for each number of answers, means over the worlds."""
+    """Give a row for each number of answers, means over the worlds; of mAP also what it is above none."""
     figures = [name for name in ("pairwise_f", "bcubed_f", "nmi", "mAP") if name in lines[0]]
-    head = ["answers", "chosen", "of them same", *(name.replace("_", " ") for name in figures)]
+    head = ["answers", "chosen", "of them same", *(name.replace("_", " ") for name in figures), "less none"]
+    none = {line["seed"]: line["mAP"] for line in lines if line["answers"] == 0 and "mAP" in line}
     rows = ["| " + " | ".join(head) + " |", "| ---: | --- |" + " ---: |" * (len(head) - 2)]
     for number, chosen in dict.fromkeys((line["answers"], line["chosen"]) for line in lines):
         own = [line for line in lines if (line["answers"], line["chosen"]) == (number, chosen)]
         values = [f"{100 * np.mean([line[name] for line in own]):.1f}" for name in figures]
         same = f"{np.mean([line['same'] for line in own]):.0f}"
+        less = [100 * (line["mAP"] - none[line["seed"]]) for line in own if number and line["seed"] in none]
+        values.append(with_error(less) if less else "-")
         rows.append("| " + " | ".join([str(number), chosen if number else "-", same, *values]) + " |")
     return "\n".join(rows)
 

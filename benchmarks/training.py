@@ -142,7 +142,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     prepare_synthetic(World.preset(options.preset, **dials), folder / "data", workers=usable_cpus())
     data, settings, _ = open_data(options, folder)
     engine = steps.Engine(torch.device("cpu"), "fp32")
-    load_pixels(data, data.train, "train", settings.image, folder / "data", engine, Progress())
+    load_pixels(data, "train", settings.image, folder / "data", engine, Progress())
     print(f"rendering and decoding once: {time.perf_counter() - started:.1f} s", flush=True)
 
 
@@ -202,7 +202,7 @@ def icsr_side(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     data, settings, rows = open_data(options, folder)
     engine = steps.choose_engine(options.device, settings.precision)
     clock = Clock(engine.device)
-    pixels = load_pixels(data, data.train, "train", settings.image, folder / "data", engine, Progress())
+    pixels = load_pixels(data, "train", settings.image, folder / "data", engine, Progress())
     split = data.train.select(rows)
     if len(rows) < len(data.train):
         pixels = fetch(pixels, rows)
@@ -311,7 +311,7 @@ def transforms_of(settings: Any) -> tuple[Any, Any]:
     """Give torchvision's pipeline for training, and that for extraction."""
     from torchvision import transforms as t
 
-    size, change = (settings.image.height, settings.image.width), settings.global_.augmentation
+    size, change = settings.image.size, settings.global_.augmentation
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     resize = t.Resize(size, interpolation=t.InterpolationMode.BICUBIC)
     training = [

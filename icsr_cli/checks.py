@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,11 @@ from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
 
 
 def as_numpy(array: Any) -> Any:
-    """Give an array or tensor as a numpy array, on the host."""
-    return array.detach().cpu().numpy() if hasattr(array, "detach") else np.asarray(array)
+    """Give an array or tensor as a numpy array, on the host; bfloat16, which numpy has not, as float32."""
+    if not hasattr(array, "detach"):
+        return np.asarray(array)
+    array = array.detach().cpu()
+    return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:
@@ -58,6 +63,13 @@ def texts(name: str, array: Any) -> Any:
     if array.dtype.kind != "U":
         raise InputError(f"{name} must be strings, got dtype {array.dtype}.")
     return array
+
+
+def check_distinct(name: str, values: Iterable[str]) -> None:
+    """Raise an InputError that names a value which is there more than once."""
+    for value, count in Counter(values).most_common(1):
+        if count > 1:
+            raise InputError(f"{name} names {value!r} {count} times. Leave one row for each image.")
 
 
 def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:

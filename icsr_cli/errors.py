@@ -72,7 +72,7 @@ class RunError(IcsrError):
 
 
 class TrainingError(IcsrError):
-    """Training cannot go on; the last good state is on disk."""
+    """Training cannot go on; every finished epoch is on disk."""
 
 
 class MissingExtraError(IcsrError):

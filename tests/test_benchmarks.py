@@ -37,6 +37,8 @@ PARTS_FOR_A_GPU = ("tests", "plan-1", "plan-8", *LABELS, "retrieval", "epoch", "
             f"methods.py {TINY} --set global.epochs=1 --methods camera-aware --set global.distance.cross=6",
             "aware |",
         ),
+        (f"review.py {TINY} --set global.epochs=1 --train on --epochs 1 --answers 0,2", "| 2 | asked |"),
+        (f"assign.py {TINY} --set global.epochs=1", "| best F1 |"),
         ("pixels.py --store --people 8 --size 64x32 --workers 1", "| jpeg | 2 |"),
     ],
 )

@@ -119,11 +119,11 @@ def _csv(found: Comparison) -> None:
     from icsr_cli.files import csv_bytes
     from icsr_cli.recipes.comparison import spread
 
-    heads = (head for name in found.figures for head in (name, f"{name} deviation"))
+    heads = (head for name in found.figures for head in (name, f"{name} deviation", f"{name} seeds"))
     lines: list[list[object]] = [["run", "seeds", *found.differing, *heads]]
     for row in found.rows:
-        known = (row.figures.get(name) for name in found.figures)
-        values = (spread(own) if own else (None, None) for own in known)
+        known = [row.figures.get(name, ()) for name in found.figures]
+        values = ((*(spread(own) if own else (None, None)), len(own)) for own in known)
         said = (row.settings.get(key, "") for key in found.differing)
         lines.append([row.name, len(row.runs), *said, *chain.from_iterable(values)])
     typer.echo(csv_bytes(lines), nl=False)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
-    from tqdm import tqdm
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -171,7 +169,7 @@ class BarProgress(Progress):
             rich.MofNCompleteColumn(),
             rich.TextColumn("{task.fields[unit]}"),
             rich.TimeRemainingColumn(compact=True),
-            _FigureColumn(),
+            rich.TextColumn("{task.fields[figures]}", style="dim", markup=False),
             console=self._console,
             transient=True,
             refresh_per_second=4,
@@ -180,7 +178,7 @@ class BarProgress(Progress):
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; the display lives as long as one bar is open."""
         self._bars.start()
-        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit))
+        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit, figures=""))
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line above the bars."""
@@ -208,7 +206,7 @@ class _BarTask(Task):
         self._bars.advance(self._number, count)
 
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
-        self._bars.update(self._number, figures=figures)
+        self._bars.update(self._number, figures=_Live(figures))
 
     def __exit__(self, *error: object) -> None:
         self._bars.remove_task(self._number)
@@ -216,19 +214,14 @@ class _BarTask(Task):
             self._bars.stop()
 
 
-def _FigureColumn() -> Any:  # noqa: N802 - a class made late: rich is imported only when bars are drawn
-    from rich.progress import ProgressColumn
-    from rich.progress import Task as RichTask
-    from rich.text import Text
+class _Live:
+    """Live figures as text: asked for only when they are drawn, so that nothing waits for the device."""
 
-    class FigureColumn(ProgressColumn):
-        """The live figures: asked for only when drawn, so that nothing waits for the device."""
+    def __init__(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
+        self._figures = figures
 
-        def render(self, task: RichTask) -> Text:
-            figures = task.fields.get("figures")
-            return Text(format_figures(figures()) if figures else "", style="dim")
-
-    return FigureColumn()
+    def __str__(self) -> str:
+        return format_figures(self._figures())
 
 
 class LineProgress(Progress):
@@ -236,21 +229,7 @@ class LineProgress(Progress):
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar that prints a line every half minute, none if it ends before."""
-        from tqdm import tqdm
-
-        bar = tqdm(
-            total=total,
-            desc=title,
-            unit=unit,
-            file=_WholeLines(sys.stderr),
-            mininterval=30,
-            maxinterval=60,
-            delay=30,
-            leave=False,
-            ascii=True,
-            ncols=100,
-        )
-        return _LineTask(bar)
+        return _LineTask(title, total, unit)
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line with the time of day."""
@@ -265,34 +244,22 @@ class LineProgress(Progress):
         self.note(f"Warning: {message}")
 
 
-class _WholeLines:
-    """A stream for tqdm that ends each state of the bar with a newline instead of drawing over it."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._lock = stream, threading.Lock()
-
-    def write(self, text: str) -> int:
-        line = text.strip()
-        if line:
-            with self._lock:
-                self._stream.write(line + "\n")
-        return len(text)
-
-    def flush(self) -> None:
-        self._stream.flush()
-
-
 class _LineTask(Task):
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self._bar = bar
+    def __init__(self, title: str, total: int, unit: str) -> None:
+        self._title, self._total, self._unit, self._done = title, total, unit, 0
+        self._began = self._said = time.monotonic()
+        self._figures: Callable[[], Mapping[str, Figure]] = dict
 
     def advance(self, count: int = 1) -> None:
-        self._bar.update(count)
+        self._done += count
+        now = time.monotonic()
+        if now - self._said < 30:
+            return
+        from tqdm import tqdm
+
+        self._said, figures = now, format_figures(self._figures())
+        state = (self._done, self._total, now - self._began, 100, self._title, True, self._unit)
+        print(tqdm.format_meter(*state, postfix=figures), file=sys.stderr, flush=True)
 
     def show(self, figures: Callable[[], Mapping[str, Figure]]) -> None:
-        # A line appears twice a minute; asking for the figures only then costs nothing between.
-        if time.time() - self._bar.last_print_t >= self._bar.mininterval:
-            self._bar.set_postfix_str(format_figures(figures()), refresh=False)
-
-    def __exit__(self, *error: object) -> None:
-        self._bar.close()
+        self._figures = figures

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +10,6 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import print_json, print_table, say
-from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
@@ -34,6 +32,7 @@ of_plan = partial(typer.Option, rich_help_panel="A plan")
 
 
 def doctor(
+    ctx: typer.Context,
     data_root: options.DataRoot = Path("data"),
     runs_root: options.RunsRoot = Path("runs"),
     as_json: options.Json = False,
@@ -56,7 +55,6 @@ def doctor(
     """
     from icsr_cli.recipes.diagnosis import diagnose
 
-    asked = (dataset, gpus, gpu, method, arch, assignments)
     if plan:
         from icsr_cli.recipes.plan import answer
 
@@ -67,8 +65,8 @@ def doctor(
         found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
         print_json(found_plan.as_dict()) if as_json else _show_plan(found_plan)
         return
-    if any(one is not None for one in asked) or (config is not None and "ICSR_CONFIG" not in os.environ):
-        raise UsageError("-d, --gpus, --gpu, -m, -a, --config and --set belong to a plan: add --plan.")
+    planned = ("dataset", "gpus", "gpu", "method", "arch", "config", "assignments")
+    options.refuse_typed(ctx, planned, "A plan is not asked for: add --plan, or")
     found = diagnose(data_root, runs_root)
     if as_json:
         print_json(found.as_dict())

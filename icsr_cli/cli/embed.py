@@ -54,7 +54,7 @@ def embed(
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
-    how = debiasing(debias, embedder.weights)
+    how = debiasing(debias, embedder.weights, embedder.size)
     features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
     columns: dict[str, Any] = {"paths": np.array(given.paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}

@@ -69,13 +69,14 @@ def evaluate(
     from icsr_cli.recipes import evaluation as recipe
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import run_of
     from icsr_cli.runs.evaluation import read_evaluations
 
     progress = make_progress(quiet, as_json)
     if checkpoint is not None and resume is not None:
         raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
     path = recipe.weights_file(checkpoint or resume, runs_root, dataset)
-    run = recipe.run_of(path)
+    run = run_of(path)
     if run is not None:
         read_evaluations(run.path)  # a damaged file is found out before anything is computed
     source = ctx.get_parameter_source("config")
@@ -86,26 +87,26 @@ def evaluate(
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
     path, network, size = recipe.open_network(path, runs_root, data.name, arch, engine)
-    how = debiasing(debias, path)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
-    settings = _settings(data, run, config, given, assignments)
+    settings = _settings(data, run, size, config, given, assignments)
     image = settings.image
-    if size is not None and height is None and width is None and not config and not assignments:
-        image = image.model_copy(update={"height": size[0], "width": size[1]})
+    how = debiasing(debias, path, image.size)
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
     embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
-    keeps = run is not None and _is_usual(data, run, embedder, size)
+    keeps = run is not None and _is_usual(data, run, size, embedder)
     if run is not None and not keeps:
         progress.warn(
             f"The run's settings say otherwise (--height, --width, --config or --set is given), so "
             f"{run.path / 'evaluation.json'} does not keep these figures."
         )
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        if debias != "none":
-            raise UsageError(
-                f"No identities of {data.name!r} are known, and distances estimated from clusters are of "
-                "features that nothing is taken off. Leave --debias out."
-            )
+        ignored = ("rerank", "camera_rerank", "debias", "per_camera", "tracks")
+        options.refuse_typed(
+            ctx,
+            ignored,
+            f"No identities of {data.name!r} are known, and distances estimated from clusters are of images "
+            "and of features that nothing is taken off;",
+        )
         _estimate(embedder, run, path, as_json, keep=keeps)
         return
     found = recipe.evaluate(
@@ -136,11 +137,15 @@ def evaluate(
 def _settings(
     data: Dataset,
     run: RunFolder | None,
+    size: Size | None,
     config: Path | None,
     given: dict[str, Any],
     assignments: list[str] | None,
 ) -> Settings:
-    """Give the settings of the run, or of the data set, and what the command line says beside them."""
+    """Give the settings of the run, or of the data set, and what the command line says beside them.
+
+    Images have the ``size`` the network was trained at, unless something is said of it.
+    """
     from icsr_cli.config import OF_THE_NETWORK, load_for, load_run
 
     for assignment in assignments or ():
@@ -149,19 +154,21 @@ def _settings(
                 f"--set {assignment} changes nothing here: icsr eval goes by image.KEY and evaluation.KEY."
             )
     own = None if run is None else run.path / "settings.yaml"
+    trained = {} if size is None else {"height": size[0], "width": size[1]}
     if config is not None or own is None or not own.is_file():
-        return load_for(data, config=config, options=given, assignments=assignments or ())
+        beneath = {"image": trained}
+        return load_for(data, config=config, options=given, assignments=assignments or (), beneath=beneath)
+    given = {f"image.{key}": value for key, value in trained.items()} | {
+        key: value for key, value in given.items() if value is not None
+    }
     return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
 
 
-def _is_usual(data: Dataset, run: RunFolder, embedder: Embedder, size: Size | None) -> bool:
+def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedder) -> bool:
     """Whether a network is looked at as its run says: then its figures stand beside those of other runs."""
-    own = _settings(data, run, None, {}, None)
+    own = _settings(data, run, size, None, {}, None)
     usual = own.evaluation.model_copy(update={"batch_size": embedder.settings.batch_size})
-    image = embedder.image
-    return (image.height, image.width) == (size or (own.image.height, own.image.width)) and (
-        embedder.settings == usual
-    )
+    return embedder.image.size == own.image.size and embedder.settings == usual
 
 
 def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, *, keep: bool) -> None:

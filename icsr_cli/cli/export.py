@@ -55,8 +55,7 @@ def export(
         ),
     ] = "none",
     dataset: Annotated[
-        str | None,
-        typer.Option("-d", "--dataset", help="Data set to check on, and of the newest run; else the run's."),
+        str | None, options.a_dataset(help="Data set to check on, and of the newest run; else the run's.")
     ] = None,
     height: options.Height = None,
     width: options.Width = None,
@@ -71,11 +70,11 @@ def export(
     the data set is there, on real ones, and written only if their features agree.
     """
     from icsr_cli.models import read_metadata, size_of
-    from icsr_cli.recipes.evaluation import run_of
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.model_card import origin_of
     from icsr_cli.recipes.steps import choose_engine
+    from icsr_cli.runs import run_of
 
     kind = _format(kind, out)
     if resize and takes == "pixels":
@@ -173,7 +172,7 @@ def _statistics(
     from icsr_cli.recipes.export import camera_statistics
 
     if debias == "stored":
-        return StoredStatistics.read(embedder.weights)
+        return StoredStatistics.read(embedder.weights, embedder.size)
     if data is None or not len(data.splits.get("train", ())):
         raise UsageError(
             f"--debias {debias} needs the training images, and their data set is not there. Name one that is "

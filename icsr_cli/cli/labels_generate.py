@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.cli.console import make_progress, message, print_facts, print_json, print_table
 from icsr_cli.errors import UsageError
 
@@ -28,15 +28,7 @@ def generate(
             "Or an .npy of features alone, which stays on disk."
         ),
     ],
-    method: Annotated[
-        str,
-        options.of_method(
-            "--method",
-            "-m",
-            help="Whose settings to begin from: `icsr methods`.",
-            autocompletion=complete.methods,
-        ),
-    ] = "icsr",
+    method: Annotated[str, options.a_method(help="Whose settings to begin from: `icsr methods`.")] = "icsr",
     clusterer: options.Clusterer = None,
     refine: options.Refine = None,
     assignments: Annotated[

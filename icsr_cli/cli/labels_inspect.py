@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 def inspect(
+    ctx: typer.Context,
     run: Annotated[
         Path | None,
         options.a_run(
@@ -54,8 +55,15 @@ def inspect(
     from icsr_cli.reports import label_report as report
     from icsr_cli.runs import read_labels
 
-    if sum((cluster is not None, camera is not None, discarded, compare is not None)) > 1:
+    parts = sum((cluster is not None, camera is not None, discarded, compare is not None))
+    if parts > 1:
         raise UsageError("Give one of --cluster, --camera, --discarded and --compare.")
+    if html is None or parts:
+        options.refuse_typed(ctx, ("images",), "Only the page of all clusters (--html) shows so many;")
+    if parts and (html is None or compare is None):
+        options.refuse_typed(ctx, ("count",), "Only the tables of all clusters have so many rows;")
+    if html is None and run is not None and run.is_file():
+        options.refuse_typed(ctx, ("dataset",), f"{run} is a file, and only a page (--html) shows pictures;")
     if html is not None:
         options.check_out(html, "--html", *options.PAGES)
     folder, path = _find(run, dataset, epoch, runs_root)

@@ -67,13 +67,22 @@ def review(
     known = {"pairs": pairs, "pairs_labels": pairs_labels}
     opened = open_review(folder, data, settings, data_root, engine, progress, **known)
     asked = opened.ask(questions)
+    places = {"data_root": data_root, "runs_root": runs_root if run is None else None}
+    again = ["train", "global", "-d", data.name, "--pairs", path if truth else "answers.csv"]
+    if plugin:
+        again += ["--config", folder.path / "settings.yaml"]
+        again += [word for one in plugin for word in ("--plugin", one)]
+    following = options.typed(*again, **places)
     if truth:
         found = _answer(opened, asked, path)
     else:
         pictures = View((folder,), data_root, progress=progress).pictures
         source, facts = f"{data.name}, global run {folder.path.name}", {"Run": str(folder.path)}
         said, names = opened.known(), data.camera_names
-        write_text(path, review_page(source, facts, asked, data.train, names, pictures, known=said))
+        write_text(
+            path,
+            review_page(source, facts, asked, data.train, names, pictures, command=following, known=said),
+        )
         found = {}
     kinds = {f"{kind} questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
     result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}
@@ -81,10 +90,7 @@ def review(
         print_json({name.replace(" ", "_"): value for name, value in result.items()})
         return
     print_facts(f"Review of {folder.path}", {**result, "run": None, "written": None})
-    again = ("train", "global", "-d", data.name, "--pairs", path)
-    places = {"data_root": data_root, "runs_root": runs_root if run is None else None}
-    following = options.typed(*again, **places) if truth else f"open {path} in a browser"
-    say(f"Written to {path}\nNext: {following}", whole=True)
+    say(f"Written to {path}\nNext: {following if truth else f'open {path} in a browser'}", whole=True)
 
 
 def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:

@@ -9,10 +9,10 @@ import typer
 
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import print_json, print_table
-from icsr_cli.errors import UsageError
 
 
 def methods(
+    ctx: typer.Context,
     name: Annotated[
         str | None,
         typer.Argument(
@@ -40,8 +40,8 @@ def methods(
     from icsr_cli import config as settings
 
     if name is None:
-        if dataset is not None or assignments:
-            raise UsageError("-d and --set go with a method: icsr methods icsr -d market1501.")
+        given = ("dataset", "config", "assignments")
+        options.refuse_typed(ctx, given, "Settings go with a method, as in icsr methods icsr -d market1501;")
         found = settings.methods()
         if as_json:
             print_json(found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+from collections.abc import Container
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -32,18 +33,13 @@ a_run, some_images = (
 #: A data set, where the one prepared last is not the default; arguments as of ``typer.Option``.
 a_dataset = partial(typer.Option, "-d", "--dataset", autocompletion=complete.datasets)
 
+#: The method of training; arguments as of ``typer.Option``.
+a_method = partial(of_method, "--method", "-m", autocompletion=complete.methods)
+
 DatasetName = Annotated[
-    str | None,
-    of_data(
-        "-d",
-        "--dataset",
-        help="Data set; the one prepared last if left out.",
-        autocompletion=complete.datasets,
-    ),
+    str | None, a_dataset(help="Data set; the one prepared last if left out.", rich_help_panel="Data")
 ]
-NewestOf = Annotated[
-    str | None, typer.Option("-d", "--dataset", help="Take the newest run of this data set.")
-]
+NewestOf = Annotated[str | None, a_dataset(help="Take the newest run of this data set.")]
 SplitName = Annotated[
     Literal["train", "query", "gallery"] | None,
     typer.Option("--split", help="Of a data set: which images.", show_default="train"),
@@ -59,15 +55,7 @@ Assignments = Annotated[
     list[str] | None,
     of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
-Method = Annotated[
-    str | None,
-    of_method(
-        "--method",
-        "-m",
-        help="icsr, cluster-contrast, camera-aware: `icsr methods`.",
-        autocompletion=complete.methods,
-    ),
-]
+Method = Annotated[str | None, a_method(help="icsr, cluster-contrast, camera-aware: `icsr methods`.")]
 Arch = Annotated[
     str | None,
     of_method(
@@ -180,6 +168,20 @@ def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
     return config.load_for(datasets.load(dataset, data_root), **asked)
 
 
+def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
+    """Refuse options that stand on the command line and would do nothing; ``names`` are the parameters'.
+
+    What comes from the environment is for other commands too, and stays.
+    """
+    typed = [
+        max(param.opts, key=len)
+        for param in ctx.command.params
+        if param.name in names and str(ctx.get_parameter_source(param.name)).endswith("COMMANDLINE")
+    ]
+    if typed:
+        raise UsageError(f"{why} leave out {', '.join(typed)}.")
+
+
 def check_out(path: Path, option: str, *suffixes: str) -> None:
     """Refuse a place where no file can be written, before what it is to hold is computed.
 
@@ -215,7 +217,7 @@ def load_plugins(plugins: list[Path] | None) -> list[tuple[str, str]]:
 
 
 def parse_numbers(text: str | None, option: str) -> list[int] | None:
-    """Read ``0,1,2`` (ranges such as ``0-3`` too); None stays None."""
+    """Read ``0,1,2`` (ranges such as ``0-3`` too), each number once; None stays None."""
     if text is None:
         return None
     numbers: list[int] = []
@@ -226,4 +228,6 @@ def parse_numbers(text: str | None, option: str) -> list[int] | None:
         if len(first) > 6 or len(last) > 6 or (dash and int(last) < int(first)):
             raise UsageError(f"{option} takes rising numbers such as 0,1,2 or 0-3; got {text!r}.")
         numbers.extend(range(int(first), int(last if dash else first) + 1))
+    if len(set(numbers)) < len(numbers):
+        raise UsageError(f"{option} {text} names a number twice.")
     return numbers

@@ -110,42 +110,40 @@ def prepare(
     show_list(data_root or Path(os.environ.get("ICSR_DATA") or "data"), as_json)
 
 
-def _add_published(name: str) -> None:
-    @app.command(
-        name,
-        help=f"Prepare {name} from what you downloaded.",
-        epilog=f"Example: icsr prepare {name} --source PATH",
-    )
-    def published(
-        source: Source = None,
-        data_root: options.DataRoot = Path("data"),
-        size: Size = None,
-        store: StoreForm = None,
-        allow_bad: AllowBad = False,
-        workers: Workers = None,
-        expansion: Expansion = 100,
-        tracks_within: TracksWithin = None,
-        verify: Verify = False,
-        as_json: options.Json = False,
-        quiet: options.Quiet = False,
-    ) -> None:
-        how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
-        if verify:
-            given = {"--source": source, "--size": size, "--store": store, "--tracks-within": tracks_within}
-            _verify(name, data_root, {**given, "--allow-bad": allow_bad or None}, **how)
-            return
-        from icsr_cli.recipes.preparation import prepare as recipe
+def published(
+    ctx: typer.Context,
+    source: Source = None,
+    data_root: options.DataRoot = Path("data"),
+    size: Size = None,
+    store: StoreForm = None,
+    allow_bad: AllowBad = False,
+    workers: Workers = None,
+    expansion: Expansion = 100,
+    tracks_within: TracksWithin = None,
+    verify: Verify = False,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Prepare a published data set, the one that the command is called after."""
+    name = str(ctx.info_name)
+    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
+    if verify:
+        _verify(ctx, name, data_root, **how)
+        return
+    from icsr_cli.recipes.preparation import prepare as recipe
 
-        how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-        _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
+    how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
+    _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
 
 
-for _module in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
-    _add_published(_module)
+for _name in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
+    _words = f"Prepare {_name} from what you downloaded.", f"Example: icsr prepare {_name} --source PATH"
+    app.command(_name, help=_words[0], epilog=_words[1])(published)
 
 
 @app.command(epilog="Example: icsr prepare synthetic --identities 100 --cameras 5 --size 64x32 --seed 1")
 def synthetic(
+    ctx: typer.Context,
     identities: Annotated[
         str | None,
         typer.Option(
@@ -178,8 +176,7 @@ def synthetic(
     """Render a data set of pedestrians seen by several cameras: nothing to download."""
     how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
-        given = {"--identities": identities, "--images": images, "--size": size, "--set": assignments}
-        _verify(name, data_root, {**given, "--cameras": cameras, "--seed": seed, "--store": store}, **how)
+        _verify(ctx, name, data_root, **how)
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.synthesis import World
@@ -209,6 +206,7 @@ def synthetic(
     "  icsr prepare folder shop --add week2",
 )
 def folder(
+    ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="Name for the data set.")],
     source: Annotated[
         Path | None,
@@ -248,16 +246,14 @@ def folder(
     """Prepare your own crops: the camera of each image is needed, identities are not."""
     how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
-        given = {"--source": source, "--pattern": pattern, "--csv": table, "--size": size, "--add": add}
-        flags = {"--dry-run": dry_run or None, "--allow-bad": allow_bad or None}
-        _verify(name, data_root, {**given, "--store": store, **flags}, **how)
+        _verify(ctx, name, data_root, **how)
         return
     from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
 
     how["allow_bad"] = allow_bad
     if add is not None:
-        if source is not None or dry_run:
-            raise UsageError("--add names the folder of the new crops; leave out --source and --dry-run.")
+        ignored = ("source", "dry_run", "seed", "test_share", "expansion")
+        options.refuse_typed(ctx, ignored, "--add names the folder of the new crops, and draws nothing anew;")
         how |= {"size": _size(size), "store": store}
         _run(add_to_folder, name, add, data_root=data_root, pattern=pattern, table=table, **how)
         return
@@ -325,11 +321,10 @@ def verify_any(
     show_verification(name, data_root, workers, as_json, quiet)
 
 
-def _verify(name: str, data_root: Path, asked: dict[str, Any], **how: Any) -> None:
+def _verify(ctx: typer.Context, name: str, data_root: Path, **how: Any) -> None:
     """Check what is prepared; refuse options that say how to prepare it."""
-    given = [option for option, value in asked.items() if value is not None]
-    if given:
-        raise UsageError(f"--verify checks what is prepared already; leave out {', '.join(given)}.")
+    others = {param.name or "" for param in ctx.command.params} - {"name", "data_root", "verify", *how}
+    options.refuse_typed(ctx, others, "--verify checks what is prepared already;")
     show_verification(name, data_root, **how)
 
 

@@ -12,6 +12,7 @@ from icsr_cli.cli.console import make_progress, print_json
 
 
 def report(
+    ctx: typer.Context,
     runs: Annotated[
         list[Path] | None,
         options.a_run(
@@ -25,8 +26,7 @@ def report(
         Path | None, typer.Option("--out", help="The page to write; report.html in the run if left out.")
     ] = None,
     dataset: Annotated[
-        str | None,
-        typer.Option("-d", "--dataset", help="Data set; the one the run was trained on if left out."),
+        str | None, options.a_dataset(help="Data set; the one the run was trained on if left out.")
     ] = None,
     rankings: Annotated[
         int, typer.Option("--rankings", min=0, help="Best, worst and random queries to show, of each.")
@@ -51,6 +51,8 @@ def report(
     from icsr_cli.runs import newest, open_run
 
     write = pages.find(page)
+    unused = {"rankings", "draw_map", "seed", "device"} - set(pages.takes(page))
+    options.refuse_typed(ctx, unused, f"The page {page!r} would be the same;")
     if out is not None:
         options.check_out(out, "--out", *options.PAGES)
     folders = [open_run(run) for run in runs or ()] or [newest(runs_root, dataset, file="settings.yaml")]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import make_progress, print_json, print_table, say
+from icsr_cli.cli.console import make_progress, print_json, print_records, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,20 +82,20 @@ def search(
         top=top,
         pattern=pattern,
         across_cameras=across_cameras,
-        debias=debiasing(debias, embedder.weights),
+        debias=debiasing(debias, embedder.weights, embedder.size),
         keep=cache,
         farthest=max_distance,
     )
     _warn(found, progress.warn)
     picture = out if out is not None or as_json else _new_name("ranking.png")
+    if not as_json:
+        _show(found)
+    if picture is not None:  # after the answers, and before JSON names it: it may be too large
+        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
     if as_json:
         print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
-    else:
-        _show(found)
-    if picture is not None:  # after the answers: it may be too large
-        write_ranking_picture(picture, [_row(answers, gallery) for answers in found.queries])
-        if not as_json:
-            say(f"Picture: {picture}")
+    elif picture is not None:
+        say(f"Picture: {picture}")
 
 
 def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> None:
@@ -132,19 +132,14 @@ def _new_name(name: str) -> Path:
 def _show(found: SearchResult) -> None:
     say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
     for answers in found.queries:
-        extra = [
-            name
-            for name in ("camera", "identity")
-            if any(getattr(match, name) is not None for match in answers.matches)
-        ]
         if not answers.matches:
             say(f"{_title(answers)}: no match")
-            continue
         rows = [
-            [match.rank, match.path, *(getattr(match, name) for name in extra), f"{match.distance:.3f}"]
-            for match in answers.matches
+            {"rank": one.rank, "image": one.path, "camera": one.camera, "identity": one.identity}
+            | {"distance": f"{one.distance:.3f}"}
+            for one in answers.matches
         ]
-        print_table(_title(answers), ["rank", "image", *extra, "distance"], rows)
+        print_records(_title(answers), rows)
 
 
 def _title(answers: QueryAnswers) -> str:
@@ -153,7 +148,7 @@ def _title(answers: QueryAnswers) -> str:
 
 
 def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
-    from icsr_cli.reports.ranking_picture import Crop, RankingRow
+    from icsr_cli.reports.ranking_picture import Crop
 
     def lines(first: str, of: QueryAnswers | Match) -> tuple[str, ...]:
         facts = (("camera", of.camera), ("id", of.identity))
@@ -166,4 +161,4 @@ def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
         return Crop(gallery / match.path, Path(match.path).name, text, right)
 
     query = Crop(answers.query, answers.query.name, lines("query", answers))
-    return RankingRow(query, tuple(map(crop, answers.matches)))
+    return [query, *map(crop, answers.matches)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import complete, options
+from icsr_cli.cli import options
 from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_table, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import RunError, UsageError
@@ -39,10 +40,7 @@ def train(
         ),
     ] = None,
     run: Annotated[
-        Path | None,
-        typer.Argument(
-            help="With --resume: the run to go on with; the newest if left out.", autocompletion=complete.runs
-        ),
+        Path | None, options.a_run(help="With --resume: the run to go on with; the newest if left out.")
     ] = None,
     dataset: options.DatasetName = None,
     method: options.Method = None,
@@ -177,6 +175,9 @@ def train(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
             "Leave --local out, or train the one stage: icsr train global."
         )
+    for assignment in assignments or ():
+        if assignment.partition(".")[0] in {"cam", "global"} - set(stages):
+            place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
     wishes = list(_each_seed(wish, seed, some_seeds))
 
     def check_names() -> None:
@@ -186,12 +187,14 @@ def train(
 
     place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
     found = []
-    for own in wishes:
-        for each in stages:
-            named = {**own.options, **_options(each, given)}
-            found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
-    if as_json and place.ranks.leads:
-        print_json(found[0] if len(found) == 1 else found)
+    try:
+        for own in wishes:
+            for each in stages:
+                named = {**own.options, **_options(each, given)}
+                found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
+    finally:  # what is finished is told where the next one is interrupted, or fails
+        if as_json and place.ranks.leads and found:
+            print_json(found[0] if len(wishes) * len(stages) == 1 else found)
     leave()
 
 
@@ -255,8 +258,6 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         return
     if seed is not None:
         raise UsageError("--seed and --seeds say the same; give one of them.")
-    if len(set(seeds)) < len(seeds):
-        raise UsageError(f"--seeds names a seed twice: {', '.join(map(str, seeds))}.")
     group = wish.name or time.strftime("%Y%m%d-%H%M%S")
     for each in seeds:
         facts = {**wish.facts, "group": group}
@@ -324,8 +325,6 @@ def _devices(device: str | None, gpus: str | None) -> list[str]:
         return [device] if device else []
     if device is not None:
         raise UsageError("--gpus and --device say the same; give one of them.")
-    if len(set(numbers)) < len(numbers):
-        raise UsageError(f"--gpus {gpus} names a GPU twice; each process needs its own.")
     return [f"cuda:{number}" for number in numbers]
 
 
@@ -370,10 +369,8 @@ def _show_local_labels(
         }
         if table.has_identities:
             quality = judge(labels, table.identities[own])
-            row |= {
-                "NMI": quality.nmi if quality else float("nan"),
-                "pairwise F": quality.pairwise_f if quality else float("nan"),
-            }
+            nmi, pairwise_f = (quality.nmi, quality.pairwise_f) if quality else (math.nan, math.nan)
+            row |= {"NMI": nmi, "pairwise F": pairwise_f}
         rows.append(row)
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}

@@ -60,7 +60,7 @@ def _clusters(evidence: Evidence, options: Options) -> IntArray:
     if options.distance_threshold is not None:
         return _below(evidence.similarity, options.distance_threshold)
     if options.n_clusters is not None:
-        return _into(evidence.similarity, options.n_clusters)
+        return _into(evidence.similarity, min(n, options.n_clusters))  # a camera may have fewer images
     if isinstance(options.images_per_cluster, int):
         return _into(evidence.similarity, min(n, max(2, n // options.images_per_cluster)))
     return best_cut(evidence.similarity)

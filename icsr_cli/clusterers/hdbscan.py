@@ -7,10 +7,11 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
+from scipy.sparse.csgraph import connected_components
 
 from icsr_cli import choices
 from icsr_cli.clusterers.similarity import check_similarity
-from icsr_cli.types import Evidence, IntArray, by_first_appearance
+from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, by_first_appearance, most_frequent
 
 #: Of equal images: a distance of zero would be no edge.
 _LEAST = 1e-6
@@ -35,7 +36,8 @@ def hdbscan(
     """Cluster by the stability of dense regions: Campello et al., Hierarchical Density Estimates, TKDD 2015.
 
     scikit-learn's, on the pairs that are stored; every other pair is at distance 1, as it is by definition,
-    and so many of them are added that the images hang together and each has its neighbours.
+    and so many of them are added that the images hang together and each has its neighbours. What reaches the
+    others of its cluster by such pairs alone is noise.
 
     Args:
         similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
@@ -55,14 +57,16 @@ def hdbscan(
     n = matrix.shape[0]
     if n < max(min_cluster_size, 2):
         return np.full(n, -1, dtype=np.int64)
+    least = min(min_samples, n)
     method = HDBSCAN(
         min_cluster_size=min_cluster_size,
-        min_samples=min(min_samples, n),
+        min_samples=least,
         metric="precomputed",
         cluster_selection_method=select,
         copy=False,
     )
-    return by_first_appearance(method.fit_predict(_distances(matrix, min(min_samples, n))).astype(np.int64))
+    found = method.fit_predict(_distances(matrix, least)).astype(np.int64)
+    return by_first_appearance(_without_strangers(matrix, found, least), min_cluster_size)
 
 
 def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:
@@ -92,3 +96,19 @@ def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:
     # scikit-learn takes numbers of 32 bits, which older releases of scipy do not choose by themselves.
     places = joined.indices.astype(np.int32), joined.indptr.astype(np.int32)
     return sp.csr_array((np.maximum(2 - joined.data, _LEAST), *places), shape=shape)
+
+
+def _without_strangers(matrix: sp.csr_array, labels: IntArray, least: int) -> IntArray:
+    """Leave of each cluster its largest part that hangs together below distance 1.
+
+    At distance 1 everything ties, and the tree joins images that share nothing by chance.
+    """
+    pairs = sp.coo_array(matrix)
+    row, column = pairs.coords
+    near = (row != column) & (pairs.data > 0)
+    dense = np.bincount(row[near], minlength=len(labels)) + 1 >= least
+    near &= dense[row] & dense[column]
+    graph = sp.coo_array((pairs.data[near], (row[near], column[near])), shape=pairs.shape)
+    parts = connected_components(graph, directed=False)[1].astype(np.int64)
+    clusters, main, _ = most_frequent(labels, parts)
+    return np.where(main[np.searchsorted(clusters, labels)] == parts, labels, NO_CLUSTER)

@@ -273,7 +273,7 @@ def _join(tracks: Evidence, high: float, spans: Spans, join: float) -> IntArray:
     rows = np.repeat(alone, near.k)
     columns, values = as_numpy(near.indices).ravel(), 1 - as_numpy(near.distances).ravel()
     apart = spans.overlap(rows, columns) & (rows != columns)
-    limit = low + join * (high - low)
+    limit = max(low + join * (high - low), 0.0)  # beyond a distance of 1 all would be joined
     if apart.sum() >= 2 * _ENOUGH:
         limit = max(limit, float(np.quantile(values[apart], 0.99)))
     kept = ~apart & (values > 0)

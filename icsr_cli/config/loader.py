@@ -6,6 +6,7 @@ method, a file of the user's, options of the command, ``a.b=c`` assignments.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
 from importlib import import_module, resources
@@ -128,7 +129,8 @@ def _resolve(
         for line in moved:
             note(f"{source}: {line}")
         _merge(tree, layer)
-        sources |= dict.fromkeys((key for key, _ in flat(layer)), source)
+        said = dict.fromkeys((key for key, _ in flat(layer)), source)
+        sources = {key: where for key, where in sources.items() if key not in said} | said
     return validate(tree | last, sources, images)
 
 
@@ -262,12 +264,10 @@ def _describe(fault: Any) -> str:
 def _with_source(fault: str, sources: Mapping[str, str]) -> str:
     """Put behind the key where its value came from, where that is known."""
     key, colon, rest = fault.partition(":")
-    near = (
-        where
-        for name, where in reversed(list(sources.items()))
-        if name.startswith(key) or key.startswith(name)
-    )
-    source = next(near, "")
+    near = [name for name in reversed(list(sources)) if name.startswith(key) or key.startswith(name)]
+    words = re.findall(r"\w+", rest)  # of a section's fault: the settings in it that the fault names
+    meant = [name for name in near if name.removeprefix(f"{key}.") in words] or near
+    source = sources[meant[0]] if meant else ""
     return f"{key} ({source}){colon}{rest}" if source else fault
 
 

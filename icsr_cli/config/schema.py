@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from icsr_cli.choices import Choice, Options
+from icsr_cli.types import Size
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
@@ -96,6 +97,11 @@ class ImageSettings(Section):
     height: int = Field(256, ge=16, le=2048)
     width: int = Field(128, ge=16, le=2048)
     store: Literal["raw", "jpeg"] = "raw"
+
+    @property
+    def size(self) -> Size:
+        """Height and width."""
+        return self.height, self.width
 
 
 def _architecture(arch: str) -> Any:
@@ -198,12 +204,12 @@ class StageSettings(Section):
             raise ValueError(
                 f"batch_size {self.batch_size} is not a multiple of num_instances {self.num_instances}"
             )
-        # A group of a whole batch or more is the batch.
+        # A group of a whole batch or more is the batch; one image has no statistics.
         fits = self.bn_group % self.num_instances == 0 and self.batch_size % max(1, self.bn_group) == 0
-        if 0 < self.bn_group < self.batch_size and not fits:
+        if 0 < self.bn_group < self.batch_size and not (fits and self.bn_group > 1):
             raise ValueError(
-                f"bn_group {self.bn_group} must be a multiple of num_instances {self.num_instances} and "
-                f"divide batch_size {self.batch_size}; 0 is the whole batch"
+                f"bn_group {self.bn_group} must be 2 or more, a multiple of num_instances "
+                f"{self.num_instances} and divide batch_size {self.batch_size}; 0 is the whole batch"
             )
         if self.accumulate > self.batch_size:
             raise ValueError(

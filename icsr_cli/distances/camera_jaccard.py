@@ -93,8 +93,9 @@ def camera_jaccard_similarity(
         return jaccard_similarity(vectors, k1, k2, least=least, team=team)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
-    near, far = nearest_by_camera(vectors, of_image, own + 1, cross, team)
-    members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in (near, far)], axis=1)
+    near, far = nearest_by_camera(vectors, of_image, max(own + 1, own2), max(cross, cross2), team)
+    lists = near[:, : own + 1], far[:, :cross]
+    members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in lists], axis=1)
     members.sort(axis=1)
     kept = members < n
     starts = np.concatenate(([0], np.cumsum(kept.sum(axis=1))))

@@ -17,6 +17,7 @@ from icsr_cli.types import FloatArray
 if TYPE_CHECKING:
     import torch
 
+_FLOAT = np.finfo(np.float32)
 #: Ways to find neighbours approximately.
 Index = Literal["hnsw", "int8", "ivf"]
 
@@ -25,8 +26,8 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
     """Give ``features`` as contiguous float32 (n, d): a numpy array on the CPU, else a tensor.
 
     ``device`` is where to compute; default: where the features are. What fits already is not copied.
-    Raises InputError where they are no 2-D array of numbers, have no rows or columns, or NaN, infinite or
-    zero rows.
+    Raises InputError where they are no 2-D array of numbers, have no rows or columns, or rows that are NaN,
+    infinite, longer than 9e18 or shorter than 1e-19.
     """
     if is_tensor(features):
         kind = features.dtype
@@ -41,14 +42,14 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
             f"features must have shape (n, d) with n >= 1 and d >= 1, got {tuple(features.shape)}."
         )
     result = _placed(features, device)
-    # A row's sum of squares is finite and positive exactly where the row can be compared with others.
+    # Squared distances are up to four times as large; numbers below the smallest normal one lose digits.
     squares = as_numpy(squared_lengths(result))
-    bad = ~np.isfinite(squares)
+    bad, short = ~(squares <= _FLOAT.max / 4), squares < _FLOAT.tiny
     if bad.any():
         raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
-    if (squares == 0).any():
+    if short.any():
         raise InputError(
-            f"features must not hold zero vectors, {_rows(squares == 0)} are zero. "
+            f"features must not hold zero vectors, {_rows(short)} are zero or shorter than 1e-19. "
             "Leave those images out, or look at the network that gave these features."
         )
     return result

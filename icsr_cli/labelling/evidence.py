@@ -69,7 +69,14 @@ class KnownEvidence:
         if self.cameras is None:
             raise InputError(f"normalise = {self.normalise} needs the camera of each image.")
         mode = self.normalise if self.normalise != "auto" else self.effect.mode
-        return normalise_cameras(self.given, self.cameras, mode)
+        found = normalise_cameras(self.given, self.cameras, mode)
+        gone = int((~as_numpy(found).any(axis=1)).sum()) if mode != "none" else 0
+        if gone:
+            raise InputError(
+                f"normalise = {mode} leaves nothing of {gone:,} of {len(found):,} images: their features are "
+                "the mean of all. Take more images that differ, or set normalise to none."
+            )
+        return found
 
     @cached_property
     def effect(self) -> CameraEffect:

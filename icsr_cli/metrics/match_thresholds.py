@@ -1,7 +1,7 @@
 """Which distance tells the same person from another: a threshold for those who must decide.
 
-Pairs are those of the protocol: an image of the query's person under its own camera, and gallery images of no
-known person's identity, do not count.
+Pairs are those of the protocol: an image of the query's person under its own camera does not count, nor does
+an image of unknown identity, be it a query or of the gallery.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ def thresholds(
         Thresholds on the Euclidean distance of unit vectors; none where no pair is true, or none false.
     """
     ids, cameras = (query_ids, gallery_ids), (query_cameras, gallery_cameras)
-    true, false = _histograms(as_numpy(query), as_numpy(gallery), ids, cameras)
+    queries, images = (as_numpy(of).astype(np.float32, copy=False) for of in (query, gallery))
+    true, false = _histograms(queries, images, ids, cameras)
     if not true.sum() or not false.sum():
         return []
     found_true, found_false = np.cumsum(true), np.cumsum(false)
@@ -71,13 +72,14 @@ def _histograms(
 ) -> IntArray:
     """Count true and false pairs by their distance: int64 (2, steps)."""
     counts = np.zeros((2, _STEPS), dtype=np.int64)
-    step = max(1, _BLOCK // len(gallery))
-    known = ids[1] != UNKNOWN_IDENTITY
+    step = max(1, _BLOCK // max(1, len(gallery)))
+    queries, known = (of != UNKNOWN_IDENTITY for of in ids)
     for first in range(0, len(query), step):
         rows = slice(first, first + step)
         squared = np.maximum(2 - 2 * (query[rows] @ gallery.T), 0)
         place = np.minimum((np.sqrt(squared) * (_STEPS / 2)).astype(np.int64), _STEPS - 1)
         same, own = (of[0][rows, None] == of[1] for of in (ids, cameras))
-        for kind, mask in enumerate((same & ~own & known, ~same & known)):
+        counted = queries[rows, None] & known
+        for kind, mask in enumerate((same & ~own & counted, ~same & counted)):
             counts[kind] += np.bincount(place[mask], minlength=_STEPS)
     return counts

@@ -103,7 +103,7 @@ def open_known(
     return Known(
         KnownClusters.of(features, labels[rows]),
         limits_of(run, features, labels[rows]),
-        FileEmbedder(own.network, weights, (own.image.height, own.image.width), engine),
+        FileEmbedder(own.network, weights, own.image.size, engine),
     )
 
 

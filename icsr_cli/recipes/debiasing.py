@@ -15,9 +15,9 @@ import numpy as np
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.distances.normalisation import Normalisation
 from icsr_cli.errors import ModelError, UsageError, some
-from icsr_cli.models import read_metadata
+from icsr_cli.models import read_metadata, size_of
 from icsr_cli.progress import Progress
-from icsr_cli.types import Dataset, FloatArray, IntArray
+from icsr_cli.types import Dataset, FloatArray, IntArray, Size
 
 #: What the metadata of a model file call the statistics.
 KEY: Final = "camera_statistics"
@@ -47,11 +47,11 @@ class StoredStatistics:
         return cls(mode, dataset.name, len(features), names, CameraStatistics.of(features, rows))
 
     @classmethod
-    def read(cls, weights: Path) -> StoredStatistics:
-        """Read them from the header of a file of weights.
+    def read(cls, weights: Path, size: Size) -> StoredStatistics:
+        """Read them from the header of a file of weights, for images of ``size`` (height, width).
 
         Raises:
-            UsageError: it holds none.
+            UsageError: it holds none, or those of features of images of another size.
             ModelError: what it holds is damaged.
         """
         header = read_metadata(weights)
@@ -60,6 +60,13 @@ class StoredStatistics:
                 f"--debias stored: {weights} holds no statistics of cameras. Export the network with them "
                 "(icsr export --debias full --format safetensors), or take those of the images at hand "
                 "(--debias full)."
+            )
+        known = size_of(header) or size
+        if known != size:
+            raise UsageError(
+                f"--debias stored: {weights} holds statistics of images of {known[0]} x {known[1]}, and they "
+                f"are looked at at {size[0]} x {size[1]}. Leave that size out, or take the statistics of the "
+                "images at hand (--debias full)."
             )
         try:
             return cls._of_text(header[KEY], int(header["features"]))
@@ -123,9 +130,9 @@ class StoredStatistics:
 Debiasing: TypeAlias = "Normalisation | StoredStatistics"
 
 
-def debiasing(word: Literal["none", "centre", "full", "stored"], weights: Path) -> Debiasing:
-    """Give what ``--debias`` means: ``stored`` reads the statistics in ``weights``."""
-    return StoredStatistics.read(weights) if word == "stored" else word
+def debiasing(word: Literal["none", "centre", "full", "stored"], weights: Path, size: Size) -> Debiasing:
+    """Give what ``--debias`` means: ``stored`` reads the statistics in ``weights``, of images of ``size``."""
+    return StoredStatistics.read(weights, size) if word == "stored" else word
 
 
 def debiased(

@@ -83,17 +83,11 @@ def _summary(ranking: Ranking) -> dict[str, float | int]:
 
 
 def load_pixels(
-    dataset: Dataset,
-    split: Split,
-    name: str,
-    image: ImageSettings,
-    folder: Path,
-    engine: Engine,
-    progress: Progress,
+    dataset: Dataset, part: str, image: ImageSettings, folder: Path, engine: Engine, progress: Progress
 ) -> Stored:
     """Open the pixel store of a split, uint8 (n, h, w, 3): a tensor on a GPU where it fits, else on disk."""
-    size, place = (image.height, image.width), folder / dataset.name / "pixels"
-    pixels = open_pixels(split, place, *size, name=name, store=image.store, progress=progress)
+    split, place = dataset.splits[part], folder / dataset.name / "pixels"
+    pixels = open_pixels(split, place, *image.size, name=part, store=image.store, progress=progress)
     if engine.device.type != "cuda":
         return pixels
     free, _ = torch.cuda.mem_get_info(engine.device)
@@ -113,8 +107,7 @@ class Embedder:
     progress: Progress
 
     def __post_init__(self) -> None:
-        size = self.image.height, self.image.width
-        object.__setattr__(self, "network", resized(self.network, size))
+        object.__setattr__(self, "network", resized(self.network, self.image.size))
 
     @classmethod
     def of_run(
@@ -140,8 +133,7 @@ class Embedder:
 
     def pixels(self, part: str) -> Stored:
         """Open the pixels of a split: uint8 (n, h, w, 3)."""
-        split = self.dataset.splits[part]
-        return load_pixels(self.dataset, split, part, self.image, self.folder, self.engine, self.progress)
+        return load_pixels(self.dataset, part, self.image, self.folder, self.engine, self.progress)
 
     def embed(self, pixels: Stored, title: str, rows: IntArray | None = None) -> Tensor:
         """Embed the images at ``rows`` (all by default): float32 (m, d)."""
@@ -221,14 +213,15 @@ class TrackUnits:
     queries: int
 
     def average(self, features: Tensor) -> Tensor:
-        """Give the mean features of the tracks: float (m, d) of unit (n, d), on the same device."""
+        """Give the mean features of the tracks, unit float (m, d), of images (n, d), on the same device."""
         entries = self.members.tocoo()
         rows, columns = (
             torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords
         )
         unit = torch.nn.functional.normalize(features, dim=1)
         parts = unit.new_zeros(self.members.shape[0], features.shape[1])
-        return parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+        return torch.nn.functional.normalize(parts, dim=1)
 
 
 def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
@@ -348,9 +341,9 @@ def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share
     """Give camera-aware Jaccard distances float32 (q, g), mixed with ``share`` of the squared distance."""
     similarity = camera_jaccard_similarity(features, cameras)[:n_queries, n_queries:]
     unit = features / features.norm(dim=1, keepdim=True)
-    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).cpu().numpy()
+    original = (2 - 2 * unit[:n_queries] @ unit[n_queries:].T).clamp(min=0).cpu().numpy()
     # As in k-reciprocal re-ranking: each query's distances over its largest.
-    original /= original.max(axis=1, keepdims=True)
+    original /= np.maximum(original.max(axis=1, keepdims=True), np.float32(1e-12))
     mixed: FloatArray = (1 - share) * (1 - similarity.toarray()) + share * original
     return mixed.astype(np.float32)
 
@@ -373,26 +366,6 @@ def open_network(
         raise ModelError(f"{path} holds a {header['arch']}, not a {arch}. Leave -a out.")
     network = build(arch, weights=path) if arch is not None and "arch" not in header else open_model(path)
     return path, network.to(engine.device).eval(), size_of(header)
-
-
-def image_size(trained: Size | None, height: int | None, width: int | None, progress: Progress) -> Size:
-    """Give the (height, width) a network looks at: as asked for, else as it was trained, else 256 x 128."""
-    usual = ImageSettings()
-    if trained is None and (height is None or width is None):
-        progress.warn(
-            "The file of weights does not say the size of its images: "
-            f"{height or usual.height} x {width or usual.width} (--height, --width) is taken."
-        )
-    default = trained or (usual.height, usual.width)
-    return height or default[0], width or default[1]
-
-
-def run_of(path: Path) -> RunFolder | None:
-    """Give the run that a file or folder lies in, if it does."""
-    try:
-        return open_run(path)
-    except RunError:
-        return None
 
 
 def weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:

@@ -223,7 +223,8 @@ def _translate(network: Network, size: Size, path: Path, kind: Input, metadata: 
     example = torch.zeros((2, *size, 3), dtype=torch.uint8)
     readable = _readable(network)
     module: nn.Module = readable
-    dynamic = {0: torch.export.Dim("n")}
+    # torch 2.9 finds that some networks are not the same for one image; whether they are is tried below.
+    dynamic = {0: torch.export.Dim("n", min=2)}
     if kind != "normalised":
         module = _FromPixels(readable, size if kind == "crops" else None).eval()
     if kind == "crops":
@@ -256,17 +257,14 @@ def _translate(network: Network, size: Size, path: Path, kind: Input, metadata: 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's steps and hints, which nobody here can act on, to itself."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        logging.disable(before)
 
 
 def _compare(

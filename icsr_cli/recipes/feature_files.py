@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from icsr_cli.checks import texts, whole_numbers
+from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, MissingExtraError, UsageError
 from icsr_cli.files import map_array, read_arrays
 from icsr_cli.types import FloatArray, IntArray
@@ -62,13 +62,15 @@ def _save_npz(path: Path, features: FloatArray, columns: Mapping[str, Any], abou
 
 def renamed(pairs: Iterable[str]) -> dict[str, str]:
     """Give the name under which a file holds each array; ``pairs`` are NAME=KEY. Raises UsageError."""
-    names = {name: name for name in ("features", *_COLUMNS, "paths")}
+    names, given = {name: name for name in ("features", *_COLUMNS, "paths")}, dict[str, str]()
     for pair in pairs:
         name, equals, key = pair.partition("=")
         if not equals or name not in names:
             raise UsageError(f"--key takes NAME=KEY with NAME one of {', '.join(names)}; got {pair!r}.")
-        names[name] = key
-    return names
+        if name in given:
+            raise UsageError(f"--key {name} is given twice: {given[name]} and {key}.")
+        given[name] = key
+    return names | given
 
 
 def read_features(path: Path, names: Mapping[str, str]) -> Given:
@@ -117,6 +119,7 @@ def _fitting(path: Path, arrays: Mapping[str, Any]) -> Given:
     paths = np.arange(n).astype(str) if arrays["paths"] is None else texts("paths", arrays["paths"])
     if paths.shape != (n,):
         raise InputError(f"paths must have shape ({n},), one for each row of features; got {paths.shape}.")
+    check_distinct("the array paths", paths.tolist())
     return Given(table, **columns, paths=paths)
 
 

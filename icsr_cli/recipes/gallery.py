@@ -22,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from icsr_cli import datasets
+from icsr_cli.config.schema import ImageSettings
 from icsr_cli.datasets.folder import number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
@@ -29,7 +30,7 @@ from icsr_cli.files import stamp, whole_file
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
-from icsr_cli.recipes.evaluation import image_size, open_network
+from icsr_cli.recipes.evaluation import open_network
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
 from icsr_cli.types import FloatArray, IntArray, PixelArray, Size, Split
@@ -72,7 +73,13 @@ def open_embedder(
 ) -> FileEmbedder:
     """Open a network as ``open_network`` does, at the size of its images or another, and say which it is."""
     path, network, trained = open_network(checkpoint, runs_root, dataset, None, engine)
-    size = image_size(trained, height, width, progress)
+    default = trained or ImageSettings().size
+    size = height or default[0], width or default[1]
+    if trained is None and None in (height, width):
+        progress.warn(
+            "The file of weights does not say the size of its images: "
+            f"{size[0]} x {size[1]} (--height, --width) is taken."
+        )
     progress.note(f"Network: {path} ({network.arch}, {network.dim} features, images {size[0]} x {size[1]})")
     return FileEmbedder(network, path, size, engine)
 

@@ -125,10 +125,10 @@ def _nothing_left(labels: Labels, own: GlobalSettings) -> str:
         options = own.clusterer.model_dump(exclude_none=True)
         found = f"{own.clusterer.method} with {options} found no cluster"
     return (
-        f"Every one of the {n} images is noise: {found}. The last good state is saved, but --resume would "
-        "lead here again: start a new run with a looser clustering (a larger eps, a smaller min_similarity "
-        "or min_samples: --set global.clusterer.NAME=VALUE), or from better weights (--init; "
-        "RUN/last.safetensors holds those of the last finished epoch)."
+        f"Every one of the {n} images is noise: {found}. Finished epochs, if any, are saved, but --resume "
+        "would lead here again: start a new run with a looser clustering (a larger eps, a smaller "
+        "min_similarity or min_samples: --set global.clusterer.NAME=VALUE), or from better weights (--init; "
+        "those of the last finished epoch, if any, are RUN/last.safetensors)."
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -10,10 +12,11 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icsr_cli import __version__, datasets
-from icsr_cli.errors import IcsrError
+from icsr_cli.errors import IcsrError, ModelError
 from icsr_cli.models import Network, read_metadata
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
+from icsr_cli.runs.contents import Thresholds, check_contents
 from icsr_cli.runs.evaluation import image_thresholds
 from icsr_cli.types import Size
 
@@ -50,6 +53,9 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
     """Collect what a run folder says of the network in ``weights``; without one, what the file itself says.
 
     ``layout`` is the data set's, where it is known; a data set of a published name is one.
+
+    Raises:
+        ModelError: the thresholds in the file are damaged.
     """
     header = {} if run else read_metadata(weights)
     dataset = run.dataset if run else header.get("dataset")
@@ -60,7 +66,7 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
         licence, citation, notice = known.licence, known.citation, known.notice
     origin = Origin(weights, dataset, licence, citation, notice)
     if run is None:
-        return origin
+        return replace(origin, thresholds=_handed_on(header, weights))
     try:
         settings = run.settings()
     except IcsrError:
@@ -74,6 +80,16 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
         figures=_last_figures(run, weights.stem),
         thresholds=_thresholds(run, weights),
     )
+
+
+def _handed_on(header: Mapping[str, str], weights: Path) -> dict[str, Any]:
+    """Give the thresholds that an exported file holds; empty without any."""
+    if "thresholds" not in header:
+        return {}
+    try:
+        return dict(check_contents(Thresholds, json.loads(header["thresholds"])))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{weights}: its thresholds are damaged ({error}). Export it again.") from None
 
 
 def _thresholds(run: RunFolder, weights: Path) -> dict[str, Any]:

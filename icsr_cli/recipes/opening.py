@@ -23,7 +23,7 @@ from icsr_cli.recipes.evaluation import weights_file
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
-from icsr_cli.runs import RunFolder, create, newest, open_run
+from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -80,6 +80,8 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     _check_tracks(data, settings, stage)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
+    if data.settings:
+        facts["dataset_settings"] = dict(data.settings)
     named = settings.of(stage).model.weights
     if named not in _WORDS and Path(named).is_dir():  # --init RUN
         weights = weights_file(Path(named), wish.runs_root, None)
@@ -150,9 +152,8 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
 
 def _check_network(settings: Settings, stage: str, processes: int) -> None:
     """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
-    own, image = settings.of(stage), settings.image
-    engine = Engine(torch.device("cpu"), "fp32")
-    network = build_network(own.model, 0, engine, (image.height, image.width))
+    own, engine = settings.of(stage), Engine(torch.device("cpu"), "fp32")
+    network = build_network(own.model, 0, engine, settings.image.size)
     check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
 
 
@@ -332,7 +333,7 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     The network and the size of its images are the run's.
     Raises UsageError where the user's settings contradict the run.
     """
-    run = open_run(weights)
+    run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
     model = {key: getattr(began.of(run.stage).model, key) for key in _OF_THE_NETWORK}
     found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
@@ -378,7 +379,7 @@ def find_cam_weights(local: Path) -> Path:
 
     Raises RunError where that run trained a network per camera, or none.
     """
-    path = open_run(local).path / "last.safetensors"
+    path = (run_of(local) or open_run(local)).path / "last.safetensors"
     if not path.is_file():
         raise RunError(
             f"--init cam needs the shared network of a cam run, and there is no {path}. "

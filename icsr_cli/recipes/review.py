@@ -16,7 +16,7 @@ from icsr_cli.labelling.questions import Questions, choose
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder
 from icsr_cli.recipes.steps import Engine
-from icsr_cli.runs import RunFolder, places_of, read_labels
+from icsr_cli.runs import RunFolder, read_labels
 from icsr_cli.runs.pairs import ANSWERS, Answer, answers_of, kept_pairs, read_pairs
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, Dataset, IntArray, Labels, Pairs, Split
 
@@ -117,12 +117,9 @@ def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
     if not files:
         raise RunError(f"The run {run.path} has no labels yet: its first epoch is not finished.")
     table = read_labels(files[-1])
-    where = places_of(table, split)
-    if not (where >= 0).any():
+    if not (table.places(split) >= 0).any():
         raise RunError(f"{files[-1]} holds none of the training images: it is of another data set.")
-    clusters, local = (
-        np.where(where >= 0, column[where], NO_CLUSTER) for column in (table.clusters, table.local_clusters)
-    )
+    clusters, local = (table.of_images(split, column) for column in ("clusters", "local_clusters"))
     return clusters, local if (local != NO_CLUSTER).any() else None
 
 

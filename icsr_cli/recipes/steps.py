@@ -239,7 +239,7 @@ def _require_finite(
     if not (np.isfinite(loss) and bool(features.isfinite().all())):
         raise TrainingError(
             f"The loss is {loss} after {steps} steps, and the network has come to numbers that are not "
-            "finite. The state before this epoch is saved, but --resume would lead here again: start a new "
+            "finite. Finished epochs, if any, are saved, but --resume would lead here again: start a new "
             "run with a smaller learning rate (--lr), or with --precision fp32."
         )
 

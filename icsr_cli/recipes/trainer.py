@@ -72,7 +72,7 @@ class Trainer:
         self.stage, self.own = stage, own
         model = own.model if state is None else own.model.model_copy(update={"weights": "none"})
         image = stage.settings.image
-        self.network = build_network(model, seed, stage.engine, (image.height, image.width))
+        self.network = build_network(model, seed, stage.engine, image.size)
         trained = trained_parameters(self.network, own.epochs)
         self.optimizer, self.schedule = own.optimizer.module.build(trained, own.optimizer)
         if state is not None:

@@ -22,6 +22,7 @@ from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
+from icsr_cli.runs.folder import MAY_CHANGE
 from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.pairs import kept_pairs
 from icsr_cli.types import Dataset, Split
@@ -113,9 +114,8 @@ def _opened(
             with interruptible() as interruption:
                 shared = together and ranks.size > 1
                 check = SharedInterruption(interruption).check if shared else interruption.check
-                pixels = load_pixels(
-                    dataset, dataset.train, "train", settings.image, workplace.data_root, engine, progress
-                )
+                place = workplace.data_root, engine, progress
+                pixels = load_pixels(dataset, "train", settings.image, *place)
                 pairs = kept_pairs(run.path, dataset.train.paths, run.info().get("pairs"))
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
@@ -142,10 +142,6 @@ def _note_failure(run: RunFolder, error: BaseException) -> None:
         run.update_info(status="failed", reason=str(error))
     except OSError:
         return
-
-
-#: What a run may go on with otherwise than it began: it changes the memory needed, not what is learnt.
-MAY_CHANGE = {"evaluation.batch_size"}
 
 
 def check_same_settings(run: RunFolder, asked: Settings) -> None:

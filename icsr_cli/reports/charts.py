@@ -9,17 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-from markupsafe import Markup, escape
+from markupsafe import Markup
+
+from icsr_cli.reports.page import render
 
 #: Line colours of the style sheet; further lines begin anew, with the next pattern of dashes.
 COLOURS: Final = 8
 _DASHES: Final = ("", "6 3", "2 3", "9 3 2 3")
-_WIDTH, _HEIGHT = 340, 190
+#: The template has these, too.
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 332, 10, 164
+#: What the template may be given.
+_NOTHING: Final = dict.fromkeys(
+    ("grid", "marks", "x_label", "lines", "bars", "clouds", "width", "legend"), ()
+)
 
 
 @dataclass(frozen=True)
@@ -59,46 +65,44 @@ def line_chart(
         if y is not None and math.isfinite(y)
     ]
     if not points:
-        return _figure(title, Markup('<p class="none">No value to draw.</p>'))
+        return _chart(title)
     xs, ys = zip(*points, strict=True)
     scale = _Scale(ticks(min(xs), max(xs), 6, whole=True), _LEFT + 6, _RIGHT - 6, (min(xs), max(xs)))
     low = min(0.0, *ys) if from_zero else min(ys)
     counts = all(y == int(y) for y in ys) and not percent
     rise = _Scale(ticks(low, max(ys), 4, whole=counts), _BOTTOM, _TOP)
-    drawn = (_line(line, number, scale, rise, percent, x_label) for number, line in enumerate(lines))
-    parts = [_grid(scale, rise, _formatter(rise.ticks, percent), x_label), *drawn]
-    legend = [(line.name, f"c{i % COLOURS}", _dash(i)) for i, line in enumerate(lines)]
-    return _figure(title, _svg(title, parts), _legend(legend) if len(lines) > 1 else Markup(""))
+    return _chart(
+        title,
+        grid=_grid(rise, percent),
+        marks=[(scale(mark), f"{mark:g}") for mark in scale.ticks],
+        x_label=x_label,
+        lines=[_line(line, scale, rise, percent, x_label) for line in lines],
+        legend=[(line.name, f"c{i % COLOURS}", _dash(i)) for i, line in enumerate(lines)],
+    )
 
 
 def bar_chart(title: str, labels: Sequence[str], series: Sequence[tuple[str, Sequence[int]]]) -> Markup:
     """Draw counts: one group of bars per label, one bar in it per series (name, counts)."""
     top = max((value for _, values in series for value in values), default=0)
     if top == 0:
-        return _figure(title, Markup('<p class="none">No value to draw.</p>'))
+        return _chart(title)
     rise = _Scale(ticks(0, top, 4, whole=True), _BOTTOM, _TOP)
-    show = _formatter(rise.ticks, percent=False)
     slot = (_RIGHT - _LEFT) / len(labels)
     width = slot * 0.8 / len(series)
-    parts = [_y_grid(rise, show)]
-    for number, (name, values) in enumerate(series):
-        for place, value in enumerate(values):
-            x, y = _LEFT + slot * (place + 0.1) + width * number, rise(value)
-            bar = Markup(
-                '<rect class="b{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
-                "<title>{}: {} {}</title></rect>"
-            )
-            size = max(width - 1, 0.5), _BOTTOM - y
-            parts.append(bar.format(number, x, y, *size, labels[place], f"{value:,}", name))
     # As many labels as there is room for, at some six units a letter.
     every = math.ceil(len(labels) * (max(map(len, labels)) + 2) * 6 / (_RIGHT - _LEFT))
-    parts += [
-        Markup('<text x="{:.1f}" y="178" class="mid">{}</text>').format(_LEFT + slot * (place + 0.5), label)
-        for place, label in enumerate(labels)
-        if place % every == 0
-    ]
-    legend = [(name, f"b{number}", "") for number, (name, _) in enumerate(series)]
-    return _figure(title, _svg(title, parts), _legend(legend) if len(series) > 1 else Markup(""))
+    return _chart(
+        title,
+        grid=_grid(rise, percent=False),
+        bars=[
+            (number, _LEFT + slot * (place + 0.1) + width * number, rise(value), f"{label}: {value:,} {name}")
+            for number, (name, values) in enumerate(series)
+            for place, (label, value) in enumerate(zip(labels, values, strict=True))
+        ],
+        width=max(width - 1, 0.5),
+        marks=[(_LEFT + slot * (place + 0.5), labels[place]) for place in range(0, len(labels), every)],
+        legend=[(name, f"b{number}", "") for number, (name, _) in enumerate(series)],
+    )
 
 
 def scatter(title: str, groups: Sequence[PointGroup], *, legend: bool) -> Markup:
@@ -107,23 +111,14 @@ def scatter(title: str, groups: Sequence[PointGroup], *, legend: bool) -> Markup
     low, high = everything.min(axis=0), everything.max(axis=0)
     span = float(max((high - low).max(), 1e-9))
     shift = (low + high) / 2 - span / 2
-    radius = 2.6 if len(everything) <= 1000 else 2.0
-    parts, names = [], []
+    clouds = []
     for number, group in enumerate(groups):
         places = 10 + (group.points - shift) / span * 320
         # A dot is a line of no length with round ends: a third of the text that circles need.
         path = "".join(f"M{x:.1f} {y:.1f}h0" for x, y in places.tolist())
-        style = Markup(' style="stroke:{}"').format(group.colour) if group.colour else Markup("")
-        parts.append(
-            Markup('<path class="dots c{}" stroke-width="{}"{} d="{}"><title>{}</title></path>').format(
-                number % COLOURS, radius * 2, style, path, group.name
-            )
-        )
-        names.append((group.name, f"c{number % COLOURS}", ""))
-    drawing = Markup('<svg viewBox="0 0 340 340" role="img" aria-label="{}">{}</svg>').format(
-        title, Markup("").join(parts)
-    )
-    return _figure(title, drawing, _legend(names, dots=True) if legend else Markup(""))
+        clouds.append((group.name, f"c{number % COLOURS}", group.colour, path))
+    names = [(name, kind, "") for name, kind, *_ in clouds] if legend else []
+    return _chart(title, clouds=clouds, width=5.2 if len(everything) <= 1000 else 4.0, legend=names)
 
 
 def ticks(low: float, high: float, count: int, *, whole: bool = False) -> list[float]:
@@ -171,27 +166,13 @@ def _dash(number: int) -> str:
     return _DASHES[(number + number // COLOURS) % len(_DASHES)]
 
 
-def _grid(scale: _Scale, rise: _Scale, show: Callable[[float], str], x_label: str) -> Markup:
-    marks = [
-        Markup('<text x="{:.1f}" y="178" class="mid">{}</text>').format(scale(mark), f"{mark:g}")
-        for mark in scale.ticks
-    ]
-    name = Markup('<text x="{}" y="189" class="end">{}</text>').format(_RIGHT, x_label)
-    return Markup("").join([_y_grid(rise, show), *marks, name])
+def _grid(rise: _Scale, percent: bool) -> list[tuple[float, str]]:
+    show = _formatter(rise.ticks, percent)
+    return [(rise(mark), show(mark)) for mark in rise.ticks]
 
 
-def _y_grid(rise: _Scale, show: Callable[[float], str]) -> Markup:
-    return Markup("").join(
-        Markup('<path class="grid" d="M{} {:.1f}H{}"/><text x="{}" y="{:.1f}" class="end">{}</text>').format(
-            _LEFT, rise(mark), _RIGHT, _LEFT - 5, rise(mark) + 3.5, show(mark)
-        )
-        for mark in rise.ticks
-    )
-
-
-def _line(line: Line, number: int, scale: _Scale, rise: _Scale, percent: bool, x_label: str) -> Markup:
+def _line(line: Line, scale: _Scale, rise: _Scale, percent: bool, x_label: str) -> dict[str, Any]:
     path, dots, gap = [], [], True
-    radius = 2.2 if len(line.x) <= 30 else 1.2
     for x, y in zip(line.x, line.y, strict=True):
         if y is None or not math.isfinite(y):
             gap = True
@@ -199,37 +180,11 @@ def _line(line: Line, number: int, scale: _Scale, rise: _Scale, percent: bool, x
         place = (scale(float(x)), rise(float(y)))
         path.append(f"{'M' if gap else 'L'}{place[0]:.1f} {place[1]:.1f}")
         gap = False
-        dot = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}"><title>{}, {} {}: {}</title></circle>')
         said = f"{100 * y:.1f}%" if percent else f"{y:,.4g}"
-        dots.append(dot.format(*place, radius, line.name, x_label, f"{x:g}", said))
-    return Markup('<g class="line c{}"><path stroke-dasharray="{}" d="{}"/>{}</g>').format(
-        number % COLOURS, _dash(number), "".join(path), Markup("").join(dots)
-    )
+        dots.append((*place, f"{line.name}, {x_label} {x:g}: {said}"))
+    return {"path": "".join(path), "dots": dots, "radius": 2.2 if len(line.x) <= 30 else 1.2}
 
 
-def _svg(title: str, parts: Sequence[Markup]) -> Markup:
-    return Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        _WIDTH, _HEIGHT + 4, title, Markup("").join(parts)
-    )
-
-
-def _legend(entries: Sequence[tuple[str, str, str]], *, dots: bool = False) -> Markup:
-    shape = (
-        Markup('<path class="dots {}" stroke-width="8" d="M11 5h0"/>')
-        if dots
-        else Markup('<path class="key {}" stroke-dasharray="{}" d="M0 5H22"/>')
-    )
-    return Markup('<ul class="legend">{}</ul>').format(
-        Markup("").join(
-            Markup('<li><svg viewBox="0 0 22 10" aria-hidden="true">{}</svg>{}</li>').format(
-                shape.format(kind, dash), name
-            )
-            for name, kind, dash in entries
-        )
-    )
-
-
-def _figure(title: str, drawing: Markup, legend: Markup = Markup("")) -> Markup:  # noqa: B008 - immutable
-    return Markup('<figure class="chart"><figcaption>{}</figcaption>{}{}</figure>').format(
-        escape(title), drawing, legend
-    )
+def _chart(title: str, **drawn: Any) -> Markup:
+    """Fill the template with places and texts; without any the chart says that there is no value."""
+    return Markup(render("chart.html", title=title, **(_NOTHING | drawn)))  # noqa: S704 - escaped there

@@ -6,6 +6,7 @@ later cluster that holds most of its images (the lowest number on a tie).
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,9 +133,7 @@ def most_changed(
 def state_changes(before: LabelTable, after: LabelTable) -> dict[tuple[str, str], int]:
     """Count the images in both tables by their state (before, after)."""
     before, after = _of_shared_images(before, after)
-    pairs = np.stack([before.states, after.states])
-    (old, new), counts = np.unique(pairs, axis=1, return_counts=True)
-    return dict(zip(zip(old.tolist(), new.tolist(), strict=True), counts.tolist(), strict=True))
+    return Counter(zip(before.states.tolist(), after.states.tolist(), strict=True))
 
 
 def _of_shared_images(before: LabelTable, after: LabelTable) -> tuple[LabelTable, LabelTable]:
@@ -216,22 +215,13 @@ def _cluster_moves(cluster: int, parts: IntArray, changes: tuple[ImageChange, ..
 
 def _changes(owners: IntArray, others: IntArray) -> tuple[ClusterChange, ...]:
     """Give the owners of two or more parts that count, largest first."""
-    if len(owners) == 0:
-        return ()
-    (owner, other), images = np.unique(np.stack([owners, others]), axis=1, return_counts=True)
-    order = np.lexsort((other, -images, owner))
-    owner, other, images = owner[order], other[order], images[order]
-    clusters, place = np.unique(owner, return_inverse=True)
-    size = np.bincount(place, weights=images).astype(np.int64)
-    counts = images >= _LEAST_SHARE * size[place]
-    several = np.flatnonzero(np.bincount(place[counts], minlength=len(clusters)) >= 2)
-    several = several[np.lexsort((clusters[several], -size[several]))]
-    starts = np.searchsorted(owner, clusters)
-    ends = np.searchsorted(owner, clusters, side="right")
-
-    def change(index: int) -> ClusterChange:
-        rows = slice(starts[index], ends[index])
-        parts = zip(other[rows].tolist(), images[rows].tolist(), strict=True)
-        return ClusterChange(int(clusters[index]), int(size[index]), tuple(parts))
-
-    return tuple(map(change, several.tolist()))
+    clusters: dict[int, list[tuple[int, int]]] = {}
+    for (owner, other), images in Counter(zip(owners.tolist(), others.tolist(), strict=True)).items():
+        clusters.setdefault(owner, []).append((other, images))
+    found = []
+    for cluster, parts in clusters.items():
+        size = sum(images for _, images in parts)
+        if sum(images >= _LEAST_SHARE * size for _, images in parts) >= 2:
+            parts.sort(key=lambda part: (-part[1], part[0]))
+            found.append(ClusterChange(cluster, size, tuple(parts)))
+    return tuple(sorted(found, key=lambda change: (-change.images, change.cluster)))

@@ -27,7 +27,7 @@ LISTS: Final = {
 
 @dataclass(frozen=True)
 class Overview:
-    """One epoch in a few numbers. ``kept`` counts the information nodes as well."""
+    """One epoch in a few numbers. ``kept`` counts the information nodes as well, and what left the noise."""
 
     images: int
     clusters: int
@@ -192,7 +192,9 @@ def _distinct(labels: IntArray) -> int:
 
 def _counts(table: LabelTable) -> dict[str, int]:
     """Count the images, what became of them, and the clusters they were in."""
-    lost, noise = int(thrown_out(table).sum()), int((table.clusters == NO_CLUSTER).sum())
+    lost = int(thrown_out(table).sum())
+    # A refiner may give an image a label that was in no cluster.
+    noise = int(((table.clusters == NO_CLUSTER) & (table.labels == NO_CLUSTER)).sum())
     return {
         "images": len(table),
         "clusters": _distinct(table.clusters),

@@ -120,5 +120,7 @@ def _environment() -> Environment:
     sheet = resources.files("icsr_cli.reports").joinpath("templates", "style.css")
     environment.globals["style"] = Markup(sheet.read_text(encoding="utf-8"))  # noqa: S704 - our own file
     environment.globals.update(script("page.js"))
+    environment.globals.update(notes=(), tiles=(), wide=False, sections=(), filter=False)
     environment.filters.update(percent=percent, write=write, duration=duration)
+    environment.globals["parts"] = environment.get_template("parts.html").module
     return environment

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -40,12 +41,8 @@ class Crop:
     right: bool | None = None
 
 
-@dataclass(frozen=True)
-class RankingRow:
-    """A query and its answers in order."""
-
-    query: Crop
-    answers: tuple[Crop, ...]
+#: A query, and its answers in order.
+RankingRow: TypeAlias = Sequence[Crop]
 
 
 def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
@@ -82,8 +79,9 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
     font = ImageFont.load_default(size=_FONT)
     top = _GAP
     for row in rows:
-        _draw_crop(picture, pen, font, (_GAP, top), row.query, _QUERY)
-        for number, answer in enumerate(row.answers):
+        query, *answers = row
+        _draw_crop(picture, pen, font, (_GAP, top), query, _QUERY)
+        for number, answer in enumerate(answers):
             line, column = divmod(number, _PER_LINE)
             corner = (2 * _GAP + (column + 1) * cell[0], top + line * cell[1])
             frame = {True: _RIGHT, False: _WRONG, None: None}[answer.right]
@@ -94,15 +92,15 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
 
 def _measures(rows: Sequence[RankingRow]) -> tuple[tuple[int, int], tuple[int, int]]:
     """Give width and height of the picture, and of the room for each image."""
-    columns = 1 + min(_PER_LINE, max((len(row.answers) for row in rows), default=0))
-    text = 1 + max((len(crop.lines) for row in rows for crop in (row.query, *row.answers)), default=0)
+    columns = min(1 + _PER_LINE, max(map(len, rows), default=1))
+    text = 1 + max((len(crop.lines) for row in rows for crop in row), default=0)
     cell = (_CROP[0] + _GAP, _CROP[1] + _LINE * text + 2 * _GAP)
     # The query stands apart from its answers by one more gap.
     return (columns * cell[0] + 2 * _GAP, sum(_lines(row) for row in rows) * cell[1] + _GAP), cell
 
 
 def _lines(row: RankingRow) -> int:
-    return max(1, -(-len(row.answers) // _PER_LINE))
+    return max(1, math.ceil((len(row) - 1) / _PER_LINE))
 
 
 def _draw_crop(

@@ -10,10 +10,10 @@ from typing import Any
 
 from icsr_cli import config, datasets
 from icsr_cli.config import Settings
+from icsr_cli.datasets import index
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.images.store import open_pixels
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import Embedder
+from icsr_cli.recipes.evaluation import Embedder, load_pixels
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import one_number_per_cluster
@@ -73,10 +73,13 @@ class View:
 
     @cached_property
     def settings(self) -> Settings:
-        """What the settings of the run say of its network, or those of the data set."""
+        """What the settings of the run say of its network, or those of the data set, as it was prepared."""
         if self.runs:
             return config.load_run(self.run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
-        return config.load_for(self.data)
+        prepared = index.head(self.data_root, self.data.name)["details"]
+        image = dict(zip(("height", "width"), prepared.get("size", ()), strict=False))
+        image |= {"store": prepared.get("store", "raw")}
+        return config.load_for(self.data, beneath={"image": image})
 
     @cached_property
     def embedder(self) -> Embedder:
@@ -98,10 +101,8 @@ class View:
     @cached_property
     def _pictures(self) -> tuple[Pictures | None, tuple[str, ...]]:
         try:
-            image, folder = self.settings.image, self.data_root / self.data.name / "pixels"
-            size = image.height, image.width
-            how: dict[str, Any] = {"store": image.store, "progress": self.progress}
-            pixels = open_pixels(self.data.train, folder, *size, name="train", **how)
+            place = self.data_root, choose_engine("cpu", "fp32"), self.progress
+            pixels = load_pixels(self.data, "train", self.settings.image, *place)
             return Pictures(self.data.train.paths, pixels), ()
         except (DatasetError, UsageError) as error:
             self.progress.warn(why := f"There are no pictures. {error}")

@@ -1,10 +1,18 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
-from icsr_cli.runs.folder import LoggedProgress, RunFolder, check_free, create, find_runs, newest, open_run
+from icsr_cli.runs.folder import (
+    LoggedProgress,
+    RunFolder,
+    check_free,
+    create,
+    find_runs,
+    newest,
+    open_run,
+    run_of,
+)
 from icsr_cli.runs.labels import (
     LabelTable,
     align_local,
-    places_of,
     read_labels,
     table_of,
     tabulate,
@@ -21,8 +29,8 @@ __all__ = [
     "find_runs",
     "newest",
     "open_run",
-    "places_of",
     "read_labels",
+    "run_of",
     "table_of",
     "tabulate",
     "write_labels",

@@ -39,6 +39,7 @@ class Info(_Part):
     ended: str = ""
     reason: str = ""
     layout: str = ""
+    dataset_settings: dict[str, Any] | None = None
     plugins: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     camera_names: list[str] = []
     cameras: list[_Count] | None = None
@@ -103,9 +104,12 @@ class Epoch(_Part):
     seconds: dict[str, Annotated[_Real, Field(ge=0)]] = {}
 
 
+_Distance = Annotated[float, Field(ge=0, le=2)]
+
+
 class _Threshold(_Part):
     name: str
-    distance: Annotated[float, Field(ge=0, le=2)]
+    distance: _Distance
 
 
 class _Evaluation(_Part):
@@ -133,6 +137,14 @@ class Evaluations(_Part):
     """``evaluation.json``."""
 
     evaluations: list[_Evaluation]
+
+
+class Thresholds(_Part):
+    """``thresholds`` in the metadata of an exported file."""
+
+    dataset: str
+    estimated: bool
+    distances: dict[str, _Distance]
 
 
 def check_contents(contents: type[BaseModel], found: Any) -> Any:

@@ -24,7 +24,7 @@ import logging
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,12 +35,14 @@ from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
 from icsr_cli.files import check_zip, read_json, write_bytes, write_json, write_text
-from icsr_cli.plain_yaml import parse_yaml
+from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
 from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
+#: What a run may go on with otherwise than it began: it changes the memory needed, not what is learnt.
+MAY_CHANGE = {"evaluation.batch_size"}
 #: Without a handler of somebody's it writes to standard error.
 _LOG = logging.getLogger("icsr")
 
@@ -227,14 +229,15 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save({**state, "run": self._mark()}, buffer)
+        torch.save({**state, "run": self._mark(), "settings": self._trained_by()}, buffer)
         write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.
 
         Raises:
-            RunError: where the file is damaged, lacks one of ``parts``, or is of another run.
+            RunError: where the file is damaged, lacks one of ``parts``, is of another run, or was made by
+                other settings than the run's file has now.
         """
         import torch
 
@@ -261,7 +264,23 @@ class RunFolder:
             raise RunError(
                 f"The checkpoint {path} is of another run. Put this run's own there, or remove it."
             )
+        then, now = state.pop("settings", {}), self._trained_by()
+        # What only one of them has is of another version.
+        other = [key for key in then if key in now and now[key] != then[key]]
+        if other:
+            changed = ", ".join(f"{key} from {then[key]!r} to {now[key]!r}" for key in other)
+            raise RunError(
+                f"The settings in {self.path / 'settings.yaml'} were changed after {path.name} was written: "
+                f"{changed}. Change them back, or start a new run without --resume."
+            )
         return dict(state)
+
+    def _trained_by(self) -> dict[str, Any]:
+        """Give the settings that a state depends on, by dotted key, where they are written down."""
+        there = (self.path / "settings.yaml").is_file()
+        return {
+            key: value for key, value in _leaves(self.settings() if there else {}) if key not in MAY_CHANGE
+        }
 
     def _mark(self) -> str:
         """Tell this run from others, wherever its folder is moved to: its stage and the moment it began."""
@@ -328,17 +347,25 @@ def _clear_unused(path: Path) -> None:
 
 
 def open_run(path: Path) -> RunFolder:
-    """Open a run folder by its path (a file inside it serves too).
+    """Open a run folder by its path; a file in it means itself, and is refused.
 
     Raises:
         RunError: where it is no run folder.
     """
-    for folder in (path, *path.parents[:2]):
-        if (folder / "run.json").is_file():
-            return RunFolder(folder)
+    run = run_of(path)
+    if run is not None and run.path != path:
+        raise RunError(f"{path} lies in the run {run.path}. Give the run itself: {run.path}.")
+    if run is not None:
+        return run
     raise RunError(
         f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
     )
+
+
+def run_of(path: Path) -> RunFolder | None:
+    """Give the run that a file or folder is, or lies in, if it does."""
+    folders = (path, *path.parents[:2])
+    return next((RunFolder(folder) for folder in folders if (folder / "run.json").is_file()), None)
 
 
 def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:
@@ -403,6 +430,16 @@ class LoggedProgress(Progress):
         # One write of one line to a file opened for appending: other processes may log beside us.
         with self._path.open("ab", buffering=0) as file:
             file.write(f"{_now()} {printable(text)}\n".encode())
+
+
+def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give each dotted key with its value; the items of a list by their numbers, and how many there are."""
+    for key, value in flat(tree):
+        if isinstance(value, list):
+            yield key, len(value)
+            yield from _leaves({f"{key}.{number}": item for number, item in enumerate(value)})
+        else:
+            yield key, value
 
 
 def _now() -> str:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.checks import texts, whole_numbers
+from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
 from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
@@ -66,10 +66,15 @@ class LabelTable:
         """Whether at least one image has a local label."""
         return bool((self.local_clusters != NO_CLUSTER).any())
 
-    def of_images(self, split: Split) -> IntArray:
-        """Give the label of each image of ``split``, int64 (m,); -1 for one that is not here."""
-        of_path = dict(zip(self.paths, self.labels.tolist(), strict=True))
-        return np.array([of_path.get(record.path, NO_CLUSTER) for record in split.records], dtype=np.int64)
+    def places(self, split: Split) -> IntArray:
+        """Give the row of each image of ``split``, int64 (m,), -1 for one that is not here."""
+        rows = {path: row for row, path in enumerate(self.paths)}
+        return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
+
+    def of_images(self, split: Split, column: str = "labels") -> IntArray:
+        """Give the label, or another number, of each image of ``split``, int64 (m,); -1 as ``places``."""
+        where = self.places(split)
+        return np.where(where >= 0, getattr(self, column)[where], NO_CLUSTER)
 
 
 def tabulate(split: Split, labels: Labels, *, local: IntArray | None = None) -> LabelTable:
@@ -117,7 +122,8 @@ def read_labels(path: Path) -> LabelTable:
     """Read a table that ``write_labels`` wrote, or one of the same columns from another tool.
 
     Raises:
-        RunError: where the file is missing, damaged, lacks a column, or holds something else than numbers.
+        RunError: where the file is missing, damaged, lacks a column, names an image twice, or holds something
+            else than numbers.
     """
     if not path.is_file():
         raise RunError(f"There are no labels at {path}.")
@@ -126,17 +132,11 @@ def read_labels(path: Path) -> LabelTable:
     if missing:
         raise RunError(f"{path} lacks the column(s) {', '.join(missing)}; expected: {', '.join(COLUMNS)}.")
     try:
-        numbers = {name: _integers(columns[name]) for name in COLUMNS[1:-1]}
-        table = LabelTable(
-            paths=tuple(_texts_of("path", columns)),
-            cameras=numbers["camera"],
-            identities=numbers["identity"],
-            clusters=numbers["cluster"],
-            local_clusters=numbers["local_cluster"],
-            labels=numbers["label"],
-            states=np.array(_texts_of("state", columns), dtype=str),
-            columns={name: _numbers(columns[name]) for name in columns if name not in COLUMNS},
-        )
+        cameras, identities, clusters, local, labels = (_integers(columns[name]) for name in COLUMNS[1:-1])
+        paths, states = tuple(_texts_of("path", columns)), np.array(_texts_of("state", columns), dtype=str)
+        others = {name: _numbers(columns[name]) for name in columns if name not in COLUMNS}
+        table = LabelTable(paths, cameras, identities, clusters, local, labels, states, others)
+        check_distinct("the column path", table.paths)
     except InputError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     except (ValueError, OverflowError) as error:
@@ -205,19 +205,6 @@ def _numbers(column: Any) -> npt.NDArray[Any]:
     return np.array([value or "nan" for value in column], dtype=np.float32)
 
 
-def places_of(table: LabelTable, split: Split) -> IntArray:
-    """Give the row of the table for each image of ``split``, int64 (n,), -1 where it has none.
-
-    Raises:
-        RunError: an image has two rows.
-    """
-    rows = {path: row for row, path in enumerate(table.paths)}
-    if len(rows) < len(table.paths):
-        twice = next(path for row, path in enumerate(table.paths) if rows[path] != row)
-        raise RunError(f"The labels name the image {twice!r} twice. Leave one row for each image.")
-    return np.array([rows.get(path, -1) for path in split.paths], dtype=np.int64)
-
-
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     """Give the local cluster of each image of ``split``, int64 (n,), numbered camera by camera.
 
@@ -226,7 +213,7 @@ def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:
     Raises:
         RunError: where no image, or an image under another camera, is found.
     """
-    where = places_of(table, split)
+    where = table.places(split)
     found = where >= 0
     if not found.any():
         raise RunError(

@@ -105,3 +105,26 @@ def test_what_cannot_be_assigned(
     done = assign(home, tiny_root, *arguments)
     assert done.exit_code == code
     assert said in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("assign", "tiny", "--to", "{run}/labels/epoch_001.csv"),
+        ("assign", "tiny", "--to", "{run}/last.safetensors"),
+        ("labels", "review", "{run}/labels/epoch_001.csv"),
+        ("report", "{run}/labels/epoch_001.csv"),
+        ("compare", "{run}/last.safetensors", "{run}"),
+        ("train", "global", "--resume", "{run}/best.safetensors"),
+    ],
+    ids=" ".join,
+)
+def test_a_file_of_a_run_does_not_stand_for_the_run(
+    home: Path, tiny_root: Path, words: tuple[str, ...]
+) -> None:
+    """It says less: the labels of one epoch, other weights; the run's last ones would be taken instead."""
+    named = [word.format(run=home / "runs/tiny/global/known") for word in words]
+    places = ["--data-root", tiny_root, "--runs", home / "runs"]
+    done = icsr(*named, *places[2 * (words[0] == "compare") :])
+    assert done.exit_code == 1, done.output
+    assert "Give the run itself" in " ".join(done.stderr.split())

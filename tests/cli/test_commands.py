@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import forked
 import numpy as np
@@ -23,6 +24,8 @@ from tiny_world import TINY
 from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
+from icsr_cli.errors import Interrupted
+from icsr_cli.recipes import training
 from icsr_cli.runs import create, read_labels, write_labels
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
@@ -225,6 +228,17 @@ def test_eval_keeps_what_the_settings_of_the_run_give(
     assert (run / "evaluation.json").read_bytes() == before
 
 
+def test_settings_of_a_stage_that_is_not_trained_are_told_of(places: list[str], tmp_path: Path) -> None:
+    small = ["--set", "cam.epochs=1", "--set", "cam.iters=1", "--init", "none", "--height", 32, "--width", 16]
+    done = icsr(
+        "train", "cam", "-d", "tiny", *small, "--set", "global.epochs=7", *places[:2], "--runs", tmp_path
+    )
+    assert done.exit_code == 0, done.output
+    said = " ".join(done.stderr.split())
+    assert "--set global.epochs=7 changes nothing: that stage is not trained here" in said
+    assert "cam.epochs=1 changes" not in said
+
+
 def test_eval_shows_what_it_cannot_keep(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
@@ -293,6 +307,13 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("labels inspect --cluster 999", 1, "999"),
         ("labels inspect --camera hall", 2, "There is no camera 'hall'"),
         ("labels inspect --cluster 1 --camera 2", 2, "Give one of"),
+        ("labels inspect --images 3", 2, "leave out --images"),
+        ("labels inspect --cluster 1 --html x.html --images 3", 2, "leave out --images"),
+        ("labels inspect --cluster 1 --count 3", 2, "leave out --count"),
+        ("labels inspect --compare 1 --count 3", 2, "leave out --count"),
+        ("labels inspect PLAIN -d tiny", 2, "leave out --dataset"),
+        ("report RUN --page labels --rankings 2 --no-map", 2, "leave out --rankings, --map"),
+        ("report RUN --page changes --device cpu --seed 1", 2, "leave out --seed, --device"),
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),
         ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),
@@ -300,13 +321,14 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny --cameras 7", 2, "no camera [7]"),
         ("train cam -d tiny --cameras x", 2, "--cameras takes"),
         ("train cam -d tiny --cameras ²", 2, "--cameras takes"),
-        ("train cam -d tiny --seeds 3,3", 2, "names a seed twice"),
+        ("train cam -d tiny --seeds 3,3", 2, "names a number twice"),
         ("train cam -d tiny --seeds 1,2 --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --seeds 1 --name a --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --name a --resume", 2, "give one of them"),
         ("doctor --config nowhere.yaml", 2, "add --plan"),
         ("train cam -d tiny --gpus 70,71", 2, "no cuda:70 and no cuda:71"),
-        ("train cam -d tiny --gpus 0,0", 2, "names a GPU twice"),
+        ("train cam -d tiny --gpus 0,0", 2, "names a number twice"),
+        ("train cam -d tiny --cameras 0-1,1", 2, "names a number twice"),
         ("train cam -d tiny --gpus 0 --device cpu", 2, "give one of them"),
         ("train cam -d tiny --device cuda:7", 2, "cuda:7"),
         ("train cam -d tiny run_without_resume", 2, "add --resume"),
@@ -538,6 +560,52 @@ def test_a_full_disk_behind_standard_output(command: list[str]) -> None:
             [sys.executable, "-m", "icsr_cli", *command], stdout=full, stderr=subprocess.PIPE, text=True
         )
     assert (done.returncode, done.stderr.startswith("Error: the disk is full")) == (1, True), done.stderr
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_json_tells_what_was_finished_before_an_interruption(
+    places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    done: list[object] = []
+
+    def train(*given: Any, **asked: Any) -> Any:
+        done.append(given)
+        if len(done) == number:
+            raise Interrupted("stopped")
+        return real(*given, **asked)
+
+    real = training.run_global_stage
+    monkeypatch.setattr(training, "run_global_stage", train)
+    own = [
+        *SETTINGS,
+        "--set",
+        "global.epochs=1",
+        "-m",
+        "cluster-contrast",
+        "--init",
+        "none",
+        "--seeds",
+        "1-2",
+    ]
+    result = icsr("train", "global", *own, *places[:2], "--runs", tmp_path, "--json")
+    assert result.exit_code == (0 if number == 3 else 130), result.output
+    found = json.loads(result.stdout or "[]")
+    assert len(found) == number - 1
+    assert all(one["epoch"] == 1 for one in found)
+
+
+def test_the_page_of_a_label_file_takes_the_pixels_that_are_prepared(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    """The data set's own settings would take 64 x 32."""
+    root = tmp_path / "data"
+    shutil.copytree(places[1], root, ignore=shutil.ignore_patterns("*64x32*"))
+    before = sorted((root / "tiny" / "pixels").iterdir())
+    labels, page = Path(str(trained["global"]["run"])) / "labels" / "epoch_001.csv", tmp_path / "page.html"
+    shown = icsr("labels", "inspect", labels, "-d", "tiny", "--html", page, "--data-root", root)
+    assert shown.exit_code == 0, shown.output
+    assert "data:image" in page.read_text()
+    assert sorted((root / "tiny" / "pixels").iterdir()) == before
 
 
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:

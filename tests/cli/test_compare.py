@@ -90,6 +90,8 @@ def test_every_format_says_the_same(runs: Path) -> None:
     rows = list(csv.DictReader(io.StringIO(compare(runs, "-f", "csv").stdout)))
     assert float(rows[1]["mAP"]) == pytest.approx(0.84)
     assert rows[0]["mAP deviation"] == ""
+    assert (rows[1]["seeds"], rows[1]["mAP seeds"], rows[1]["mAP (shop, camera) seeds"]) == ("3", "3", "1")
+    assert rows[0]["mAP (shop, camera) seeds"] == "0"
 
 
 def test_latex_reads_no_name_as_its_own(runs: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 import sys
+import time
 
 import pytest
 import typer
 
-from icsr_cli.cli.console import print_table
+from icsr_cli.cli.console import LineProgress, print_table
 from icsr_cli.cli.main import _open_standard_files
 
 
@@ -49,3 +50,20 @@ def test_what_the_output_cannot_hold_is_escaped(monkeypatch: pytest.MonkeyPatch,
     sys.stdout.flush()
     text = written.getvalue().decode(encoding)
     assert all(name in text for name in ("data\\udcff/", r"\x1b[2J", r"a\udcff_in"))
+
+
+def test_a_line_of_progress_comes_twice_a_minute_with_the_figures_of_that_moment(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(time, "monotonic", lambda: next(clock))
+    asked = []
+    with LineProgress().task("Epoch 1", 7, "steps") as task:
+        for step in range(1, 8):
+            task.show(lambda step=step: asked.append(step) or {"loss": 1 / step})
+            task.advance()
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("Epoch 1:  43%|####")
+    assert first.endswith("| 3/7 [00:30<00:40, 10.00s/steps, loss 0.33]")
+    assert second.endswith("| 6/7 [01:00<00:10, 10.00s/steps, loss 0.17]")
+    assert asked == [3, 6]  # figures wait for the device, and are asked for only then

@@ -174,6 +174,8 @@ def change(**changes):
         (change(paths=np.zeros(180)), [], InputError, "paths must be strings"),
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
+        (change(), ["--key", "ids=cameras", "--key", "ids=ids"], UsageError, "--key ids is given twice"),
+        (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' 90 times"),
         (
             change(),
             ["--key", "ids=pid"],

@@ -39,6 +39,26 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert icsr(*advised(local), *SETTINGS, "--init", "none", "--method", "icsr").exit_code == 0
 
 
+def test_a_review_hands_the_plugin_on(
+    tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(
+        "from icsr_cli import choices\n\n\nclass Options(choices.Options):\n    pass\n\n\n"
+        "def refine(evidence, labels, options):\n    return labels\n"
+    )
+    own = ["--plugin", "mine.py", "--refine", "mine", "-m", "cluster-contrast", "--init", "none"]
+    assert icsr("train", "global", "-d", "tiny", *SETTINGS, *own, "--data-root", tiny_root).exit_code == 0
+    reviewed = advised(
+        icsr("labels", "review", "--truth", "--plugin", "mine.py", "--data-root", tiny_root, "--questions", 2)
+    )
+    again = icsr(*reviewed, "--name", "again")
+    assert again.exit_code == 0, again.output
+    settings = Path("runs/tiny/global/again/settings.yaml").read_text()
+    assert "method: mine" in settings
+    assert "height: 32" in settings
+
+
 def test_folders_that_are_looked_in_anyway_are_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
     places = {"data_root": Path("data"), "runs_root": Path("runs")}
     assert options.typed("eval", Path("runs/a"), **places) == "icsr eval runs/a"

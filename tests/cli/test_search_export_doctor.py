@@ -87,6 +87,8 @@ def test_answers_are_shown_though_the_picture_is_too_large(
     assert found.exit_code == 2
     assert "images compared" in found.stdout
     assert "WEBP holds 99 a side" in " ".join(found.stderr.split())
+    told = icsr("search", query, "-g", gallery, "--runs", runs, "--out", tmp_path / "a.webp", "--json")
+    assert (told.exit_code, told.stdout) == (2, "")  # JSON would name a picture that is not there
 
 
 def test_search_as_json(
@@ -201,8 +203,16 @@ def test_export_hands_on_what_still_holds(
     own, other, again = (read_metadata(f"{name}.safetensors") for name in ("own", "other", "again"))
     assert "best F1" in own["thresholds"]
     assert "thresholds" not in other  # they are distances at the size of the run
-    assert (again["dataset"], again["licence"]) == ("tiny", own["licence"])
+    assert all(again[key] == own[key] for key in ("dataset", "licence", "thresholds"))
     assert own["licence"] in Path("again.md").read_text()
+    assert "best F1" in Path("again.md").read_text()
+    smaller = icsr("export", "own.safetensors", "--out", "smaller.safetensors", "--height", 48)
+    assert smaller.exit_code == 0, smaller.output
+    assert "thresholds" not in read_metadata("smaller.safetensors")
+    for damaged in ("{", "5", own["thresholds"].replace("0.", "7.")):
+        save_weights(open_model("own.safetensors"), Path("odd.safetensors"), own | {"thresholds": damaged})
+        refused = icsr("export", "odd.safetensors", "--out", "more.safetensors")
+        assert (refused.exit_code, "thresholds are damaged" in refused.stderr) == (1, True)
     Path("notes.md").write_text("mine")
     refused = icsr("export", run, "--out", "notes.safetensors", *places)
     assert (refused.exit_code, "would take the place" in " ".join(refused.stderr.split())) == (2, True)

@@ -11,6 +11,7 @@ from sklearn.metrics import adjusted_rand_score
 from icsr_cli.clusterers.hdbscan import hdbscan
 from icsr_cli.distances import jaccard_similarity
 from icsr_cli.errors import InputError
+from icsr_cli.types import by_first_appearance
 
 
 def people(seed: int, groups: int = 12, spread: float = 0.35) -> tuple[np.ndarray, np.ndarray]:
@@ -40,6 +41,17 @@ def test_people_are_found_without_a_radius() -> None:
     features, truth = people(3, spread=0.2)
     found = hdbscan(jaccard_similarity(features, k1=8, k2=3))
     assert adjusted_rand_score(truth, found) > 0.95
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("select", ["eom", "leaf"])
+def test_no_cluster_holds_images_that_share_nothing(seed: int, select: str) -> None:
+    """Two groups of six among sixteen of three, which are too few for a cluster."""
+    rng = np.random.default_rng(seed)
+    groups = rng.permutation(np.concatenate([np.repeat([0, 1], 6), 2 + np.arange(48) // 3]))
+    alike = np.triu((groups[:, None] == groups) * rng.uniform(0.6, 0.7, (60, 60)), 1)
+    found = hdbscan(sp.csr_array((alike + alike.T).astype(np.float32)), 4, 2, select)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(found, by_first_appearance(np.where(groups < 2, groups, -1)))
 
 
 def test_the_odd_cases() -> None:

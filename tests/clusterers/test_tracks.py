@@ -113,6 +113,15 @@ def test_tracks_of_one_person_are_joined():
     same(cluster(evidence(people, tracks), Options(join=2)), tracks)
 
 
+def test_two_tracks_that_point_apart_are_not_joined():
+    """Their halves are hardly alike, so that the limit lies below 0."""
+    rng = np.random.default_rng(5)
+    tracks = np.repeat([0, 1], 8)
+    features = unit(np.eye(16)[0] * np.where(tracks, -1, 1)[:, None] + rng.standard_normal((16, 16)))
+    known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks)
+    same(cluster(known, Options(split=-1)), tracks)
+
+
 def test_tracks_that_overlap_are_never_joined():
     people = np.repeat([0, 1, 2, 0, 3, 1], 7)
     tracks = np.repeat(np.arange(6), 7)

@@ -85,6 +85,7 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
     ("assignments", "words"),
     [
         (["cam.batch_size=63"], "multiple of num_instances"),
+        (["cam.num_instances=1", "cam.bn_group=1"], "bn_group 1 must be 2 or more"),
         (["cam.network=shared", "cam.batch_size=12"], "cameras_per_batch"),
         (["nonsense"], "key=value"),
         (["=3"], "key=value"),
@@ -106,6 +107,12 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
 def test_values_that_do_not_fit(assignments: list[str], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         config.load("market1501", assignments=assignments)
+
+
+def test_a_fault_of_a_section_names_what_set_it() -> None:
+    others = {"options": {"global.batch_size": 18}, "assignments": ["global.iters=2"]}
+    with pytest.raises(UsageError, match=r"global \(the command line\): batch_size 18 is not a multiple"):
+        config.load("market1501", **others)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from typer.testing import CliRunner, Result
 from icsr_cli import config, datasets
 from icsr_cli.cli.main import app
 from icsr_cli.errors import DatasetError
+from icsr_cli.progress import Progress
+from icsr_cli.recipes.opening import Wish, start
+from icsr_cli.reports.pages.run import RunView, run_page
 
 ROOT = Path(__file__).parents[2]
 
@@ -81,6 +85,18 @@ def test_every_command_goes_by_its_settings(home: Path) -> None:
     assert icsr(*plan) == icsr(*plan, *small)
 
 
+def test_the_report_holds_a_run_against_its_settings(home: Path) -> None:
+    prepare("corridor", "--plugin", "corridor.py", "--source", "crops")
+    wish = Wish(home / "runs", assignments=("global.epochs=7", "global.model.arch=resnet_small"))
+    wish = replace(wish, options={"global.model.weights": "none"})
+    run, _ = start(datasets.load("corridor", home / "data"), "global", wish, Progress())
+    nothing = RunView(None, None, None, dict.fromkeys(("labels", "retrieval", "rankings", "map"), "none"))
+    page = run_page(run, nothing)
+    assert "Differing from those of camera-aware for this data set, and marked ●: 3." in page
+    run.update_info(dataset_settings=None)  # as of a run of an earlier version
+    assert "Differing from" not in run_page(run, nothing)
+
+
 @pytest.mark.parametrize(
     ("command", "words"),
     [
@@ -89,6 +105,7 @@ def test_every_command_goes_by_its_settings(home: Path) -> None:
         (["doctor", "--plan", "-d", ""], "'' is not prepared"),
         (["methods", "-d", "veri"], "go with a method"),
         (["methods", "--set", "seed=5"], "go with a method"),
+        (["methods", "--config", "x.yaml"], "go with a method"),
     ],
 )
 def test_no_other_settings_stand_for_those_of_an_unknown_one(

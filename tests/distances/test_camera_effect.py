@@ -127,6 +127,15 @@ def test_evidence_takes_what_was_chosen(world):
         _ = KnownEvidence(features, Options(), normalise="auto").features
 
 
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("mode", ["centre", "full"])
+def test_nothing_is_left_of_one_image_or_of_copies(count, mode):
+    alike = np.full((count, 4), 0.5, np.float32)
+    evidence = KnownEvidence(alike, Options(), normalise=mode, cameras=np.zeros(count, int))
+    with pytest.raises(InputError, match=f"normalise = {mode} leaves nothing of {count} of {count} images"):
+        _ = evidence.features
+
+
 def test_the_choice_is_a_figure_of_the_labels():
     found = {}
     for name in ("auto", "full"):

@@ -40,11 +40,12 @@ def dense(features, cameras, own=5, cross=20, own2=2, cross2=4):
         return [row[np.argsort(distance[i, row], kind="stable")][:k].tolist() for i, row in enumerate(ranked)]
 
     same = cameras[:, None] == cameras
-    near, far = lists(same, own + 1), lists(~same, cross)
+    near, far = lists(same, n), lists(~same, n)
     np.fill_diagonal(distance, 0)
     v = np.zeros((n, n))
     for i in range(n):
-        members = [j for j in near[i] if i in near[j]] + [j for j in far[i] if i in far[j]]
+        members = [j for j in near[i][: own + 1] if i in near[j][: own + 1]]
+        members += [j for j in far[i][:cross] if i in far[j][:cross]]
         v[i, members] = np.exp(-distance[i, members])
         v[i] /= v[i].sum()
     averaged = np.stack([v[near[i][:own2] + far[i][:cross2]].mean(axis=0) for i in range(n)])
@@ -53,7 +54,10 @@ def dense(features, cameras, own=5, cross=20, own2=2, cross2=4):
 
 
 @settings(deadline=None, max_examples=25)
-@given(seed=st.integers(0, 10**6), counts=st.sampled_from([(5, 20, 2, 4), (3, 6, 1, 2), (40, 70, 3, 5)]))
+@given(
+    seed=st.integers(0, 10**6),
+    counts=st.sampled_from([(5, 20, 2, 4), (3, 6, 1, 2), (40, 70, 3, 5), (2, 3, 6, 8)]),
+)
 def test_against_the_formulas(seed, counts):
     features, cameras = world(seed)
     found = camera_jaccard_similarity(features, cameras, *counts)

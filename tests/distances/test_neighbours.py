@@ -259,7 +259,9 @@ def with_value(value):
         (with_value(np.nan), 3, {}, r"features must be finite, 1 rows \(3\)"),
         (with_value(np.inf), 3, {}, "features must be finite"),
         (torch.from_numpy(with_value(np.nan)), 3, {}, "features must be finite"),
+        (with_value(5e18), 3, {}, "overflowing"),  # its square is finite, its squared distances are not
         (with_value(0), 3, {}, r"zero vectors, 1 rows \(3\)"),
+        (with_value(1e-22), 3, {}, r"shorter than 1e-19"),  # its square has two digits
         (GOOD[0], 3, {}, r"features must have shape \(n, d\).*got \(4,\)"),
         (GOOD[:0], 3, {}, r"got \(0, 4\)"),
         (np.array([["a", "b"]]), 1, {}, "features must be an array of numbers"),

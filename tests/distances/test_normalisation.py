@@ -95,6 +95,8 @@ def test_the_kind_stays_and_none_is_none():
     assert isinstance(tensor, torch.Tensor)
     np.testing.assert_array_equal(tensor.numpy(), normalise_cameras(features, cameras))
     assert normalise_cameras(features, cameras, "none") is features
+    half = torch.from_numpy(features).bfloat16()  # no type of numpy
+    np.testing.assert_array_equal(normalise_cameras(half, cameras), normalise_cameras(half.float(), cameras))
 
 
 @pytest.mark.parametrize(

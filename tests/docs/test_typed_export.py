@@ -40,7 +40,7 @@ def test_statistics_of_cameras(home: Path, tiny_root: Path, monkeypatch: pytest.
 
     reader: dict[str, Any] = {}
     exec(python_blocks("export.md")[-1], reader)
-    known = StoredStatistics.read(home / "shop.safetensors")
+    known = StoredStatistics.read(home / "shop.safetensors", (32, 16))
     features = np.random.default_rng(0).standard_normal((4, 128)).astype(np.float32)
     for camera in (*tiny.camera_names, "another"):
         rows = [camera] * 4 if camera in known.cameras else [camera, camera, camera, tiny.camera_names[0]]

@@ -41,7 +41,7 @@ from icsr_cli.recipes.gallery import _read_cache, _write_cache
 from icsr_cli.recipes.model_card import origin_of
 from icsr_cli.reports.pages.compare import compare_page
 from icsr_cli.reports.pages.run import RunView, run_page
-from icsr_cli.runs import LabelTable, create, open_run, read_labels, write_labels
+from icsr_cli.runs import LabelTable, create, read_labels, run_of, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
 
@@ -125,7 +125,8 @@ def run_file(name: str) -> Case:
         return run.path / name
 
     def read(path: Path) -> Any:
-        run = open_run(path)
+        run = run_of(path)
+        assert run is not None
         run.info(), run.settings(), run.metrics(), read_evaluations(run.path), run.environment()
         return run.load_state("global")
 

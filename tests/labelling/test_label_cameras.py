@@ -23,3 +23,12 @@ def test_each_camera_is_clustered_as_if_it_were_alone():
         alone = average_linkage.average_linkage(similarity, distance_threshold=0.7)
         np.testing.assert_array_equal(by_first_appearance(found[rows]), alone)
     assert found.max() > 10
+
+
+def test_a_camera_of_fewer_images_than_clusters_are_asked_for_has_one_for_each():
+    features = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+    settings = SimpleNamespace(normalise="none", distance=jaccard.Options())
+    clusterer = average_linkage.Options(n_clusters=10)
+    found = label_cameras(features, settings, clusterer, np.repeat([0, 1], [22, 8]))
+    assert len(np.unique(found[:22])) == 10
+    assert found[22:].tolist() == list(range(8))

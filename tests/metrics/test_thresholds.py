@@ -20,10 +20,11 @@ def world(seed, people=20, d=8):
 def test_against_all_pairs(seed):
     (query, query_ids, query_cameras), (gallery, gallery_ids, gallery_cameras) = world(seed)
     gallery_ids[:10] = -1
+    query_ids[:4] = -1  # they may show anybody
     found = thresholds(query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras)
     distance = np.linalg.norm(query[:, None].astype(float) - gallery[None], axis=2)
     same = query_ids[:, None] == gallery_ids
-    known = gallery_ids != -1
+    known = (gallery_ids != -1) & (query_ids[:, None] != -1)
     true = distance[same & (query_cameras[:, None] != gallery_cameras) & known]
     false = distance[~same & known]
     assert [one.name for one in found] == ["1 % false", "0.1 % false", "best F1"]
@@ -45,7 +46,10 @@ def test_blocks_and_nothing_to_tell_apart(monkeypatch):
     whole = thresholds(*arguments)
     monkeypatch.setattr("icsr_cli.metrics.match_thresholds._BLOCK", 7 * len(gallery))
     assert thresholds(*arguments) == whole
+    half = [of.astype(np.float16) for of in (query, gallery)]
+    assert thresholds(*half, *arguments[2:]) == thresholds(*(of.astype(float) for of in half), *arguments[2:])
     assert (
         thresholds(query, gallery, query_ids, np.full_like(gallery_ids, 99), query_cameras, gallery_cameras)
         == []
     )
+    assert thresholds(*(part[:0] for part in arguments)) == []

@@ -77,7 +77,7 @@ def right(exported: Path, tiny_root: Path) -> CameraStatistics:
 
 
 def test_what_was_stored_is_read_back_to_the_bit(exported: Path, right: CameraStatistics) -> None:
-    found = StoredStatistics.read(exported)
+    found = StoredStatistics.read(exported, SIZE)
     np.testing.assert_array_equal(found.statistics.mean, right.mean)
     np.testing.assert_array_equal(found.statistics.spread, right.spread)
     assert (found.mode, found.dataset, found.images) == ("full", "tiny", 48)
@@ -93,25 +93,29 @@ def test_they_are_off_by_default(places: list[object], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["numpy", "torch"])
 def test_apply_is_that_of_the_statistics(kind: str, exported: Path, right: CameraStatistics) -> None:
-    names = StoredStatistics.read(exported).cameras
+    names = StoredStatistics.read(exported, SIZE).cameras
     random = np.random.default_rng(0)
     rows = random.integers(0, 3, 20)
     features: Any = random.standard_normal((20, right.mean.shape[1])).astype(np.float32)
     if kind == "torch":
         features = torch.from_numpy(features)
-    found = debiased(features, rows, names, debiasing("stored", exported), Progress())
+    found = debiased(features, rows, names, debiasing("stored", exported, SIZE), Progress())
     assert type(found) is type(features)
     np.testing.assert_array_equal(found, right.apply(features, rows, "full"))
     # Names count, not numbers: the same images where the cameras have another order.
     order = np.array([2, 0, 1])
     again = debiased(
-        features, order.argsort()[rows], [names[row] for row in order], debiasing("stored", exported), Heard()
+        features,
+        order.argsort()[rows],
+        [names[row] for row in order],
+        debiasing("stored", exported, SIZE),
+        Heard(),
     )
     np.testing.assert_array_equal(again, found)
 
 
 def test_an_unknown_camera_is_held_against_all_images(exported: Path, right: CameraStatistics) -> None:
-    stored, heard = StoredStatistics.read(exported), Heard()
+    stored, heard = StoredStatistics.read(exported, SIZE), Heard()
     features = np.random.default_rng(0).standard_normal((3, right.mean.shape[1])).astype(np.float32)
     found = stored.apply(features, [stored.cameras[1], "attic", None], heard)
     np.testing.assert_array_equal(found, right.apply(features, np.array([1, 3, 3]), "full"))
@@ -205,6 +209,38 @@ def test_a_file_without_them_is_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["eval", "{file}", "-d", "tiny", "--height", 48],
+        ["eval", "{file}", "-d", "tiny", "--set", "image.width=24"],
+        ["search", "{query}", "-g", "{folder}", "-n", "{file}", "--pattern", "{{camera}}.jpg", "--width", 24],
+        ["export", "{file}", "--out", "{out}.safetensors", "--height", 48],
+    ],
+    ids=["eval", "eval --set", "search", "export"],
+)
+def test_those_of_another_size_are_refused(
+    command: list[object], exported: Path, places: list[Any], tiny_root: Path, tmp_path: Path
+) -> None:
+    query = datasets.load("tiny", tiny_root).splits["query"]
+    image = query.root / query.records[0].path
+    given = {"file": exported, "query": image, "folder": query.root, "out": tmp_path / "out"}
+    words = [str(word).format(**given) for word in command]
+    where = places[:2] if command[0] == "search" else places
+    refused = " ".join(icsr(*words, "--debias", "stored", *where, code=2).stderr.split())
+    assert "statistics of images of 32 x 16, and they are looked at at" in refused
+    assert not list(tmp_path.iterdir())
+
+
+def test_weights_are_looked_at_at_their_size_whatever_else_is_set(
+    exported: Path, places: list[object]
+) -> None:
+    """The data set's own settings say 64 x 32."""
+    plain = icsr("eval", exported, "-d", "tiny", "--json", *places)
+    other = icsr("eval", exported, "-d", "tiny", "--set", "evaluation.k1=5", "--json", *places)
+    assert other.stdout == plain.stdout
+
+
 def test_export_without_training_images_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_weights(build("resnet_small", seed=1), path, {"height": "32", "width": "16"})
@@ -232,4 +268,4 @@ def test_damaged_statistics_are_refused(change: dict[str, Any], exported: Path, 
     header[KEY] = json.dumps(json.loads(header[KEY]) | change)
     save_weights(open_model(exported), path, header)
     with pytest.raises(ModelError, match="statistics of cameras are damaged"):
-        StoredStatistics.read(path)
+        StoredStatistics.read(path, SIZE)

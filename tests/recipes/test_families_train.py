@@ -78,7 +78,7 @@ def stop_after(steps: int) -> Callable[[], None]:
 @pytest.fixture(scope="module")
 def pixels(tiny: Dataset, tiny_root: Path) -> torch.Tensor:
     image = settings_of("icsr", []).image
-    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, Progress())
+    return load_pixels(tiny, "train", image, tiny_root, ENGINE, Progress())
 
 
 def run_stage(stage: str, opened: Stage) -> None:

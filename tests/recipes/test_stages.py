@@ -16,11 +16,12 @@ from tiny_world import TINY
 from icsr_cli import config
 from icsr_cli.choices import available
 from icsr_cli.config import Settings
+from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
-from icsr_cli.recipes.evaluation import Embedder, evaluate, load_pixels
+from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, seed_of
@@ -68,7 +69,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 @pytest.fixture(scope="module")
 def pixels(tiny: Dataset, tiny_root: Path) -> Stored:
     image = settings_of().image
-    return load_pixels(tiny, tiny.train, "train", image, tiny_root, ENGINE, Progress())
+    return load_pixels(tiny, "train", image, tiny_root, ENGINE, Progress())
 
 
 def cam_stage(tiny: Dataset, pixels: Stored, run: RunFolder, *assignments: str) -> Stage:
@@ -251,7 +252,7 @@ def test_all_noise_is_an_error_and_the_last_state_is_kept(
     train_global_stage(global_stage(tiny, pixels, run, None, "global.refiners=[]", "global.epochs=1"))
     before = (run.path / "checkpoints" / "global.pt").read_bytes()
     options = ("global.refiners=[]", "global.clusterer={eps: 0.7, min_samples: 500}")
-    with pytest.raises(TrainingError, match="is noise"):
+    with pytest.raises(TrainingError, match=r"is noise.* Finished epochs, if any, are saved"):
         train_global_stage(global_stage(tiny, pixels, run, None, *options))
     assert (run.path / "checkpoints" / "global.pt").read_bytes() == before
 
@@ -319,6 +320,17 @@ def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: St
     assert set(figures) == {"plain", "reranked", "camera"}
     assert 0 < figures["plain"]["mAP"] < 1
     assert figures["plain"]["rank_1"] <= figures["plain"]["rank_5"] <= figures["plain"]["rank_10"]
+
+
+def test_camera_distances_against_their_definition() -> None:
+    features = torch.from_numpy(np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32))
+    cameras = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2])
+    squared = torch.cdist(*(2 * [torch.nn.functional.normalize(features, dim=1)]))[:3, 3:].square()
+    jaccard = 1 - camera_jaccard_similarity(features, cameras).toarray()[:3, 3:]
+    expected = 0.7 * jaccard + 0.3 * (squared / squared.amax(dim=1, keepdim=True)).numpy()
+    np.testing.assert_allclose(_camera_distances(features, cameras, 3, 0.3), expected, atol=1e-5)
+    copies = torch.eye(3)[:1].repeat(9, 1)
+    np.testing.assert_array_equal(_camera_distances(copies, cameras, 3, 0.3), 0)
 
 
 def test_camera_turns_are_different_cameras_in_proportion_to_their_images() -> None:

@@ -51,7 +51,8 @@ def test_against_a_loop_over_tracks(seed: int) -> None:
             ]
             votes = Counter(record.identity for record, _ in own)
             who = min(votes, key=lambda identity: (-votes[identity], identity))
-            part.append((who, own[0][0].camera, np.mean([feature for _, feature in own], axis=0)))
+            mean = np.mean([feature for _, feature in own], axis=0)
+            part.append((who, own[0][0].camera, mean / np.linalg.norm(mean)))
         expected.append(part)
     assert units.queries == len(expected[0])
     found = units.average(torch.from_numpy(features)).numpy()

@@ -106,7 +106,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(home: Path, shop: Dataset, t
     chosen = [*TINY, "global.model.arch=resnet_small", "global.model.weights=none", "global.local=tracks"]
     settings = config.load("shop", family="folder", method="icsr", assignments=chosen)
     engine, silent = Engine(torch.device("cpu"), "fp32"), Progress()
-    pixels = load_pixels(shop, shop.train, "train", settings.image, home / "data", engine, silent)
+    pixels = load_pixels(shop, "train", settings.image, home / "data", engine, silent)
     left = [5]
 
     def check() -> None:

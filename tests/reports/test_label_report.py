@@ -78,6 +78,15 @@ def test_overview():
     assert list(found.sizes_after_refinement.values()) == [2, 2.25, 2.5, 2.75, 3, 2.5]
 
 
+def test_what_a_refiner_took_out_of_the_noise_is_kept():
+    table = replace(
+        TABLE, labels=np.array([0, 0, -1, 0, 1, 1, 1]), states=np.array([*TABLE.states[:6], "kept"])
+    )
+    found = overview(table)
+    assert (found.kept, found.discarded, found.noise) == (6, 1, 0)
+    assert [(row.kept, row.noise) for row in camera_rows(table)] == [(3, 0), (2, 0), (1, 0)]
+
+
 def test_an_epoch_of_noise_alone():
     table = table_of([(0, -1, -1, "noise", -1)] * 3)
     report = label_report(table)

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from icsr_cli.errors import UsageError
-from icsr_cli.reports.ranking_picture import Crop, RankingRow, draw_rankings, shorten, write_ranking_picture
+from icsr_cli.reports.ranking_picture import Crop, draw_rankings, shorten, write_ranking_picture
 
 
 @pytest.fixture
@@ -26,23 +26,21 @@ BLUE, GREEN, RED = (0x1F, 0x4F, 0xD8), (0x1A, 0x7F, 0x37), (0xC6, 0x28, 0x28)
 
 
 def test_query_right_and_wrong_are_framed(image: Path) -> None:
-    plain = draw_rankings([RankingRow(Crop(image, "q"), (Crop(image, "a"),))])
+    plain = draw_rankings([[Crop(image, "q"), Crop(image, "a")]])
     assert BLUE in colours(plain)
     assert not {GREEN, RED} & colours(plain)
-    judged = draw_rankings(
-        [RankingRow(Crop(image, "q"), (Crop(image, "a", right=True), Crop(image, "b", right=False)))]
-    )
+    judged = draw_rankings([[Crop(image, "q"), Crop(image, "a", right=True), Crop(image, "b", right=False)]])
     assert {BLUE, GREEN, RED, (0x33, 0x66, 0x99)} <= colours(judged)
 
 
 def test_answers_go_on_below_and_queries_below_each_other(image: Path) -> None:
     answers = tuple(Crop(image, f"{number}.png", ("camera 1", "0.5")) for number in range(25))
-    ten = draw_rankings([RankingRow(Crop(image, "q"), answers[:10])])
-    many = draw_rankings([RankingRow(Crop(image, "q"), answers)])
-    two = draw_rankings([RankingRow(Crop(image, "q"), answers[:10])] * 2)
+    ten = draw_rankings([[Crop(image, "q"), *answers[:10]]])
+    many = draw_rankings([[Crop(image, "q"), *answers]])
+    two = draw_rankings([[Crop(image, "q"), *answers[:10]]] * 2)
     assert ten.width == many.width == two.width
     assert two.height < 2 * ten.height < many.height
-    few = draw_rankings([RankingRow(Crop(image, "q"), answers[:1]), RankingRow(Crop(image, "r"), ())])
+    few = draw_rankings([[Crop(image, "q"), answers[0]], [Crop(image, "r")]])
     assert few.width < ten.width
 
 
@@ -51,7 +49,7 @@ def test_any_shape_of_image_and_a_missing_one(tmp_path: Path, image: Path) -> No
     Image.new("RGB", (900, 3), "#ff0000").save(wide)
     Image.new("L", (1, 900), 90).save(thin)
     picture = draw_rankings(
-        [RankingRow(Crop(image, "q"), (Crop(wide, "w"), Crop(thin, "t"), Crop(tmp_path / "gone.png", "g")))]
+        [[Crop(image, "q"), Crop(wide, "w"), Crop(thin, "t"), Crop(tmp_path / "gone.png", "g")]]
     )
     assert (255, 0, 0) in colours(picture)
     assert (90, 90, 90) in colours(picture)
@@ -60,7 +58,7 @@ def test_any_shape_of_image_and_a_missing_one(tmp_path: Path, image: Path) -> No
 @pytest.mark.parametrize(("suffix", "kind"), [("png", "PNG"), ("JPG", "JPEG"), ("webp", "WEBP")])
 def test_formats(tmp_path: Path, image: Path, suffix: str, kind: str) -> None:
     path = tmp_path / "new" / f"ranking.{suffix}"
-    write_ranking_picture(path, [RankingRow(Crop(image, "q"), ())])
+    write_ranking_picture(path, [[Crop(image, "q")]])
     with Image.open(path) as picture:
         assert picture.format == kind
     assert [file.name for file in path.parent.iterdir()] == [path.name]
@@ -68,13 +66,13 @@ def test_formats(tmp_path: Path, image: Path, suffix: str, kind: str) -> None:
 
 def test_an_unknown_format_is_refused(tmp_path: Path, image: Path) -> None:
     with pytest.raises(UsageError, match=r"\.gif"):
-        write_ranking_picture(tmp_path / "a.gif", [RankingRow(Crop(image, "q"), ())])
+        write_ranking_picture(tmp_path / "a.gif", [[Crop(image, "q")]])
     assert not (tmp_path / "a.gif").exists()
 
 
 @pytest.mark.parametrize(("suffix", "queries"), [("webp", 60), ("jpg", 220)])
 def test_a_picture_too_large_for_its_format(tmp_path: Path, image: Path, suffix: str, queries: int) -> None:
-    rows = [RankingRow(Crop(image, "q"), ())] * queries
+    rows = [[Crop(image, "q")]] * queries
     with pytest.raises(UsageError, match=r"Let it end in \.png, or ask for fewer"):
         write_ranking_picture(tmp_path / f"a.{suffix}", rows)
 

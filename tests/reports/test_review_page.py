@@ -43,7 +43,14 @@ def page(split: Split, asked: Questions) -> str:
     known = [Answer("c0/000.jpg", ODD, "different")]
     cameras = [f"camera <{number}>" for number in range(4)]
     return review_page(
-        "tiny", {"Run": "runs/a"}, asked, split, cameras, Pictures(split.paths, pixels), known=known
+        "tiny",
+        {"Run": "runs/a"},
+        asked,
+        split,
+        cameras,
+        Pictures(split.paths, pixels),
+        command="icsr train global --pairs answers.csv --plugin mine.py",
+        known=known,
     )
 
 
@@ -54,13 +61,14 @@ def test_the_page_is_whole(page: str, asked: Questions) -> None:
     assert read.classes.count("asked") == 10
     assert len(read.images) <= 10 * STRIP
     assert "1 pair" in read.text
+    assert "--plugin mine.py" in read.text
     assert "camera <3>" in read.text
     assert "Do the framed pictures show the same person?" in read.text
 
 
 def test_nothing_to_ask(split: Split) -> None:
     nothing = choose(np.full(N, -1), sp.csr_array(np.eye(N, dtype=np.float32)), np.arange(N) % 4, 5)
-    read = Page(review_page("tiny", {}, nothing, split, list("abcd"), None))
+    read = Page(review_page("tiny", {}, nothing, split, list("abcd"), None, command="icsr"))
     read.check()
     assert "There is nothing to ask" in read.text
     assert read.images == []

@@ -24,6 +24,7 @@ from icsr_cli.runs import (
     newest,
     open_run,
     read_labels,
+    run_of,
     tabulate,
     write_labels,
 )
@@ -90,10 +91,14 @@ def test_the_newest_run_that_holds_a_file(tmp_path: Path) -> None:
         newest(tmp_path, "market1501", "global")
 
 
-def test_a_run_is_opened_by_its_folder_or_a_file_in_it(tmp_path: Path) -> None:
+def test_a_run_is_opened_by_its_folder(tmp_path: Path) -> None:
     run = create(tmp_path, "market1501", "global")
     assert open_run(run.path) == run
-    assert open_run(run.labels / "epoch_001.csv") == run
+    inside = run.labels / "epoch_001.csv"
+    assert run_of(inside) == run_of(run.path) == run
+    assert run_of(tmp_path) is None
+    with pytest.raises(RunError, match="Give the run itself"):
+        open_run(inside)
     with pytest.raises(RunError, match="no run folder"):
         open_run(tmp_path / "elsewhere")
 
@@ -139,6 +144,19 @@ def test_events_for_tensorboard(tmp_path: Path) -> None:
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(2, 2.5)]
     assert events.Scalars("quality/refined/nmi")[0].value == 0.5
+
+
+def test_a_state_of_settings_that_were_changed_since_is_refused(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    own = {"epochs": 3, "refiners": [{"method": "split", "k": 5}]}
+    run.write_settings({"global": own, "cam": {"epochs": 9}, "evaluation": {"batch_size": 8}})
+    run.save_state("global", {"epoch": 3})
+    run.write_settings({"global": own | {"new": 1}, "cam": {"epochs": 1}, "evaluation": {"batch_size": 4}})
+    assert run.load_state("global") == {"epoch": 3}
+    for change in ({"epochs": 5}, {"refiners": []}, {"refiners": [{"method": "split", "k": 4}]}):
+        run.write_settings({"global": own | change})
+        with pytest.raises(RunError, match=f"changed after .*: global.{next(iter(change))}"):
+            run.load_state("global")
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -254,9 +272,14 @@ def test_local_labels_of_another_data_set_are_refused(tmp_path: Path) -> None:
         align_local(table, other, tmp_path)
     with pytest.raises(RunError, match="another camera"):
         align_local(table, split_of(8, cameras=3), tmp_path)
-    twice = tabulate(split_of(8).select([1, 2, 1]), Labels.of(np.arange(3)), local=np.arange(3))
-    with pytest.raises(RunError, match=r"a/1.* twice"):
-        align_local(twice, split_of(8), tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".npz"])
+def test_labels_that_name_an_image_twice_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"labels{suffix}"
+    write_labels(path, tabulate(split_of(8).select([1, 2, 1]), Labels.of(np.arange(3))))
+    with pytest.raises(RunError, match=r"a/1.* 2 times"):
+        read_labels(path)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 The function ``page(view) -> str`` of such a file gives the whole page as HTML (see
 ``icsr_cli.reports.view.View``); ``icsr report --page NAME`` writes it. A new page is these two files.
+It names in ``TAKES`` which of ``rankings``, ``draw_map``, ``seed`` and ``device`` it makes use of.
 """
 
 from __future__ import annotations
@@ -23,6 +24,11 @@ def available() -> tuple[str, ...]:
     ]
     found = (file for file in files if re.search(r"^def page\(", file.read_text("utf-8"), re.M))
     return tuple(sorted(file.stem for file in found))
+
+
+def takes(name: str) -> tuple[str, ...]:
+    """Name the options of ``icsr report`` that a page takes: what its file has as ``TAKES``."""
+    return tuple(getattr(importlib.import_module(f"{__name__}.{name}"), "TAKES", ()))
 
 
 def find(name: str) -> Callable[[View], str]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from icsr_cli.errors import UsageError, not_utf8
 from icsr_cli.labelling.questions import JOIN, Questions
-from icsr_cli.reports.galleries import Shown, sampled, shown
+from icsr_cli.reports.galleries import Gallery, sampled, shown
 from icsr_cli.reports.page import counted, render, script
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.runs.pairs import Answer
@@ -29,27 +28,6 @@ _WHY: Final = {
 }
 
 
-@dataclass(frozen=True)
-class Strip:
-    """One side of a question: the picture that is asked for, then others of its side."""
-
-    title: str
-    facts: tuple[str, ...]
-    images: tuple[Shown, ...]
-    left_out: int
-
-
-@dataclass(frozen=True)
-class Question:
-    """One pair of images, by their paths, with what the page says of it."""
-
-    first: str
-    second: str
-    why: str
-    left: Strip
-    right: Strip
-
-
 def review_page(
     source: str,
     facts: dict[str, str],
@@ -58,44 +36,47 @@ def review_page(
     camera_names: Sequence[str],
     pictures: Pictures | None,
     *,
+    command: str,
     known: Sequence[Answer] = (),
 ) -> str:
     """Give the whole page as HTML: the ``questions``, of images of ``split``.
 
-    ``source``: the run, by name. ``facts``: what the head says. ``known``: what the file of answers begins
-    with.
+    ``source``: the run, by name. ``facts``: what the head says. ``command``: what takes the file of
+    answers, answers.csv. ``known``: what that file begins with.
     """
     asked = [_question(questions, number, split, camera_names, pictures) for number in range(len(questions))]
-    if odd := not_utf8(name for one in asked for name in (one.first, one.second)):
+    if odd := not_utf8(name for one in asked for name in (one["first"], one["second"])):
         raise UsageError(
             f"The name {odd[0]!r} is no UTF-8, and a browser cannot write it into the answers. Rename such "
             "images and prepare them again."
         )
     # What was answered in this browser is known again by the pairs that are asked.
-    name = hashlib.sha256("\n".join(f"{one.first}\t{one.second}" for one in asked).encode()).hexdigest()[:16]
+    pairs = "\n".join(f"{one['first']}\t{one['second']}" for one in asked)
     return render(
         "review.html",
         title=f"Review of {source}",
         facts={**facts, **({"Known before": counted(len(known), "pair")} if known else {})},
         questions=asked,
         known=known,
-        name=name,
+        name=hashlib.sha256(pairs.encode()).hexdigest()[:16],
         file="answers.csv",
-        command="icsr train global --pairs answers.csv",
+        command=command,
         **script("review.js"),
     )
 
 
 def _question(
     questions: Questions, number: int, split: Split, camera_names: Sequence[str], pictures: Pictures | None
-) -> Question:
+) -> dict[str, Any]:
+    """Give one pair of images, by their paths, with what the page says and shows of it."""
     ends = int(questions.first[number]), int(questions.second[number])
     left, right = (
         _strip(title, end, questions.images(number, side), split, camera_names, pictures)
         for side, (title, end) in enumerate(zip(("Left", "Right"), ends, strict=True))
     )
     first, second = (split.records[end].path for end in ends)
-    return Question(first, second, _WHY[str(questions.kinds[number])], left, right)
+    why = _WHY[str(questions.kinds[number])]
+    return {"first": first, "second": second, "why": why, "left": left, "right": right}
 
 
 def _strip(
@@ -105,7 +86,7 @@ def _strip(
     split: Split,
     camera_names: Sequence[str],
     pictures: Pictures | None,
-) -> Strip:
+) -> Gallery:
     """Show the image that is asked for, and of the others some of every camera."""
     others = images[images != asked]
     cameras = split.cameras[others]
@@ -113,9 +94,6 @@ def _strip(
     rows = [asked, *chosen[np.argsort(split.cameras[chosen], kind="stable")].tolist()]
     own = [split.records[row] for row in rows]
     of = len(set(split.cameras[images].tolist()))
-    return Strip(
-        title,
-        (counted(len(images), "image"), counted(of, "camera")),
-        tuple(shown(one.path, pictures, "kept", [camera_names[one.camera]]) for one in own),
-        len(images) - len(rows),
-    )
+    facts = counted(len(images), "image"), counted(of, "camera")
+    group = tuple(shown(one.path, pictures, "kept", [camera_names[one.camera]]) for one in own)
+    return Gallery("", title, facts, (("", group),), len(images) - len(rows))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -16,6 +15,7 @@ from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, Run
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
 from icsr_cli.recipes.comparison import said
+from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
@@ -51,6 +51,10 @@ class RunView:
     map: EmbeddingMap | None
     labels: LabelTable | None
     absent: Mapping[str, str]
+
+
+#: What of the view's options makes another page.
+TAKES = ("rankings", "draw_map", "seed", "device")
 
 
 def page(view: View) -> str:
@@ -99,7 +103,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
         facts=_facts(run, info, environment, settings),
-        warning=_warning(info, epochs, settings, run.stage),
+        notes=_warning(info, epochs, settings, run.stage),
         tiles=_tiles(epochs, view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
@@ -144,14 +148,14 @@ def _facts(
 
 def _warning(
     info: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], stage: str
-) -> str | None:
+) -> list[str]:
     state = str(info.get("status", ""))
     if state not in _STATES:
-        return None
+        return []
     planned = settings.get(stage, {}).get("epochs", "?")
     done = max((int(epoch["epoch"]) for epoch in epochs), default=0)
     reason = f" Reason: {info['reason']}" if info.get("reason") else ""
-    return f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"
+    return [f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"]
 
 
 def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
@@ -218,9 +222,8 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
         if cluster == NO_CLUSTER:
             groups.append(PointGroup(f"in no cluster, {len(own)} images", own, "var(--faint)"))
             continue
-        lightness, saturation = (0.46, 0.58, 0.52)[place % 3], (0.75, 0.6)[place % 2]
-        red, green, blue = colorsys.hls_to_rgb(place * 0.38196601 % 1.0, lightness, saturation)
-        colour = f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+        saturation, lightness = (75, 60)[place % 2], (46, 58, 52)[place % 3]
+        colour = f"hsl({place * 137.50776 % 360:.1f}, {saturation}%, {lightness}%)"
         groups.append(PointGroup(f"cluster {cluster}, {len(own)} images", own, colour))
     return groups
 
@@ -228,22 +231,20 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
 def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings as tables, and which of them differ from the method's own for the data set."""
     groups = _groups(settings)
-    own: dict[str, dict[str, Any]] = {}
-    method, layout = settings.get("method"), info.get("layout")
+    method, layout, of_data = settings.get("method"), info.get("layout"), info.get("dataset_settings")
+    known = isinstance(method, str) and (layout != PLUGIN or of_data is not None)
     try:
-        base = config.load(run.dataset, method=method, family=layout) if isinstance(method, str) else None
-        own = _groups(base.dump(run.stage)) if base else {}
+        base = config.load(run.dataset, method=method, family=layout, own=of_data) if known else None
     except IcsrError:  # a method that is gone, or of another version
         base = None
+    own = _groups(base.dump(run.stage)) if base else groups
     changed = {
-        name: {
-            key for key, value in _rows(group) if base and dict(_rows(own.get(name, {}))).get(key) != value
-        }
+        name: {key for key, _ in set(_rows(group)) - set(_rows(own.get(name, {})))} - {"dataset"}
         for name, group in groups.items()
     }
     return {
         "settings": [(name, table(("setting", "value"), _rows(group))) for name, group in groups.items()],
-        "changed": {name: keys - {"dataset"} for name, keys in changed.items()},
+        "changed": changed,
         "compared": f"those of {method} for this data set" if base else "",
     }
 
