@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import numba
@@ -17,9 +16,11 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable[..., An
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
-        compile_it = numba.njit(nogil=True, fastmath=fastmath)(function)
-        with suppress(RuntimeError):  # no place for it
-            compile_it.enable_caching()
-        return compile_it
+        how: dict[str, Any] = {"nogil": True, "fastmath": fastmath}
+        try:
+            made: Callable[..., Any] = numba.njit(cache=True, **how)(function)
+        except RuntimeError:  # no place for it
+            made = numba.njit(**how)(function)
+        return made
 
     return decorate
