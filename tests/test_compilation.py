@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
+
+import pytest
 
 from icsr_cli.compilation import compiled
 from icsr_cli.metrics import match_ranks
 
 
+@pytest.mark.skipif("NUMBA_CACHE_DIR" in os.environ, reason="kept elsewhere")
 def test_what_was_compiled_is_kept() -> None:
     kernel: Any = match_ranks._match_ranks_cpu
     assert kernel.stats.cache_path.endswith("__pycache__")

@@ -70,7 +70,7 @@ class KnownEvidence:
             raise InputError(f"normalise = {self.normalise} needs the camera of each image.")
         mode = self.normalise if self.normalise != "auto" else self.effect.mode
         found = normalise_cameras(self.given, self.cameras, mode)
-        gone = int((~as_numpy(found).any(axis=1)).sum()) if mode != "none" else 0
+        gone = int((~(found != 0).any(1)).sum()) if mode != "none" else 0
         if gone:
             raise InputError(
                 f"normalise = {mode} leaves nothing of {gone:,} of {len(found):,} images: their features are "
