@@ -311,7 +311,9 @@ def peak_memory():
 def run_side(arguments):
     """In a process of its own: print what it took as JSON, leave the labels beside the features."""
     from icsr_cli import exact_search
-    from icsr_cli.distances import codes  # with torch, which training has loaded too
+    from icsr_cli.distances.codes import are_fast, encode  # with torch, which training has loaded too
+    from icsr_cli.distances.rough import search_roughly
+    from icsr_cli.distances.sketch import sketches
     from icsr_cli.types import ALONE
 
     folder = Path(arguments.folder)
@@ -321,8 +323,9 @@ def run_side(arguments):
     small, _, small_cams = make_features(300, 16, 3, 10, 0)
     how = {"approximate": arguments.approximate, "device": arguments.device}
     chain(small, small_cams, 40, min(arguments.k1, 50), arguments.k2, Clock(), **how)
-    if codes.are_fast():  # they are too few for it
-        codes.search_codes(small, [exact_search.Among(4)], np.zeros(300, dtype=np.int64), ALONE)
+    wide = make_features(300, 256, 3, 10, 0)[0]  # what these are too few for
+    for choices in sketches(wide), [encode(*wide.shape, wide.__getitem__)] if are_fast() else []:
+        search_roughly(wide, choices, [exact_search.Among(4)], np.zeros(300, dtype=np.int64), ALONE)
     loaded = peak_memory()
     clock, busy = Clock(), time.process_time()
     if arguments.tracks:

@@ -30,12 +30,14 @@ def _index(key: Any) -> Any:
 
 @compiled()
 def _insert(keys: Any, key: Any) -> None:
-    """Put a key into a sorted list behind the vector itself, without branches; the last falls out."""
-    before = np.uint64(0)
-    for place in range(1, keys.size):
-        own = keys[place]
-        keys[place] = min(own, max(before, key))
-        before = own
+    """Put a key into a sorted list behind the vector itself; the last falls out, which may be the key."""
+    place = keys.size - 1
+    if key > keys[place]:
+        return
+    while place > 1 and keys[place - 1] > key:
+        keys[place] = keys[place - 1]
+        place -= 1
+    keys[place] = key
 
 
 @compiled()

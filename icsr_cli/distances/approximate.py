@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from icsr_cli.distances.codes import Codes, encode
+from icsr_cli.distances.codes import encode
 from icsr_cli.distances.features import Index, squared_lengths
+from icsr_cli.distances.rough import Rough
 from icsr_cli.exact_search import NEAR_TIE, SPARE, Among, blocks, measure, nearest_of, settled
 from icsr_cli.types import ALONE, FloatArray
 
@@ -55,7 +56,7 @@ def _by_codes(x: FloatArray, kept: int, sample: Any, exact: Any) -> Any:
         width *= 2
 
 
-def _encode(x: FloatArray, centre: Any, axes: Any) -> Codes:
+def _encode(x: FloatArray, centre: Any, axes: Any) -> Rough:
     """Give the codes of x along the axes (d, width)."""
     return encode(len(x), axes.shape[1], lambda block: (x[block] - centre) @ axes)
 
@@ -70,11 +71,11 @@ def _principal_axes(x: FloatArray) -> tuple[Any, Any]:
     return centre, np.ascontiguousarray(axes[:, ::-1], dtype=np.float32)
 
 
-def _share_kept(codes: Codes, kept: int, sample: Any, exact: Any) -> float:
+def _share_kept(codes: Rough, kept: int, sample: Any, exact: Any) -> float:
     """Give the share of the sample's neighbours that are among the ``kept`` nearest by their codes."""
     hits = 0
     for block in blocks(len(sample), len(codes.squares)):
-        distances = codes.squared_distances(sample[block])
+        distances = torch.from_numpy(codes.squared_distances(sample[block]))
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
         hits += int((distances.gather(1, torch.from_numpy(exact[block])) <= limits).sum())
     return float(hits / exact.size)

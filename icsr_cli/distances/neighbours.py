@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -14,12 +14,13 @@ from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
 
 if TYPE_CHECKING:
+    from icsr_cli.distances.rough import Rough
     from icsr_cli.exact_search import Among
 
 Metric = Literal["l2", "cosine"]
 
-#: Multiplications of all pairs for which codes of 8 bits are worth loading torch.
-WORTH_CODES = 2**38
+#: Multiplications of all pairs from which on sketches, and codes of 8 bits with loading torch, are worth it.
+WORTH_SKETCHES, WORTH_CODES = 2**36, 2**38
 
 
 @dataclass(frozen=True)
@@ -96,19 +97,36 @@ def knn(
 
 
 def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
-    """Search all pairs on the CPU, as ``search_cpu`` does, by codes of 8 bits where that is faster.
+    """Search all pairs on the CPU, as ``search_cpu`` does, by what stands for them where that is faster.
 
-    It is for many vectors only: fewer do not outweigh making the codes, nor loading torch where it is not.
+    It is for many vectors only: for fewer, making it takes longer than it saves.
     """
-    if len(x) ** 2 * x.shape[1] >= WORTH_CODES and max(among.k for among in wanted) <= len(x) // 64:
-        from icsr_cli.distances.codes import are_fast, search_codes
-
-        found = search_codes(x, wanted, groups, team) if are_fast() else None
-        if found is not None:
-            return found
+    from icsr_cli.distances.rough import search_roughly
     from icsr_cli.exact_search import search_cpu
 
+    few = max(among.k for among in wanted) <= len(x) // 64
+    if few and _products(x) >= WORTH_SKETCHES:
+        found = search_roughly(x, _stand_ins(x), wanted, groups, team)
+        if found is not None:
+            return found
     return search_cpu(x, wanted, groups, team)
+
+
+def _products(x: FloatArray) -> int:
+    return len(x) ** 2 * int(x.shape[1])
+
+
+def _stand_ins(x: FloatArray) -> Iterator[Rough]:
+    """Give what may stand for x (n, d) in the search, the fastest first."""
+    from icsr_cli.distances.sketch import sketches
+
+    yield from sketches(x)
+    if _products(x) >= WORTH_CODES:
+        from icsr_cli.distances.codes import are_fast, encode
+
+        if are_fast():
+            centre = x.mean(axis=0)
+            yield encode(len(x), x.shape[1], lambda block: x[block] - centre)
 
 
 def _whole(own: tuple[Any, Any], team: Team) -> tuple[Any, Any]:

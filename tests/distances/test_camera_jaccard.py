@@ -13,6 +13,7 @@ from icsr_cli.distances import (
     codes,
     jaccard_similarity,
     neighbours,
+    rough,
 )
 from icsr_cli.distances.camera_jaccard import nearest_by_camera
 from icsr_cli.errors import InputError
@@ -129,11 +130,11 @@ def test_nearest_by_camera_by_codes(sizes, own, cross, most, seed):
     """Coarse codes prove nothing; a camera of one image has nobody of its own."""
     features, cameras = world(seed, sizes)
     with (
-        mock.patch.object(neighbours, "WORTH_CODES", 0),
-        mock.patch.multiple(codes, ENOUGH=0, ROOM=1, MOST=400),
+        mock.patch.multiple(neighbours, WORTH_SKETCHES=0, WORTH_CODES=0),
+        mock.patch.multiple(rough, ENOUGH=0, ROOM=1, MOST=400),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
         mock.patch.object(codes, "are_fast", return_value=True),
-        mock.patch.object(codes, "search_codes", wraps=codes.search_codes) as asked,
+        mock.patch.object(codes, "encode", wraps=codes.encode) as asked,
     ):
         near, far = nearest_by_camera(features, cameras, own, cross)
     asked.assert_called_once()

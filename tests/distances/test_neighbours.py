@@ -17,6 +17,7 @@ from icsr_cli.distances import (
     knn,
     neighbours,
     neighbours_torch,
+    rough,
 )
 from icsr_cli.distances.neighbours_torch import search_device
 from icsr_cli.errors import InputError
@@ -287,12 +288,12 @@ def test_lists_by_codes_against_all_distances(n, width, top, seed):
     top = min(top, codes.largest_code())
     values[:, :width] = rng.integers(-top, top + 1, (n, width))
     squares = (values.astype(np.float32) ** 2).sum(axis=1)
-    found = codes.Codes(torch.from_numpy(values), squares, 1.0, np.zeros(n, dtype=np.float32))
+    found = rough.Rough(values, squares, 1.0, np.zeros(n, dtype=np.float32))
     kept, tile = int(rng.integers(1, n + 1)), int(rng.integers(1, 70))
     with mock.patch.object(exact_search, "TILE", tile):
         [keys] = found.nearest([Among(kept)], np.zeros(n, dtype=np.int64), ALONE)
     slow = ((values[:, None].astype(np.int64) - values[None]) ** 2).sum(axis=2)
-    np.testing.assert_array_equal(found.squared_distances(slice(None)).numpy(), slow)
+    np.testing.assert_array_equal(found.squared_distances(slice(None)), slow)
     np.fill_diagonal(slow, -1)
     order = np.argsort(slow, axis=1, kind="stable")[:, :kept]
     np.fill_diagonal(slow, 0)
@@ -316,12 +317,13 @@ def test_exact_search_by_codes(d, k, spread, copies, most, seed):
     features[rng.integers(0, 150, copies)] = features[rng.integers(0, 150, copies)]
     features = np.float32(features / np.linalg.norm(features, axis=1, keepdims=True))
     with (
-        mock.patch.multiple(codes, ENOUGH=0, ROOM=1, MOST=150),
+        mock.patch.multiple(rough, ENOUGH=0, ROOM=1, MOST=150),
         mock.patch.object(codes, "BLOCK", int(rng.integers(1, 150 * d))),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
     ):
         groups = np.zeros(150, dtype=np.int64)
-        [(indices, distances)] = codes.search_codes(features, [Among(k)], groups, ALONE)
+        choices = [codes.encode(150, d, features.__getitem__)]
+        [(indices, distances)] = rough.search_roughly(features, choices, [Among(k)], groups, ALONE)
     expected = all_distances(features, "l2")
     np.testing.assert_allclose(distances, np.sort(expected, axis=1)[:, :k], atol=2e-6)
     np.testing.assert_allclose(distances, np.take_along_axis(expected, indices, axis=1), atol=2e-6)
@@ -337,7 +339,7 @@ def test_codes_are_no_farther_off_than_they_say(d, length, most, seed):
     with mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())):
         found = codes.encode(80, d, lambda own: features[own])
     others = ~np.eye(80, dtype=bool)
-    bound = found.no_nearer(found.squared_distances(slice(None)).numpy().T, np.arange(80)).T[others]
+    bound = found.no_nearer(found.squared_distances(slice(None)), np.arange(80))[others]
     true = all_distances(features, "l2")[others]
     assert (bound <= true).all()
     if most == codes.largest_code() and d > 8:
@@ -348,7 +350,8 @@ def test_codes_give_way_where_they_prove_little():
     """A thousand copies of one vector: no code tells the tenth nearest from the hundredth."""
     features = np.tile(random_features(1, 32, 0), (1000, 1)) + 1e-3 * random_features(1000, 32, 1)
     features[:10] = random_features(10, 32, 2)
-    assert codes.search_codes(features, [Among(5)], np.zeros(1000, dtype=np.int64), ALONE) is None
+    choices, one_group = [codes.encode(1000, 32, features.__getitem__)], np.zeros(1000, dtype=np.int64)
+    assert rough.search_roughly(features, choices, [Among(5)], one_group, ALONE) is None
 
 
 def test_large_searches_take_codes():
@@ -356,9 +359,9 @@ def test_large_searches_take_codes():
     plain = knn(features, 9)
     for fast in (False, True):
         with (
-            mock.patch.object(neighbours, "WORTH_CODES", 700 * 700 * 40),
+            mock.patch.multiple(neighbours, WORTH_SKETCHES=0, WORTH_CODES=700 * 700 * 40),
             mock.patch.object(codes, "are_fast", return_value=fast),
-            mock.patch.object(codes, "search_codes", wraps=codes.search_codes) as asked,
+            mock.patch.object(codes, "encode", wraps=codes.encode) as asked,
         ):
             found = knn(features, 9)
             assert asked.call_count == fast

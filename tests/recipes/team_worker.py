@@ -9,7 +9,15 @@ import numpy as np
 import torch
 
 from icsr_cli.config.schema import GlobalSettings
-from icsr_cli.distances import camera_jaccard_similarity, codes, jaccard_similarity, knn, neighbours
+from icsr_cli.distances import (
+    camera_jaccard_similarity,
+    codes,
+    jaccard_similarity,
+    knn,
+    neighbours,
+    rough,
+    sketch,
+)
 from icsr_cli.labelling import evidence_of, label
 from icsr_cli.recipes.distributed import join, leave
 
@@ -29,11 +37,18 @@ def main(out: Path) -> None:
         near = knn(features, 30, metric=metric, team=ranks)
         found |= {f"{metric} indices": near.indices, f"{metric} distances": near.distances}
     with (
-        mock.patch.object(neighbours, "WORTH_CODES", 0),
+        mock.patch.multiple(neighbours, WORTH_SKETCHES=0, WORTH_CODES=0),
         mock.patch.object(codes, "are_fast", return_value=True),
     ):
         near = knn(features, 10, team=ranks)
     found |= {"codes indices": near.indices, "codes distances": near.distances}
+    with (
+        mock.patch.object(neighbours, "WORTH_SKETCHES", 0),
+        mock.patch.multiple(sketch, WIDTHS=(4, 12), WORTH=2, HOLD=0),
+        mock.patch.object(rough, "MOST", 300),
+    ):
+        near = knn(features, 8, team=ranks)
+    found |= {"sketch indices": near.indices, "sketch distances": near.distances}
     few = features[:400]
     near = knn(features, 12, approximate="ivf", team=ranks)
     found |= {"ivf": near.indices}
