@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
 from icsr_cli import choices
 from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import TrainingError
-from icsr_cli.types import BoolArray, Epoch, IntArray
+from icsr_cli.types import NO_CLUSTER, BoolArray, Epoch, IntArray
 
 
 class Options(choices.Options):
-    """Whether exactly ``num_instances - 1`` others are drawn with replacement, as the published code does."""
+    """Which clusters an epoch draws from, and how.
+
+    ``published``: exactly ``num_instances - 1`` others are drawn with replacement, as the published code
+    does. ``share``: of the clusters, drawn anew in each epoch; the others rest. A cluster that holds two
+    people teaches the network that they are one; where it rests, they may come apart.
+    """
 
     published: bool = False
+    share: float = Field(1.0, gt=0, le=1)
 
 
 def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
@@ -25,7 +33,17 @@ def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
 
     ``drawn``: batch_size, num_instances, iters and generator, as ``identity_batches`` takes them.
     """
-    return identity_batches(epoch.labels.labels, epoch.cameras, published=options.published, **drawn)
+    labels = epoch.labels.labels
+    if options.share < 1:
+        labels = some_of(labels, options.share, drawn["generator"])
+    return identity_batches(labels, epoch.cameras, published=options.published, **drawn)
+
+
+def some_of(labels: IntArray, share: float, generator: np.random.Generator) -> IntArray:
+    """Keep a share of the clusters, rounded up, drawn at random; -1 for images of the others: int64 (n,)."""
+    clusters = np.unique(labels[labels >= 0])
+    kept = generator.permutation(clusters)[: math.ceil(share * len(clusters))]
+    return np.where(np.isin(labels, kept), labels, NO_CLUSTER)
 
 
 def identity_batches(

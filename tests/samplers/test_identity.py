@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.errors import InputError, TrainingError
-from icsr_cli.samplers.identity import identity_batches
+from icsr_cli.samplers.identity import Options, batches, identity_batches
+from icsr_cli.types import Epoch, Labels
 
 
 def slow_pass(
@@ -202,3 +203,30 @@ def test_the_published_rule_repeats_where_there_are_exactly_enough() -> None:
     }
     assert not any(repeated[False])
     assert 0.5 < np.mean(repeated[True]) < 1  # 7 of 9 draws of three among three repeat one
+
+
+@settings(max_examples=60, deadline=None)
+@given(share=st.floats(0.01, 1), people=st.integers(1, 12), seed=st.integers(0, 10**6))
+def test_some_clusters_rest(share: float, people: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    labels, cameras = rng.integers(-1, people, 80), rng.integers(0, 3, 80)
+    labels[:2] = 0, -1
+    epoch = Epoch(number=1, features=None, labels=Labels.of(labels), cameras=cameras)
+
+    def draw(chosen: float, generator: np.random.Generator) -> np.ndarray:
+        options, sizes = Options(share=chosen), {"batch_size": 8, "num_instances": 4, "iters": 30}
+        return batches(epoch, options, **sizes, generator=generator)
+
+    there = np.unique(labels[labels >= 0])
+    drawn = labels[draw(share, np.random.default_rng(seed))]
+    assert len(np.unique(drawn)) == np.ceil(share * len(there))
+    assert (drawn >= 0).all()
+    other = np.random.default_rng(seed + 1)
+    turns = {tuple(np.unique(labels[draw(share, other)])) for _ in range(60)}
+    assert set().union(*turns) == set(there) or share * len(there) <= 2
+    whole = identity_batches(labels, cameras, batch_size=8, num_instances=4, iters=30, generator=rng_of(seed))
+    np.testing.assert_array_equal(draw(1, rng_of(seed)), whole)
+
+
+def rng_of(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
