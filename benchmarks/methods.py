@@ -38,6 +38,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "camera-jaccard": {"global.distance": {"method": "camera-jaccard"}},
     "single-camera": {"global.refiners": ["single-camera"]},
     "proxies": {"global.memory": PROXIES},
+    "resting": {"global.sampler.share": 0.5},
     "singles": {"global.memory": {"method": "clusters", "singles": True}},
 }
 #: ``single-camera`` and ``singles`` are no parts of ``camera-aware``: the lines "with" have them.
@@ -46,6 +47,7 @@ WITHOUT: dict[str, dict[str, Any]] = {
     "camera-jaccard": {"global.distance": {"method": "jaccard", "k1": 20}},
     "single-camera": {"global.refiners": []},
     "proxies": {"global.memory": {"method": "clusters"}},
+    "resting": {"global.sampler": "identity"},
 }
 #: Where local labels come from, anew in each epoch: the renderer's tracks, or clusters of each camera.
 LOCAL = {
