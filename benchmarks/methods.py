@@ -38,7 +38,7 @@ PARTS: dict[str, dict[str, Any]] = {
     "camera-jaccard": {"global.distance": {"method": "camera-jaccard"}},
     "single-camera": {"global.refiners": ["single-camera"]},
     "proxies": {"global.memory": PROXIES},
-    "resting": {"global.sampler.share": 0.5},
+    "resting": {"global.sampler.share": 0.5, "global.sampler.passes": 5},
     "singles": {"global.memory": {"method": "clusters", "singles": True}},
 }
 #: ``single-camera`` and ``singles`` are no parts of ``camera-aware``: the lines "with" have them.

@@ -21,11 +21,13 @@ class Options(choices.Options):
 
     ``published``: exactly ``num_instances - 1`` others are drawn with replacement, as the published code
     does. ``share``: of the clusters, drawn anew in each epoch; the others rest. A cluster that holds two
-    people teaches the network that they are one; where it rests, they may come apart.
+    people teaches the network that they are one; where it rests, they may come apart. None rests where an
+    epoch has not the images to pass all clusters ``passes`` times.
     """
 
     published: bool = False
     share: float = Field(1.0, gt=0, le=1)
+    passes: float = Field(0.0, ge=0)
 
 
 def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
@@ -34,7 +36,8 @@ def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
     ``drawn``: batch_size, num_instances, iters and generator, as ``identity_batches`` takes them.
     """
     labels = epoch.labels.labels
-    if options.share < 1:
+    turns = drawn["iters"] * drawn["batch_size"] / drawn["num_instances"]
+    if options.share < 1 and turns >= options.passes * epoch.labels.n_clusters:
         labels = some_of(labels, options.share, drawn["generator"])
     return identity_batches(labels, epoch.cameras, published=options.published, **drawn)
 

@@ -213,19 +213,25 @@ def test_some_clusters_rest(share: float, people: int, seed: int) -> None:
     labels[:2] = 0, -1
     epoch = Epoch(number=1, features=None, labels=Labels.of(labels), cameras=cameras)
 
-    def draw(chosen: float, generator: np.random.Generator) -> np.ndarray:
-        options, sizes = Options(share=chosen), {"batch_size": 8, "num_instances": 4, "iters": 30}
-        return batches(epoch, options, **sizes, generator=generator)
+    sizes = {"batch_size": 8, "num_instances": 4, "iters": 30}
+
+    def draw(generator: np.random.Generator, **options: float) -> np.ndarray:
+        return batches(epoch, Options.model_validate(options), **sizes, generator=generator)
 
     there = np.unique(labels[labels >= 0])
-    drawn = labels[draw(share, np.random.default_rng(seed))]
+    drawn = labels[draw(rng_of(seed), share=share)]
     assert len(np.unique(drawn)) == np.ceil(share * len(there))
     assert (drawn >= 0).all()
-    other = np.random.default_rng(seed + 1)
-    turns = {tuple(np.unique(labels[draw(share, other)])) for _ in range(60)}
+    other = rng_of(seed + 1)
+    turns = {tuple(np.unique(labels[draw(other, share=share)])) for _ in range(60)}
     assert set().union(*turns) == set(there) or share * len(there) <= 2
-    whole = identity_batches(labels, cameras, batch_size=8, num_instances=4, iters=30, generator=rng_of(seed))
-    np.testing.assert_array_equal(draw(1, rng_of(seed)), whole)
+    whole = identity_batches(labels, cameras, generator=rng_of(seed), **sizes)
+    np.testing.assert_array_equal(draw(rng_of(seed), share=1), whole)
+    # 60 turns in all: one too few for none to rest, and as many as are asked for.
+    clusters = epoch.labels.n_clusters
+    np.testing.assert_array_equal(draw(rng_of(seed), share=share, passes=61 / clusters), whole)
+    enough = draw(rng_of(seed), share=share, passes=60 / clusters / 1.0001)
+    np.testing.assert_array_equal(labels[enough], drawn)
 
 
 def rng_of(seed: int) -> np.random.Generator:
