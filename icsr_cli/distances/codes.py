@@ -9,16 +9,12 @@ import scipy.fft
 import torch
 
 from icsr_cli.distances.features import squared_lengths
-from icsr_cli.distances.rough import Rough
+from icsr_cli.distances.rough import BLOCK, ROUNDING, Rough
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray
 
-#: Numbers that are encoded at a time, 16 MiB: few enough that their memory is used again.
-BLOCK = 2**22
 #: Numbers may be so much larger than the largest of some rows before they are cut off.
 HEADROOM = 1.1
-#: What turning in float32 may move a vector, as a share of its length.
-_ROUNDING = 1e-5
 
 
 def encode(n: int, width: int, part: Callable[[slice], FloatArray]) -> Rough:
@@ -45,7 +41,7 @@ def encode(n: int, width: int, part: Callable[[slice], FloatArray]) -> Rough:
         steps = turned(own) / np.float32(step)
         rounded = np.rint(steps).clip(-most, most)
         values[own, :width], squares[own] = rounded, squared_lengths(rounded)
-        errors[own] = np.sqrt(squared_lengths(steps - rounded)) + _ROUNDING * np.sqrt(squared_lengths(steps))
+        errors[own] = np.sqrt(squared_lengths(steps - rounded)) + ROUNDING * np.sqrt(squared_lengths(steps))
 
     in_threads(round_off, row_ranges(n, -(-n // rows)))
     return Rough(values, squares, step, errors)

@@ -29,6 +29,10 @@ MOST = 3
 #: Vectors that tell beforehand whether so many will do, the share of them for which they must, and how many
 #: candidates are taken for each that those need.
 SAMPLE, ENOUGH, ROOM = 64, 0.95, 1.25
+#: Numbers of vectors that are made rough at a time, 16 MiB: few enough that their memory is used again.
+BLOCK = 2**22
+#: What products in float32 may move a vector, as a share of its length.
+ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class Rough:
 
         if torch.get_num_threads() > 1:
             torch.set_num_threads(1)
-        left_codes, top_codes = (torch.from_numpy(self.values[rows]) for rows in (left, top))
+        top_codes, left_codes = (torch.from_numpy(self.values[rows]) for rows in (top, left))
         torch._int_mm(top_codes, left_codes.T, out=torch.from_numpy(products))
 
     def squared_distances(self, rows: Any) -> FloatArray:

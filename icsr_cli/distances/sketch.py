@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.distances.features import squared_lengths
-from icsr_cli.distances.rough import Rough
+from icsr_cli.distances.rough import BLOCK, ROUNDING, Rough
 from icsr_cli.types import FloatArray
 
 #: Vectors from which the directions are taken.
@@ -16,10 +16,6 @@ FITTED = 512
 #: Numbers along the directions; for how many times as many of a vector they are worth it, and where they
 #: hold such a share of the spread.
 WIDTHS, WORTH, HOLD = (64, 128, 256), 4, 0.9
-#: Numbers of vectors that are multiplied at a time.
-_BLOCK = 2**22
-#: What a product in float32 may be off, as a share of the lengths.
-_ROUNDING = 1e-5
 
 
 def sketches(x: FloatArray) -> Iterator[Rough]:
@@ -45,13 +41,13 @@ def _sketch(x: FloatArray, centre: FloatArray, axes: Any) -> Rough:
     """Sketch x along orthonormal axes (d, width)."""
     n, width = len(x), axes.shape[1]
     values, squares = np.empty((n, width + 1), dtype=np.float32), np.empty(n, dtype=np.float32)
-    step = max(1, _BLOCK // x.shape[1])
+    step = max(1, BLOCK // x.shape[1])
     for own in (slice(low, low + step) for low in range(0, n, step)):
         moved = x[own] - centre
         values[own, :width], squares[own] = moved @ axes, squared_lengths(moved)
     left = np.sqrt(np.maximum(squares - squared_lengths(values[:, :width]), 0))
     values[:, width] = left
     # The shorter what is left, the farther off its length is: it comes from a difference of squares.
-    off = 4 * np.float32(_ROUNDING) * squares
+    off = 4 * np.float32(ROUNDING) * squares
     errors = off / np.maximum(left, np.sqrt(off)).clip(np.float32(1e-30))
-    return Rough(values, squared_lengths(values), 1.0, errors + np.float32(_ROUNDING) * np.sqrt(squares))
+    return Rough(values, squared_lengths(values), 1.0, errors + np.float32(ROUNDING) * np.sqrt(squares))
