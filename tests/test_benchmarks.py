@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -77,6 +80,33 @@ def test_every_part_for_a_gpu_is_a_command_that_can_be_typed(
             importlib.import_module(Path(file).stem).main()
         devices.append(found.value.args[0].device)
     assert devices == [device] * 7
+
+
+def test_every_comparison_of_the_pages_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of methods, worlds, dials and settings, whole or in part: all that runs before the training."""
+    methods = importlib.import_module("methods")
+    from icsr_cli.synthesis import World
+
+    pages = "".join((ROOT / page).read_text() for page in ("README.md", "docs/results.md", "docs/tried.md"))
+    lines = re.findall(
+        r"python benchmarks/methods\.py (.+?)[`\n]|`(--(?:preset|methods|set|dial) .+?)`", pages
+    )
+    assert len(lines) > 30
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_and_stop)
+    few = ("train_identities=2", "test_identities=2", "distractors=0")
+    world = methods.World(tmp_path, "hard", 1, (), few)
+    for line in map("".join, lines):
+        monkeypatch.setattr(sys, "argv", ["methods.py", *shlex.split(line)])
+        with pytest.raises(Parsed) as found:
+            methods.main()
+        (options,) = found.value.args
+        dials = dict(dial.split("=") for dial in options.dial)
+        for preset in options.preset.split(","):
+            World.preset(preset, seed=1, **{name: json.loads(value) for name, value in dials.items()})
+        assert all(int(seed) > 0 for seed in options.seeds.split(","))
+        world.assignments = options.set
+        for key in options.methods.split(",") if "--methods" in line else ["camera-aware"]:
+            world.settings(methods.METHODS[key])
 
 
 _parse = argparse.ArgumentParser.parse_args
