@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 from typing import Any, NamedTuple, TypeAlias
@@ -12,7 +12,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from icsr_cli import exact_kernels as kernels
-from icsr_cli.threads import in_threads, row_ranges
+from icsr_cli.threads import blocks, in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
 #: Writes the products of two ranges of vectors into an array, or reads them from it.
@@ -24,6 +24,8 @@ SPARE = 8
 NEAR_TIE = 4e-6
 #: Rows and columns of one tile of the distance matrix: 4 MiB, small enough for the cache.
 TILE = 1024
+#: Distances of some vectors to all that are held at a time: 256 MiB.
+BLOCK = 2**26
 
 
 #: Relations of two vectors.
@@ -112,7 +114,7 @@ def nearest_of(x: FloatArray, chosen: Any, among: Among, groups: Any) -> Any:
     squares = np.einsum("ij,ij->i", x, x)
     keys = np.full((len(chosen), among.k), nobody(len(x)))
     keys[:, 0] = chosen
-    for block in blocks(len(chosen), len(x)):
+    for block in blocks(len(chosen), len(x), BLOCK):
         own = chosen[block]
         distances = x[own] @ x.T
         distances *= -2
@@ -128,12 +130,6 @@ def forbid(distances: Any, rows: Any, relation: int, groups: Any) -> None:
     """Set the distances (m, n) of vectors to all others to infinity where the relation is another one."""
     if relation != ANY:
         distances[(groups[rows, None] == groups) != relation] = np.inf
-
-
-def blocks(m: int, n: int) -> Iterator[slice]:
-    """Cut m rows so that a block of m x n numbers takes some 256 MiB."""
-    step = max(1, 2**26 // n)
-    return (slice(low, low + step) for low in range(0, m, step))
 
 
 def nearest_lists(

@@ -51,6 +51,12 @@ def row_ranges(n: int, parts: int | None = None, *, first: int = 0) -> Iterator[
     return ((int(low), int(high)) for low, high in pairwise(edges))
 
 
+def blocks(m: int, n: int, numbers: int) -> Iterator[slice]:
+    """Cut m rows of n numbers each into blocks of at most so many numbers, or of one row."""
+    step = max(1, numbers // max(1, n))
+    return (slice(low, low + step) for low in range(0, m, step))
+
+
 def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> list[T]:
     """Call ``work(low, high)`` for every range, on several threads; results in order."""
     threads = thread_count()

@@ -11,7 +11,8 @@ import torch
 from icsr_cli.distances.codes import encode
 from icsr_cli.distances.features import Index, squared_lengths
 from icsr_cli.distances.rough import Rough
-from icsr_cli.exact_search import NEAR_TIE, SPARE, Among, blocks, measure, nearest_of, settled
+from icsr_cli.exact_search import BLOCK, NEAR_TIE, SPARE, Among, measure, nearest_of, settled
+from icsr_cli.threads import blocks
 from icsr_cli.types import ALONE, FloatArray
 
 #: Vectors whose exact neighbours are searched to measure the recall.
@@ -74,7 +75,7 @@ def _principal_axes(x: FloatArray) -> tuple[Any, Any]:
 def _share_kept(codes: Rough, kept: int, sample: Any, exact: Any) -> float:
     """Give the share of the sample's neighbours that are among the ``kept`` nearest by their codes."""
     hits = 0
-    for block in blocks(len(sample), len(codes.squares)):
+    for block in blocks(len(sample), len(codes.squares), BLOCK):
         distances = torch.from_numpy(codes.squared_distances(sample[block]))
         limits = distances.kthvalue(kept, dim=1, keepdim=True).values
         hits += int((distances.gather(1, torch.from_numpy(exact[block])) <= limits).sum())

@@ -9,7 +9,7 @@ import scipy.fft
 import torch
 
 from icsr_cli.distances.features import squared_lengths
-from icsr_cli.distances.rough import BLOCK, ROUNDING, Rough
+from icsr_cli.distances.rough import CHUNK, ROUNDING, Rough
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray
 
@@ -29,7 +29,7 @@ def encode(n: int, width: int, part: Callable[[slice], FloatArray]) -> Rough:
         result: FloatArray = scipy.fft.dct(part(own) * signs, norm="ortho", overwrite_x=True)
         return result
 
-    rows = max(1, BLOCK // width)
+    rows = max(1, CHUNK // width)
     most = largest_code()
     step = HEADROOM * float(np.abs(turned(slice(None, None, -(-n // rows)))).max()) / most or 1.0
     # Columns of zeros fill up to eight: products of codes of one column come out wrong in torch 2.14.

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from icsr_cli.threads import blocks
+
 #: Entries of the largest tensor of a block.
 BLOCK = 2**24
 #: Weights as whole numbers; a row's sum of 2**30 fits into int32.
@@ -46,8 +48,8 @@ def overlaps_above(
     order = torch.sort(columns, stable=True).indices
     heads = torch.searchsorted(columns[order], torch.arange(n + 1, device=x.device))
     by_column = (rows[order], whole[order])
-    blocks = list(_blocks(rows, columns, heads, n))
-    for low, high in blocks[slice(*share(len(blocks)))]:
+    ranges = list(_blocks(rows, columns, heads, n))
+    for low, high in ranges[slice(*share(len(ranges)))]:
         yield high - low, _overlap_block(low, high, starts, columns, whole, heads, by_column, least)
 
 
@@ -55,10 +57,9 @@ def _reciprocal(ranks: torch.Tensor, k: int) -> torch.Tensor:
     """Bool (n, k): whether a row is among the first k neighbours of its c-th neighbour."""
     n = len(ranks)
     marks = torch.empty((n, k), dtype=torch.bool, device=ranks.device)
-    step = max(1, BLOCK // (k * k))
-    for low in range(0, n, step):
-        own = torch.arange(low, min(low + step, n), device=ranks.device)
-        marks[low : low + step] = (ranks[ranks[own, :k], :k] == own[:, None, None]).any(dim=2)
+    rows = torch.arange(n, device=ranks.device)
+    for block in blocks(n, k * k, BLOCK):
+        marks[block] = (ranks[ranks[block, :k], :k] == rows[block, None, None]).any(dim=2)
     return marks
 
 
@@ -75,11 +76,10 @@ def _grown_sets(ranks: torch.Tensor, half: int) -> torch.Tensor:
     rows = torch.arange(n, device=device)[:, None].expand(n, k1)
     first = torch.sort((rows * n + ranks)[full_sets]).values
     parts = []
-    step = max(1, BLOCK // (k1 * half))
-    for low in range(0, n, step):
-        candidates = ranks[low : low + step]
-        member = half_sets[candidates] & full_sets[low : low + step, :, None]
-        keys = rows[low : low + step, :, None] * n + ranks[candidates, :half]
+    for block in blocks(n, k1 * half, BLOCK):
+        candidates = ranks[block]
+        member = half_sets[candidates] & full_sets[block, :, None]
+        keys = rows[block, :, None] * n + ranks[candidates, :half]
         shared = (_contains(first, keys) & member).sum(dim=2)
         joins = 3 * shared > 2 * member.sum(dim=2)
         parts.append(torch.unique(keys[member & joins[:, :, None]]))
@@ -91,11 +91,10 @@ def _softmax(x: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
     """Float32 weight per key: exp(-(2 - 2 x·y)) over its sum in the row."""
     n = len(x)
     weights = torch.empty(len(keys), dtype=torch.float64, device=x.device)
-    step = max(1, BLOCK // x.shape[1])
-    for low in range(0, len(keys), step):
-        part = keys[low : low + step]
+    for block in blocks(len(keys), x.shape[1], BLOCK):
+        part = keys[block]
         products = (x[part // n] * x[part % n]).sum(dim=1)
-        weights[low : low + step] = torch.exp(2 * products.double() - 2)
+        weights[block] = torch.exp(2 * products.double() - 2)
     totals = torch.zeros(n, dtype=torch.float64, device=x.device)
     totals.index_add_(0, keys // n, weights)
     return (weights / totals[keys // n]).float()
@@ -117,12 +116,11 @@ def _averaged(
     lengths = starts.diff()
     whole = (weights * ONE).round().long()
     found_keys, found_weights = [], []
-    step = max(1, BLOCK // (4 * k2 * max(1, int(lengths.max()))))
-    for low in range(0, n, step):
-        sources = ranks[low : low + step].flatten()
+    for block in blocks(n, 4 * k2 * int(lengths.max()), BLOCK):
+        sources = ranks[block].flatten()
         owners, places = _spread(lengths[sources])
         entries = starts[sources[owners]] + places
-        gathered = (low + owners // k2) * n + keys[entries] % n
+        gathered = (block.start + owners // k2) * n + keys[entries] % n
         unique, inverse = torch.unique(gathered, return_inverse=True)
         sums = torch.zeros(len(unique), dtype=torch.int64, device=keys.device)
         sums.index_add_(0, inverse, whole[entries])

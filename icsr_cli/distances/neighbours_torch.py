@@ -7,6 +7,7 @@ import warnings
 import torch
 
 from icsr_cli.exact_search import SPARE
+from icsr_cli.threads import blocks
 
 
 def search_device(
@@ -27,14 +28,12 @@ def search_device(
 
 
 def _blockwise_candidates(vectors: torch.Tensor, queries: torch.Tensor, kept: int) -> torch.Tensor:
-    n = len(vectors)
     squares = (vectors * vectors).sum(dim=1)
     found = torch.empty((len(queries), kept), dtype=torch.int64, device=vectors.device)
     # A block of distances of at most 1 GiB.
-    step = max(1, min(n, 2**28 // n))
-    for low in range(0, len(queries), step):
-        block = torch.addmm(squares, queries[low : low + step], vectors.T, alpha=-2)
-        found[low : low + step] = block.topk(kept, dim=1, largest=False).indices
+    for rows in blocks(len(queries), len(vectors), 2**28):
+        block = torch.addmm(squares, queries[rows], vectors.T, alpha=-2)
+        found[rows] = block.topk(kept, dim=1, largest=False).indices
     return found
 
 
@@ -69,11 +68,10 @@ def ordered(
     candidates = candidates.sort(dim=1).values
     distances = torch.empty(candidates.shape, device=vectors.device)
     # The gathered vectors take at most 256 MiB.
-    step = max(1, 2**26 // (candidates.shape[1] * vectors.shape[1]))
-    for low in range(0, len(own), step):
-        gathered = vectors[candidates[low : low + step]]
-        gathered -= vectors[own[low : low + step], None]
-        distances[low : low + step] = (gathered * gathered).sum(dim=2)
+    for rows in blocks(len(own), candidates.shape[1] * vectors.shape[1], 2**26):
+        gathered = vectors[candidates[rows]]
+        gathered -= vectors[own[rows], None]
+        distances[rows] = (gathered * gathered).sum(dim=2)
     distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf
     distances, order = distances.sort(dim=1, stable=True)
     indices, distances = candidates.gather(1, order)[:, :k], distances[:, :k]

@@ -11,10 +11,10 @@ import numpy as np
 
 from icsr_cli.distances.features import squared_lengths
 from icsr_cli.exact_search import (
+    BLOCK,
     NEAR_TIE,
     SPARE,
     Among,
-    blocks,
     forbid,
     measure,
     nearest_lists,
@@ -22,6 +22,7 @@ from icsr_cli.exact_search import (
     nobody,
     settled,
 )
+from icsr_cli.threads import blocks
 from icsr_cli.types import FloatArray, Team
 
 #: Candidates for each neighbour, at most; their distances are taken exactly.
@@ -30,7 +31,7 @@ MOST = 3
 #: candidates are taken for each that those need.
 SAMPLE, ENOUGH, ROOM = 64, 0.95, 1.25
 #: Numbers of vectors that are made rough at a time, 16 MiB: few enough that their memory is used again.
-BLOCK = 2**22
+CHUNK = 2**22
 #: What products in float32 may move a vector, as a share of its length.
 ROUNDING = 1e-5
 
@@ -131,7 +132,7 @@ def search_roughly(
 def _limits(x: FloatArray, sample: Any, among: Among, groups: Any) -> Any:
     """Give the squared distance of the k-th neighbour of each vector of the sample: float32 (m, 1)."""
     squares, limits = squared_lengths(x), []
-    for block in blocks(len(sample), len(x)):
+    for block in blocks(len(sample), len(x), BLOCK):
         own = sample[block]
         exact = squares[own, None] + squares - 2 * x[own] @ x.T
         _only(exact, own, among, groups)
@@ -148,7 +149,7 @@ def _only(distances: Any, own: Any, among: Among, groups: Any) -> None:
 def _enough(rough: Rough, tolerance: Any, among: Among, groups: Any, sample: Any, limits: Any) -> int:
     """Give how many candidates prove the neighbours of nearly all of a sample; 0 where too many would."""
     n, needed = len(rough.squares), []
-    for block in blocks(len(sample), n):
+    for block in blocks(len(sample), n, BLOCK):
         own = sample[block]
         nearest = rough.no_nearer(rough.squared_distances(own), own) - tolerance
         _only(nearest, own, among, groups)

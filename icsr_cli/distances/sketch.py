@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.distances.features import squared_lengths
-from icsr_cli.distances.rough import BLOCK, ROUNDING, Rough
+from icsr_cli.distances.rough import CHUNK, ROUNDING, Rough
+from icsr_cli.threads import blocks
 from icsr_cli.types import FloatArray
 
 #: Vectors from which the directions are taken.
@@ -41,8 +42,7 @@ def _sketch(x: FloatArray, centre: FloatArray, axes: Any) -> Rough:
     """Sketch x along orthonormal axes (d, width)."""
     n, width = len(x), axes.shape[1]
     values, squares = np.empty((n, width + 1), dtype=np.float32), np.empty(n, dtype=np.float32)
-    step = max(1, BLOCK // x.shape[1])
-    for own in (slice(low, low + step) for low in range(0, n, step)):
+    for own in blocks(n, x.shape[1], CHUNK):
         moved = x[own] - centre
         values[own, :width], squares[own] = moved @ axes, squared_lengths(moved)
     left = np.sqrt(np.maximum(squares - squared_lengths(values[:, :width]), 0))

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from icsr_cli.checks import as_numpy, whole_numbers
 from icsr_cli.errors import InputError
+from icsr_cli.threads import blocks
 from icsr_cli.types import NO_CLUSTER, FloatArray, IntArray
 
 #: Products computed at a time.
@@ -62,7 +63,7 @@ def assign(features: Any, known: KnownClusters) -> Assigned:
     """Find the nearest cluster of each image, features (n, d)."""
     table = _unit(features)
     places, products = np.empty(len(table), dtype=np.intp), np.empty(len(table), dtype=np.float32)
-    for rows in _blocks(len(table), len(known.numbers)):
+    for rows in blocks(len(table), len(known.numbers), _BLOCK):
         compared = table[rows] @ known.means.T
         places[rows], products[rows] = compared.argmax(axis=1), compared.max(axis=1)
     return Assigned(known.numbers[places], _distance(products))
@@ -87,7 +88,7 @@ def estimate(features: Any, labels: Any) -> float:
     if len(known.numbers) < 2 or len(rows) == 0:
         raise InputError("labels must hold two clusters, and one of two images, to estimate a distance from.")
     within, between = np.empty(len(rows)), np.empty(len(rows))
-    for block in _blocks(len(rows), len(known.numbers)):
+    for block in blocks(len(rows), len(known.numbers), _BLOCK):
         at, mine = rows[block], own[rows[block]]
         products = table[at] @ known.means.T
         ahead = np.arange(len(at))
@@ -109,11 +110,6 @@ def _unit(features: Any) -> FloatArray:
     lengths = np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
     unit: FloatArray = (table / lengths).astype(np.float32)
     return unit
-
-
-def _blocks(rows: int, columns: int) -> list[slice]:
-    step = max(1, _BLOCK // max(columns, 1))
-    return [slice(first, first + step) for first in range(0, rows, step)]
 
 
 def _distance(products: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from icsr_cli.compilation import compiled
-from icsr_cli.threads import in_threads, row_ranges
+from icsr_cli.threads import blocks, in_threads, row_ranges
 from icsr_cli.types import IntArray
 
 # Comparisons that a GPU makes at a time.
@@ -61,13 +61,9 @@ def _count_before(part: npt.NDArray[Any], own: Any) -> Any:  # pragma: no cover 
 def _match_ranks_torch(distances: torch.Tensor, rows: IntArray, columns: IntArray) -> IntArray:
     """Do the same on a GPU: matches in chunks, each against its whole row."""
     position = torch.arange(distances.shape[1], device=distances.device)
-    chunk = max(1, _CHUNK_NUMBERS // distances.shape[1])
     parts = [torch.empty(0, dtype=torch.int64, device=distances.device)]
-    for first in range(0, len(rows), chunk):
-        row, column = (
-            torch.as_tensor(index[first : first + chunk], device=distances.device)
-            for index in (rows, columns)
-        )
+    for chunk in blocks(len(rows), distances.shape[1], _CHUNK_NUMBERS):
+        row, column = (torch.as_tensor(index[chunk], device=distances.device) for index in (rows, columns))
         own = distances[row, column].unsqueeze(1)
         others = distances[row]
         before = (others < own) | ((others == own) & (position < column.unsqueeze(1)))

@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 
 from icsr_cli.checks import as_numpy
+from icsr_cli.threads import blocks
 from icsr_cli.types import UNKNOWN_IDENTITY, FloatArray, IntArray
 
 #: Euclidean distances of unit vectors lie from 0 to 2; a threshold is exact to one of so many steps.
@@ -72,10 +73,8 @@ def _histograms(
 ) -> IntArray:
     """Count true and false pairs by their distance: int64 (2, steps)."""
     counts = np.zeros((2, _STEPS), dtype=np.int64)
-    step = max(1, _BLOCK // max(1, len(gallery)))
     queries, known = (of != UNKNOWN_IDENTITY for of in ids)
-    for first in range(0, len(query), step):
-        rows = slice(first, first + step)
+    for rows in blocks(len(query), len(gallery), _BLOCK):
         squared = np.maximum(2 - 2 * (query[rows] @ gallery.T), 0)
         place = np.minimum((np.sqrt(squared) * (_STEPS / 2)).astype(np.int64), _STEPS - 1)
         same, own = (of[0][rows, None] == of[1] for of in (ids, cameras))
