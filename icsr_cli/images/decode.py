@@ -56,26 +56,23 @@ def resized_or_reason(path: str | os.PathLike[str], height: int, width: int) -> 
 def _open_rgb(path: str | os.PathLike[str]) -> Image.Image:
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # a pipe would be waited on for ever
-            raise DatasetError(f"{os.fspath(path)}: not a file")
+            raise ValueError("not a file")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of what is refused, or converted, below
             with Image.open(path, formats=FORMATS) as image:
-                pixels = image.width * image.height
-                if pixels > MAX_PIXELS:
-                    raise DatasetError(
-                        f"{os.fspath(path)}: {image.width} x {image.height} pixels, more than {MAX_PIXELS:,}"
-                    )
+                if image.width * image.height > MAX_PIXELS:
+                    raise ValueError(f"{image.width} x {image.height} pixels, more than {MAX_PIXELS:,}")
                 image.load()
                 return _to_rgb(_upright(image))
-    except (DatasetError, MemoryError):
+    except MemoryError:
         raise
-    except Image.DecompressionBombError:
-        raise DatasetError(f"{os.fspath(path)}: more than {MAX_PIXELS:,} pixels") from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged files
         raise DatasetError(f"{os.fspath(path)}: {_reason(path, error)}") from error
 
 
 def _reason(path: str | os.PathLike[str], error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError):
+        return f"more than {MAX_PIXELS:,} pixels"
     if isinstance(error, UnidentifiedImageError):
         return "empty file" if Path(path).stat().st_size == 0 else "not an image"
     if isinstance(error, OSError) and error.strerror:
