@@ -310,7 +310,9 @@ class _Build:
             for block, rows in enumerate(_blocks(len(self.split)))
             if block not in done
         ]
-        with progress.task(self.title, len(self.split), "images") as task, self.log.open("a") as log:
+        with progress.task(self.title, len(self.split), "images") as task, self.log.open("w") as log:
+            log.writelines([json.dumps({"fingerprint": self.fingerprint}) + "\n", *map(_line, results)])
+            log.flush()
             task.advance(sum(result.count for result in results))
             for result in work(jobs, workers):
                 results.append(self._kept(result))
@@ -334,15 +336,9 @@ class _Build:
             for line in lines:
                 with contextlib.suppress(ValueError, TypeError):  # cut off while written
                     found.append(Result(*json.loads(line)))
-            found = self.form.held(self.partial, self.shape, found)
+            return self.form.held(self.partial, self.shape, found)
         except (OSError, ValueError, TypeError, LookupError):
             return []
-        self._begin_log(found)
-        return found
-
-    def _begin_log(self, results: Iterable[Result] = ()) -> None:
-        lines = (json.dumps({"fingerprint": self.fingerprint}) + "\n", *map(_line, results))
-        self.log.write_text("".join(lines), encoding="utf-8")
 
     def _adopt(self) -> list[Result]:
         """Take over whole blocks of the finished store, if its images are the first of the split."""
@@ -362,7 +358,6 @@ class _Build:
                 break  # damaged: from here on it is decoded again
             taken = Result(block, rows.stop - rows.start, checksum, (), lengths, data.tobytes())
             found.append(self._kept(taken))
-        self._begin_log(found)
         return found
 
     def _start(self) -> None:
@@ -377,7 +372,6 @@ class _Build:
                 f"{room(free)} are free. Make room, choose another --data-root, or a smaller size."
             )
         self.form.begin(self.partial, self.shape)
-        self._begin_log()
 
     def _finish(self, results: list[Result]) -> tuple[Stored | None, tuple[BadImage, ...]]:
         bad = tuple(
@@ -418,10 +412,9 @@ def _line(result: Result) -> str:
 
 
 def _write_at(path: Path, offset: int, view: memoryview) -> None:
-    with path.open("r+b", buffering=0) as file:
+    with path.open("r+b") as file:
         file.seek(offset)
-        while view:
-            view = view[file.write(view) :]
+        file.write(view)
 
 
 def _close_gaps(path: Path, rows: IntArray) -> list[int]:
