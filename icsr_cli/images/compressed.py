@@ -40,7 +40,7 @@ class Jpegs:
     dtype = np.dtype(np.uint8)
 
     def __init__(self, path: Path, offsets: IntArray, size: Size, names: Sequence[str]) -> None:
-        self.path, self._offsets, self._names = path, offsets, names
+        self.path, self.offsets, self._names = path, offsets, names
         self.shape = (len(offsets) - 1, *size, 3)
         self._bytes: npt.NDArray[np.uint8] = np.memmap(path, np.uint8, "r")
 
@@ -57,7 +57,7 @@ class Jpegs:
         wanted = np.atleast_1d(np.asarray(rows, dtype=np.int64))
         if wanted.size and not 0 <= wanted.min() <= wanted.max() < len(self):
             raise IndexError(f"rows from 0 to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
-        announce(self._bytes, self._offsets[wanted], self._offsets[wanted + 1])
+        announce(self._bytes, self.offsets[wanted], self.offsets[wanted + 1])
         images = np.empty((len(wanted), *self.shape[1:]), dtype=np.uint8)
 
         def work(low: int, high: int) -> None:
@@ -69,11 +69,7 @@ class Jpegs:
 
     def encoded(self, rows: slice) -> npt.NDArray[np.uint8]:
         """Give the bytes of neighbouring images as they lie in the file."""
-        return self._bytes[self._offsets[rows.start] : self._offsets[rows.stop]]
-
-    def lengths(self, rows: slice) -> list[int]:
-        """Give the bytes of each of neighbouring images."""
-        return [*map(int, np.diff(self._offsets[rows.start : rows.stop + 1]))]
+        return self._bytes[self.offsets[rows.start] : self.offsets[rows.stop]]
 
     def _decode(self, row: int) -> PixelArray:
         _, height, width, _ = self.shape
@@ -167,7 +163,7 @@ class JpegForm:
 
     def block(self, pixels: Any, rows: slice) -> tuple[npt.NDArray[np.uint8], list[int]]:
         """Give the bytes of neighbouring images, and how many each has."""
-        return pixels.encoded(rows), pixels.lengths(rows)
+        return pixels.encoded(rows), np.diff(pixels.offsets[rows.start : rows.stop + 1]).tolist()
 
 
 def encode(start: int, pixels: PixelArray, bad: Iterable[int]) -> Kept:
