@@ -98,8 +98,8 @@ def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress)
     with zipfile.ZipFile(archive) as opened:
         _check_count(archive, len(opened.infolist()))
         members = [member for member in opened.infolist() if not _skipped(member.filename)]
-        check = _Names(archive)
-        paths = [check(member.filename) for member in members]
+        known: set[PurePosixPath] = set()
+        paths = [_checked_path(archive, member.filename, known) for member in members]
         for member in members:
             mode = member.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -153,7 +153,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
-    check = _Names(archive)
+    known: set[PurePosixPath] = set()
     with (
         archive.open("rb") as raw,
         _decompressed(raw) as stream,
@@ -166,7 +166,7 @@ def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress)
                 raise tarfile.ReadError(f"a size of {member.size}")
             if _skipped(member.name):
                 continue
-            path = check(member.name)
+            path = _checked_path(archive, member.name, known)
             if member.isdir():
                 (folder / path).mkdir(parents=True, exist_ok=True)
             elif member.isreg():
@@ -198,25 +198,18 @@ def _skipped(name: str) -> bool:
     return name.split("/")[0] == "__MACOSX"
 
 
-class _Names:
-    """Checks the names of one archive, one after the other."""
-
-    def __init__(self, archive: Path) -> None:
-        self._archive = archive
-        self._files: set[PurePosixPath] = set()
-
-    def __call__(self, name: str) -> PurePosixPath:
-        """Give the safe relative path of a member, or raise DatasetError."""
-        plain = name.replace("\\", "/")
-        path = PurePosixPath(plain)
-        if path.is_absolute() or plain[1:2] == ":" or ".." in path.parts or "\0" in plain:
-            raise _refusal(self._archive, name, "it leads out of the folder")
-        if path == PurePosixPath("."):
-            return path
-        if path in self._files and not plain.endswith("/"):
-            raise _refusal(self._archive, name, "the name comes twice")
-        self._files.add(path)
+def _checked_path(archive: Path, name: str, known: set[PurePosixPath]) -> PurePosixPath:
+    """Give the safe relative path of a member, and add it to the ``known`` ones, or raise DatasetError."""
+    plain = name.replace("\\", "/")
+    path = PurePosixPath(plain)
+    if path.is_absolute() or plain[1:2] == ":" or ".." in path.parts or "\0" in plain:
+        raise _refusal(archive, name, "it leads out of the folder")
+    if path == PurePosixPath("."):
         return path
+    if path in known and not plain.endswith("/"):
+        raise _refusal(archive, name, "the name comes twice")
+    known.add(path)
+    return path
 
 
 def _refusal(archive: Path, name: str, why: str) -> DatasetError:
