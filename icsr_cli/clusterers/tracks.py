@@ -148,15 +148,12 @@ def _cut_once(features: FloatArray, tracks: IntArray, times: IntArray | None, li
     for block in blocks:
         first, last = starts[block[0]], starts[block[-1]] + sizes[block[-1]]
         cuts = _best_cuts(features[order[first:last]], starts[block] - first, sizes[block], limit)
-        for_cut = np.flatnonzero(cuts > 0)
-        if len(for_cut):
-            own = np.repeat(np.arange(len(block)), sizes[block])
-            place = np.arange(last - first) - (starts[block] - first)[own]
-            after = (cuts[own] > 0) & (place >= cuts[own])
-            number = np.full(len(block), -1, dtype=np.int64)
-            number[for_cut] = used + np.arange(len(for_cut))
-            result[order[first:last][after]] = number[own[after]]
-            used += len(for_cut)
+        numbers = used - 1 + np.cumsum(cuts > 0)
+        own = np.repeat(np.arange(len(block)), sizes[block])
+        place = np.arange(last - first) - (starts[block] - first)[own]
+        after = (cuts[own] > 0) & (place >= cuts[own])
+        result[order[first:last][after]] = numbers[own[after]]
+        used = int(numbers[-1]) + 1
     return result
 
 
