@@ -32,10 +32,8 @@ def _modules() -> dict[str, Any]:
 @cache
 def _families() -> dict[str, Architecture]:
     """Give the architectures of every family that names its own."""
-    found: dict[str, Architecture] = {}
-    for module in _modules().values():
-        found.update(getattr(module, "ARCHITECTURES", {}))
-    return found
+    own = (getattr(module, "ARCHITECTURES", {}) for module in _modules().values())
+    return {arch: made for family in own for arch, made in family.items()}
 
 
 def available() -> tuple[str, ...]:

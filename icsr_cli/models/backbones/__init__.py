@@ -62,10 +62,6 @@ class Layout:
     norm: Callable[[Mapping[str, Tensor]], PixelNorm | None] = lambda state: None
     fault: Callable[[nn.Module], str | None] = lambda backbone: None
 
-    def fits(self, state: Mapping[str, Tensor]) -> bool:
-        """Tell whether a state dict is in this layout."""
-        return any(re.match(self.mark, name) for name in state)
-
     def rename(self, state: Mapping[str, Tensor]) -> State:
         """Give the tensors the names of our networks, without those that are left out.
 
@@ -116,4 +112,4 @@ class Architecture:
 
     def layout_of(self, state: Mapping[str, Tensor]) -> Layout | None:
         """Give the first layout that a state dict is in."""
-        return next((layout for layout in self.layouts if layout.fits(state)), None)
+        return next((one for one in self.layouts if any(re.match(one.mark, name) for name in state)), None)
