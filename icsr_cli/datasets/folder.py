@@ -175,15 +175,15 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
 def _frame(line: Mapping[str, str | None]) -> int:
     """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError."""
     frame, time = _known(line.get("frame")), _known(line.get("time"))
-    if frame is None and time is None:
-        return NO_TRACK
     if frame is not None:
         found = int(frame)
+    elif time is None:
+        return NO_TRACK
     else:
         try:
-            found = round(float(time or "") * 1000)
+            found = round(float(time) * 1000)
         except ValueError:
-            when = datetime.fromisoformat((time or "").replace("Z", "+00:00"))
+            when = datetime.fromisoformat(time.replace("Z", "+00:00"))
             when = when if when.tzinfo else when.replace(tzinfo=UTC)
             found = round(when.timestamp() * 1000)
     if not 0 <= found < 10**MOST_DIGITS:
@@ -303,18 +303,14 @@ def _named_splits(
         )
     for row, record in zip(rows, records, strict=True):
         splits[row.split or ""].append(record)
-    notes = []
-    if bool(splits.get("query")) != bool(splits.get("gallery")):
+    if bool(splits["query"]) != bool(splits["gallery"]):
         raise DatasetError("Evaluation needs both a query and a gallery split; only one of them has images.")
-    for name in ("query", "gallery"):
-        unknown = sum(record.identity == UNKNOWN_IDENTITY for record in splits.get(name, []))
-        if unknown and name == "query":
-            raise DatasetError(
-                f"{unknown} images of the query split have no id: nothing could be right for them."
-            )
-        if unknown:
-            notes.append(f"gallery: {unknown} images without id are distractors")
-    return splits, notes
+    asked, others = (
+        sum(record.identity == UNKNOWN_IDENTITY for record in splits[name]) for name in ("query", "gallery")
+    )
+    if asked:
+        raise DatasetError(f"{asked} images of the query split have no id: nothing could be right for them.")
+    return splits, [f"gallery: {others} images without id are distractors"] if others else []
 
 
 def _drawn_splits(
