@@ -127,17 +127,17 @@ class Benchmark:
         return "\nor\n".join(layout.describe() for layout in self.layouts)
 
     def _not_found(self, start: Path) -> str:
-        best: tuple[Path, list[str]] | None = None
-        for layout in self.layouts:
-            partly = find_folder(start, partial(_has, parts=layout.parts, enough=any))
-            if partly is not None:
-                missing = [part for part in layout.parts if not (partly / part).exists()]
-                best = (partly, missing) if best is None or len(missing) < len(best[1]) else best
-        if best is None:
+        partly = [
+            (root, [part for part in layout.parts if not (root / part).exists()])
+            for layout in self.layouts
+            if (root := find_folder(start, partial(_has, parts=layout.parts, enough=any)))
+        ]
+        if not partly:
             return f"No {self.title} at or below {start}. Expected:\n{self.expected()}"
-        verb = "is" if len(best[1]) == 1 else "are"
+        root, missing = min(partly, key=lambda found: len(found[1]))
+        verb = "is" if len(missing) == 1 else "are"
         return (
-            f"{self.title} in {best[0]} is incomplete: {', '.join(best[1])} {verb} missing. "
+            f"{self.title} in {root} is incomplete: {', '.join(missing)} {verb} missing. "
             f"Expected:\n{self.expected()}"
         )
 

@@ -47,10 +47,9 @@ class ListLayout:
 
     def describe(self) -> str:
         """Folders, lists and an example."""
-        lists = ", ".join(name for names in _LISTS.values() for name in names)
         return (
-            f"  {self.train}/  {self.test}/  {lists}\n"
-            f"  with lines such as '0000/0000_000_01_0303morning_0008_0.jpg 0'"
+            f"  {self.train}/  {self.test}/  {', '.join(self.parts[2:])}\n"
+            "  with lines such as '0000/0000_000_01_0303morning_0008_0.jpg 0'"
         )
 
     def read(self, root: Path) -> Reading:
