@@ -12,7 +12,6 @@ from icsr_cli.types import Records
 # The body, in body heights from the top of the head.
 SHOULDER, WAIST, HIP, KNEE, ANKLE, SOLE = 0.165, 0.38, 0.50, 0.73, 0.955, 1.0
 HEAD, HAND, PANTS = 0.078, 0.53, 0.40
-_WHITE = np.ones((3, 1), np.float32)
 
 
 @dataclass

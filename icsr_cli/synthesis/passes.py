@@ -17,6 +17,7 @@ from icsr_cli.types import NO_TRACK, DoubleArray, IntArray, Records
 TRAIN_FOLDER: Final = "bounding_box_train"
 QUERY_FOLDER: Final = "query"
 GALLERY_FOLDER: Final = "bounding_box_test"
+FOLDERS: Final = (TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER)
 #: Frames between two images of one pass, and those of a whole sequence.
 _STEP, _SEQUENCE = 25, 60_000
 
@@ -79,7 +80,7 @@ def plan(world: World) -> Plan:
     _dress(world, people[:total], homes)
     shots, sequences, frames, tracks = _walk(world, counts)
     files = _files(world, shots, sequences, frames, numbers)
-    order = np.argsort(np.array([_FOLDER_ORDER[name.split("/")[0]] for name in files]), kind="stable")
+    order = np.argsort(np.array([FOLDERS.index(name.split("/")[0]) for name in files]), kind="stable")
     times = (sequences - 1) * _SEQUENCE + frames  # from the begin of the first sequence
     extra_shots, extra_files = _extras(world, total, strangers)
     clutter_shots, clutter_files = _clutter(world, shots)
@@ -98,9 +99,6 @@ def _dress(world: World, people: Records, homes: IntArray) -> None:
     dress_by_home(people, homes, world.separation, world.garment_similarity, stream(world, _LOOKS))
     for number, half in enumerate((slice(world.train_identities), slice(world.train_identities, None))):
         make_doubles(people[half], homes[half], world.lookalikes, stream(world, _DOUBLES, number))
-
-
-_FOLDER_ORDER: Final = {TRAIN_FOLDER: 0, QUERY_FOLDER: 1, GALLERY_FOLDER: 2}
 
 
 def _seen(world: World, people: int, *, test: bool) -> tuple[IntArray, IntArray]:

@@ -18,12 +18,11 @@ from icsr_cli.processes import in_processes
 from icsr_cli.progress import Progress
 from icsr_cli.synthesis.drawing import batch_count, batch_size, draw_batch
 from icsr_cli.synthesis.lens import Optics, optics
-from icsr_cli.synthesis.passes import GALLERY_FOLDER, QUERY_FOLDER, TRAIN_FOLDER, Plan, plan
+from icsr_cli.synthesis.passes import FOLDERS, Plan, plan
 from icsr_cli.synthesis.world import World
 from icsr_cli.threads import usable_cpus
 from icsr_cli.types import NO_TRACK, PixelArray
 
-FOLDERS: Final = (TRAIN_FOLDER, QUERY_FOLDER, GALLERY_FOLDER)
 #: Below so many pixels per process, starting one more costs more time than it saves.
 _PIXELS_PER_WORKER: Final = 1 << 23
 
