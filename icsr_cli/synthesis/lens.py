@@ -116,17 +116,15 @@ def _resample(pixels: FloatArray, factor: FloatArray, axis: int) -> FloatArray:
 def _sensor(pixels: FloatArray, cell: FloatArray, factor: FloatArray, axis: int) -> FloatArray:
     """Give what the sensor pixels ``cell`` (length, batch) saw, for each picture its own cells."""
     length, batch = cell.shape
-    total = None
+    seen = []
     for part in (0.25, 0.75):
         at = np.floor((cell + part) * factor)
         at = np.minimum(np.maximum(at, 0), length - 1).astype(np.intp)
         which = np.arange(batch)
         taken = pixels[:, at, :, which] if axis == 1 else pixels[:, :, at, which]
         # Advanced indices apart from each other put their axes first: back to (3, height, width, batch).
-        value = taken.transpose(2, 0, 3, 1) if axis == 1 else taken
-        total = value if total is None else total + value
-    assert total is not None
-    return np.ascontiguousarray(total * 0.5)
+        seen.append(taken.transpose(2, 0, 3, 1) if axis == 1 else taken)
+    return np.ascontiguousarray((seen[0] + seen[1]) * 0.5)
 
 
 def _add_noise(pixels: FloatArray, width: FloatArray, random: np.random.Generator) -> None:
