@@ -24,3 +24,12 @@ def compiled(*, fastmath: bool | set[str] = False) -> Callable[[Callable[..., An
         return made
 
     return decorate
+
+
+@compiled()
+def find(parents: Any, node: int) -> int:
+    """Give the root of ``node`` and halve the path to it."""
+    while parents[node] != node:
+        parents[node] = parents[parents[node]]
+        node = parents[node]
+    return node

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from icsr_cli.compilation import compiled
+from icsr_cli.compilation import compiled, find
 
 
 @compiled()
@@ -52,15 +52,6 @@ def to_whole_numbers(
                 others[place], sums[place] = other, amount
                 place += 1
         stops[row] = place
-
-
-@compiled()
-def find(parents: Any, node: int) -> int:
-    """Give the root of ``node`` and halve the path to it."""
-    while parents[node] != node:
-        parents[node] = parents[parents[node]]
-        node = parents[node]
-    return node
 
 
 @compiled()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from icsr_cli.compilation import compiled
+from icsr_cli.compilation import compiled, find
 
 
 @compiled()
@@ -22,18 +22,10 @@ def join_apart(first: Any, second: Any, cameras: Any, n_cameras: int) -> Any:
         if cameras[node] >= 0:
             seen[node, cameras[node]] = True
     for pair in range(first.size):
-        one, two = _root(above, first[pair]), _root(above, second[pair])
+        one, two = find(above, first[pair]), find(above, second[pair])
         if one != two and not np.any(seen[one] & seen[two]):
             above[two] = one
             seen[one] |= seen[two]
     for node in range(cameras.size):
-        above[node] = _root(above, node)
+        above[node] = find(above, node)
     return above
-
-
-@compiled()
-def _root(above: Any, node: int) -> int:
-    while above[node] != node:
-        above[node] = above[above[node]]
-        node = above[node]
-    return node
