@@ -62,15 +62,13 @@ def is_tensor(features: Any) -> bool:
 
 
 def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
-    elsewhere = device is not None and str(device) != "cpu"
     if is_tensor(features):
         target = features.device if device is None else device
-        features = features.detach().to(device=target)
+        features = features.detach().to(device=target).float().contiguous()
         elsewhere = features.device.type != "cpu"
-        features = features.float().contiguous()
         return features if elsewhere else np.asarray(features.numpy(), dtype=np.float32)
     array: FloatArray = np.ascontiguousarray(features, dtype=np.float32)
-    if not elsewhere:
+    if device is None or str(device) == "cpu":
         return array
     import torch
 
