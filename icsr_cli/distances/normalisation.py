@@ -40,17 +40,13 @@ class CameraStatistics:
         Raises InputError where shapes or values do not fit.
         """
         values, cameras = _checked(features, cameras)
-        count = np.bincount(cameras)
-        rows = np.append(cameras, len(count))
-        mean, variance = np.empty((2, len(count) + 1, values.shape[1]))
-        mean[-1], variance[-1] = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
-        for camera in np.unique(rows[:-1]):
+        mean, variance = np.empty((2, int(cameras.max()) + 2, values.shape[1]))
+        mean[:], variance[:] = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
+        for camera in np.unique(cameras):
             own = values[cameras == camera].astype(np.float64)
             share = len(own) / (len(own) + shrink)
             mean[camera] = share * own.mean(axis=0) + (1 - share) * mean[-1]
             variance[camera] = share * own.var(axis=0) + (1 - share) * variance[-1]
-        empty = np.flatnonzero(count == 0)
-        mean[empty], variance[empty] = mean[-1], variance[-1]
         return cls(mean.astype(np.float32), np.sqrt(variance).astype(np.float32))
 
     def apply(self, features: Any, cameras: Any, mode: Normalisation = "full") -> Any:
