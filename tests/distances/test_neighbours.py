@@ -318,7 +318,7 @@ def test_exact_search_by_codes(d, k, spread, copies, most, seed):
     features = np.float32(features / np.linalg.norm(features, axis=1, keepdims=True))
     with (
         mock.patch.multiple(rough, ENOUGH=0, ROOM=1, MOST=150),
-        mock.patch.object(codes, "BLOCK", int(rng.integers(1, 150 * d))),
+        mock.patch.object(codes, "CHUNK", int(rng.integers(1, 150 * d))),
         mock.patch.object(codes, "largest_code", return_value=min(most, codes.largest_code())),
     ):
         groups = np.zeros(150, dtype=np.int64)
