@@ -86,7 +86,7 @@ def evaluate(
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
-    path, network, size = recipe.open_network(path, runs_root, data.name, arch, engine)
+    network, size = recipe.open_network(path, engine, arch)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
     settings = _settings(data, run, size, config, given, assignments)
     image = settings.image

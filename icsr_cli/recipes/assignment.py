@@ -14,7 +14,7 @@ from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import Embedder, weights_file
+from icsr_cli.recipes.evaluation import Embedder, weights_of
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, read_labels
@@ -99,11 +99,10 @@ def open_known(
         raise RunError(f"{files[-1]} gives no image of {dataset.name!r} a label.")
     own = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
     features = own.embed(own.pixels("train"), "Known features", rows)
-    weights = weights_file(run.path, run.path.parent, None)
     return Known(
         KnownClusters.of(features, labels[rows]),
         limits_of(run, features, labels[rows]),
-        FileEmbedder(own.network, weights, own.image.size, engine),
+        FileEmbedder(own.network, weights_of(run), own.image.size, engine),
     )
 
 
@@ -112,8 +111,7 @@ def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, floa
 
     Those are int64 (n,), of features (n, d).
     """
-    weights = weights_file(run.path, run.path.parent, None)
-    stored = image_thresholds(run.path, weights.name).get("thresholds", ())
+    stored = image_thresholds(run.path, weights_of(run).name).get("thresholds", ())
     marks = {str(mark["name"]): float(mark["distance"]) for mark in stored}
     return {FROM_LABELS: estimate(features, labels), **marks}
 

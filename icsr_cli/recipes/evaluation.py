@@ -125,7 +125,7 @@ class Embedder:
             RunError: where the run has no network of all cameras (yet).
             ModelError: where its weights are damaged.
         """
-        _, network, size = open_network(run.path, run.path.parent, None, None, engine)
+        network, size = open_network(weights_of(run), engine)
         image = settings.image
         if size is not None:
             image = image.model_copy(update={"height": size[0], "width": size[1]})
@@ -348,40 +348,36 @@ def _camera_distances(features: Tensor, cameras: IntArray, n_queries: int, share
     return mixed.astype(np.float32)
 
 
-def open_network(
-    checkpoint: Path | None, runs_root: Path, dataset: str | None, arch: str | None, engine: Engine
-) -> tuple[Path, Network, Size | None]:
-    """Open a network from a file, a run folder, or the newest run of ``dataset``.
+def open_network(path: Path, engine: Engine, arch: str | None = None) -> tuple[Network, Size | None]:
+    """Open the network in a file, of the architecture ``arch`` where the file does not say it.
 
-    Gives the file, the network in evaluation mode on the device, and the (height, width) it was trained
-    at where the file says so. The newest global run comes before any cam run.
-
-    Raises:
-        RunError: where there is no such run.
-        ModelError: where the weights cannot be used; the message says why.
+    Gives it in evaluation mode on the device, and the (height, width) it was trained at where the file says
+    so. Raises ModelError where the weights cannot be used; the message says why.
     """
-    path = weights_file(checkpoint, runs_root, dataset)
     header = read_metadata(path)
     if arch is not None and header.get("arch", arch) != arch:
         raise ModelError(f"{path} holds a {header['arch']}, not a {arch}. Leave -a out.")
     network = build(arch, weights=path) if arch is not None and "arch" not in header else open_model(path)
-    return path, network.to(engine.device).eval(), size_of(header)
+    return network.to(engine.device).eval(), size_of(header)
 
 
 def weights_file(checkpoint: Path | None, runs_root: Path, dataset: str | None) -> Path:
     """Give the file that is meant: itself, that of a run, or of the newest run of ``dataset`` (or of any).
 
-    Raises:
-        RunError: there is no such run, or it has no network of all cameras.
+    The newest global run comes before any cam run.
+    Raises RunError where there is no such run, or it has no network of all cameras.
     """
-    if checkpoint is not None and not checkpoint.is_dir():
-        return checkpoint
     if checkpoint is not None:
-        run = open_run(checkpoint)
-    else:
-        candidates = [run for run in find_runs(runs_root, dataset) if any(run.path.glob("*.safetensors"))]
-        in_order = sorted(candidates, key=lambda run: run.stage == "global")
-        run = in_order[-1] if in_order else newest(runs_root, dataset, "global", file="last.safetensors")
+        return weights_of(open_run(checkpoint)) if checkpoint.is_dir() else checkpoint
+    candidates = [run for run in find_runs(runs_root, dataset) if any(run.path.glob("*.safetensors"))]
+    in_order = sorted(candidates, key=lambda run: run.stage == "global")
+    return weights_of(
+        in_order[-1] if in_order else newest(runs_root, dataset, "global", file="last.safetensors")
+    )
+
+
+def weights_of(run: RunFolder) -> Path:
+    """Give the file of the network of a run. Raises RunError where it has none of all cameras."""
     for name in ("best.safetensors", "last.safetensors"):
         if (run.path / name).is_file():
             return run.path / name

@@ -30,7 +30,7 @@ from icsr_cli.files import stamp, whole_file
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
-from icsr_cli.recipes.evaluation import open_network
+from icsr_cli.recipes.evaluation import open_network, weights_file
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
 from icsr_cli.types import FloatArray, IntArray, PixelArray, Size, Split
@@ -71,8 +71,9 @@ def open_embedder(
     width: int | None = None,
     dataset: str | None = None,
 ) -> FileEmbedder:
-    """Open a network as ``open_network`` does, at the size of its images or another, and say which it is."""
-    path, network, trained = open_network(checkpoint, runs_root, dataset, None, engine)
+    """Open what ``weights_file`` finds, at the size of its images or another, and say which it is."""
+    path = weights_file(checkpoint, runs_root, dataset)
+    network, trained = open_network(path, engine)
     default = trained or ImageSettings().size
     size = height or default[0], width or default[1]
     if trained is None and None in (height, width):

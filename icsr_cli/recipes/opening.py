@@ -19,7 +19,7 @@ from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.evaluation import weights_file
+from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
@@ -84,7 +84,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts["dataset_settings"] = dict(data.settings)
     named = settings.of(stage).model.weights
     if named not in _WORDS and Path(named).is_dir():  # --init RUN
-        weights = weights_file(Path(named), wish.runs_root, None)
+        weights = weights_of(open_run(Path(named)))
         settings = start_from_run(weights, stage, settings, resolved)
         progress.note(f"Weights: {weights}")
         facts["init"] = named
