@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,8 @@ from pydantic import (
 
 from icsr_cli.choices import Choice, Options
 from icsr_cli.types import Size
+
+T = TypeVar("T")
 
 Clusterer = Annotated[Options, Choice("clusterers", "dbscan")]
 Distance = Annotated[Options, Choice("distances", "jaccard")]
@@ -42,12 +44,8 @@ def _fewest(given: tuple[Options, ...]) -> Any:
     return given[0].dump() if len(given) == 1 else [one.dump() for one in given]
 
 
-Memories = Annotated[
-    tuple[Annotated[Options, Choice("memories", "clusters")], ...],
-    BeforeValidator(_several),
-    PlainSerializer(_fewest),
-    Field(min_length=1),
-]
+Several = Annotated[tuple[T, ...], BeforeValidator(_several), PlainSerializer(_fewest), Field(min_length=1)]
+Memories = Several[Annotated[Options, Choice("memories", "clusters")]]
 
 
 def _beneath(method: str, unless: tuple[str, ...] = (), **published: Any) -> BeforeValidator:
@@ -72,12 +70,7 @@ CamClusterer = Annotated[
     Choice("clusterers", "average-linkage"),
     _beneath("average-linkage", ("n_clusters", "distance_threshold"), images_per_cluster=5),
 ]
-CamMemories = Annotated[
-    tuple[Annotated[Options, Choice("memories", "clusters"), _beneath("clusters", momentum=0.2)], ...],
-    BeforeValidator(_several),
-    PlainSerializer(_fewest),
-    Field(min_length=1),
-]
+CamMemories = Several[Annotated[Options, Choice("memories", "clusters"), _beneath("clusters", momentum=0.2)]]
 
 
 class Section(BaseModel):
