@@ -182,8 +182,7 @@ def evaluate(
     both = debiased(both, cameras, dataset.camera_names, debias, embedder.progress)
     identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
     if tracks:
-        units = track_units(dataset.name, query, gallery)
-        both, identities, cameras, count = units.average(both), units.identities, units.cameras, units.queries
+        both, identities, cameras, count = by_track(dataset.name, query, gallery, both)
     found = both[:count], both[count:]
     truth = (identities[:count], identities[count:], cameras[:count], cameras[count:])
     rankings = {PLAIN: rank(*found, *truth)}
@@ -199,36 +198,15 @@ def evaluate(
     return Evaluation(rankings, by_camera, thresholds(*found, *truth))
 
 
-@dataclass(frozen=True)
-class TrackUnits:
-    """Tracks as what is looked for and in: of queries, then of gallery images.
-
-    ``members``: sparse (m, n), the share of each of n images (queries, then gallery) in each track.
-    ``identities``, ``cameras`` int64 (m,). ``queries``: how many of the m are queries.
-    """
-
-    members: sp.csr_array
-    identities: IntArray
-    cameras: IntArray
-    queries: int
-
-    def average(self, features: Tensor) -> Tensor:
-        """Give the mean features of the tracks, unit float (m, d), of images (n, d), on the same device."""
-        entries = self.members.tocoo()
-        rows, columns = (
-            torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords
-        )
-        unit = torch.nn.functional.normalize(features, dim=1)
-        parts = unit.new_zeros(self.members.shape[0], features.shape[1])
-        parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
-        return torch.nn.functional.normalize(parts, dim=1)
-
-
-def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
-    """Find the tracks of query and gallery images; an image without one stands for itself.
+def by_track(
+    name: str, query: Split, gallery: Split, features: Tensor
+) -> tuple[Tensor, IntArray, IntArray, int]:
+    """Put tracks in the place of query and gallery images; an image without one stands for itself.
 
     A track is looked for if one of its images is a query, and looked in if one is in the gallery; its images
-    in either make its features, each once. Its identity is that of most of them.
+    in either make its features, each once. Its identity is that of most of them. Of ``features`` (n, d) of
+    queries, then gallery images, gives those of the m tracks, unit float (m, d), their identities and
+    cameras, int64 (m,), and how many, the first, are queries.
 
     Raises:
         DatasetError: no image has a track.
@@ -252,8 +230,18 @@ def track_units(name: str, query: Split, gallery: Split) -> TrackUnits:
     camera = cameras[np.unique(of_image, return_index=True)[1]]
     asked, searched = np.unique(of_image[: len(query)]), np.unique(of_image[len(query) :])
     rows = np.concatenate([asked, searched])
-    chosen = sp.csr_array(members[rows] / np.asarray(members.sum(axis=1))[rows][:, None])
-    return TrackUnits(chosen.astype(np.float32), identity[rows], camera[rows], len(asked))
+    shares = sp.csr_array(members[rows] / np.asarray(members.sum(axis=1))[rows][:, None])
+    return _averages(shares, features), identity[rows], camera[rows], len(asked)
+
+
+def _averages(shares: sp.csr_array, features: Tensor) -> Tensor:
+    """Average features (n, d) by sparse shares (m, n): unit float (m, d), on the same device."""
+    entries = shares.astype(np.float32).tocoo()
+    rows, columns = (torch.from_numpy(ends.astype(np.int64)).to(features.device) for ends in entries.coords)
+    unit = torch.nn.functional.normalize(features, dim=1)
+    parts = unit.new_zeros(shares.shape[0], features.shape[1])
+    parts.index_add_(0, rows, unit[columns] * torch.from_numpy(entries.data).to(unit)[:, None])
+    return torch.nn.functional.normalize(parts, dim=1)
 
 
 #: Images of a training set that thresholds are estimated from, spread evenly.

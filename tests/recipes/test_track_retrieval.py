@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
 from icsr_cli.errors import DatasetError
-from icsr_cli.recipes.evaluation import track_units
+from icsr_cli.recipes.evaluation import by_track
 from icsr_cli.types import ImageRecord, Split
 
 
@@ -37,7 +37,7 @@ def test_against_a_loop_over_tracks(seed: int) -> None:
     query, gallery = random_splits(rng)
     features = rng.normal(size=(len(query) + len(gallery), 5)).astype(np.float32)
     features[len(query)] = features[len(query) - 1]  # the image of both
-    units = track_units("x", query, gallery)
+    found, identities, cameras, queries = by_track("x", query, gallery, torch.from_numpy(features))
     images = {}
     for row, record in enumerate([*query.records, *gallery.records]):
         images.setdefault(record.path, (record, features[row] / np.linalg.norm(features[row])))
@@ -54,10 +54,9 @@ def test_against_a_loop_over_tracks(seed: int) -> None:
             mean = np.mean([feature for _, feature in own], axis=0)
             part.append((who, own[0][0].camera, mean / np.linalg.norm(mean)))
         expected.append(part)
-    assert units.queries == len(expected[0])
-    found = units.average(torch.from_numpy(features)).numpy()
-    for part, rows in zip(expected, (slice(0, units.queries), slice(units.queries, None)), strict=True):
-        own = list(zip(units.identities[rows], units.cameras[rows], found[rows], strict=True))
+    assert queries == len(expected[0])
+    for part, rows in zip(expected, (slice(0, queries), slice(queries, None)), strict=True):
+        own = list(zip(identities[rows], cameras[rows], found[rows].numpy(), strict=True))
         assert len(own) == len(part)
         for who, camera, mean in part:
             assert any(
@@ -69,7 +68,7 @@ def test_against_a_loop_over_tracks(seed: int) -> None:
 def test_images_without_tracks_are_refused() -> None:
     split = Split(Path(), (ImageRecord("a", 0, 1),))
     with pytest.raises(DatasetError, match="have no tracks"):
-        track_units("x", split, split)
+        by_track("x", split, split, torch.ones(2, 3))
 
 
 def test_the_command(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
