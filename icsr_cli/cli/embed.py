@@ -47,8 +47,8 @@ def embed(
     options.check_out(out, "--out", ".npz", ".parquet")
     save = writer(out.suffix)
     progress = make_progress(quiet, as_json)
-    given = images_of(images, split, pattern, data_root, progress)
-    cameras, ids = given.cameras, given.ids
+    given, camera_names = images_of(images, split, pattern, data_root, progress)
+    cameras = given.cameras if camera_names else None
     if out.suffix == ".parquet" and (odd := not_utf8(given.paths)):
         raise UsageError(f"The name {odd[0]!r} is no UTF-8, which .parquet needs: let --out end in .npz.")
     if debias != "none" and cameras is None:
@@ -58,8 +58,8 @@ def embed(
     features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
     columns: dict[str, Any] = {"paths": np.array(given.paths)[kept]}
     columns |= {} if cameras is None else {"cameras": cameras[kept]}
-    columns |= {} if ids is None else {"ids": ids[kept]}
-    columns |= {name: found[kept] for name, found in given.when.items()}
+    columns |= {"ids": given.identities[kept]} if given.has_identities else {}
+    columns |= {name: found for name, found in given.when(kept).items() if found is not None}
     about = {
         "network": embedder.checksum(),
         "weights": str(embedder.weights),
@@ -73,7 +73,7 @@ def embed(
         "debias": debias,
     }
     if cameras is not None:
-        features = debiased(features, cameras[kept], given.camera_names, how, progress)
+        features = debiased(features, cameras[kept], camera_names, how, progress)
 
     with whole_file(out) as temporary:
         save(temporary, features, columns, json.dumps(about))

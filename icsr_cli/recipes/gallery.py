@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -33,7 +33,7 @@ from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import open_network, weights_file
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.threads import ahead, usable_cpus
-from icsr_cli.types import FloatArray, IntArray, PixelArray, Size, Split
+from icsr_cli.types import FloatArray, ImageRecord, IntArray, PixelArray, Size, Split
 
 #: Images decoded at a time; the next as many are decoded while these are embedded.
 _CHUNK = 128
@@ -149,34 +149,13 @@ def open_gallery(folder: Path, embedder: FileEmbedder, progress: Progress, *, ke
     return Gallery(folder, readable, found, unreadable, len(files) - len(fresh), cache)
 
 
-@dataclass(frozen=True)
-class Images:
-    """Images: ``paths`` in ``root``; cameras from 0 and identities int (n,), None where nobody knows.
-
-    ``when``: ``tracks`` and ``frames`` int (n,), where any image has one.
-    """
-
-    root: Path
-    paths: list[str]
-    cameras: IntArray | None = None
-    camera_names: tuple[str, ...] = ()
-    ids: IntArray | None = None
-    when: Mapping[str, IntArray] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, split: Split, camera_names: Sequence[str]) -> Images:
-        """Give the images of a split and what is known of them."""
-        ids = split.identities if split.has_identities else None
-        when = {name: found for name, found in split.when().items() if found is not None}
-        return cls(split.root, list(split.paths), split.cameras, tuple(camera_names), ids, when)
-
-
 def images_of(
     images: str, split: str | None, pattern: str | None, data_root: Path, progress: Progress
-) -> Images:
+) -> tuple[Split, tuple[str, ...]]:
     """Find the images of a folder, their names read by ``pattern``, or of a part of a data set.
 
     Images whose names do not fit are left out and warned of. ``split`` is of a data set: train by default.
+    Gives the images, and the names of the cameras: none where nobody knows which camera took an image.
 
     Raises:
         UsageError: ``split`` of a folder, ``pattern`` of a data set, or no image fits.
@@ -193,7 +172,7 @@ def images_of(
         part = data.splits.get(split or "train")
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split or 'train'} images.")
-        return Images.of(part, data.camera_names)
+        return part, data.camera_names
     if split is not None:
         raise UsageError(
             f"--split is for a prepared data set; {images} is a folder, and all its images are taken. "
@@ -203,7 +182,7 @@ def images_of(
         paths = image_files(folder, recursive=True)
         if not paths:
             raise DatasetError(f"There is no image in {folder}, nor in folders below.")
-        return Images(folder, paths)
+        return Split(folder, tuple(ImageRecord(path, camera=0) for path in paths)), ()
     rows, unread = read_pattern(folder, pattern)
     if not rows:
         raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
@@ -213,7 +192,7 @@ def images_of(
         for names in ({row.camera for row in rows}, {row.identity for row in rows if row.identity})
     )
     records = records_of(rows, cameras, people, number_tracks(rows, cameras))
-    return Images.of(Split(folder, tuple(records)), tuple(cameras))
+    return Split(folder, tuple(records)), tuple(cameras)
 
 
 def warn_unfit(paths: Sequence[str], what: str, progress: Progress) -> None:

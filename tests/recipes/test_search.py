@@ -102,18 +102,15 @@ def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     heard = Heard()
-    found = images_of(str(tmp_path), None, "{camera}/{track}/{frame}.jpg", tmp_path, heard)
-    assert found.paths == ["a/10/7.jpg", "a/2/5.jpg", "b/2/6.jpg"]
-    assert found.cameras is not None
-    assert (found.cameras.tolist(), found.camera_names, found.ids) == ([0, 0, 1], ("a", "b"), None)
-    assert {name: column.tolist() for name, column in found.when.items()} == {
-        "tracks": [1, 0, 2],
-        "frames": [7, 5, 6],
-    }
+    found, cameras = images_of(str(tmp_path), None, "{camera}/{track}/{frame}.jpg", tmp_path, heard)
+    assert found.paths == ("a/10/7.jpg", "a/2/5.jpg", "b/2/6.jpg")
+    assert (found.cameras.tolist(), cameras, found.has_identities) == ([0, 0, 1], ("a", "b"), False)
+    assert (found.tracks.tolist(), found.frames.tolist()) == ([1, 0, 2], [7, 5, 6])
     assert heard.warnings == ["1 images do not fit --pattern and are left out, such as stray.jpg"]
-    ids = images_of(str(tmp_path), None, "{camera}/{id}/*", tmp_path, heard).ids
-    assert ids is not None
-    assert ids.tolist() == [0, 1, 1]
+    found, _ = images_of(str(tmp_path), None, "{camera}/{id}/*", tmp_path, heard)
+    assert found.identities.tolist() == [0, 1, 1]
+    found, cameras = images_of(str(tmp_path), None, None, tmp_path, heard)
+    assert (len(found), cameras) == (4, ())
 
 
 @pytest.mark.parametrize(
@@ -127,7 +124,7 @@ def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:
 def test_an_option_of_the_other_kind_of_images_is_refused(
     images: str, split: str | None, pattern: str | None, said: str, crops: Path, tiny_root: Path
 ) -> None:
-    assert images_of("tiny", None, None, tiny_root, Progress()).paths[0].startswith("bounding_box_train/")
+    assert images_of("tiny", None, None, tiny_root, Progress())[0].paths[0].startswith("bounding_box_train/")
     with pytest.raises(UsageError, match=said):
         images_of(images.format(folder=crops), split, pattern, tiny_root, Progress())
 
