@@ -29,14 +29,7 @@ def reciprocal_sets(ranks: Any, half: int, share: tuple[int, int] | None = None)
     lies in R(i, k) (equation 4). ``share``: first and end of the m images that are asked for; default: all.
     """
     ranks = np.ascontiguousarray(ranks, dtype=np.int32)
-    full_sets = np.empty(ranks.shape, dtype=np.bool_)
-    half_sets = np.empty(ranks[:, :half].shape, dtype=np.bool_)
-
-    def mark(low: int, high: int) -> None:
-        _mark_reciprocal(ranks, full_sets, low, high)
-        _mark_reciprocal(ranks[:, :half], half_sets, low, high)
-
-    in_threads(mark, row_ranges(len(ranks)))
+    full_sets, half_sets = mutual(ranks), mutual(ranks[:, :half])
     first, end = share or (0, len(ranks))
     grow = in_threads(
         lambda low, high: _grow(ranks, full_sets, half_sets, low, high), row_ranges(end, first=first)
