@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
-from importlib import import_module, resources
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from icsr_cli.types import Dataset
 
 Tree = dict[str, Any]
 Note = Callable[[str], None]
+_METHODS = Path(__file__).parent / "methods"
 
 
 def load(
@@ -112,7 +113,7 @@ def _parts(tree: Tree, sections: Iterable[str]) -> Tree:
 def methods() -> dict[str, str]:
     """Name the methods that come with the package, with what the first lines of their files say."""
     found = {}
-    for path in sorted(_method_folder().glob("*.yaml")):
+    for path in sorted(_METHODS.glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
         about = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
         found[path.stem] = " ".join(about)
@@ -156,7 +157,7 @@ def read_yaml(path: Path) -> Tree:
         tree = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UsageError(
-            f"There is no settings file {path}. Copy one that comes with icsr: {_method_folder()}."
+            f"There is no settings file {path}. Copy one that comes with icsr: {_METHODS}."
         ) from None
     except (OSError, ValueError) as error:
         raise UsageError(f"The settings file {path} cannot be read as YAML: {error}") from None
@@ -167,12 +168,8 @@ def read_yaml(path: Path) -> Tree:
     return tree
 
 
-def _method_folder() -> Path:
-    return Path(str(resources.files("icsr_cli.config"))) / "methods"
-
-
 def _method_file(name: str) -> Tree:
-    path = _method_folder() / f"{name}.yaml"
+    path = _METHODS / f"{name}.yaml"
     if not path.is_file():
         hint = did_you_mean(name, methods())
         raise UsageError(f"There is no method {name!r}; there are {', '.join(methods())}.{hint}")
