@@ -23,7 +23,7 @@ from icsr_cli.recipes.camera_labels import CameraLabels, figures_of, join, resto
 from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.steps import Batch, Part, build_memory, draw_batches, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
-from icsr_cli.runs import LabelTable, RunFolder, write_labels
+from icsr_cli.runs import LabelTable, write_labels
 from icsr_cli.threads import at_once
 from icsr_cli.types import Epoch, IntArray, Labels
 
@@ -50,7 +50,7 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
         raise TrainingError(f"No camera has {FEWEST_IMAGES} images or more: there is nothing to train on.")
     if stage.settings.cam.network == "shared":
         with _whole_run(stage, 1) as whole:
-            _train_network(stage, trainable, whole, name="shared", seed_word=0)
+            _train_network(stage, trainable, whole, "shared", "Shared network", 0)
     else:
         _train_cameras(stage, trainable)
     table = join(stage.split, found)
@@ -80,8 +80,9 @@ def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
     mine = [found[job] for job in stage.ranks.take_largest_first(cost)]
     with _whole_run(stage, len(mine)) as whole:
         for labels in mine:
-            alone, name = replace(stage, ranks=ALONE), f"camera_{labels.camera}"
-            _train_network(alone, [labels], whole, name=name, seed_word=labels.camera + 1)
+            camera = labels.camera
+            name, title = f"camera_{camera}", f"Camera {stage.run.camera_name(camera)}"
+            _train_network(replace(stage, ranks=ALONE), [labels], whole, name, title, camera + 1)
     for states in stage.ranks.join(states_of(mine)):
         restore([labels for labels in found if str(labels.camera) in states], states)
 
@@ -92,7 +93,7 @@ def _whole_run(stage: Stage, networks: int) -> Task:
 
 
 def _train_network(
-    stage: Stage, found: Sequence[CameraLabels], whole: Task, *, name: str, seed_word: int
+    stage: Stage, found: Sequence[CameraLabels], whole: Task, name: str, title: str, seed_word: int
 ) -> None:
     """Train one network on the cameras of ``found``: one camera as published, or all of them."""
     own, run = stage.settings.cam, stage.run
@@ -102,13 +103,13 @@ def _train_network(
         restore(found, state["labels"])
         whole.advance(done)
     if done == own.epochs:
-        stage.progress.note(f"{_title(stage.run, name)} is finished already.")
+        stage.progress.note(f"{title} is finished already.")
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
     if stage.ranks.leads:
         run.forget(lambda line: line.get("part") == name and line["epoch"] > done)
     for epoch in range(done + 1, own.epochs + 1):
-        figures = _epoch(stage, trainer, found, name, (seed_word, epoch))
+        figures = _epoch(stage, trainer, found, title, (seed_word, epoch))
         whole.advance()
         if not stage.ranks.leads:
             continue
@@ -121,22 +122,16 @@ def _train_network(
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "silhouette", "nmi") if key in figures
         }
-        stage.progress.report(f"{_title(stage.run, name)} epoch {epoch}/{own.epochs}", shown)
-
-
-def _title(run: RunFolder, name: str) -> str:
-    if name == "shared":
-        return "Shared network"
-    return f"Camera {run.camera_name(int(name.removeprefix('camera_')))}"
+        stage.progress.report(f"{title} epoch {epoch}/{own.epochs}", shown)
 
 
 def _epoch(
-    stage: Stage, trainer: Trainer, found: Sequence[CameraLabels], name: str, place: tuple[int, int]
+    stage: Stage, trainer: Trainer, found: Sequence[CameraLabels], title: str, place: tuple[int, int]
 ) -> dict[str, Any]:
     """Label each camera's images by the network's features, then train on the clusters."""
     seed_word, number = place
     seed = seed_of(stage.settings.seed, STAGE, seed_word, number)
-    features = trainer.embed(np.concatenate([labels.rows for labels in found]), _title(stage.run, name))
+    features = trainer.embed(np.concatenate([labels.rows for labels in found]), title)
     with trainer.timed("labels"):
         parts = torch.split(features, [len(labels.rows) for labels in found])
         current = _label_together(stage, parts, [labels.rows for labels in found])
@@ -148,7 +143,7 @@ def _epoch(
         ]
         memories = [build_memory(epoch, stage.settings.cam.memory) for epoch in epochs]
     batches = _batches(stage.settings.cam, found, epochs, np.random.default_rng(seed))
-    loss = trainer.train(batches, memories, seed, f"{_title(stage.run, name)} epoch {number}")
+    loss = trainer.train(batches, memories, seed, f"{title} epoch {number}")
     return {"loss": loss, **figures_of(stage.split, found, current), "seconds": dict(trainer.seconds)}
 
 
