@@ -11,7 +11,7 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -225,28 +225,23 @@ def _contradictions(pairs: Pairs, answers: Sequence[Answer], paths: Sequence[str
     if len(wrong) == 0:
         return []
     equal, unlike = ([one for one in answers if one.answer == word] for word in ("same", "different"))
-    way = _ways(pairs.same, len(paths), [one.line for one in equal])
     found = []
     for row in wrong[: _NAMED + 1].tolist():
         one, (first, second) = unlike[row], pairs.different[row].tolist()
         said = f"line {one.line}: {one.first!r} and {one.second!r} are different"
-        lines = way(first, second)
+        lines = _way(first, second, pairs.same, len(paths), [one.line for one in equal])
         them = f"the same by line{'s' if len(lines) > 1 else ''} {', '.join(map(str, lines))}"
         found.append(f"{said}, and {them if lines else 'one image'}")
     return found + [""] * (len(wrong) - len(found))
 
 
-def _ways(same: IntArray, n: int, lines: Sequence[int]) -> Callable[[int, int], list[int]]:
-    """Give a function that names the lines which lead from one image to another by ``same``."""
+def _way(first: int, second: int, same: IntArray, n: int, lines: Sequence[int]) -> list[int]:
+    """Name the ``lines`` of the pairs ``same`` of n images that lead from the first image to the second."""
     line_of = {tuple(sorted(ends)): line for ends, line in zip(same.tolist(), lines, strict=True)}
     graph = coo_array((np.ones(len(same), dtype=np.int8), (same[:, 0], same[:, 1])), shape=(n, n)).tocsr()
-
-    def way(first: int, second: int) -> list[int]:
-        before = breadth_first_order(graph, first, directed=False)[1]
-        found = []
-        while second != first:
-            found.append(line_of[tuple(sorted((second, int(before[second]))))])
-            second = int(before[second])
-        return sorted(found)
-
-    return way
+    before = breadth_first_order(graph, first, directed=False)[1]
+    found = []
+    while second != first:
+        found.append(line_of[tuple(sorted((second, int(before[second]))))])
+        second = int(before[second])
+    return sorted(found)
