@@ -16,8 +16,6 @@ def quality(table: LabelTable) -> dict[str, LabelQuality | None]:
     no local cluster could hold both.
     """
     identities = table.identities
-    if not table.has_identities:
-        return dict.fromkeys(("global", "local", "refined"))
     within_camera = np.where(
         identities == UNKNOWN_IDENTITY, UNKNOWN_IDENTITY, number_rows(table.cameras, identities)
     )
