@@ -93,7 +93,7 @@ def export_onnx(
     network = resized(network, size).cpu().eval()
     with whole_file(path) as temporary:
         _translate(network, size, temporary, kind, onnx_metadata(network, size, kind, origin))
-        cosine = _compare(network, size, temporary, kind, crops, np.random.default_rng(0))
+        cosine = _compare(network, size, temporary, kind, crops)
         if not cosine > LEAST_COSINE:
             raise ModelError(
                 f"The ONNX file does not do what the network does: the least cosine of their features is "
@@ -267,16 +267,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _compare(
-    network: Network,
-    size: Size,
-    path: Path,
-    kind: Input,
-    crops: PixelArray | None,
-    generator: np.random.Generator,
-) -> float:
+def _compare(network: Network, size: Size, path: Path, kind: Input, crops: PixelArray | None) -> float:
     """Give the least cosine between the features of the file and of the network."""
-    run = _runtime(path)
+    run, generator = _runtime(path), np.random.default_rng(0)
     batches = [generator.integers(0, 256, (count, *size, 3), dtype=np.uint8) for count in _BATCHES]
     if crops is not None:
         batches += [crops[first : first + _CROP_BATCH] for first in range(0, len(crops), _CROP_BATCH)]
