@@ -7,16 +7,16 @@ later cluster that holds most of its images (the lowest number on a tie).
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.reports.label_report import select, thrown_out
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, IntArray, most_frequent
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
 
 #: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
 _LEAST_SHARE = 0.2
@@ -42,6 +42,11 @@ class ClusterChange:
     cluster: int
     images: int
     parts: tuple[tuple[int, int], ...]
+
+    @property
+    def stayed(self) -> int:
+        """Images in the largest part; those in no cluster are none."""
+        return 0 if self.parts[0][0] == NO_CLUSTER else self.parts[0][1]
 
 
 @dataclass(frozen=True)
@@ -95,13 +100,15 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
     old, new = before.clusters, after.clusters
     both = np.flatnonzero((old != NO_CLUSTER) & (new != NO_CLUSTER))
     discarded_before, discarded_after = thrown_out(before), thrown_out(after)
-    moved = both[_left_successor(old[both], new[both])]
+    earlier, later = _changes(old[both], new[both]), _changes(new[both], old[both])
+    successors = {change.cluster: change.parts[0][0] for change in earlier}
+    moved = [row for row in both.tolist() if new[row] != successors[int(old[row])]]
     return LabelChanges(
         images=len(before),
         compared=len(both),
         moved=_image_changes(before, after, moved),
-        split=_changes(old[both], new[both]),
-        merged=_changes(new[both], old[both]),
+        split=_divided(earlier),
+        merged=_divided(later),
         agreement=label_quality(new[both], old[both]).nmi if len(both) else None,
         into_cluster=int(((old == NO_CLUSTER) & (new != NO_CLUSTER)).sum()),
         into_noise=int(((old != NO_CLUSTER) & (new == NO_CLUSTER)).sum()),
@@ -122,12 +129,25 @@ def most_changed(
     owners, others = before.clusters, after.clusters
     if of_later:
         owners, others = others, owners
-    chosen = _most_outside(owners, others, count)
-    return tuple(
-        _cluster_moves(cluster, others[rows], _image_changes(before, after, rows))
-        for cluster in chosen.tolist()
-        for rows in (_by_part(np.flatnonzero(owners == cluster), others),)
-    )
+    changed = [change for change in _changes(owners, others) if change.stayed < change.images]
+    changed.sort(key=lambda change: (change.stayed - change.images, -change.images, change.cluster))
+    found = []
+    for change in changed[:count]:
+        unclustered = dict(change.parts).get(NO_CLUSTER, 0)
+        own = owners == change.cluster
+        rows = [row for part, _ in change.parts for row in np.flatnonzero(own & (others == part)).tolist()]
+        found.append(
+            ClusterMoves(
+                cluster=change.cluster,
+                images=change.images,
+                main=change.parts[0][0] if change.stayed else None,
+                stayed=change.stayed,
+                elsewhere=change.images - change.stayed - unclustered,
+                unclustered=unclustered,
+                changes=_image_changes(before, after, rows),
+            )
+        )
+    return tuple(found)
 
 
 def state_changes(before: LabelTable, after: LabelTable) -> dict[tuple[str, str], int]:
@@ -154,15 +174,7 @@ def _example(table: LabelTable) -> str:
     return repr(table.paths[0]) if table.paths else "no image at all"
 
 
-def _left_successor(old: IntArray, new: IntArray) -> BoolArray:
-    """Say of each image whether it is elsewhere than most of its old cluster."""
-    clusters, successors, _ = most_frequent(old, new)
-    return np.asarray(successors[np.searchsorted(clusters, old)] != new)
-
-
-def _image_changes(
-    before: LabelTable, after: LabelTable, rows: npt.NDArray[np.intp]
-) -> tuple[ImageChange, ...]:
+def _image_changes(before: LabelTable, after: LabelTable, rows: Sequence[int]) -> tuple[ImageChange, ...]:
     """Describe the images at ``rows`` of both tables."""
     return tuple(
         ImageChange(
@@ -174,54 +186,29 @@ def _image_changes(
             state_before=str(before.states[row]),
             state_after=str(after.states[row]),
         )
-        for row in rows.tolist()
+        for row in rows
     )
 
 
-def _most_outside(owners: IntArray, others: IntArray, count: int) -> IntArray:
-    """Give the owners of most images that are not in their largest part."""
-    owned = owners != NO_CLUSTER
-    both = owned & (others != NO_CLUSTER)
-    clusters, images = np.unique(owners[owned], return_counts=True)
-    largest = np.zeros(len(clusters), dtype=np.int64)
-    owner, _, part = most_frequent(owners[both], others[both])
-    largest[np.searchsorted(clusters, owner)] = part
-    outside = images - largest
-    order = np.lexsort((clusters, -images, -outside))
-    return clusters[order[outside[order] > 0][:count]]
-
-
-def _by_part(rows: npt.NDArray[np.intp], others: IntArray) -> npt.NDArray[np.intp]:
-    """Order the images at ``rows`` by their part: the largest first, no cluster last."""
-    parts, place, images = np.unique(others[rows], return_inverse=True, return_counts=True)
-    images[parts == NO_CLUSTER] = 0
-    return rows[np.lexsort((others[rows], -images[place]))]
-
-
-def _cluster_moves(cluster: int, parts: IntArray, changes: tuple[ImageChange, ...]) -> ClusterMoves:
-    """Describe a cluster whose images are in these ``parts``, int64 (n,), of the other epoch, as ordered."""
-    clustered = int((parts != NO_CLUSTER).sum())
-    stayed = int((parts == parts[0]).sum()) if clustered else 0
-    return ClusterMoves(
-        cluster=cluster,
-        images=len(parts),
-        main=int(parts[0]) if clustered else None,
-        stayed=stayed,
-        elsewhere=clustered - stayed,
-        unclustered=len(parts) - clustered,
-        changes=changes,
-    )
-
-
-def _changes(owners: IntArray, others: IntArray) -> tuple[ClusterChange, ...]:
-    """Give the owners of two or more parts that count, largest first."""
+def _changes(owners: IntArray, others: IntArray) -> list[ClusterChange]:
+    """Say what every cluster among ``owners`` is made of in ``others``; images in no cluster come last."""
     clusters: dict[int, list[tuple[int, int]]] = {}
     for (owner, other), images in Counter(zip(owners.tolist(), others.tolist(), strict=True)).items():
-        clusters.setdefault(owner, []).append((other, images))
-    found = []
-    for cluster, parts in clusters.items():
-        size = sum(images for _, images in parts)
-        if sum(images >= _LEAST_SHARE * size for _, images in parts) >= 2:
-            parts.sort(key=lambda part: (-part[1], part[0]))
-            found.append(ClusterChange(cluster, size, tuple(parts)))
+        if owner != NO_CLUSTER:
+            clusters.setdefault(owner, []).append((other, images))
+    for parts in clusters.values():
+        parts.sort(key=lambda part: (part[0] == NO_CLUSTER, -part[1], part[0]))
+    return [
+        ClusterChange(cluster, sum(images for _, images in parts), tuple(parts))
+        for cluster, parts in clusters.items()
+    ]
+
+
+def _divided(changes: Sequence[ClusterChange]) -> tuple[ClusterChange, ...]:
+    """Give those of two or more parts that count, largest first."""
+    found = [
+        change
+        for change in changes
+        if sum(images >= _LEAST_SHARE * change.images for _, images in change.parts) >= 2
+    ]
     return tuple(sorted(found, key=lambda change: (-change.images, change.cluster)))
