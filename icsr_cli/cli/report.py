@@ -50,8 +50,8 @@ def report(
     from icsr_cli.reports.view import View
     from icsr_cli.runs import newest, open_run
 
-    write = pages.find(page)
-    unused = {"rankings", "draw_map", "seed", "device"} - set(pages.takes(page))
+    chosen = pages.find(page)
+    unused = {"rankings", "draw_map", "seed", "device"} - set(getattr(chosen, "TAKES", ()))
     options.refuse_typed(ctx, unused, f"The page {page!r} would be the same;")
     if out is not None:
         options.check_out(out, "--out", *options.PAGES)
@@ -60,7 +60,7 @@ def report(
     view = View(tuple(folders), data_root, dataset, device, progress, rankings, draw_map, seed)
     path = out or folders[0].path / ("report.html" if page == "run" else f"{page}.html")
     options.check_out(path, "--out")  # the run's own folder perhaps may not be changed
-    write_text(path, write(view))
+    write_text(path, chosen.page(view))
     if as_json:
         print_json({"run": str(folders[0].path), "report": str(path), **view.facts})
     else:

@@ -128,7 +128,7 @@ def test_a_page_is_a_file_and_its_template(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(pages, "__path__", [*pages.__path__, str(tmp_path)])
     assert "mine" in pages.available()
     view = View((run_of(tmp_path),), tmp_path)
-    assert pages.find("mine")(view) == "tiny: mine"
+    assert pages.find("mine").page(view) == "tiny: mine"
     with pytest.raises(UsageError, match="no page 'nine'; there are changes, compare, labels, mine, run"):
         pages.find("nine")
 
@@ -139,7 +139,7 @@ def test_every_page_is_written_from_a_run(tmp_path: Path, name: str) -> None:
     run.update_info(camera_names=["door", "hall", "exit"])
     for epoch, table_ in ((1, labels), (3, labels_of(seed=1))):
         write_labels(run.label_file(epoch), replace(table_, paths=tuple(f"{row}.jpg" for row in range(60))))
-    page = Page(pages.find(name)(View((run,), tmp_path)))
+    page = Page(pages.find(name).page(View((run,), tmp_path)))
     page.check()
     words = {"labels": "epoch_003", "changes": "From epoch 1 to epoch 3", "compare": "1 runs side by side"}
     assert words[name] in page.text

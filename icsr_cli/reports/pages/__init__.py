@@ -8,32 +8,22 @@ It names in ``TAKES`` which of ``rankings``, ``draw_map``, ``seed`` and ``device
 from __future__ import annotations
 
 import importlib
-import pkgutil
 import re
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from icsr_cli.errors import UsageError
-from icsr_cli.reports.view import View
 
 
 def available() -> tuple[str, ...]:
     """Name the pages that ``icsr report`` can write, sorted; no file is loaded."""
-    files = [
-        Path(folder) / f"{name}.py" for folder in __path__ for _, name, _ in pkgutil.iter_modules([folder])
-    ]
+    files = (file for folder in __path__ for file in Path(folder).glob("*.py"))
     found = (file for file in files if re.search(r"^def page\(", file.read_text("utf-8"), re.M))
     return tuple(sorted(file.stem for file in found))
 
 
-def takes(name: str) -> tuple[str, ...]:
-    """Name the options of ``icsr report`` that a page takes: what its file has as ``TAKES``."""
-    return tuple(getattr(importlib.import_module(f"{__name__}.{name}"), "TAKES", ()))
-
-
-def find(name: str) -> Callable[[View], str]:
-    """Load a page by its name. Raises UsageError where there is none."""
+def find(name: str) -> Any:
+    """Load the file of a page by its name. Raises UsageError where there is none."""
     if name not in available():
         raise UsageError(f"There is no page {name!r}; there are {', '.join(available())}.")
-    page: Callable[[View], str] = importlib.import_module(f"{__name__}.{name}").page
-    return page
+    return importlib.import_module(f"{__name__}.{name}")
