@@ -7,7 +7,7 @@ value of a point is its ``title``, which a browser shows under the pointer.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -152,23 +152,17 @@ class _Scale:
         return self._start + share * self._length
 
 
-def _formatter(marks: Sequence[float], percent: bool) -> Callable[[float], str]:
-    """Give as many decimals as neighbouring ticks need to differ."""
-    step = (marks[1] - marks[0]) * (100 if percent else 1) if len(marks) > 1 else 1.0
-    decimals = next((places for places in range(5) if abs(round(step, places) - step) < 1e-9), 4)
-    if percent:
-        return lambda value: f"{100 * value:.{decimals}f}%"
-    return lambda value: f"{value:,.{decimals}f}"
-
-
 def _dash(number: int) -> str:
     # Neighbouring lines differ in dashes as well as in colour, also within the first round of colours.
     return _DASHES[(number + number // COLOURS) % len(_DASHES)]
 
 
 def _grid(rise: _Scale, percent: bool) -> list[tuple[float, str]]:
-    show = _formatter(rise.ticks, percent)
-    return [(rise(mark), show(mark)) for mark in rise.ticks]
+    """Give the ticks their texts, of as many decimals as neighbouring ones need to differ."""
+    marks, scale, sign = rise.ticks, 100 if percent else 1, "%" if percent else ""
+    step = (marks[1] - marks[0]) * scale if len(marks) > 1 else 1.0
+    decimals = next((places for places in range(5) if abs(round(step, places) - step) < 1e-9), 4)
+    return [(rise(mark), f"{scale * mark:,.{decimals}f}{sign}") for mark in marks]
 
 
 def _line(line: Line, scale: _Scale, rise: _Scale, percent: bool, x_label: str) -> dict[str, Any]:
