@@ -75,17 +75,16 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
     """Draw the rankings, one below the other; an image that is gone by now is drawn as an empty box."""
     size, cell = _measures(rows)
     picture = Image.new("RGB", size, _PAPER)
-    pen = ImageDraw.Draw(picture)
     font = ImageFont.load_default(size=_FONT)
     top = _GAP
     for row in rows:
         query, *answers = row
-        _draw_crop(picture, pen, font, (_GAP, top), query, _QUERY)
+        _draw_crop(picture, font, (_GAP, top), query, _QUERY)
         for number, answer in enumerate(answers):
             line, column = divmod(number, _PER_LINE)
             corner = (2 * _GAP + (column + 1) * cell[0], top + line * cell[1])
             frame = {True: _RIGHT, False: _WRONG, None: None}[answer.right]
-            _draw_crop(picture, pen, font, corner, answer, frame)
+            _draw_crop(picture, font, corner, answer, frame)
         top += _lines(row) * cell[1]
     return picture
 
@@ -105,12 +104,12 @@ def _lines(row: RankingRow) -> int:
 
 def _draw_crop(
     picture: Image.Image,
-    pen: ImageDraw.ImageDraw,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     corner: tuple[int, int],
     crop: Crop,
     frame: str | None,
 ) -> None:
+    pen = ImageDraw.Draw(picture)
     left, top = corner
     right, bottom = left + _CROP[0], top + _CROP[1]
     pen.rectangle((left, top, right - 1, bottom - 1), fill=_BOX)
