@@ -98,34 +98,25 @@ def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
     reading = crops.read(source)
     table = {name: counts(Split(reading.root, records)) for name, records in reading.splits.items()}
     records = [record for split in reading.splits.values() for record in split]
-    tracked = any(record.track >= 0 for record in records)
-    timed = any(record.frame >= 0 for record in records)
-    examples = [
-        (
-            record.path,
-            reading.camera_names[record.camera],
-            *(
-                number if number >= 0 else "unknown"
-                for number, shown in ((record.identity, True), (record.track, tracked), (record.frame, timed))
-                if shown
-            ),
-        )
-        for record in records[:: max(1, len(records) // 5)][:5]
-    ]
+    when = [name for name in ("track", "frame") if any(getattr(record, name) >= 0 for record in records)]
+    examples = []
+    for record in records[:: max(1, len(records) // 5)][:5]:
+        numbers = [getattr(record, name) for name in ("identity", *when)]
+        known = [number if number >= 0 else "unknown" for number in numbers]
+        examples.append((record.path, reading.camera_names[record.camera], *known))
     misfits = [(item.path, item.reason) for item in reading.unread]
     if as_json:
         print_json(
             {"splits": table, "cameras": reading.camera_names, "examples": examples, "unread": misfits}
         )
         return
-    columns = ("images", "identities", "cameras", *(["tracks"] if tracked else []))
+    columns = ("images", "identities", "cameras", *(["tracks"] if "track" in when else []))
     print_table(
         "Would be read",
         ("split", *columns),
         [(name, *(found.get(column, 0) for column in columns)) for name, found in table.items()],
     )
-    known = ("path", "camera", "id", *(["track"] if tracked else []), *(["frame"] if timed else []))
-    print_table("Examples", known, examples)
+    print_table("Examples", ("path", "camera", "id", *when), examples)
     print_table("Cameras", ("number", "name"), list(enumerate(reading.camera_names))[:30])
     if misfits:
         print_table(f"{len(misfits)} files do not fit", ("path", "why"), misfits[:10])
