@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -44,8 +45,6 @@ def assign(
 
     The table: path, cluster (-1: somebody new), the nearest cluster in any case, and its distance.
     """
-    import numpy as np
-
     from icsr_cli import config, datasets
     from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
@@ -79,9 +78,6 @@ def assign(
         print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
         return
     print_facts("Assigned", {**facts, "written": None})
-    clusters, counts = np.unique(found.clusters[found.clusters >= 0], return_counts=True)
-    order = np.argsort(-counts, kind="stable")[:5]
-    if len(order):
-        most = [(int(clusters[row]), int(counts[row])) for row in order]
+    if most := Counter(sorted(found.clusters[found.clusters >= 0].tolist())).most_common(5):
         print_table("Clusters with most new images", ("cluster", "new images"), most)
     say(f"Written to {out}", whole=True)
