@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -56,10 +56,9 @@ def embed(
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     how = debiasing(debias, embedder.weights, embedder.size)
     features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
-    columns: dict[str, Any] = {"paths": np.array(given.paths)[kept]}
-    columns |= {} if cameras is None else {"cameras": cameras[kept]}
-    columns |= {"ids": given.identities[kept]} if given.has_identities else {}
-    columns |= {name: found for name, found in given.when(kept).items() if found is not None}
+    ids = given.identities if given.has_identities else None
+    known = {"paths": np.array(given.paths), "cameras": cameras, "ids": ids, **given.when()}
+    columns = {name: values[kept] for name, values in known.items() if values is not None}
     about = {
         "network": embedder.checksum(),
         "weights": str(embedder.weights),
