@@ -155,13 +155,10 @@ def _settings(
             )
     own = None if run is None else run.path / "settings.yaml"
     trained = {} if size is None else {"height": size[0], "width": size[1]}
+    image, said = {"image": trained}, assignments or ()
     if config is not None or own is None or not own.is_file():
-        beneath = {"image": trained}
-        return load_for(data, config=config, options=given, assignments=assignments or (), beneath=beneath)
-    given = {f"image.{key}": value for key, value in trained.items()} | {
-        key: value for key, value in given.items() if value is not None
-    }
-    return load_run(own, sections=OF_THE_NETWORK, options=given, assignments=assignments or ())
+        return load_for(data, config=config, options=given, assignments=said, beneath=image)
+    return load_run(own, sections=OF_THE_NETWORK, options=image | given, assignments=said)
 
 
 def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedder) -> bool:
@@ -213,9 +210,8 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
     width = 3 + max(5, *(len(names[camera]) for camera in columns))
     first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
     step = max(1, (output().width - 1 - first) // width)
-    shares = {pair: (found.mAP, found.rank(1)) for pair, found in rankings.items()}
-    for place, figure in enumerate(("mAP", "Rank-1")):
-        cells = {pair: f"{100 * both[place]:.1f}" for pair, both in shares.items()}
+    for key, figure in (("mAP", "mAP"), ("rank-1", "Rank-1")):
+        cells = {pair: f"{100 * found.as_dict()[key]:.1f}" for pair, found in rankings.items()}
         for start in range(0, len(columns), step):
             shown = columns[start : start + step]
             part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
