@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,7 +87,7 @@ def search(
         farthest=max_distance,
     )
     _warn(found, progress.warn)
-    picture = out if out is not None or as_json else _new_name("ranking.png")
+    picture = out if out is not None or as_json else _new_name()
     if not as_json:
         _show(found)
     if picture is not None:  # after the answers, and before JSON names it: it may be too large
@@ -122,11 +122,10 @@ def _warn(found: SearchResult, warn: Callable[[str], None]) -> None:
             warn(f"Nothing in the gallery could be an answer to {answers.query}.")
 
 
-def _new_name(name: str) -> Path:
-    """Give a file name in this folder that is not taken: name, name-2, ..."""
-    path = Path(name)
-    numbered = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
-    return path if not path.exists() else next(other for other in numbered if not other.exists())
+def _new_name() -> Path:
+    """Give a file name in this folder that is not taken: ranking.png, ranking-2.png, ..."""
+    names = chain(["ranking.png"], (f"ranking-{number}.png" for number in count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
 
 
 def _show(found: SearchResult) -> None:
