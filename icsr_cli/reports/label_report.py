@@ -114,7 +114,7 @@ def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
     """Describe each camera, in rising order."""
     rows = []
     for camera in np.unique(table.cameras).tolist():
-        own = select(table, table.cameras == camera)
+        own = select(table, np.flatnonzero(table.cameras == camera))
         local = _distinct(own.local_clusters) if table.has_local else None
         people = _distinct(own.identities) if own.has_identities else None
         name = table.camera_name(camera)
@@ -176,13 +176,12 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
     }
 
 
-def select(table: LabelTable, rows: BoolArray | npt.NDArray[np.intp]) -> LabelTable:
-    """Give the table of the images at ``rows`` (a mask, or positions in order)."""
-    positions = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+def select(table: LabelTable, rows: npt.NDArray[np.intp]) -> LabelTable:
+    """Give the table of the images at ``rows``, in that order."""
     arrays = ("cameras", "identities", "clusters", "local_clusters", "labels", "states")
-    chosen: dict[str, Any] = {name: getattr(table, name)[positions] for name in arrays}
-    paths = tuple(table.paths[position] for position in positions.tolist())
-    columns = {name: values[positions] for name, values in table.columns.items()}
+    chosen: dict[str, Any] = {name: getattr(table, name)[rows] for name in arrays}
+    paths = tuple(table.paths[row] for row in rows.tolist())
+    columns = {name: values[rows] for name, values in table.columns.items()}
     return replace(table, paths=paths, columns=columns, **chosen)
 
 
