@@ -151,7 +151,7 @@ def _find(
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
-    from icsr_cli.reports.label_report import LISTS, camera_rows, label_report
+    from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -164,7 +164,7 @@ def _show_overview(
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])
-    print_records("Cameras", [asdict(row) for row in camera_rows(table)])
+    print_records("Cameras", found["cameras"])
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
     for example in found["largest_clusters"][:1]:
@@ -213,7 +213,6 @@ def _show_images(
         _show_clusters("", [asdict(cluster)])
     if not images:
         say("No images.")
-        return
     print_records("", [asdict(image) for image in images])
 
 
