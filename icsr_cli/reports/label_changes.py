@@ -16,7 +16,7 @@ from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.reports.label_report import select, thrown_out
 from icsr_cli.runs import LabelTable
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, most_frequent
 
 #: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
 _LEAST_SHARE = 0.2
@@ -100,15 +100,14 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
     old, new = before.clusters, after.clusters
     both = np.flatnonzero((old != NO_CLUSTER) & (new != NO_CLUSTER))
     discarded_before, discarded_after = thrown_out(before), thrown_out(after)
-    earlier, later = _changes(old[both], new[both]), _changes(new[both], old[both])
-    successors = {change.cluster: change.parts[0][0] for change in earlier}
-    moved = [row for row in both.tolist() if new[row] != successors[int(old[row])]]
+    clusters, successors, _ = most_frequent(old[both], new[both])
+    moved = both[new[both] != successors[np.searchsorted(clusters, old[both])]].tolist()
     return LabelChanges(
         images=len(before),
         compared=len(both),
         moved=_image_changes(before, after, moved),
-        split=_divided(earlier),
-        merged=_divided(later),
+        split=_divided(_changes(old[both], new[both])),
+        merged=_divided(_changes(new[both], old[both])),
         agreement=label_quality(new[both], old[both]).nmi if len(both) else None,
         into_cluster=int(((old == NO_CLUSTER) & (new != NO_CLUSTER)).sum()),
         into_noise=int(((old != NO_CLUSTER) & (new == NO_CLUSTER)).sum()),
