@@ -139,7 +139,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     if options.people:
         dials |= {"train_identities": options.people, "test_identities": 2, "distractors": 0, "junk": 0}
         dials |= dict.fromkeys(("train_images", "test_images", "queries"))
-    prepare_synthetic(World.preset(options.preset, **dials), folder / "data", workers=usable_cpus())
+    prepare_synthetic(World.preset(options.preset, **dials), folder / "data")
     data, settings, _ = open_data(options, folder)
     engine = steps.Engine(torch.device("cpu"), "fp32")
     load_pixels(data, "train", settings.image, folder / "data", engine, Progress())

@@ -51,12 +51,13 @@ def crops(count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
 
 
-SMALL = [
-    ("timm:test_vit", {}),
-    ("timm:test_vit2", {"pooling": "avg", "stripes": 2}),
-    ("timm:test_convnext", {}),
+#: With one kind of input each: every kind of one network is compared in test_export.py.
+SMALL: list[tuple[str, dict[str, object], module.Input]] = [
+    ("timm:test_vit", {}, "pixels"),
+    ("timm:test_vit2", {"pooling": "avg", "stripes": 2}, "normalised"),
+    ("timm:test_convnext", {}, "normalised"),
 ]
-#: As wide as they are used; their second input would tell nothing new.
+#: As wide as they are used.
 LARGE = [
     "osnet_x0_25",
     "timm:vit_small_patch16_dinov3",
@@ -70,7 +71,7 @@ LARGE = [
 @pytest.mark.parametrize(
     ("arch", "options", "kind"),
     [
-        *((arch, options, kind) for arch, options in SMALL for kind in ("normalised", "pixels")),
+        *SMALL,
         *(pytest.param(arch, {}, "normalised", marks=pytest.mark.slow) for arch in LARGE),
     ],
 )
