@@ -63,7 +63,7 @@ class OrAuto:
 class Options(BaseModel):
     """The settings of one method: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
     @property
     def method(self) -> str:

@@ -70,6 +70,7 @@ def embed(
         "mean": embedder.network.norm.mean,
         "std": embedder.network.norm.std,
         "debias": debias,
+        "camera_names": camera_names,
     }
     if cameras is not None:
         features = debiased(features, cameras[kept], camera_names, how, progress)

@@ -202,7 +202,7 @@ def label_methods(clusterer: str | None, refine: str | None) -> dict[str, object
     """Give the settings that ``--clusterer`` and ``--refine`` name, by dotted key."""
     return {
         "global.clusterer": clusterer and {"method": clusterer},
-        "global.refiners": None if refine is None else [name for name in refine.split(",") if name != "none"],
+        "global.refiners": None if refine is None else [] if refine == "none" else refine.split(","),
     }
 
 

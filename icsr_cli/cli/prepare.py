@@ -229,7 +229,9 @@ def folder(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be read; write nothing.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Draws the queries and the identities for evaluation.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Draws the queries and the identities for evaluation.")
+    ] = 0,
     test_share: Annotated[
         float, typer.Option(help="Where every image has an id: share of the identities kept for evaluation.")
     ] = 0.5,
@@ -248,7 +250,7 @@ def folder(
     if verify:
         _verify(ctx, name, data_root, **how)
         return
-    from icsr_cli.recipes.preparation import OwnCrops, add_to_folder, prepare_folder
+    from icsr_cli.recipes.preparation import FOLDER, OwnCrops, add_to_folder, check_free, prepare_folder
 
     how["allow_bad"] = allow_bad
     if add is not None:
@@ -258,10 +260,11 @@ def folder(
         _run(add_to_folder, name, add, data_root=data_root, pattern=pattern, table=table, **how)
         return
     crops = OwnCrops(pattern, table, seed, test_share)
+    how |= {"size": _size(size) or (256, 128), "store": store or "raw", "expansion": expansion}
     if dry_run:
+        check_free(name, data_root, FOLDER)
         show_preview(source, crops, as_json)
         return
-    how |= {"size": _size(size) or (256, 128), "store": store or "raw", "expansion": expansion}
     _run(prepare_folder, name, source, data_root=data_root, crops=crops, **how)
 
 

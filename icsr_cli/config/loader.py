@@ -236,9 +236,8 @@ def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
     numbered = all(str(part).isdecimal() for part in value)
     items = {int(part): item for part, item in value.items()} if numbered else {0: value}
     if (not numbered and len(below) != 1) or max(items, default=0) >= len(below):
-        raise UsageError(
-            f"{key} is a list of {len(below)}: say which is meant, for instance {key}.0.{next(iter(value))}."
-        )
+        which = f"say which is meant, {key}.0 to {key}.{len(below) - 1}" if below else "give it whole"
+        raise UsageError(f"{key} is a list of {len(below)}: {which}.")
     tree = dict(enumerate(below))
     _merge(tree, items)  # type: ignore[arg-type]
     return list(tree.values())
@@ -246,7 +245,8 @@ def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
 
 def _describe(fault: Any) -> str:
     """Give ``key: message``; a message of our own is complete, one of pydantic's needs the value."""
-    key = ".".join(str(part) for part in fault["loc"])
+    # Where a setting may be of several kinds, pydantic puts the kind into the key: ``literal[...]``.
+    key = ".".join(str(part) for part in fault["loc"] if "[" not in str(part))
     if fault["type"] == "extra_forbidden":
         *above, last = fault["loc"]
         dotted = "".join(f"{part}." for part in above)

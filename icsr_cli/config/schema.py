@@ -77,7 +77,12 @@ class Section(BaseModel):
     """A part of the settings: unknown keys are errors, values do not change once read."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=(), validate_default=True
+        extra="forbid",
+        frozen=True,
+        populate_by_name=True,
+        protected_namespaces=(),
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -102,9 +107,10 @@ def _architecture(arch: str) -> Any:
     return import_module("icsr_cli.models.catalogue").architecture(arch)
 
 
-_Part = Annotated[float, Field(ge=0, le=1)]
+_Mean = Annotated[float, Field(ge=0, le=1)]
+_Spread = Annotated[float, Field(ge=1e-3, le=1)]
 #: What pixels are normalised by: a name, or three numbers for red, green and blue.
-PixelValues = Literal["imagenet", "half", "clip", "luperson"] | tuple[_Part, _Part, _Part] | None
+_Named = Literal["imagenet", "half", "clip", "luperson"]
 
 
 class ModelSettings(Section):
@@ -124,8 +130,8 @@ class ModelSettings(Section):
     )
     stripes: int = Field(1, ge=1, le=16)
     weights: str = "imagenet"
-    mean: PixelValues = None
-    std: PixelValues = None
+    mean: _Named | tuple[_Mean, _Mean, _Mean] | None = None
+    std: _Named | tuple[_Spread, _Spread, _Spread] | None = None
     drop_path: float = Field(0.0, ge=0, lt=1)
     freeze: tuple[str, ...] = ()
 
@@ -189,7 +195,7 @@ class StageSettings(Section):
     normalise: Literal["none", "centre", "full", "auto"] = "none"
     distance: Distance = "jaccard"  # type: ignore[assignment]
     clusterer: Clusterer = "dbscan"  # type: ignore[assignment]
-    refiners: tuple[Refiner, ...] = ()
+    refiners: Annotated[tuple[Refiner, ...], BeforeValidator(_several)] = ()
 
     @model_validator(mode="after")
     def _check_batch(self) -> StageSettings:

@@ -23,7 +23,7 @@ from safetensors.numpy import save_file
 
 from icsr_cli import datasets
 from icsr_cli.config.schema import ImageSettings
-from icsr_cli.datasets.folder import number_tracks, read_pattern, records_of
+from icsr_cli.datasets.folder import number_identities, number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.files import stamp, whole_file
@@ -173,6 +173,8 @@ def images_of(
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split or 'train'} images.")
         return part, data.camera_names
+    if images in datasets.names(data_root):
+        progress.note(f"{images} is the folder here, not the data set of that name.")
     if split is not None:
         raise UsageError(
             f"--split is for a prepared data set; {images} is a folder, and all its images are taken. "
@@ -187,10 +189,8 @@ def images_of(
     if not rows:
         raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
     warn_unfit([one.path for one in unread], "left out", progress)
-    cameras, people = (
-        {name: number for number, name in enumerate(sorted(names))}
-        for names in ({row.camera for row in rows}, {row.identity for row in rows if row.identity})
-    )
+    cameras = {name: number for number, name in enumerate(sorted({row.camera for row in rows}))}
+    people = number_identities(row.identity for row in rows)
     records = records_of(rows, cameras, people, number_tracks(rows, cameras))
     return Split(folder, tuple(records)), tuple(cameras)
 

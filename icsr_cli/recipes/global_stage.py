@@ -138,7 +138,7 @@ def _counts(labels: Labels) -> dict[str, Any]:
         "images": len(labels.labels),
         "clusters": int(labels.clusters.max(initial=-1)) + 1,
         "kept": int((labels.labels >= 0).sum()),
-        "noise": int((labels.clusters < 0).sum()),
+        "noise": int(((labels.clusters < 0) & (labels.labels < 0)).sum()),
         **labels.figures,
     }
 

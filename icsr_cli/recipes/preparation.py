@@ -113,7 +113,7 @@ def prepare(
     benchmark = datasets.benchmark(what) if isinstance(what, str) else what.benchmark
     read, layout, details = benchmark.read, benchmark.name, {}
     if not isinstance(what, str):
-        _check_free(benchmark.name, data_root, PLUGIN)
+        check_free(benchmark.name, data_root, PLUGIN)
         config.load(benchmark.name, own=benchmark.run_settings)
         read, layout = what.read, PLUGIN
         details = {"plugin": [str(what.path), what.digest], "settings": benchmark.run_settings}
@@ -140,7 +140,7 @@ def prepare_synthetic(
     ``how``: store, workers and progress, as of ``Plan``.
     Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
     """
-    _check_free(name, data_root, SYNTHETIC)
+    check_free(name, data_root, SYNTHETIC)
     plan = Plan(name, SYNTHETIC, data_root, (world.height, world.width), distractor=0, **how)
     layout = FolderLayout(
         market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None, unknown=("train",)
@@ -209,7 +209,7 @@ def prepare_folder(
     ``how``: size, store, allow_bad, workers and progress, as of ``Plan``.
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
-    _check_free(name, data_root, FOLDER)
+    check_free(name, data_root, FOLDER)
     plan = Plan(name, FOLDER, data_root, **how)
     with places.alone(plan.folder):
         if source is None:
@@ -272,7 +272,7 @@ def add_to_folder(
         return _finish(plan, reading, details, before, known["bad"])
 
 
-def _check_free(name: str, data_root: Path, layout: str) -> None:
+def check_free(name: str, data_root: Path, layout: str) -> None:
     """Refuse what is no folder's name, or belongs to another kind of data set."""
     if not index.is_name(name):
         raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
@@ -426,7 +426,7 @@ class VerificationReport:
 def verify(
     name: str, data_root: Path, *, workers: int | None = None, progress: Progress | None = None
 ) -> VerificationReport:
-    """Decode every image of a prepared data set again, and check its pixel stores byte for byte.
+    """Decode every image of a prepared data set again, and check its pixel stores against their checksums.
 
     Damaged stores are deleted, to be built again when they are needed. Raises DatasetError where the data
     set is not prepared.

@@ -326,7 +326,8 @@ def check_free(parent: Path, name: str | None) -> None:
     plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
     if not plain or name.startswith(".") or len(name) > 200:
         raise UsageError(
-            f"--name {name!r} must be a plain name: no path, no leading dot, no control character."
+            f"--name {name!r} must be a plain name: no path, no leading dot, no control character, "
+            "at most 200 characters."
         )
     _clear_unused(parent / name)
     if (parent / name).exists():

@@ -282,3 +282,21 @@ def test_ctrl_c(tmp_path):
     assert "Traceback" not in errors
     left = {path.name for path in (tmp_path / "data/synthetic").iterdir()}
     assert left <= {".prepare.lock"}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("market1501",), "is the name of another kind"),
+        (("../x",), "cannot be the name"),
+        (("x", "--size", "0x0"), "--size"),
+        (("x", "--seed", "-1"), "--seed"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would(words: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    (tmp_path / "crops").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "crops" / "c1_1.jpg")
+    options = ["--source", str(tmp_path / "crops"), "--pattern", "c{camera}_*", "--data-root", str(tmp_path)]
+    result = CliRunner().invoke(app, ["prepare", "folder", *words, *options, "--dry-run"])
+    assert result.exit_code == 2, result.output
+    assert said in result.output

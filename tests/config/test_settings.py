@@ -102,6 +102,10 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["global.distance.k2=40"], r"global.distance .*k2 must be at most k1; got k2 = 40 and k1 = 30"),
         (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
         (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
+        (["global.refiners=[discard, split]", "global.refiners.5.k=3"], "refiners.0 to refiners.1"),
+        (["global.optimizer.lr=.inf"], r"global.optimizer.lr .*finite"),
+        (["global.model.std=[0, 0, 0]"], r"global.model.std.0 .*0.001"),
+        (["global.model.mean=[1, 2, 0.5]"], r"global.model.mean.1 .*less than or equal to 1"),
     ],
 )
 def test_values_that_do_not_fit(assignments: list[str], words: str) -> None:
@@ -147,6 +151,11 @@ def test_a_file_may_be_partial_or_empty(tmp_path: Path, content: str) -> None:
 def test_a_number_of_clusters_is_held_against_the_images() -> None:
     with pytest.raises(UsageError, match=r"global.clusterer.n_clusters .*1,200 clusters of 400 images"):
         config.load("market1501", method="icsr", images={"global": 400})
+
+
+def test_one_of_a_list_needs_no_list() -> None:
+    settings: Any = config.load("market1501", assignments=["global.refiners=split"])
+    assert [refiner.method for refiner in settings.global_.refiners] == ["split"]
 
 
 def test_another_method_drops_the_keys_of_the_former() -> None:

@@ -28,6 +28,10 @@ SIZE = (32, 16)
 class Heard(Progress):
     def __init__(self) -> None:
         self.warnings: list[str] = []
+        self.notes: list[str] = []
+
+    def note(self, message: str) -> None:
+        self.notes.append(message)
 
     def warn(self, message: str) -> None:
         self.warnings.append(message)
@@ -108,9 +112,19 @@ def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:
     assert (found.tracks.tolist(), found.frames.tolist()) == ([1, 0, 2], [7, 5, 6])
     assert heard.warnings == ["1 images do not fit --pattern and are left out, such as stray.jpg"]
     found, _ = images_of(str(tmp_path), None, "{camera}/{id}/*", tmp_path, heard)
-    assert found.identities.tolist() == [0, 1, 1]
+    assert found.identities.tolist() == [10, 2, 2]
     found, cameras = images_of(str(tmp_path), None, None, tmp_path, heard)
     assert (len(found), cameras) == (4, ())
+
+
+def test_a_folder_that_hides_a_data_set_is_told_of(
+    crops: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard = Heard()
+    monkeypatch.chdir(crops.parent)
+    (crops.parent / "tiny").symlink_to(crops)
+    images_of("tiny", None, None, tiny_root, heard)
+    assert heard.notes == ["tiny is the folder here, not the data set of that name."]
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,12 @@ from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
-from icsr_cli.recipes.global_stage import train_global_stage
+from icsr_cli.recipes.global_stage import _counts, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, seed_of
 from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import RunFolder, align_local, create, read_labels
-from icsr_cli.types import Dataset, ImageRecord, Split
+from icsr_cli.types import Dataset, ImageRecord, Labels, Split
 
 ENGINE = Engine(torch.device("cpu"), "fp32")
 
@@ -345,3 +345,9 @@ def test_seeds_differ_by_place() -> None:
     seeds = {seed_of(1, stage, epoch) for stage in (1, 2) for epoch in range(50)}
     assert len(seeds) == 100
     assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_an_image_that_a_refiner_took_back_is_no_noise() -> None:
+    labels = replace(Labels.of(np.array([0, -1, -1, 0])), labels=np.array([0, 0, -1, -1]))
+    found = _counts(labels)
+    assert (found["images"], found["kept"], found["noise"]) == (4, 2, 1)
