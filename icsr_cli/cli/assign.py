@@ -54,7 +54,7 @@ def assign(
     options.check_out(out, "--out", ".csv")
     progress = make_progress(quiet, as_json)
     given, _ = images_of(images, split, None, data_root, progress)
-    run = open_run(to) if to is not None else newest(runs_root, stage="global", file="settings.yaml")
+    run = open_run(to) if to is not None else newest(runs_root, stage="global", file="last.safetensors")
     settings = config.load_run(run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
     engine = choose_engine(device, precision)
     data = datasets.load(run.dataset, data_root)

@@ -58,7 +58,7 @@ def review(
     if run is not None:
         folder = options.named_run(run, dataset)
     else:
-        folder = newest(runs_root, dataset, "global", file="settings.yaml")
+        folder = newest(runs_root, dataset, "global", file="last.safetensors")
     data = datasets.load(folder.dataset, data_root)
     if truth and not data.train.has_identities:
         raise UsageError(f"The images of {data.name!r} have no identities to answer from: leave --truth out.")

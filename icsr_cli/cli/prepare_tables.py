@@ -60,7 +60,9 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
     elif report.sound:
         typer.echo(f"{name}: {report.images:,} images read again, every pixel store checked: all sound")
     else:
-        rows = [(item.path, item.reason) for item in report.bad] + [(fault, "") for fault in report.stores]
+        rows = [(item.path, item.reason) for item in report.bad] + [
+            fault.split(": ", 1) for fault in report.stores
+        ]
         print_table(f"{name}: at fault", ("what", "why"), rows)
     if not report.sound:
         raise DatasetError(

@@ -358,9 +358,8 @@ def open_run(path: Path) -> RunFolder:
         raise RunError(f"{path} lies in the run {run.path}. Give the run itself: {run.path}.")
     if run is not None:
         return run
-    raise RunError(
-        f"{path} is no run folder: there is no run.json in it. Runs lie in runs/<data set>/<cam or global>/."
-    )
+    why = "there is no run.json in it" if path.exists() else "it is not there"
+    raise RunError(f"{path} is no run folder: {why}. Runs lie in runs/<data set>/<cam or global>/.")
 
 
 def run_of(path: Path) -> RunFolder | None:
