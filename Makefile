@@ -1,6 +1,5 @@
 # make demo: the main job on synthetic data, some minutes on two CPU cores. make test: every check.
-# Both make the environment they need in .venv; PYTHON chooses the interpreter (3.11 to 3.13). Not compiled
-# there: Python does that at the first import of a file, and most of what is installed is never imported.
+# Both make the environment they need in .venv; PYTHON chooses the interpreter (3.11 to 3.13).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -42,7 +41,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
 # uv, as pip has no way to ask for the oldest.
