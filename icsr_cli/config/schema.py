@@ -107,9 +107,9 @@ def _architecture(arch: str) -> Any:
     return import_module("icsr_cli.models.catalogue").architecture(arch)
 
 
+#: What pixels are normalised by: a name, or a mean and a spread each for red, green and blue.
 _Mean = Annotated[float, Field(ge=0, le=1)]
 _Spread = Annotated[float, Field(ge=1e-3, le=1)]
-#: What pixels are normalised by: a name, or three numbers for red, green and blue.
 _Named = Literal["imagenet", "half", "clip", "luperson"]
 
 

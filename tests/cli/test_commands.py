@@ -164,7 +164,8 @@ def test_features_go_to_the_label_engine(
         found["features"].shape[0] == len(found["paths"]) == len(found["cameras"]) == len(found["ids"]) == 48
     )
     np.testing.assert_allclose(np.linalg.norm(found["features"], axis=1), 1, atol=1e-5)
-    assert json.loads(str(found["about"]))["arch"] == "resnet_small"
+    about = json.loads(str(found["about"]))
+    assert (about["arch"], about["camera_names"]) == ("resnet_small", ["c1", "c2", "c3"])
     labels = tmp_path / "labels.csv"
     assert icsr("labels", "generate", out, "-m", "camera-aware", "--out", labels, "--json").exit_code == 0
     shown = icsr("labels", "inspect", labels)
