@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from pathlib import Path
@@ -10,11 +11,18 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from icsr_cli.types import Dataset
 
 # Read when numpy and torch are loaded: here, later, and in the processes that tests start.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores, of which eight are enough: some tests wait for the processes that they start."""
+    return min(os.cpu_count() or 1, 8) + 1
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -58,3 +66,13 @@ def tiny(tiny_root: Path) -> Dataset:
     from icsr_cli import datasets
 
     return datasets.load("tiny", tiny_root)
+
+
+@pytest.fixture(scope="session")
+def onnx_operators_once() -> Iterator[None]:
+    """Collect the operators of ONNX once for all exports of this process: a third of the time of each."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    with pytest.MonkeyPatch.context() as patch:
+        collect = functools.cache(registration.ONNXRegistry.from_torchlib)
+        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(collect))
+        yield

@@ -24,6 +24,7 @@ from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import create
 from icsr_cli.types import FloatArray, Split
 
+pytestmark = pytest.mark.usefixtures("onnx_operators_once")
 SIZE = (32, 16)
 
 

@@ -20,6 +20,7 @@ from icsr_cli.recipes.export import export_onnx, export_safetensors, onnx_metada
 from icsr_cli.recipes.model_card import Origin, origin_of
 from icsr_cli.runs import create
 
+pytestmark = pytest.mark.usefixtures("onnx_operators_once")
 SIZE = (32, 16)
 
 
@@ -57,6 +58,9 @@ def test_the_file_does_what_the_network_does(
 ) -> None:
     runtime = pytest.importorskip("onnxruntime")
     network = make(arch, **options)
+    if arch == "resnet_ibn50a":  # the blocks of a stage behind the second repeat it
+        for stage in "4567":
+            del network.base.get_submodule(stage)[2:]
     path = tmp_path / "new" / "net.onnx"
     found = export_onnx(network, SIZE, path, kind=kind, origin=Origin(path, "tiny"), crops=crops(3))
     assert capfd.readouterr() == ("", "")

@@ -19,6 +19,7 @@ from icsr_cli.recipes.model_card import Origin
 from icsr_cli.types import PIXEL_NORMS
 
 pytest.importorskip("onnxruntime")
+pytestmark = pytest.mark.usefixtures("onnx_operators_once")
 SIZE = (64, 32)
 
 
