@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -20,6 +21,7 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 
+@pytest.hookimpl(optionalhook=True)  # xdist need not be there
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, of which eight are enough: some tests wait for the processes that they start."""
     return min(os.cpu_count() or 1, 8) + 1
@@ -70,9 +72,15 @@ def tiny(tiny_root: Path) -> Dataset:
 
 @pytest.fixture(scope="session")
 def onnx_operators_once() -> Iterator[None]:
-    """Collect the operators of ONNX once for all exports of this process: a third of the time of each."""
-    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    """Collect the operators of ONNX once for all exports of this process: a third of the time of each.
+
+    Where torch keeps them elsewhere, or onnxscript is not there, nothing is spared and every test runs.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        collect = functools.cache(registration.ONNXRegistry.from_torchlib)
-        patch.setattr(registration.ONNXRegistry, "from_torchlib", staticmethod(collect))
+        with contextlib.suppress(ImportError, AttributeError):
+            from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+            patch.setattr(
+                ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib))
+            )
         yield
