@@ -109,7 +109,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
             place = error.filename or "while writing"
             return (
                 f"Error: {_FULL[error.errno]} ({place}). What was there before is intact. "
-                "Make room, then the same command; a training goes on with --resume.",
+                "Make room, then the same command; a training that has begun goes on with --resume.",
                 1,
             )
         text = f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": ")

@@ -25,6 +25,7 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -175,6 +176,10 @@ class RunFolder:
         """Mark the run as finished."""
         self.update_info(status="finished", ended=_now())
 
+    def remove(self) -> None:
+        """Remove the folder of a run in which nothing was trained."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def elapsed(self) -> float | None:
         """Give the seconds from the start of the run to its end by the clock; None where it has not ended."""
         info = self.info()
@@ -307,9 +312,20 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         run = RunFolder(path)
         # To the microsecond: runs are put in order by it.
         started = datetime.now(UTC).isoformat(timespec="microseconds")
-        run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
+        with begun_or_gone(run):
+            run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
         return run
     raise RunError(f"Too many runs were started in {parent} within one second.")
+
+
+@contextmanager
+def begun_or_gone(run: RunFolder) -> Iterator[None]:
+    """Leave no folder of a new run that cannot be written down: it would be taken for the newest one."""
+    try:
+        yield
+    except BaseException:
+        run.remove()
+        raise
 
 
 def check_free(parent: Path, name: str | None) -> None:
@@ -344,7 +360,7 @@ def _clear_unused(path: Path) -> None:
     run = RunFolder(path)
     if any(place.exists() for place in kept) or run.info().get("status") not in ("failed", "interrupted"):
         return
-    shutil.rmtree(path)
+    run.remove()
 
 
 def open_run(path: Path) -> RunFolder:
