@@ -28,6 +28,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +203,8 @@ class RunFolder:
         cut = lines.pop()
         if cut:
             _LOG.warning("The last line of %s is cut off and left out.", path)
-        return [_figures(path, number, line) for number, line in enumerate(lines, 1)]
+        done: dict[str, int] = {}
+        return [_figures(path, number, line, done) for number, line in enumerate(lines, 1)]
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace the metrics. The file is small; written anew it never holds half a line."""
@@ -234,7 +236,7 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save({**state, "run": self._mark(), "settings": self._trained_by()}, buffer)
+        torch.save({**state, "run": self._mark(), "settings": self._saved_by}, buffer)
         write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
@@ -279,6 +281,11 @@ class RunFolder:
                 f"{changed}. Change them back, or start a new run without --resume."
             )
         return dict(state)
+
+    @cached_property
+    def _saved_by(self) -> dict[str, Any]:
+        """The settings of all states that are saved: those of the first, whatever becomes of the file."""
+        return self._trained_by()
 
     def _trained_by(self) -> dict[str, Any]:
         """Give the settings that a state depends on, by dotted key, where they are written down."""
@@ -462,9 +469,15 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _figures(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _figures(path: Path, number: int, line: bytes, done: dict[str, int]) -> dict[str, Any]:
+    """Read a line; ``done`` holds the last epoch of each network before it. A line may have been removed."""
     try:
-        return dict(check_contents(Epoch, json.loads(line)))
+        found = dict(check_contents(Epoch, json.loads(line)))
+        epoch, part = found["epoch"], found.get("part", "")
+        if epoch <= (before := done.get(part, 0)):
+            raise ValueError(f"epoch {epoch} stands after epoch {before}")
+        done[part] = epoch
+        return found
     except (ValueError, RecursionError) as error:
         raise RunError(
             f"Line {number} of {path} is damaged ({reason(error)}). Remove that line: the rest is intact."

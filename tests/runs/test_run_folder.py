@@ -157,6 +157,11 @@ def test_a_state_of_settings_that_were_changed_since_is_refused(tmp_path: Path) 
         run.write_settings({"global": own | change})
         with pytest.raises(RunError, match=f"changed after .*: global.{next(iter(change))}"):
             run.load_state("global")
+    run.save_state("global", {"epoch": 4})  # made by the settings that the run began with
+    with pytest.raises(RunError, match="changed after .*: global.refiners"):
+        run.load_state("global")
+    run.write_settings({"global": own})
+    assert run.load_state("global") == {"epoch": 4}
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -309,6 +314,18 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.
     run.forget(lambda line: False)
     run.record({"epoch": 2, "loss": 0.25})
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
+
+
+def test_an_epoch_stands_once_and_in_order(tmp_path: Path) -> None:
+    """Each network counts its own; a line that was damaged may have been removed."""
+    run, cameras = create(tmp_path, "d", "cam"), ["camera_0", "camera_1"]
+    good = [{"part": part, "epoch": epoch} for epoch in (1, 3) for part in cameras]
+    run.write_metrics(good)
+    assert run.metrics() == good
+    for epoch in (0, 1, 3):
+        run.write_metrics([*good, {"part": "camera_1", "epoch": epoch}])
+        with pytest.raises(RunError, match=rf"Line 5 .*\(epoch {epoch} stands after epoch 3\)\. Remove that"):
+            run.metrics()
 
 
 @pytest.mark.parametrize(
