@@ -158,7 +158,7 @@ def test_a_state_of_settings_that_were_changed_since_is_refused(tmp_path: Path) 
         with pytest.raises(RunError, match=f"changed after .*: global.{next(iter(change))}"):
             run.load_state("global")
     run.save_state("global", {"epoch": 4})  # made by the settings that the run began with
-    with pytest.raises(RunError, match="changed after .*: global.refiners"):
+    with pytest.raises(RunError, match=r"changed after .*: global\.refiners"):
         run.load_state("global")
     run.write_settings({"global": own})
     assert run.load_state("global") == {"epoch": 4}
