@@ -196,6 +196,22 @@ def test_sigterm_while_a_file_is_written_keeps_the_one_before(
     assert out.read_bytes() == b"before"
 
 
+def test_a_pipe_in_the_place_of_an_array_is_not_waited_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.eye(4, dtype=np.float32))
+    os.mkfifo(tmp_path / "cameras.npy")
+    words = ["labels", "generate", tmp_path / "features.npy", "--out", tmp_path / "labels.csv"]
+    key = f"cameras={tmp_path / 'cameras.npy'}"
+    done = subprocess.run(
+        [sys.executable, "-m", "icsr_cli", *map(str, words), "--key", key],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"There is no file {tmp_path / 'cameras.npy'}." in done.stderr
+
+
 @pytest.mark.parametrize("ending", ["| true", ">&-", ">&- 2>&- <&-"])
 def test_a_closed_output_is_no_fault(ending: str) -> None:
     done = subprocess.run(
