@@ -261,6 +261,14 @@ def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
         read_labels(tmp_path / "none.csv")
 
 
+def test_labels_that_a_spreadsheet_saved_begin_with_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    head, row = "path,camera,identity,cluster,local_cluster,label,state", "a.jpg,2,,5,,5,kept"
+    path.write_text(f"{head}\r\n{row}\r\n", encoding="utf-8-sig", newline="")
+    table = read_labels(path)
+    assert (table.paths, table.cameras.tolist(), table.labels.tolist()) == (("a.jpg",), [2], [5])
+
+
 def test_local_labels_are_found_by_path(tmp_path: Path) -> None:
     split = split_of(8)
     table = tabulate(split, Labels.of(np.arange(8)), local=np.arange(8))
