@@ -7,6 +7,8 @@ from typing import Any, Final
 
 import yaml
 
+from icsr_cli.errors import reason
+
 #: Deeper than any settings, and far from what a parser that calls itself can bear.
 _DEEPEST: Final = 40
 _LONGEST_FILE: Final = 1 << 20
@@ -51,8 +53,10 @@ def parse_yaml(text: str) -> Any:
                 ):
                     raise ValueError(f"line {line} has a number of {len(digits)} digits")
         return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, RecursionError) as error:
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
         raise ValueError(" ".join(str(error).split())) from None
+    except Exception as error:  # PyYAML raises many kinds for a value that is not of its tag: !!bool x
+        raise ValueError(f"a value does not fit its tag ({reason(error)})") from None
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -44,6 +44,8 @@ BOMB = "a: &a {x: 1}\n" + "".join(
         ("a: [1\n", "expected"),
         ("x" * (2 << 20), "longer than"),
         ("a: \x00", "special characters"),
+        ("seed: !!bool x", r"a value does not fit its tag \('x'\)"),
+        ("seed: !!timestamp x", "a value does not fit its tag"),
     ],
 )
 def test_more_than_settings_need_is_refused_at_once(text, words):

@@ -36,7 +36,7 @@ from icsr_cli.cli import (
 from icsr_cli.cli.console import message
 from icsr_cli.cli.help import Commands
 from icsr_cli.errors import IcsrError, reason
-from icsr_cli.recipes.interruption import AtOnce
+from icsr_cli.recipes.interruption import AtOnce, Stop
 
 
 class _Commands(TyperGroup):
@@ -67,7 +67,7 @@ def _explained(*, debug: bool) -> Iterator[None]:
         if text is None or debug:
             raise
         with _undisturbed():
-            _say(text, "red" if code != 130 else "yellow")
+            _say(text, "red" if code < 128 else "yellow")
         raise typer.Exit(code) from None
 
 
@@ -77,11 +77,12 @@ def _undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in _SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _say(text: str, style: str) -> None:
@@ -96,7 +97,9 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
     if isinstance(error, IcsrError):
         return f"Error: {error}" if error.exit_code < 128 else str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
-        return "Interrupted. What was there before is untouched; the same command starts again.", 130
+        code = error.exit_code if isinstance(error, Stop) else 130
+        stopped = "Interrupted" if code == 130 else f"{signal.Signals(code - 128).name}: stopped"
+        return f"{stopped}. What was there before is untouched; the same command starts again.", code
     if isinstance(error, MemoryError) or _lacks_memory(error):
         return _memory_message(error), 1
     if type(error).__name__ in ("InductorError", "BackendCompilerFailed"):
@@ -106,7 +109,7 @@ def _explain(error: BaseException) -> tuple[str | None, int]:
             place = error.filename or "while writing"
             return (
                 f"Error: {_FULL[error.errno]} ({place}). What was there before is intact. "
-                "Make room, then the same command; a training goes on with --resume.",
+                "Make room, then the same command; a training that has begun goes on with --resume.",
                 1,
             )
         text = f"Error: {error.strerror or error}: {error.filename or ''}".rstrip(": ")
@@ -128,6 +131,7 @@ def _explain_plugin(error: BaseException, text: str | None) -> str | None:
     return f"Error: {fault} Mend that file; --debug shows the traceback." if fault else text
 
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 #: How memory that cannot be had is said by torch (on a CPU, on a GPU) and by the libraries below it.
 _MEMORY_WORDS = (
     "can't allocate memory",
@@ -288,14 +292,18 @@ def run() -> None:
     """Run the command line; the entry point of the executable."""
     _open_standard_files()
     _keep_the_folder_out()
-    signal.signal(signal.SIGINT, AtOnce())
+    at_once = AtOnce()
+    for number in _SIGNALS:
+        signal.signal(number, at_once)
     try:
         app()
     except (KeyboardInterrupt, MemoryError) as error:  # before or after the command itself
-        _say(*_explain(error)[:1], "")  # type: ignore[arg-type]
-        sys.exit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        text, code = _explain(error)
+        _say(str(text), "")
+        sys.exit(code)
     except SystemExit as ended:
         _end_rank(ended.code)
         raise
     finally:
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # nothing is left to interrupt
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -19,7 +19,8 @@ from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, sh
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.recipes.preparation import PreparationReport
+    from icsr_cli.progress import Progress
+    from icsr_cli.recipes.preparation import How, PreparationReport
 
 _PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
 
@@ -126,14 +127,17 @@ def published(
 ) -> None:
     """Prepare a published data set, the one that the command is called after."""
     name = str(ctx.info_name)
-    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
-        _verify(ctx, name, data_root, **how)
+        _verify(ctx, name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.recipes.preparation import prepare as recipe
 
-    how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-    _run(recipe, name, source, data_root=data_root, tracks_within=tracks_within, **how)
+    progress = make_progress(quiet, as_json)
+    how: How = {"store": store or "raw", "allow_bad": allow_bad, "workers": workers, "progress": progress}
+    report = recipe(
+        name, source, data_root, size=_size(size), expansion=expansion, tracks_within=tracks_within, **how
+    )
+    _show(report, progress, data_root, as_json)
 
 
 for _name in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
@@ -174,9 +178,8 @@ def synthetic(
     quiet: options.Quiet = False,
 ) -> None:
     """Render a data set of pedestrians seen by several cameras: nothing to download."""
-    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
-        _verify(ctx, name, data_root, **how)
+        _verify(ctx, name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.synthesis import World
@@ -194,7 +197,10 @@ def synthetic(
         world = World.preset(preset, **dials | _dials(assignments or []))
     except InputError as error:
         raise UsageError(str(error)) from error
-    _run(prepare_synthetic, world, data_root=data_root, name=name, store=store or "raw", **how)
+    progress = make_progress(quiet, as_json)
+    how: How = {"store": store or "raw", "workers": workers, "progress": progress}
+    report = prepare_synthetic(world, data_root, name=name, **how)
+    _show(report, progress, data_root, as_json)
 
 
 @app.command(
@@ -246,26 +252,27 @@ def folder(
     quiet: options.Quiet = False,
 ) -> None:
     """Prepare your own crops: the camera of each image is needed, identities are not."""
-    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
     if verify:
-        _verify(ctx, name, data_root, **how)
+        _verify(ctx, name, data_root, workers, as_json, quiet)
         return
     from icsr_cli.recipes.preparation import FOLDER, OwnCrops, add_to_folder, check_free, prepare_folder
 
-    how["allow_bad"] = allow_bad
+    progress = make_progress(quiet, as_json)
+    how: How = {"allow_bad": allow_bad, "workers": workers, "progress": progress}
+    if store is not None:
+        how["store"] = store
     if add is not None:
         ignored = ("source", "dry_run", "seed", "test_share", "expansion")
         options.refuse_typed(ctx, ignored, "--add names the folder of the new crops, and draws nothing anew;")
-        how |= {"size": _size(size), "store": store}
-        _run(add_to_folder, name, add, data_root=data_root, pattern=pattern, table=table, **how)
-        return
-    crops = OwnCrops(pattern, table, seed, test_share)
-    how |= {"size": _size(size) or (256, 128), "store": store or "raw", "expansion": expansion}
-    if dry_run:
-        check_free(name, data_root, FOLDER)
-        show_preview(source, crops, as_json)
-        return
-    _run(prepare_folder, name, source, data_root=data_root, crops=crops, **how)
+        report = add_to_folder(name, add, data_root, pattern=pattern, table=table, size=_size(size), **how)
+    else:
+        crops, shape = OwnCrops(pattern, table, seed, test_share), _size(size) or (256, 128)
+        if dry_run:
+            check_free(name, data_root, FOLDER)
+            show_preview(source, crops, as_json)
+            return
+        report = prepare_folder(name, source, data_root, crops, size=shape, expansion=expansion, **how)
+    _show(report, progress, data_root, as_json)
 
 
 @app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
@@ -292,21 +299,15 @@ def own_file(
     file = OwnFile.load(plugin)
     if name not in (None, file.benchmark.name):
         raise UsageError(f"{plugin} defines the data set {file.benchmark.name!r}, not {name!r}.")
-    how: dict[str, Any] = {"workers": workers, "as_json": as_json, "quiet": quiet}
-    how |= {"size": _size(size), "store": store or "raw", "allow_bad": allow_bad, "expansion": expansion}
-    _run(recipe, file, source, data_root=data_root, tracks_within=tracks_within, **how)
-
-
-def _run(
-    recipe: Callable[..., PreparationReport],
-    *given: Any,
-    data_root: Path,
-    as_json: bool,
-    quiet: bool,
-    **how: Any,
-) -> None:
     progress = make_progress(quiet, as_json)
-    report = recipe(*given, data_root=data_root, progress=progress, **how)
+    how: How = {"store": store or "raw", "allow_bad": allow_bad, "workers": workers, "progress": progress}
+    report = recipe(
+        file, source, data_root, size=_size(size), expansion=expansion, tracks_within=tracks_within, **how
+    )
+    _show(report, progress, data_root, as_json)
+
+
+def _show(report: PreparationReport, progress: Progress, data_root: Path, as_json: bool) -> None:
     show_report(report, progress, as_json)
     progress.note(f"Next: {options.typed('train', '-d', report.name, data_root=data_root)}")
 
@@ -324,11 +325,14 @@ def verify_any(
     show_verification(name, data_root, workers, as_json, quiet)
 
 
-def _verify(ctx: typer.Context, name: str, data_root: Path, **how: Any) -> None:
+def _verify(
+    ctx: typer.Context, name: str, data_root: Path, workers: int | None, as_json: bool, quiet: bool
+) -> None:
     """Check what is prepared; refuse options that say how to prepare it."""
-    others = {param.name or "" for param in ctx.command.params} - {"name", "data_root", "verify", *how}
+    own = {"name", "data_root", "workers", "verify", "as_json", "quiet"}
+    others = {param.name or "" for param in ctx.command.params} - own
     options.refuse_typed(ctx, others, "--verify checks what is prepared already;")
-    show_verification(name, data_root, **how)
+    show_verification(name, data_root, workers, as_json, quiet)
 
 
 def _size(text: str | None) -> tuple[int, int] | None:

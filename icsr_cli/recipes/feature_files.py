@@ -100,10 +100,10 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
 
 
 def _mapped(path: Path) -> Any:
+    if not path.is_file():  # a pipe would be waited for
+        raise UsageError(f"There is no file {path}.")
     try:
         return map_array(path)
-    except FileNotFoundError:
-        raise UsageError(f"There is no file {path}.") from None
     except ValueError as error:
         raise InputError(f"{error}. numpy.save(PATH, array) makes one.") from None
 

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM end training between two steps, not in the middle of a file."""
+"""SIGINT and SIGTERM end training between two steps, and any other work at once but tidily."""
 
 from __future__ import annotations
 
@@ -27,8 +27,16 @@ class Interruption:
             )
 
 
+class Stop(KeyboardInterrupt):
+    """A signal that ends the command at once; whatever tidies up after Ctrl-C does so after it, too."""
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(signal_number)
+        self.exit_code = 128 + signal_number
+
+
 class AtOnce:
-    """The handler of SIGINT outside training: ends the command, and remembers that it was asked to.
+    """The handler of both outside training: ends the command, and remembers that it was asked to.
 
     An exception that is raised while a library is imported, or in a callback of one, may be swallowed there.
     """
@@ -36,9 +44,9 @@ class AtOnce:
     asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        """Raise KeyboardInterrupt."""
+        """Raise Stop."""
         self.asked = True
-        raise KeyboardInterrupt
+        raise Stop(number)
 
 
 @contextmanager
@@ -46,7 +54,7 @@ def interruptible() -> Iterator[Interruption]:
     """Catch the first SIGINT or SIGTERM; a second one acts at once, as without us.
 
     Outside the main thread signals cannot be caught, and the flag stays down.
-    Raises KeyboardInterrupt where SIGINT came before, and what it raised was swallowed.
+    Raises KeyboardInterrupt where a signal came before, and what it raised was swallowed.
     """
     interruption = Interruption()
     if threading.current_thread() is not threading.main_thread():

@@ -24,6 +24,7 @@ from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
+from icsr_cli.runs.folder import begun_or_gone
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -100,13 +101,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
     folder = create(wish.runs_root, data.name, stage, name=wish.name)
     local = facts.pop("local", None)
-    folder.update_info(**facts, local=None)
-    if local is not None:
-        folder.keep_local(local)
-    if pairs is not None:
-        keep_pairs(folder.path, pairs, data.train.paths)
-    # Last: a run that has its settings can be gone on with.
-    folder.write_settings(settings.dump(folder.stage))
+    with begun_or_gone(folder):
+        folder.update_info(**facts, local=None)
+        if local is not None:
+            folder.keep_local(local)
+        if pairs is not None:
+            keep_pairs(folder.path, pairs, data.train.paths)
+        # Last: a run that has its settings can be gone on with.
+        folder.write_settings(settings.dump(folder.stage))
     progress.note(f"Run: {folder.path}")
     return folder, settings
 

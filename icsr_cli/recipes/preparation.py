@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from icsr_cli import config, datasets
 from icsr_cli.datasets import folder as own_crops
@@ -62,6 +62,15 @@ class PreparationReport:
     notes: tuple[str, ...]
 
 
+class How(TypedDict, total=False):
+    """What every preparation may be told besides; as of ``Plan``."""
+
+    store: Store
+    allow_bad: bool
+    workers: int | None
+    progress: Progress
+
+
 @dataclass(frozen=True)
 class Plan:
     """What the last steps need to know, whatever the data set is.
@@ -95,14 +104,14 @@ def prepare(
     size: Size | None = None,
     expansion: int = EXPANSION,
     tracks_within: int | None = None,
-    **how: Any,
+    **how: Unpack[How],
 ) -> PreparationReport:
     """Prepare a published data set from an archive or a folder; without ``source`` it is looked for.
 
     ``what``: its name, or a file of the user's own that defines one; the settings of that are kept in the
     index, and nothing runs the file again. ``size``: the published one if left out. An archive may hold
     ``expansion`` times its size. ``tracks_within``: derive tracks, by the identities, of images at most so
-    many frames apart. ``how``: store, allow_bad, workers and progress, as of ``Plan``.
+    many frames apart.
 
     Raises:
         DatasetError: not found, not in its layout, more than 1 % of a split unreadable, disk full, or the
@@ -117,8 +126,9 @@ def prepare(
         config.load(benchmark.name, own=benchmark.run_settings)
         read, layout = what.read, PLUGIN
         details = {"plugin": [str(what.path), what.digest], "settings": benchmark.run_settings}
-    how |= {"size": size or (benchmark.height, benchmark.width), "distractor": benchmark.distractor}
-    plan = Plan(benchmark.name, layout, data_root, benchmark=benchmark, **how)
+    size = size or (benchmark.height, benchmark.width)
+    distractor = benchmark.distractor
+    plan = Plan(benchmark.name, layout, data_root, size, benchmark=benchmark, distractor=distractor, **how)
     source = source or places.published(benchmark, data_root)
     with places.alone(plan.folder):
         reading = places.read(source, plan.folder, read, expansion, plan.progress)
@@ -133,11 +143,10 @@ def prepare(
 
 
 def prepare_synthetic(
-    world: World, data_root: Path, *, name: str = SYNTHETIC, **how: Any
+    world: World, data_root: Path, *, name: str = SYNTHETIC, **how: Unpack[How]
 ) -> PreparationReport:
     """Render a synthetic world and prepare it; a world that was rendered before is not rendered again.
 
-    ``how``: store, workers and progress, as of ``Plan``.
     Raises DatasetError where it cannot be written, InputError where the dials contradict each other.
     """
     check_free(name, data_root, SYNTHETIC)
@@ -201,16 +210,16 @@ def prepare_folder(
     data_root: Path,
     crops: OwnCrops,
     *,
+    size: Size = (256, 128),
     expansion: int = EXPANSION,
-    **how: Any,
+    **how: Unpack[How],
 ) -> PreparationReport:
     """Prepare own crops (a folder or an archive of them, which may hold ``expansion`` times its size).
 
-    ``how``: size, store, allow_bad, workers and progress, as of ``Plan``.
     Raises UsageError on a bad name or pattern, DatasetError where nothing fits or too much is unreadable.
     """
     check_free(name, data_root, FOLDER)
-    plan = Plan(name, FOLDER, data_root, **how)
+    plan = Plan(name, FOLDER, data_root, size, **how)
     with places.alone(plan.folder):
         if source is None:
             reading = crops.read(None)
@@ -233,14 +242,13 @@ def add_to_folder(
     pattern: str | None = None,
     table: Path | None = None,
     size: Size | None = None,
-    store: Store | None = None,
-    **how: Any,
+    **how: Unpack[How],
 ) -> PreparationReport:
     """Add the crops below ``source`` to a prepared data set of one's own (see ``datasets.addition``).
 
     They are read by ``pattern``, or by a CSV file, ``table``; without either as those before. Only the new
-    images are decoded. The index is replaced at the end, as a whole. ``size`` and ``store``: as before if
-    left out; ``how``: allow_bad, workers and progress, as of ``Plan``.
+    images are decoded. The index is replaced at the end, as a whole. ``size`` and store: as before if left
+    out.
 
     Raises:
         UsageError: the data set is none of own crops, or nothing says how paths read.
@@ -258,9 +266,10 @@ def add_to_folder(
         raise UsageError(
             f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
         )
-    size, store = size or tuple(details.get("size", (256, 128))), store or details.get("store", "raw")
+    size = size or tuple(details.get("size", (256, 128)))
+    how.setdefault("store", details.get("store", "raw"))
     crops = OwnCrops(None if table else pattern, table)
-    plan = Plan(name, FOLDER, data_root, size, store, **how)
+    plan = Plan(name, FOLDER, data_root, size, **how)
     with places.alone(plan.folder):
         root, rows, unread = crops.rows(source)
         reading = extend(dataset, details.get("identities"), root, rows, unread)

@@ -96,27 +96,30 @@ def _opened(
 ) -> Iterator[Stage]:
     """Open what a stage works on; write down what the run is made of, and how it ended.
 
+    A new run that cannot begin leaves no folder: there is nothing in it to go on with.
     ``together``: the ranks walk step by step beside each other, and stop at the same one.
     """
     ranks = workplace.ranks
-    engine = choose_engine(workplace.device, settings.precision)
     with ExitStack() as held:
         ranks.from_leader(lambda: held.enter_context(training_lock(run.path)))
-        if ranks.leads:
-            run.write_settings(settings.dump(run.stage))
-            computes = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
-            run.write_environment(describe() | computes)
-            run.update_info(status="running")
+        began = (run.path / "environment.json").exists()  # before, and goes on now
         progress: Progress = LoggedProgress(run, workplace.progress)
         if not ranks.leads and together:
             progress = Progress()  # it would say everything once more
         try:
+            engine = choose_engine(workplace.device, settings.precision)
+            if ranks.leads:
+                run.write_settings(settings.dump(run.stage))
+                where = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
+                run.write_environment(describe() | where)
+                run.update_info(status="running")
             with interruptible() as interruption:
                 shared = together and ranks.size > 1
                 check = SharedInterruption(interruption).check if shared else interruption.check
                 place = workplace.data_root, engine, progress
                 pixels = load_pixels(dataset, "train", settings.image, *place)
                 pairs = kept_pairs(run.path, dataset.train.paths, run.info().get("pairs"))
+                began = True
                 yield Stage(dataset.train, pixels, settings, run, engine, progress, check, ranks, pairs=pairs)
         except (Interrupted, KeyboardInterrupt) as error:
             if not ranks.leads:
@@ -129,7 +132,9 @@ def _opened(
             _note_failure(run, error)
             raise
         except (Exception, SystemExit) as error:  # whatever it is, the run is not running any more
-            if ranks.leads or not isinstance(error, SystemExit):
+            if ranks.leads and not began:
+                run.remove()
+            elif ranks.leads or not isinstance(error, SystemExit):
                 _note_failure(run, error)
             raise
         if ranks.leads:

@@ -25,8 +25,10 @@ import pickle
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +177,10 @@ class RunFolder:
         """Mark the run as finished."""
         self.update_info(status="finished", ended=_now())
 
+    def remove(self) -> None:
+        """Remove the folder of a run in which nothing was trained."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def elapsed(self) -> float | None:
         """Give the seconds from the start of the run to its end by the clock; None where it has not ended."""
         info = self.info()
@@ -197,7 +203,8 @@ class RunFolder:
         cut = lines.pop()
         if cut:
             _LOG.warning("The last line of %s is cut off and left out.", path)
-        return [_figures(path, number, line) for number, line in enumerate(lines, 1)]
+        done: dict[str, int] = {}
+        return [_figures(path, number, line, done) for number, line in enumerate(lines, 1)]
 
     def write_metrics(self, lines: list[dict[str, Any]]) -> None:
         """Replace the metrics. The file is small; written anew it never holds half a line."""
@@ -229,7 +236,7 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save({**state, "run": self._mark(), "settings": self._trained_by()}, buffer)
+        torch.save({**state, "run": self._mark(), "settings": self._saved_by}, buffer)
         write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
@@ -275,6 +282,11 @@ class RunFolder:
             )
         return dict(state)
 
+    @cached_property
+    def _saved_by(self) -> dict[str, Any]:
+        """The settings of all states that are saved: those of the first, whatever becomes of the file."""
+        return self._trained_by()
+
     def _trained_by(self) -> dict[str, Any]:
         """Give the settings that a state depends on, by dotted key, where they are written down."""
         there = (self.path / "settings.yaml").is_file()
@@ -307,9 +319,20 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         run = RunFolder(path)
         # To the microsecond: runs are put in order by it.
         started = datetime.now(UTC).isoformat(timespec="microseconds")
-        run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
+        with begun_or_gone(run):
+            run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
         return run
     raise RunError(f"Too many runs were started in {parent} within one second.")
+
+
+@contextmanager
+def begun_or_gone(run: RunFolder) -> Iterator[None]:
+    """Leave no folder of a new run that cannot be written down: it would be taken for the newest one."""
+    try:
+        yield
+    except BaseException:
+        run.remove()
+        raise
 
 
 def check_free(parent: Path, name: str | None) -> None:
@@ -344,7 +367,7 @@ def _clear_unused(path: Path) -> None:
     run = RunFolder(path)
     if any(place.exists() for place in kept) or run.info().get("status") not in ("failed", "interrupted"):
         return
-    shutil.rmtree(path)
+    run.remove()
 
 
 def open_run(path: Path) -> RunFolder:
@@ -446,9 +469,15 @@ def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def _figures(path: Path, number: int, line: bytes) -> dict[str, Any]:
+def _figures(path: Path, number: int, line: bytes, done: dict[str, int]) -> dict[str, Any]:
+    """Read a line; ``done`` holds the last epoch of each network before it. A line may have been removed."""
     try:
-        return dict(check_contents(Epoch, json.loads(line)))
+        found = dict(check_contents(Epoch, json.loads(line)))
+        epoch, part = found["epoch"], found.get("part", "")
+        if epoch <= (before := done.get(part, 0)):
+            raise ValueError(f"epoch {epoch} stands after epoch {before}")
+        done[part] = epoch
+        return found
     except (ValueError, RecursionError) as error:
         raise RunError(
             f"Line {number} of {path} is damaged ({reason(error)}). Remove that line: the rest is intact."

@@ -169,7 +169,7 @@ def _read_arrays(path: Path) -> dict[str, Any]:
 
 def _read_rows(path: Path) -> dict[str, Any]:
     """Give the columns of a CSV that is whole."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as stream:
         text = stream.read()
     if text and not text.endswith("\n"):
         raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")

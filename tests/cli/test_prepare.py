@@ -254,8 +254,10 @@ def test_nothing_is_imported_from_the_current_folder(tmp_path):
     assert "not asked for" not in result.stderr
 
 
-def test_ctrl_c(tmp_path):
-    """A real SIGINT in the middle: exit code 130, no half data set, and the same command then ends well."""
+@pytest.mark.parametrize(
+    ("number", "said"), [(signal.SIGINT, "Interrupted. What"), (signal.SIGTERM, "SIGTERM: stopped. What")]
+)
+def test_a_signal_to_all_processes_leaves_no_half_data_set(tmp_path, number, said):
     (tmp_path / "start.py").write_text(START)
     command = [sys.executable, str(tmp_path / "start.py"), "prepare", "synthetic", "--data-root", "data"]
     command += ["--identities", "400", "--quiet"]
@@ -276,10 +278,10 @@ def test_ctrl_c(tmp_path):
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert "Traceback" not in errors
+    assert process.returncode == 128 + number, errors
+    assert errors == f"{said} was there before is untouched; the same command starts again.\n"
     left = {path.name for path in (tmp_path / "data/synthetic").iterdir()}
     assert left <= {".prepare.lock"}
 

@@ -21,6 +21,8 @@ from icsr_cli.cli.console import print_json
 from icsr_cli.cli.main import app
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import printable
+from icsr_cli.models import build, save_weights
+from icsr_cli.recipes import feature_files
 from icsr_cli.recipes.interruption import AtOnce, interruptible
 
 EVIL = "a\x1b]0;title\x07\x1b[2Jb.jpg"
@@ -166,6 +168,48 @@ def test_an_interrupt_that_a_library_swallowed_still_ends_training() -> None:
             raise AssertionError("training began")
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_while_a_file_is_written_keeps_the_one_before(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(temporary: Path, *_: object) -> None:
+        temporary.write_bytes(b"half")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr(feature_files, "writer", lambda suffix: half)
+    out = tmp_path / "out" / "features.npz"
+    out.parent.mkdir()
+    out.write_bytes(b"before")
+    weights = tmp_path / "own.safetensors"
+    save_weights(build("resnet_small", seed=1), weights, {"height": "32", "width": "16"})
+    before = signal.signal(signal.SIGTERM, AtOnce())
+    try:
+        words = ["embed", crops, "--out", out, "--network", weights, "--device", "cpu"]
+        done = CliRunner().invoke(app, [str(word) for word in words])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert done.exit_code == 143, done.stderr
+    assert "SIGTERM: stopped. What was there before is untouched" in done.stderr
+    assert [path.name for path in out.parent.iterdir()] == [out.name]
+    assert out.read_bytes() == b"before"
+
+
+def test_a_pipe_in_the_place_of_an_array_is_not_waited_for(tmp_path: Path) -> None:
+    np.save(tmp_path / "features.npy", np.eye(4, dtype=np.float32))
+    os.mkfifo(tmp_path / "cameras.npy")
+    words = ["labels", "generate", tmp_path / "features.npy", "--out", tmp_path / "labels.csv"]
+    key = f"cameras={tmp_path / 'cameras.npy'}"
+    done = subprocess.run(
+        [sys.executable, "-m", "icsr_cli", *map(str, words), "--key", key],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"There is no file {tmp_path / 'cameras.npy'}." in done.stderr
 
 
 @pytest.mark.parametrize("ending", ["| true", ">&-", ">&- 2>&- <&-"])

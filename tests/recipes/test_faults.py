@@ -314,6 +314,26 @@ def test_a_disk_that_is_really_full(runs: Runs, tmp_path: Path) -> None:
     assert_same_run(copy, whole)
 
 
+@pytest.mark.parametrize(
+    ("full", "words"),
+    [
+        ("train-64x16.json", "train-64x16.npy: No space left on device"),
+        ("run.json", "the disk is full ({}/run.json)"),
+        ("settings.yaml", "the disk is full ({}/settings.yaml)"),
+        ("environment.json", "the disk is full ({}/environment.json)"),
+    ],
+)
+def test_a_run_that_cannot_begin_leaves_no_folder(
+    runs: Runs, monkeypatch: Patch, full: str, words: str, tmp_path: Path
+) -> None:
+    options = ["--set", "image.height=64", "--set", "image.width=16", "--runs", tmp_path]
+    with monkeypatch.context() as patch:
+        full_disk(full, 1)(patch)
+        said = words.format(tmp_path / "tiny" / "cam" / "first")
+        assert_said(icsr(*runs.command("cam", "first"), *options), said)
+    assert list((tmp_path / "tiny" / "cam").iterdir()) == []
+
+
 def make_crops(folder: Path, per_camera: list[int]) -> Path:
     """Crops of noise in a colour of their own, so many under each camera."""
     random = np.random.default_rng(4)
@@ -376,8 +396,8 @@ def test_a_killed_worker_of_the_decoding_pool(tmp_path: Path) -> None:
     stores = tmp_path / "data" / "mine" / "pixels"
     assert not list(stores.glob("train-32x16.json"))
     assert not list(stores.glob("train-32x16.npy"))
-    assert RunFolder(tmp_path / "runs/mine/cam/a").info()["status"] == "failed"
-    again = icsr(*command, "--resume")
+    assert not (tmp_path / "runs/mine/cam/a").exists()  # nothing was trained
+    again = icsr(*command)
     assert again.exit_code == 0, again.output
     assert len(np.load(stores / "train-32x16.npy", mmap_mode="r")) == 1100
 

@@ -157,6 +157,11 @@ def test_a_state_of_settings_that_were_changed_since_is_refused(tmp_path: Path) 
         run.write_settings({"global": own | change})
         with pytest.raises(RunError, match=f"changed after .*: global.{next(iter(change))}"):
             run.load_state("global")
+    run.save_state("global", {"epoch": 4})  # made by the settings that the run began with
+    with pytest.raises(RunError, match=r"changed after .*: global\.refiners"):
+        run.load_state("global")
+    run.write_settings({"global": own})
+    assert run.load_state("global") == {"epoch": 4}
 
 
 def test_a_state_of_another_run_is_refused(tmp_path: Path) -> None:
@@ -256,6 +261,14 @@ def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
         read_labels(tmp_path / "none.csv")
 
 
+def test_labels_that_a_spreadsheet_saved_begin_with_a_mark(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    head, row = "path,camera,identity,cluster,local_cluster,label,state", "a.jpg,2,,5,,5,kept"
+    path.write_text(f"{head}\r\n{row}\r\n", encoding="utf-8-sig", newline="")
+    table = read_labels(path)
+    assert (table.paths, table.cameras.tolist(), table.labels.tolist()) == (("a.jpg",), [2], [5])
+
+
 def test_local_labels_are_found_by_path(tmp_path: Path) -> None:
     split = split_of(8)
     table = tabulate(split, Labels.of(np.arange(8)), local=np.arange(8))
@@ -309,6 +322,18 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.
     run.forget(lambda line: False)
     run.record({"epoch": 2, "loss": 0.25})
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
+
+
+def test_an_epoch_stands_once_and_in_order(tmp_path: Path) -> None:
+    """Each network counts its own; a line that was damaged may have been removed."""
+    run, cameras = create(tmp_path, "d", "cam"), ["camera_0", "camera_1"]
+    good = [{"part": part, "epoch": epoch} for epoch in (1, 3) for part in cameras]
+    run.write_metrics(good)
+    assert run.metrics() == good
+    for epoch in (0, 1, 3):
+        run.write_metrics([*good, {"part": "camera_1", "epoch": epoch}])
+        with pytest.raises(RunError, match=rf"Line 5 .*\(epoch {epoch} stands after epoch 3\)\. Remove that"):
+            run.metrics()
 
 
 @pytest.mark.parametrize(
