@@ -450,12 +450,32 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert "cam run" in wrong.stderr
 
 
+@pytest.mark.parametrize("stage", ["cam", "global"])
+def test_a_finished_run_gets_back_the_figures_that_were_cut_off(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path, stage: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(str(trained[stage]["run"]), run)
+    metrics = run / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-20])
+    result = icsr("train", stage, run, "--resume", "--json", *places)
+    assert metrics.read_bytes() == whole
+    own = "cameras" if stage == "cam" else "loss"
+    assert json.loads(result.stdout)[own] == trained[stage][own]
+    assert "finished already" in (run / "log.txt").read_text()
+
+
 def test_a_finished_run_without_its_figures_is_named(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(str(trained["global"]["run"]), run)
     (run / "metrics.jsonl").write_text("")
+    checkpoint = run / "checkpoints" / "global.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    del state["figures"]  # as version 0.1 wrote it
+    torch.save(state, checkpoint)
     result = icsr("train", "global", run, "--resume", *places)
     assert (result.exit_code, "metrics.jsonl holds no epoch" in " ".join(result.stderr.split())) == (1, True)
 
