@@ -67,8 +67,11 @@ def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collect
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """Print facts as a table of two columns, without those that are None."""
-    print_table(title, ("", "value"), [(name, value) for name, value in facts.items() if value is not None])
+    """Print facts as a table of two columns, by the titles of their fields, without those that are None."""
+    from icsr_cli.reports.page import title_of
+
+    rows = [(title_of(name), value) for name, value in facts.items() if value is not None]
+    print_table(title, ("", "value"), rows)
 
 
 def print_json(value: Any) -> None:

@@ -105,6 +105,8 @@ def test_version() -> None:
 
 def test_both_stages_write_their_runs(trained: dict[str, dict[str, object]]) -> None:
     cam, own = (Path(str(trained[stage]["run"])) for stage in ("cam", "global"))
+    assert {"nmi", "pairwise_f"} < set(trained["cam"]["cameras"][0])  # type: ignore[index]
+    assert 0 < trained["global"]["nmi"] <= 1  # type: ignore[operator]
     for run in (cam, own):
         for name in (
             "run.json",
@@ -179,6 +181,7 @@ def test_features_go_to_the_label_engine(
     table = tmp_path / "features.parquet"
     written = icsr("embed", folder, "--network", run, "--out", table, *fields, *places)
     assert written.exit_code == 0, written.output
+    assert written.stdout.startswith(f"Written to {table}: ")
     rows = parquet.read_table(table)
     assert rows.column("paths").to_pylist() == np.load(out)["paths"].tolist()
     np.testing.assert_array_equal(
