@@ -254,8 +254,12 @@ def folder(
 
     how["allow_bad"] = allow_bad
     if add is not None:
-        ignored = ("source", "dry_run", "seed", "test_share", "expansion")
+        ignored = ("source", "seed", "test_share", "expansion")
         options.refuse_typed(ctx, ignored, "--add names the folder of the new crops, and draws nothing anew;")
+        if dry_run:
+            raise UsageError(
+                f"--dry-run shows how a folder alone is read, not what is added: --source {add} --dry-run."
+            )
         how |= {"size": _size(size), "store": store}
         _run(add_to_folder, name, add, data_root=data_root, pattern=pattern, table=table, **how)
         return

@@ -342,6 +342,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train cam -d tiny --init cam", 2, "--init cam belongs to the other stage"),
+        ("train global -d tiny -m icsr --local none --init none", 1, "To train without local labels, leave"),
+        ("embed . --pattern {name}.jpg --out x.npz", 2, "{camera}: where a path says which camera took"),
         ("train global -d tiny -m icsr --local RUN --init none", 1, "--local takes a cam run"),
         ("train global -d tiny -m icsr --local PLAIN --init none", 1, "no training image a local label"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
