@@ -39,9 +39,9 @@ def train_global_stage(stage: Stage) -> Network:
     state = run.load_state("global", "best", *Trainer.STATE)
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE), state)
     first, best = (1, -np.inf) if state is None else (state["epoch"] + 1, state["best"])
-    previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
     if stage.ranks.leads:
         run.go_on(first - 1, (state or {}).get("figures"))
+    previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
     if first > own.epochs:
         stage.progress.note("Every epoch is finished already: nothing is left to train.")
     with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:

@@ -312,6 +312,21 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
 
 
+def test_labels_that_were_cut_at_the_end_of_a_line_are_refused(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    for epoch in (1, 2):
+        write_labels(run.label_file(epoch), tabulate(split_of(9), Labels.of(np.arange(9) // 3)))
+    run.write_metrics([{"epoch": 1, "images": 9}, {"epoch": 2}])  # version 0.1 counted no images
+    for epoch in (1, 2):
+        file = run.label_file(epoch)
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:6]))
+    with pytest.raises(RunError, match=r"epoch_001\.csv holds 5 images, and there were 9"):
+        read_labels(run.label_file(1))
+    assert len(read_labels(run.label_file(2))) == 5
+    (run.path / "metrics.jsonl").write_text("odd\n")
+    assert len(read_labels(run.label_file(1))) == 5
+
+
 def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = create(tmp_path, "d", "cam")
     lines = [{"part": part, "epoch": epoch} for epoch in (1, 2) for part in ("camera_0", "camera_1")]
