@@ -27,7 +27,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
 from icsr_cli.errors import UsageError, did_you_mean, reason
@@ -60,10 +60,24 @@ class OrAuto:
         )
 
 
-class Options(BaseModel):
-    """The settings of one method: frozen, unknown keys refused."""
+class Keys(BaseModel):
+    """Keys of settings with their values: frozen, unknown ones refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, given: Any, info: ValidationInfo) -> Any:
+        """Refuse what Python would take for 1 and 0."""
+        kind = repr(cls.model_fields[str(info.field_name)].annotation)
+        values = given if isinstance(given, list | tuple) else (given,)
+        if any(isinstance(one, bool) for one in values) and not re.search(r"\b(bool|Any)\b", kind):
+            raise ValueError("yes and no (true, false, on, off) do not fit here")
+        return given
+
+
+class Options(Keys):
+    """The settings of one method."""
 
     @property
     def method(self) -> str:

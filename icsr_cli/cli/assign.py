@@ -64,7 +64,7 @@ def assign(
     found.write(out)
     facts = {
         "run": str(run.path),
-        "known clusters": len(known.clusters.numbers),
+        "known_clusters": len(known.clusters.numbers),
         "at": name,
         "farthest": round(farthest, 4),
         "images": len(found.paths),
@@ -75,7 +75,7 @@ def assign(
     if as_json:
         limits_said = {key: round(value, 4) for key, value in known.limits.items()}
         rows = {"limits": limits_said, "assigned": found.rows()}
-        print_json({key.replace(" ", "_"): value for key, value in facts.items()} | rows)
+        print_json(facts | rows)
         return
     print_facts("Assigned", {**facts, "written": None})
     if most := Counter(sorted(found.clusters[found.clusters >= 0].tolist())).most_common(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -39,11 +40,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
 
     cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i].plain) for row in cells) for i in range(len(columns))]
-    heading = Text(printable(title)) if title else None
     table = Table(
-        title=heading,
-        title_justify="left",
-        title_style="bold",
         header_style="bold",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
@@ -56,6 +53,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
     for row in cells:
         table.add_row(*row)
+    if title:
+        heading(title)  # a title of the table's own is folded at its width, paths too
     output().print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
 
 
@@ -68,8 +67,11 @@ def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collect
 
 
 def print_facts(title: str, facts: Mapping[str, Any]) -> None:
-    """Print facts as a table of two columns, without those that are None."""
-    print_table(title, ("", "value"), [(name, value) for name, value in facts.items() if value is not None])
+    """Print facts as a table of two columns, by the titles of their fields, without those that are None."""
+    from icsr_cli.reports.page import title_of
+
+    rows = [(title_of(name), value) for name, value in facts.items() if value is not None]
+    print_table(title, ("", "value"), rows)
 
 
 def print_json(value: Any) -> None:
@@ -82,7 +84,7 @@ def print_json(value: Any) -> None:
 
 
 def output() -> Console:
-    """Give the console of standard output. A pipe gets room for whole rows, not 80 columns."""
+    """Give the console of standard output. A pipe gets room for whole rows, or what ``COLUMNS`` says."""
     from rich.console import Console
 
     class Clean(Console):
@@ -91,7 +93,8 @@ def output() -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
 
-    return Clean(file=sys.stdout, width=None if sys.stdout.isatty() else 160, highlight=False)
+    chosen = sys.stdout.isatty() or os.environ.get("COLUMNS")
+    return Clean(file=sys.stdout, width=None if chosen else 160, highlight=False)
 
 
 def say(text: str, *, style: str = "", whole: bool = False) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.cli.console import make_progress, print_json, print_table, say
+from icsr_cli.cli.console import make_progress, print_json, print_records, print_table, say
 from icsr_cli.errors import Interrupted
 from icsr_cli.progress import Progress
 
@@ -126,8 +126,8 @@ def _show(
         return
     rows = [[name, *percentages(values)] for name, values in scores.items()]
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
-    row = counts | {"pairwise F": quality["pairwise_f"], "NMI": quality["nmi"]}
-    print_table("Pseudo labels of the last epoch", list(row), [list(row.values())])
+    row = counts | {key: quality[key] for key in ("pairwise_f", "nmi")}
+    print_records("Pseudo labels of the last epoch", [row])
     commands = (("labels", "inspect", run.path), ("report", run.path), ("eval", run.path, "--rerank"))
     lines = (f"  {options.typed(*words, data_root=data_root)}" for words in commands)
     say("\n".join((f"{seconds:.0f} s in all. Look closer with:", *lines)), whole=True)

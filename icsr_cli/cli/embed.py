@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import make_progress, message, print_json
+from icsr_cli.cli.console import make_progress, print_json, say
 from icsr_cli.errors import UsageError, not_utf8
 
 
@@ -78,6 +78,7 @@ def embed(
     with whole_file(out) as temporary:
         save(temporary, features, columns, json.dumps(about))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}
-    print_json({**shown, **about}) if as_json else message(
-        f"{len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}: {out}"
+    print_json({**shown, **about}) if as_json else say(
+        f"Written to {out}: {len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}",
+        whole=True,
     )

@@ -210,7 +210,7 @@ def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) ->
     width = 3 + max(5, *(len(names[camera]) for camera in columns))
     first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
     step = max(1, (output().width - 1 - first) // width)
-    for key, figure in (("mAP", "mAP"), ("rank-1", "Rank-1")):
+    for key, figure in (("mAP", "mAP"), ("rank_1", "Rank-1")):
         cells = {pair: f"{100 * found.as_dict()[key]:.1f}" for pair, found in rankings.items()}
         for start in range(0, len(columns), step):
             shown = columns[start : start + step]

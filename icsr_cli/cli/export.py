@@ -211,6 +211,6 @@ def _show(found: Export) -> None:
             "cosine": f"{found.cosine:.6f}",
         }
     print_table("", list(row), [list(row.values())])
-    say(f"Written to {found.path} ({found.arch})")
+    say(f"Written to {found.path} ({found.arch})", whole=True)
     if found.card is not None:
-        say(f"Model card: {found.card}")
+        say(f"Model card: {found.card}", whole=True)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import make_progress, message, print_facts, print_json, print_table
+from icsr_cli.cli.console import make_progress, print_facts, print_json, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -152,7 +151,7 @@ def generate(
     if out is not None:
         write_labels(out, table_of(labels, given.paths.tolist(), given.cameras, given.ids, locals_))
         if not as_json:
-            message(f"Labels: {out}")
+            say(f"Written to {out}", whole=True)
 
 
 def _least(own: GlobalSettings, known: Pairs | None) -> float:
@@ -197,6 +196,8 @@ def _show(
     """Print two tables on standard output, or one JSON document."""
     import numpy as np
 
+    from icsr_cli.reports.page import title_of
+
     stages = {"clustering": labels.clusters}
     if not np.array_equal(labels.clusters, labels.labels):
         stages["refined"] = labels.labels
@@ -210,13 +211,13 @@ def _show(
         "clusterer": own.clusterer.dump(),
         "refiners": [refiner.method for refiner in own.refiners],
         "states": dict(zip(states.tolist(), counts.tolist(), strict=True)),
-        "stored pairs": evidence.similarity.nnz,
-        "recall of the index": getattr(evidence.nearest, "recall", None),
+        "stored_pairs": evidence.similarity.nnz,
+        "recall_of_the_index": getattr(evidence.nearest, "recall", None),
         **labels.figures,
         "seconds": seconds,
     }
     if as_json:
-        print_json({**_json_names(facts), "clusterings": [_json_names(summary) for summary in summaries]})
+        print_json({**facts, "clusterings": summaries})
         return
     facts |= {
         "clusterer": " ".join(
@@ -226,11 +227,10 @@ def _show(
         "states": ", ".join(f"{count:,} {state}" for state, count in facts["states"].items()),
     }
     print_facts("Labels", facts)
-    print_table("Clusters", tuple(summaries[0]), [tuple(summary.values()) for summary in summaries])
-
-
-def _json_names(facts: dict[str, Any]) -> dict[str, Any]:
-    return {name.lower().replace(" ", "_"): value for name, value in facts.items()}
+    columns = ["", *(summary["labels"] for summary in summaries)]
+    keys = [key for key in summaries[0] | summaries[-1] if key != "labels"]
+    rows = [[title_of(key), *(summary.get(key) for summary in summaries)] for key in keys]
+    print_table("Clusters", columns, rows)
 
 
 def _sizes(labels: IntArray) -> dict[str, Any]:
@@ -239,10 +239,22 @@ def _sizes(labels: IntArray) -> dict[str, Any]:
     sizes = np.bincount(labels[labels >= 0])
     return {
         "clusters": len(sizes),
-        "in none": int((labels < 0).sum()),
-        "median size": float(np.median(sizes)) if len(sizes) else None,
+        "in_none": int((labels < 0).sum()),
+        "median_size": float(np.median(sizes)) if len(sizes) else None,
         "largest": int(sizes.max()) if len(sizes) else None,
     }
+
+
+#: The measures that are shown, by their fields.
+_MEASURES = (
+    "pairwise_precision",
+    "pairwise_recall",
+    "pairwise_f",
+    "bcubed_f",
+    "expansion",
+    "nmi",
+    "coverage",
+)
 
 
 def _quality(labels: IntArray, ids: IntArray | None) -> dict[str, float]:
@@ -251,14 +263,5 @@ def _quality(labels: IntArray, ids: IntArray | None) -> dict[str, float]:
 
     if ids is None or not ((labels >= 0) & (ids >= 0)).any():
         return {}
-    names = {
-        "pairwise_precision": "precision",
-        "pairwise_recall": "recall",
-        "pairwise_f": "F",
-        "bcubed_f": "BCubed F",
-        "expansion": "expansion",
-        "nmi": "NMI",
-        "coverage": "coverage",
-    }
-    values = asdict(label_quality(labels, ids))
-    return {shown: float(values[name]) for name, shown in names.items()}
+    values = label_quality(labels, ids).as_dict()
+    return {name: float(values[name]) for name in _MEASURES}

@@ -84,10 +84,10 @@ def review(
             review_page(source, facts, asked, data.train, names, pictures, command=following, known=said),
         )
         found = {}
-    kinds = {f"{kind} questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
+    kinds = {f"{kind}_questions": int((asked.kinds == kind).sum()) for kind in ("join", "split")}
     result = {"run": str(folder.path), "questions": len(asked), **kinds, **found, "written": str(path)}
     if as_json:
-        print_json({name.replace(" ", "_"): value for name, value in result.items()})
+        print_json(result)
         return
     print_facts(f"Review of {folder.path}", {**result, "run": None, "written": None})
     say(f"Written to {path}\nNext: {following if truth else f'open {path} in a browser'}", whole=True)
@@ -105,5 +105,5 @@ def _answer(opened: Review, asked: Questions, path: Path) -> dict[str, Any]:
     for name, given in (("before", ()), ("after", answers)):
         judged = judge(opened.relabel(given).labels, opened.split.identities)
         if judged is not None:
-            found |= {f"NMI {name}": judged.nmi, f"pairwise F {name}": judged.pairwise_f}
+            found |= {f"nmi_{name}": judged.nmi, f"pairwise_f_{name}": judged.pairwise_f}
     return found

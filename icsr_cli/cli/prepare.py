@@ -262,8 +262,12 @@ def folder(
     if store is not None:
         how["store"] = store
     if add is not None:
-        ignored = ("source", "dry_run", "seed", "test_share", "expansion")
+        ignored = ("source", "seed", "test_share", "expansion")
         options.refuse_typed(ctx, ignored, "--add names the folder of the new crops, and draws nothing anew;")
+        if dry_run:
+            raise UsageError(
+                f"--dry-run shows how a folder alone is read, not what is added: --source {add} --dry-run."
+            )
         report = add_to_folder(name, add, data_root, pattern=pattern, table=table, size=_size(size), **how)
     else:
         crops, shape = OwnCrops(pattern, table, seed, test_share), _size(size) or (256, 128)

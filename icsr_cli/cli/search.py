@@ -95,7 +95,7 @@ def search(
     if as_json:
         print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
     elif picture is not None:
-        say(f"Picture: {picture}")
+        say(f"Written to {picture}", whole=True)
 
 
 def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_table, say
+from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_records, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
@@ -370,11 +370,11 @@ def _show_local_labels(
         if table.has_identities:
             quality = judge(labels, table.identities[own])
             nmi, pairwise_f = (quality.nmi, quality.pairwise_f) if quality else (math.nan, math.nan)
-            row |= {"NMI": nmi, "pairwise F": pairwise_f}
+            row |= {"nmi": nmi, "pairwise_f": pairwise_f}
         rows.append(row)
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}
-    print_table("Local labels", list(rows[0]), [list(row.values()) for row in rows])
+    print_records("Local labels", rows)
     say(f"Written to {folder.labels / 'local.csv'}\nNext: {following}", whole=True)
     return None
 
@@ -388,9 +388,9 @@ def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> 
     last = epochs[-1]
     row = {name: value for name, value in last.items() if not isinstance(value, dict)}
     if "refined" in last.get("quality", ()):
-        row["NMI"] = last["quality"]["refined"]["nmi"]
+        row["nmi"] = last["quality"]["refined"]["nmi"]
     if as_json:
         return {"run": str(folder.path), "features": dim, **row}
-    print_table("Last epoch", [name.replace("_", " ") for name in row], [list(row.values())])
+    print_records("Last epoch", [row])
     say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
     return None

@@ -11,7 +11,6 @@ from importlib import import_module
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from icsr_cli.choices import Choice, Options
+from icsr_cli.choices import Choice, Keys, Options
 from icsr_cli.types import Size
 
 T = TypeVar("T")
@@ -73,17 +72,10 @@ CamClusterer = Annotated[
 CamMemories = Several[Annotated[Options, Choice("memories", "clusters"), _beneath("clusters", momentum=0.2)]]
 
 
-class Section(BaseModel):
-    """A part of the settings: unknown keys are errors, values do not change once read."""
+class Section(Keys):
+    """A part of the settings."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        populate_by_name=True,
-        protected_namespaces=(),
-        validate_default=True,
-        allow_inf_nan=False,
-    )
+    model_config = ConfigDict(populate_by_name=True, validate_default=True)
 
 
 class ImageSettings(Section):

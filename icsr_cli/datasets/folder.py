@@ -91,7 +91,7 @@ def compile_pattern(pattern: str) -> Pattern:
             regex += {"*": "[^/]*", "?": "[^/]"}.get(token) or re.escape(token)
     if "camera" not in fields:
         raise UsageError(
-            f"--pattern {pattern!r} has no {{camera}}: training needs to know which camera took each image. "
+            f"--pattern {pattern!r} has no {{camera}}: where a path says which camera took the image. "
             "Examples: '{camera}/{name}.jpg', '{id}_c{camera}_*.jpg'."
         )
     options = re2.Options()

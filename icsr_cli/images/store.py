@@ -210,6 +210,16 @@ def check_images(
     return tuple(BadImage(row, split.records[row].path, reason) for row, reason in sorted(bad))
 
 
+def other_files(split: Split, folder: Path, height: int, width: int, *, name: str, store: Store) -> bool:
+    """Whether a store of the split is there, and of other files than now, by names, sizes and times."""
+    build = _Build(split, folder, height, width, name, FORMS[store])
+    try:
+        header = read_json(build.header)
+        return build.fingerprint not in (header["fingerprint"], header["whole"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
 def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[str, ...]:
     """Read every store in ``folder`` again and give the faults: blocks whose checksum differs.
 

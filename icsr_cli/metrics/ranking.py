@@ -68,8 +68,8 @@ class Ranking:
         return float(self.cmc[k - 1])
 
     def as_dict(self) -> dict[str, float | int]:
-        """Give the summary for JSON: mAP, mINP, rank-1, rank-5, rank-10 (as far as computed), counts."""
-        ranks = {f"rank-{k}": self.rank(k) for k in (1, 5, 10) if k <= len(self.cmc)}
+        """Give the summary for JSON: mAP, mINP, rank_1, rank_5, rank_10 (as far as computed), counts."""
+        ranks = {f"rank_{k}": self.rank(k) for k in (1, 5, 10) if k <= len(self.cmc)}
         counts = {"queries": self.n_queries, "queries_left_out": self.n_left_out}
         return {"mAP": self.mAP, **ranks, "mINP": self.mINP, **counts}
 

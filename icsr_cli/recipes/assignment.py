@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import RunError, UsageError
+from icsr_cli.errors import InputError, RunError, UsageError
 from icsr_cli.files import csv_bytes, write_bytes
 from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
@@ -34,6 +34,11 @@ def limit_of(limits: Mapping[str, float], chosen: str | None) -> tuple[str, floa
     name = chosen or FROM_LABELS
     if name in limits:
         return name, limits[name]
+    if name == FROM_LABELS:
+        raise UsageError(
+            "The labels hold one cluster, or no two images in one: they do not say how far somebody known "
+            f"may be. Say it: --at {' or '.join([*map(repr, limits), 'DISTANCE'])}, from 0 to 2."
+        )
     try:
         distance = float(name)
     except ValueError:
@@ -88,7 +93,6 @@ def open_known(
 
     Raises:
         RunError: the run has no labels or no network yet, or its images are not in the data set.
-        InputError: there are fewer than two clusters.
     """
     files = run.label_files()
     if run.stage != "global" or not files:
@@ -109,11 +113,14 @@ def open_known(
 def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, float]:
     """Say how far from a cluster somebody known may be, by name: as ``icsr eval`` found, and by the labels.
 
-    Those are int64 (n,), of features (n, d).
+    Those are int64 (n,), of features (n, d); of one cluster, nothing can be estimated.
     """
     stored = image_thresholds(run.path, weights_of(run).name).get("thresholds", ())
     marks = {str(mark["name"]): float(mark["distance"]) for mark in stored}
-    return {FROM_LABELS: estimate(features, labels), **marks}
+    try:
+        return {FROM_LABELS: estimate(features, labels), **marks}
+    except InputError:
+        return marks
 
 
 def assign_files(

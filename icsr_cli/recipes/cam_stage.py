@@ -6,6 +6,7 @@ epoch clusters every camera's images by its own features and trains with one mem
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -102,23 +103,25 @@ def _train_network(
     if state is not None:
         restore(found, state["labels"])
         whole.advance(done)
+    if stage.ranks.leads:
+        run.go_on(done, (state or {}).get("figures"), name)
     if done == own.epochs:
         stage.progress.note(f"{title} is finished already.")
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
-    if stage.ranks.leads:
-        run.forget(lambda line: line.get("part") == name and line["epoch"] > done)
     for epoch in range(done + 1, own.epochs + 1):
         figures = _epoch(stage, trainer, found, title, (seed_word, epoch))
         whole.advance()
         if not stage.ranks.leads:
             continue
-        run.record({"part": name, "epoch": epoch, **figures})
+        line = {"part": name, "epoch": epoch, **figures}
+        run.record(line)
         # A finished network needs no optimiser any more; its weights come before the state that says so.
         if epoch == own.epochs:
             trainer.save("last" if name == "shared" else name)
         rest = trainer.state() if epoch < own.epochs else {}
-        run.save_state(name, {"epoch": epoch, "labels": states_of(found), **rest})
+        kept = {"epoch": epoch, "labels": states_of(found), "figures": json.dumps(line)}
+        run.save_state(name, {**kept, **rest})
         shown: dict[str, float] = {
             key: figures[key] for key in ("loss", "clusters", "silhouette", "nmi") if key in figures
         }

@@ -14,10 +14,11 @@ from icsr_cli.runs import RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
 
 #: Figures of retrieval, as evaluation.json has them; shares.
-_RETRIEVAL: Final = {"mAP": "mAP", "rank_1": "Rank-1", "mINP": "mINP"}
+_RETRIEVAL: Final = ("mAP", "rank_1", "mINP")
 #: Label quality of the last epoch: of what the network was trained on.
-_QUALITY: Final = {"nmi": "label NMI", "pairwise_f": "pairwise F"}
-_DIGITS: Final = {"label NMI": 3, "pairwise F": 3, "loss": 3}
+_QUALITY: Final = ("nmi", "pairwise_f")
+_DIGITS: Final = {"nmi": 3, "pairwise_f": 3, "loss": 3}
+_TITLES: Final = {"rank_1": "Rank-1", "nmi": "label NMI", "pairwise_f": "pairwise F"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,8 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
 
 def title(figure: str) -> str:
     """Name a figure as it is written; shares are written in per cent."""
-    return f"{figure} %" if _is_share(figure) else figure
+    name, *of = figure.split(" ", 1)
+    return " ".join([_TITLES.get(name, name), *of, *(["%"] if _is_share(figure) else [])])
 
 
 def text_of(row: Row, figure: str) -> str:
@@ -111,7 +113,7 @@ def text_of(row: Row, figure: str) -> str:
 
 
 def _is_share(figure: str) -> bool:
-    return figure.partition(" (")[0] in _RETRIEVAL.values() or figure == "kept"
+    return figure.partition(" (")[0] in _RETRIEVAL or figure == "kept"
 
 
 def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
@@ -130,15 +132,15 @@ def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, f
     found: dict[str, float] = {}
     for entry in read_evaluations(run.path):
         of = _of(run, entry)
-        found |= {f"{title}{of}": float(entry[key]) for key, title in _RETRIEVAL.items() if key in entry}
+        found |= {f"{key}{of}": float(entry[key]) for key in _RETRIEVAL if key in entry}
     if not epochs:
         return found
     last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network
     judged = [line["quality"].get("refined", {}) if "quality" in line else line for line in last]
-    for key, title in _QUALITY.items():
+    for key in _QUALITY:
         values = [float(one[key]) for one in judged if one.get(key) is not None]
         if values:
-            found[title] = mean(values)
+            found[key] = mean(values)
     for key in ("clusters", "loss"):
         values = [float(line[key]) for line in last if key in line]
         if values:

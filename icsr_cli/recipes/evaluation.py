@@ -60,7 +60,7 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the figures over all cameras, for JSON."""
-        return {name: _summary(ranking) for name, ranking in self.rankings.items()}
+        return {name: ranking.as_dict() for name, ranking in self.rankings.items()}
 
     def cameras_as_dict(self, camera_names: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
         """Give the figures of each pair of cameras, for JSON; empty where they were not asked for."""
@@ -69,17 +69,12 @@ class Evaluation:
                 {
                     "query_camera": camera_names[query],
                     "gallery_camera": camera_names[gallery],
-                    **_summary(ranking),
+                    **ranking.as_dict(),
                 }
                 for (query, gallery), ranking in rankings.items()
             ]
             for name, rankings in self.by_camera.items()
         }
-
-
-def _summary(ranking: Ranking) -> dict[str, float | int]:
-    """Give the figures under the names of ``evaluation.json``."""
-    return {name.replace("-", "_"): value for name, value in ranking.as_dict().items()}
 
 
 def load_pixels(

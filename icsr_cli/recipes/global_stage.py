@@ -6,6 +6,7 @@ published methods: arXiv 2304.12634, section 2.2).
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -38,9 +39,11 @@ def train_global_stage(stage: Stage) -> Network:
     state = run.load_state("global", "best", *Trainer.STATE)
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE), state)
     first, best = (1, -np.inf) if state is None else (state["epoch"] + 1, state["best"])
-    previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
     if stage.ranks.leads:
-        run.forget(lambda line: line["epoch"] >= first)
+        run.go_on(first - 1, (state or {}).get("figures"))
+    previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
+    if first > own.epochs:
+        stage.progress.note("Every epoch is finished already: nothing is left to train.")
     with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:
         for epoch in range(first, own.epochs + 1):
             figures, previous = _epoch(stage, trainer, epoch, previous)
@@ -48,12 +51,14 @@ def train_global_stage(stage: Stage) -> Network:
             if not stage.ranks.leads:
                 continue
             value = _selection(stage, trainer.network, figures, epoch)
-            run.record({"epoch": epoch, **figures})
+            line = {"epoch": epoch, **figures}
+            run.record(line)
             if value > best:
                 best = value
                 trainer.save("best")
             trainer.save("last")
-            run.save_state("global", {"epoch": epoch, "best": best, **trainer.state()})
+            done = {"epoch": epoch, "best": best, "figures": json.dumps(line)}
+            run.save_state("global", {**done, **trainer.state()})
             stage.progress.report(f"Epoch {epoch}/{own.epochs}", _shown(figures))
     return trainer.network
 

@@ -365,6 +365,11 @@ def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
         return newest(runs_root, dataset, "cam", file="labels/local.csv").labels / "local.csv"
     if local.is_file():
         return local
+    if not local.exists():
+        raise RunError(
+            f"--local {local}: that is not there. It takes a cam run, a label file, or tracks. To train "
+            "without local labels, leave it out and take refiners that use none (--refine none)."
+        )
     run = open_run(local)
     path = run.labels / "local.csv"
     if run.stage != "cam":

@@ -19,7 +19,7 @@ from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, f
 from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, verify_pixels
+from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, other_files, verify_pixels
 from icsr_cli.progress import Progress
 from icsr_cli.synthesis import World, render, tracks_of
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Size, Split
@@ -437,13 +437,17 @@ def verify(
 ) -> VerificationReport:
     """Decode every image of a prepared data set again, and check its pixel stores against their checksums.
 
-    Damaged stores are deleted, to be built again when they are needed. Raises DatasetError where the data
-    set is not prepared.
+    Damaged stores are deleted, to be built again when they are needed. Images that can be read, but are not
+    the files that were prepared, are at fault too. Raises DatasetError where the data set is not prepared.
     """
-    dataset = datasets.load(name, data_root)
+    dataset, details = datasets.load(name, data_root), index.head(data_root, name)["details"]
+    folder, changed = data_root / name / "pixels", []
     bad: list[Unread] = []
     for split_name, split in dataset.splits.items():
         failed = check_images(split, name=split_name, workers=workers, progress=progress)
         bad += [Unread(split_name, item.path, item.reason) for item in failed]
-    stores = verify_pixels(data_root / name / "pixels", progress=progress)
+        how = {"name": split_name, "store": details.get("store", "raw")}
+        if not failed and other_files(split, folder, *details.get("size", (256, 128)), **how):
+            changed.append(f"{split_name}: files have changed since it was prepared (their sizes or times)")
+    stores = (*verify_pixels(folder, progress=progress), *changed)
     return VerificationReport(name, sum(map(len, dataset.splits.values())), tuple(bad), stores)

@@ -60,7 +60,7 @@ def title_of(key: str) -> str:
     if key in _TITLES:
         return _TITLES[key]
     words = key.replace("bcubed", "BCubed").replace("nmi", "NMI").removeprefix("n_").replace("_", " ")
-    return words[:-1] + "F" if words.endswith(" f") else words
+    return re.sub(r" f\b", " F", words)
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -24,11 +24,11 @@ import logging
 import pickle
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -200,9 +200,8 @@ class RunFolder:
         if not path.exists():
             return []
         lines = path.read_bytes().split(b"\n")
-        cut = lines.pop()
-        if cut:
-            _LOG.warning("The last line of %s is cut off and left out.", path)
+        if lines.pop():
+            _warn_once(f"The last line of {path} is cut off and left out.")
         done: dict[str, int] = {}
         return [_figures(path, number, line, done) for number, line in enumerate(lines, 1)]
 
@@ -218,12 +217,19 @@ class RunFolder:
         if self.info().get("tensorboard"):
             write_events(self.path / "events", line)
 
-    def forget(self, unfinished: Callable[[dict[str, Any]], bool]) -> None:
-        """Drop the lines of epochs that were recorded but whose checkpoint was not written."""
+    def go_on(self, epoch: int, figures: str | None, part: str | None = None) -> None:
+        """Have the metrics of ``part`` end as its checkpoint does: with ``epoch``, whose line is ``figures``.
+
+        Lines behind it are of epochs whose checkpoint was not written. Its own is there, unless somebody has
+        cut the file; checkpoints from before 0.2 do not hold it.
+        """
         with self._metrics_lock():
             lines = self.metrics()
-            kept = [line for line in lines if not unfinished(line)]
-            if len(kept) != len(lines):
+            kept = [line for line in lines if line.get("part") != part or line["epoch"] <= epoch]
+            if figures and (part, epoch) not in [(line.get("part"), line["epoch"]) for line in kept]:
+                kept.append(json.loads(figures))
+                _LOG.warning("Epoch %d is put back into the metrics, from its checkpoint.", epoch)
+            if kept != lines:
                 self.write_metrics(kept)
 
     def _metrics_lock(self) -> FileLock:
@@ -401,7 +407,7 @@ def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) 
         try:
             found.append((str(run.info().get("started", "")), run.path.name, run))
         except RunError as error:
-            _LOG.warning("%s The run is left out.", error)
+            _warn_once(f"{error} The run is left out.")
     return [run for *_, run in sorted(found, key=lambda one: one[:2])]
 
 
@@ -463,6 +469,12 @@ def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
             yield from _leaves({f"{key}.{number}": item for number, item in enumerate(value)})
         else:
             yield key, value
+
+
+@cache
+def _warn_once(text: str) -> None:
+    """Say what is found anew each time that a file is read."""
+    _LOG.warning("%s", text)
 
 
 def _now() -> str:

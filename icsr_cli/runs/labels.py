@@ -25,6 +25,7 @@ import numpy.typing as npt
 from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
 from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
+from icsr_cli.runs.folder import run_of
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 #: The states of images that stay in their cluster, and of those that were in none.
@@ -122,8 +123,8 @@ def read_labels(path: Path) -> LabelTable:
     """Read a table that ``write_labels`` wrote, or one of the same columns from another tool.
 
     Raises:
-        RunError: where the file is missing, damaged, lacks a column, names an image twice, or holds something
-            else than numbers.
+        RunError: where the file is missing, damaged, lacks a column, names an image twice, holds something
+            else than numbers, or another number of images than its run counted in that epoch.
     """
     if not path.is_file():
         raise RunError(f"There are no labels at {path}.")
@@ -142,7 +143,28 @@ def read_labels(path: Path) -> LabelTable:
     except (ValueError, OverflowError) as error:
         raise RunError(f"{path} holds something that is not a whole number: {reason(error)}.") from None
     _check_states(table, path)
+    _check_count(table, path)
     return table
+
+
+def _check_count(table: LabelTable, path: Path) -> None:
+    """Refuse labels of an epoch that are not of as many images as the metrics of the run say.
+
+    A file that is cut at the end of a line reads like a whole one.
+    """
+    run, named = run_of(path), re.fullmatch(r"epoch_(\d+)\.csv", path.name)
+    if run is None or named is None:
+        return
+    try:
+        lines = run.metrics()
+    except RunError:  # labels can be read all the same
+        return
+    counted = [line["images"] for line in lines if line["epoch"] == int(named[1]) and "images" in line]
+    if counted and counted[-1] != len(table):
+        raise RunError(
+            f"{path} holds {len(table):,} images, and there were {counted[-1]:,} in that epoch: rows are "
+            "missing or too much. Put the whole file back, or train anew."
+        )
 
 
 def _check_states(table: LabelTable, path: Path) -> None:

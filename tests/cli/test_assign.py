@@ -5,14 +5,16 @@ from __future__ import annotations
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from in_process import icsr
 from tiny_world import TINY
 from typer.testing import Result
 
-from icsr_cli.runs import open_run, read_labels
+from icsr_cli.runs import open_run, read_labels, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset
 
@@ -78,6 +80,19 @@ def test_limits_of_the_labels_and_of_an_evaluation(home: Path, tiny_root: Path) 
     kept = next(one for one in read_evaluations(run) if one.get("queries"))
     assert set(stored["limits"]) > {"labels", "best F1"}
     assert stored["farthest"] == stored["limits"]["best F1"] == round(kept["thresholds"][-1]["distance"], 4)
+
+
+def test_one_cluster_says_no_distance(home: Path, tiny_root: Path, tiny: Dataset, tmp_path: Path) -> None:
+    run = tmp_path / "one"
+    shutil.copytree(home / "runs/tiny/global/known", run)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    file = open_run(run).label_files()[-1]
+    table = read_labels(file)
+    write_labels(file, replace(table, labels=np.minimum(table.labels, 0)))
+    silent = assign(home, tiny_root, "tiny", "--to", run)
+    assert (silent.exit_code, "--at DISTANCE, from 0 to 2" in " ".join(silent.stderr.split())) == (2, True)
+    found = json.loads(assign(home, tiny_root, "tiny", "--to", run, "--at", 2, "--json").stdout)
+    assert (found["known"], found["known_clusters"], found["limits"]) == (len(tiny.train), 1, {})
 
 
 def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path: Path) -> None:

@@ -105,6 +105,8 @@ def test_version() -> None:
 
 def test_both_stages_write_their_runs(trained: dict[str, dict[str, object]]) -> None:
     cam, own = (Path(str(trained[stage]["run"])) for stage in ("cam", "global"))
+    assert {"nmi", "pairwise_f"} < set(trained["cam"]["cameras"][0])  # type: ignore[index]
+    assert 0 < trained["global"]["nmi"] <= 1  # type: ignore[operator]
     for run in (cam, own):
         for name in (
             "run.json",
@@ -179,6 +181,7 @@ def test_features_go_to_the_label_engine(
     table = tmp_path / "features.parquet"
     written = icsr("embed", folder, "--network", run, "--out", table, *fields, *places)
     assert written.exit_code == 0, written.output
+    assert written.stdout.startswith(f"Written to {table}: ")
     rows = parquet.read_table(table)
     assert rows.column("paths").to_pylist() == np.load(out)["paths"].tolist()
     np.testing.assert_array_equal(
@@ -339,6 +342,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train global -d tiny --set global.distance.k2=9", 2, "k2 must be at most k1"),
         ("train global -d tiny --network shared", 2, "--network belongs to the other stage"),
         ("train cam -d tiny --init cam", 2, "--init cam belongs to the other stage"),
+        ("train global -d tiny -m icsr --local none --init none", 1, "To train without local labels, leave"),
+        ("embed . --pattern {name}.jpg --out x.npz", 2, "{camera}: where a path says which camera took"),
         ("train global -d tiny -m icsr --local RUN --init none", 1, "--local takes a cam run"),
         ("train global -d tiny -m icsr --local PLAIN --init none", 1, "no training image a local label"),
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
@@ -450,12 +455,32 @@ def test_a_run_is_not_resumed_with_other_settings(
     assert "cam run" in wrong.stderr
 
 
+@pytest.mark.parametrize("stage", ["cam", "global"])
+def test_a_finished_run_gets_back_the_figures_that_were_cut_off(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path, stage: str
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(str(trained[stage]["run"]), run)
+    metrics = run / "metrics.jsonl"
+    whole = metrics.read_bytes()
+    metrics.write_bytes(whole[:-20])
+    result = icsr("train", stage, run, "--resume", "--json", *places)
+    assert metrics.read_bytes() == whole
+    own = "cameras" if stage == "cam" else "loss"
+    assert json.loads(result.stdout)[own] == trained[stage][own]
+    assert "finished already" in (run / "log.txt").read_text()
+
+
 def test_a_finished_run_without_its_figures_is_named(
     trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(str(trained["global"]["run"]), run)
     (run / "metrics.jsonl").write_text("")
+    checkpoint = run / "checkpoints" / "global.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    del state["figures"]  # as version 0.1 wrote it
+    torch.save(state, checkpoint)
     result = icsr("train", "global", run, "--resume", *places)
     assert (result.exit_code, "metrics.jsonl holds no epoch" in " ".join(result.stderr.split())) == (1, True)
 

@@ -40,6 +40,26 @@ def test_no_number_is_cut_off(monkeypatch: pytest.MonkeyPatch, width: int) -> No
     assert max(map(len, text.splitlines())) <= max(width, 61)
 
 
+def test_a_title_is_one_line_above_a_narrow_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    title = f"synthetic: {'a_long_folder/' * 20}rendered-5425ca6a"
+    print_table(title, ["a", "b"], [[1, 2]])
+    first, *rest = capsys.readouterr().out.splitlines()
+    assert first == title
+    assert [line.split() for line in rest if line.strip(" ─")] == [["a", "b"], ["1", "2"]]
+
+
+def test_a_pipe_gets_whole_rows_or_the_width_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = ["word " * 25, "end"]
+    for columns, widest in (("", 133), ("80", 80)):
+        monkeypatch.setenv("COLUMNS", columns)
+        print_table("", ["first", "last"], [row])
+        assert max(map(len, capsys.readouterr().out.splitlines())) == widest
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "iso8859-1"])
 def test_what_the_output_cannot_hold_is_escaped(monkeypatch: pytest.MonkeyPatch, encoding: str) -> None:
     written = io.BytesIO()

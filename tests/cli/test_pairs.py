@@ -149,7 +149,7 @@ def test_review_asks_and_answers_from_the_truth(
     lines = read_answers(answers)
     assert len(lines) == 6
     assert all((identity[one.first] == identity[one.second]) == (one.answer == "same") for one in lines)
-    assert 0 <= found["pairwise_F_before"] <= found["pairwise_F_after"] <= 1
+    assert 0 <= found["pairwise_f_before"] <= found["pairwise_f_after"] <= 1
     # What was answered goes into the next page, and is not asked again; nor what somebody was unsure of.
     write_answers(answers, [replace(lines[0], answer="unsure"), *lines[1:]])
     again = icsr(

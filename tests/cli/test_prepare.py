@@ -197,7 +197,12 @@ def test_verify_says_what_is_at_fault(icsr, tmp_path):
     files(tmp_path / "M", *MARKET)
     icsr("market1501", "--source", "M", "--size", "16x8")
     assert "3 images read again" in icsr("market1501", "--verify").stdout
-    (tmp_path / "M" / MARKET[0]).write_bytes(b"x")
+    first, other = (tmp_path / "M" / name for name in MARKET[:2])
+    first.write_bytes(other.read_bytes() + b"another picture")
+    result = icsr("market1501", "--verify", code=1)
+    assert "files have changed since it was prepared" in result.stdout
+    assert "0 images and 1 pixel stores of 'market1501' are at fault" in " ".join(result.stderr.split())
+    first.write_bytes(b"x")
     result = icsr("market1501", "--verify", code=1)
     assert MARKET[0] in result.stdout
     assert "1 images and 0 pixel stores of 'market1501' are at fault" in " ".join(result.stderr.split())

@@ -56,9 +56,9 @@ def test_search_prints_a_table_and_saves_a_picture(
     found = icsr("search", query, "--gallery", gallery, "--top", 4, "--runs", runs)
     assert found.exit_code == 0, found.output
     assert "best.safetensors" in found.stderr
-    assert "Picture: ranking.png" in found.stdout
+    assert "Written to ranking.png" in found.stdout
     again = icsr("search", query, query, "-g", gallery, "--runs", runs, "--pattern", PATTERN)
-    assert "Picture: ranking-2.png" in again.stdout  # the first one is still there
+    assert "Written to ranking-2.png" in again.stdout  # the first one is still there
     assert "known before" in again.stdout
     assert "identity" in again.stdout
     with Image.open("ranking.png") as one, Image.open("ranking-2.png") as two:

@@ -113,6 +113,25 @@ def test_values_that_do_not_fit(assignments: list[str], words: str) -> None:
         config.load("market1501", assignments=assignments)
 
 
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "seed=true",
+        "image.height=on",
+        "cam.optimizer.lr=yes",
+        "cam.optimizer.milestones=[yes, 3]",
+        "global.clusterer.min_size=true",
+        "global.model.std=[0.5, true, 1]",
+    ],
+)
+def test_a_truth_value_is_no_number(assignment: str) -> None:
+    with pytest.raises(UsageError, match=r"yes and no .* do not fit here") as caught:
+        config.load("market1501", assignments=[assignment])
+    key = assignment.partition("=")[0]
+    assert f"- {key} (--set {assignment}): " in str(caught.value)
+    assert config.load("market1501", assignments=["sync_bn=yes"]).sync_bn is True
+
+
 def test_a_fault_of_a_section_names_what_set_it() -> None:
     others = {"options": {"global.batch_size": 18}, "assignments": ["global.iters=2"]}
     with pytest.raises(UsageError, match=r"global \(the command line\): batch_size 18 is not a multiple"):

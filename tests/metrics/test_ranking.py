@@ -169,7 +169,7 @@ def test_curve_is_as_long_as_asked_for():
     result = rank_distances(np.array([[0.1]]), [1], [1], [0], [1], max_rank=4)
     assert result.cmc.tolist() == [1, 1, 1, 1]
     assert result.rank(4) == 1
-    assert set(result.as_dict()) == {"mAP", "rank-1", "mINP", "queries", "queries_left_out"}
+    assert set(result.as_dict()) == {"mAP", "rank_1", "mINP", "queries", "queries_left_out"}
     with pytest.raises(InputError, match="ranks 1 to 4"):
         result.rank(5)
 

@@ -181,6 +181,7 @@ def test_a_fault_leaves_what_was_there(fault: str, home: Path, shop: Dataset) ->
         (["other", "--add", "week2"], "The data set 'other' is not prepared"),
         (["shop", "--add", "nowhere"], "--add nowhere is no folder"),
         (["shop", "--add", "week2", "--source", "crops", "--seed", "0"], "leave out --source, --seed"),
+        (["shop", "--add", "week2", "--dry-run"], "not what is added: --source week2 --dry-run"),
         (["shop", "--add", "week2", "--test-share", "0.3"], "leave out --test-share"),
         (["shop", "--add", "week2", "--verify"], "leave out --add"),
         (["shop", "--expansion", "3", "--verify"], "leave out --expansion"),

@@ -317,9 +317,10 @@ def test_a_last_line_that_is_cut_off_is_left_out(tmp_path: Path, caplog: pytest.
         run.record({"epoch": epoch, "loss": 0.5})
     path = run.path / "metrics.jsonl"
     path.write_bytes(path.read_bytes()[:-7])
-    assert run.metrics() == [{"epoch": 1, "loss": 0.5}]
-    assert "cut off" in caplog.text
-    run.forget(lambda line: False)
+    for _ in range(2):
+        assert run.metrics() == [{"epoch": 1, "loss": 0.5}]
+    assert caplog.text.count("cut off") == 1
+    run.go_on(1, None)
     run.record({"epoch": 2, "loss": 0.25})
     assert [line["epoch"] for line in run.metrics()] == [1, 2]
 
@@ -334,6 +335,35 @@ def test_an_epoch_stands_once_and_in_order(tmp_path: Path) -> None:
         run.write_metrics([*good, {"part": "camera_1", "epoch": epoch}])
         with pytest.raises(RunError, match=rf"Line 5 .*\(epoch {epoch} stands after epoch 3\)\. Remove that"):
             run.metrics()
+
+
+def test_labels_that_were_cut_at_the_end_of_a_line_are_refused(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    for epoch in (1, 2):
+        write_labels(run.label_file(epoch), tabulate(split_of(9), Labels.of(np.arange(9) // 3)))
+    run.write_metrics([{"epoch": 1, "images": 9}, {"epoch": 2}])  # version 0.1 counted no images
+    for epoch in (1, 2):
+        file = run.label_file(epoch)
+        file.write_text("".join(file.read_text().splitlines(keepends=True)[:6]))
+    with pytest.raises(RunError, match=r"epoch_001\.csv holds 5 images, and there were 9"):
+        read_labels(run.label_file(1))
+    assert len(read_labels(run.label_file(2))) == 5
+    (run.path / "metrics.jsonl").write_text("odd\n")
+    assert len(read_labels(run.label_file(1))) == 5
+
+
+def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = create(tmp_path, "d", "cam")
+    lines = [{"part": part, "epoch": epoch} for epoch in (1, 2) for part in ("camera_0", "camera_1")]
+    run.write_metrics(lines)
+    run.go_on(1, json.dumps(lines[1]), "camera_1")
+    assert run.metrics() == lines[:3]
+    path = run.path / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-7])
+    run.go_on(2, json.dumps(lines[2]), "camera_0")
+    assert path.read_bytes() == whole
+    assert "Epoch 2 is put back" in caplog.text
 
 
 @pytest.mark.parametrize(
