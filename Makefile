@@ -4,25 +4,33 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test coverage test-portable test-oldest docs install clean
+PYTEST := -m pytest -n auto --dist worksteal
 
-demo: $(VENV)/.installed
+.PHONY: demo test lint types coverage test-portable test-oldest docs install clean
+
+demo: $(VENV)/.compiled
 	$(BIN)/icsr demo
 
-test: $(VENV)/.installed
+# The type checker reads sources: libraries are compiled beside it.
+test:
+	$(MAKE) --no-print-directory --jobs 2 types lint $(VENV)/.compiled
+	$(BIN)/python $(PYTEST)
+
+lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -n auto --dist worksteal
+
+types: $(VENV)/.installed
+	$(BIN)/mypy
 
 # What of the code the tests of this process run: it slows them by half.
-coverage: $(VENV)/.installed
-	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
+coverage: $(VENV)/.compiled
+	$(BIN)/python $(PYTEST) --cov --cov-report=term:skip-covered
 
 # What computes, as older processors would.
 PORTABLE := tests/recipes tests/distances tests/clusterers tests/labelling tests/refiners tests/metrics tests/models tests/memories tests/test_features.py
-test-portable: $(VENV)/.installed
+test-portable: $(VENV)/.compiled
 	ONEDNN_MAX_CPU_ISA=AVX2 $(BIN)/python -m pytest -n auto $(PORTABLE)
 	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(BIN)/python -m pytest -n auto $(PORTABLE)
 	NUMBA_CPU_NAME=generic $(BIN)/python -m pytest -n auto $(PORTABLE)
@@ -30,18 +38,23 @@ test-portable: $(VENV)/.installed
 # The tests with the oldest releases that pyproject.toml admits and that have a wheel for this Python.
 OLDEST ?= .venv-oldest
 test-oldest: $(OLDEST)/.installed
-	$(OLDEST)/bin/python -m pytest -n auto --dist worksteal
+	$(OLDEST)/bin/python $(PYTEST)
 
 # The pages as a site in site/; a dead link is an error.
 docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build --strict
 
-install: $(VENV)/.installed
+install: $(VENV)/.compiled
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
+	touch $@
+
+# On all cores, where pip would take one. What is not Python of this version (templates) is passed over.
+$(VENV)/.compiled: $(VENV)/.installed
+	$(BIN)/python -m compileall -qq --workers 0 $(VENV)/lib || true
 	touch $@
 
 # uv, as pip has no way to ask for the oldest.
