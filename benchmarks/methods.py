@@ -35,6 +35,7 @@ PROXIES: list[dict[str, Any]] = [
 ]
 PARTS: dict[str, dict[str, Any]] = {
     "normalise": {"global.normalise": "full"},
+    "label-norm": {"global.label_norm": "camera"},
     "camera-jaccard": {"global.distance": {"method": "camera-jaccard"}},
     "single-camera": {"global.refiners": ["single-camera"]},
     "proxies": {"global.memory": PROXIES},
@@ -93,6 +94,7 @@ METHODS = {
     "plain-cannot-link": Method("plain + cannot-link", options=CANNOT_LINK),
     "with-cannot-link": Method("camera-aware + cannot-link", "camera-aware", CANNOT_LINK),
     "with-single-camera": Method("camera-aware + single-camera", "camera-aware", PARTS["single-camera"]),
+    "with-label-norm": Method("camera-aware + label_norm", "camera-aware", {"global.label_norm": "camera"}),
     "with-singles": Method(
         "camera-aware + singles",
         "camera-aware",

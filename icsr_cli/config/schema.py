@@ -234,11 +234,14 @@ class GlobalSettings(StageSettings):
 
     ``local``: the clusterer that makes the local labels, of each camera's images anew in each epoch; without
     one they are those of a cam run. ``local_distance``: what it compares the images by, if not as all are.
+    ``label_norm``: BatchNorm statistics of the features that labels are made of: those of training
+    (``running``), or of each camera's own images (``camera``), for which all images are embedded once more.
     """
 
     model: GlobalModelSettings = GlobalModelSettings()
     local: LocalClusterer = None
     local_distance: LocalDistance = None
+    label_norm: Literal["running", "camera"] = "running"
 
     @model_validator(mode="after")
     def _check_local(self) -> GlobalSettings:

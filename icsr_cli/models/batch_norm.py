@@ -1,7 +1,9 @@
-"""BatchNorm over other images than a process has: the batch of all processes, or groups within its own."""
+"""BatchNorm over other images than a batch has in one process: of all processes, of groups, of a camera."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -135,3 +137,47 @@ class GroupedBatchNorm(_OwnStatistics):
             variance = (torch.stack(inverses).pow(-2) - self.eps).mean(dim=0) * (count / (count - 1))
             self._keep(torch.stack(means).mean(dim=0), variance)
         return torch.cat(found)
+
+
+#: In its own statistics a batch of n images counts n / (n + OWN), the running ones the rest.
+OWN = 25
+
+
+@contextmanager
+def statistics_of_the_batch(network: nn.Module) -> Iterator[None]:
+    """In evaluation, normalise each batch by its own statistics: of a few images drawn to the running ones.
+
+    Every BatchNorm that keeps running statistics takes n / (n + 25) of the mean and the biased variance of
+    its n images (b, c, ...), and the rest of the running ones, which are the same afterwards. With batches of
+    one domain that is AdaBN (arXiv 1603.04779).
+    """
+    kept = [
+        (module, module.running_mean, module.running_var)
+        for _, module in _batch_norms(network)
+        if module.running_mean is not None and module.running_var is not None
+    ]
+    hooks = [
+        module.register_forward_pre_hook(_blend(module.running_mean, module.running_var))
+        for module, *_ in kept
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for module, mean, variance in kept:
+            module.running_mean, module.running_var = mean, variance
+
+
+def _blend(mean: Any, variance: Any) -> Any:
+    @torch.no_grad()
+    def before(module: nn.Module, given: tuple[Tensor]) -> None:
+        values = given[0].to(torch.promote_types(given[0].dtype, torch.float32))
+        own_variance, own_mean = torch.var_mean(
+            values, [axis for axis in range(values.dim()) if axis != 1], correction=0
+        )
+        share = len(values) / (len(values) + OWN)
+        module.running_mean = mean.lerp(own_mean, share)
+        module.running_var = variance.lerp(own_variance, share)
+
+    return before

@@ -30,6 +30,7 @@ from icsr_cli.metrics import (
 from icsr_cli.models import Network, build, open_model, read_metadata, resized, size_of
 from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
+from icsr_cli.recipes.camera_features import extract_by_camera
 from icsr_cli.recipes.debiasing import Debiasing, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
@@ -135,6 +136,15 @@ class Embedder:
         batch_size = self.settings.batch_size
         with self.progress.task(title, len(pixels) if rows is None else len(rows), "img") as task:
             return self.engine.extract(self.network, pixels, rows, batch_size=batch_size, task=task)
+
+    def embed_by_camera(self, pixels: Stored, cameras: IntArray, title: str) -> Tensor:
+        """Embed all images, BatchNorm by the statistics of their camera, (n,): float32 (n, d)."""
+        with self.progress.task(title, len(pixels), "img") as task:
+
+            def embed(rows: IntArray, batch_size: int) -> Tensor:
+                return self.engine.extract(self.network, pixels, rows, batch_size=batch_size, task=task)
+
+            return extract_by_camera(self.network, cameras, 0, embed)
 
     def embed_parts(self, parts: Iterable[tuple[str, Stored]]) -> dict[str, Tensor]:
         """Embed splits one after the other, (name, uint8 (n, h, w, 3)) each: float32 (n, d) by name."""

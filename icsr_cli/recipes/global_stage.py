@@ -69,7 +69,9 @@ def _epoch(
     """Embed, label, train; gives the figures of the epoch and its labels."""
     own, split = stage.settings.global_, stage.split
     seed = seed_of(stage.settings.seed, STAGE, number)
-    features = trainer.embed(np.arange(len(split)), f"Epoch {number}")
+    features = compared = trainer.embed(np.arange(len(split)), f"Epoch {number}")
+    if own.label_norm == "camera":
+        compared = trainer.embed_by_camera(seed, f"Epoch {number}")
     with trainer.timed("labels"):
         facts: dict[str, Any] = {
             "cameras": split.cameras,
@@ -79,8 +81,8 @@ def _epoch(
             **split.when(),
         }
         if (local := own.local) is not None:
-            facts |= stage.ranks.from_leader(lambda: _known_locally(features, own, local, facts))
-        evidence = evidence_of(features, own, **facts, team=stage.ranks)
+            facts |= stage.ranks.from_leader(lambda: _known_locally(compared, own, local, facts))
+        evidence = evidence_of(compared, own, **facts, team=stage.ranks)
         stage.ranks.together(evidence.compute_together)
         labels = stage.ranks.from_leader(lambda: _label(stage, evidence))
         table = tabulate(split, labels, local=facts["local"])

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_flatten
 from torch.utils.flop_counter import flop_registry
 
 from icsr_cli import config, datasets
-from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
+from icsr_cli.config.schema import GlobalSettings, ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
 from icsr_cli.recipes.machine import memory_bytes
@@ -233,8 +233,9 @@ def _stage(
         share = share + Work(link=moved)  # under way while the step before computes
     chunk = min(settings.evaluation.batch_size, images)
     embed, peak = _extraction(network, settings, chunk, rates)
+    passes = 2 if isinstance(own, GlobalSettings) and own.label_norm == "camera" else 1
     parts = {
-        "extraction": embed * (math.ceil(images / chunk) / devices),
+        "extraction": embed * (passes * math.ceil(images / chunk) / devices),
         "labels": _labels(images, network.dim, rates),
         "training": (step + share) * own.iters,
     }

@@ -82,7 +82,11 @@ def open_review(
     names = f"the run's own pairs ({run.path / 'pairs.csv'})", str(pairs)
     both = known if given is None else _joined(known, given, names, split.paths)
     embedder = Embedder.of_run(run, dataset, settings, data_root, engine, progress)
-    features = embedder.embed(embedder.pixels("train"), "Train features")
+    pixels = embedder.pixels("train")
+    if settings.global_.label_norm == "camera":
+        features = embedder.embed_by_camera(pixels, split.cameras, "Train features by camera")
+    else:
+        features = embedder.embed(pixels, "Train features")
     several = len(np.unique(split.cameras)) > 1
     debiased = settings.global_.model_copy(update={"normalise": "full"}) if several else settings.global_
     facts = {"cameras": split.cameras, "local": local, "pairs": both if len(both) else None, **split.when()}

@@ -19,6 +19,7 @@ from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.blocks import trained_parameters
+from icsr_cli.recipes.camera_features import extract_by_camera
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
 from icsr_cli.recipes.spare_memory import check_parts, spare_memory
 from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, seed_of, train_epoch
@@ -115,19 +116,35 @@ class Trainer:
 
     def embed(self, rows: IntArray, title: str) -> Tensor:
         """Embed the images at ``rows`` (n,): float32 (n, d) on the device, on every rank."""
+        with self._embedding("extraction", f"{title} features", len(rows)) as embed:
+            return embed(rows, self.stage.settings.evaluation.batch_size)
+
+    def embed_by_camera(self, seed: int, title: str) -> Tensor:
+        """Embed all images, BatchNorm by the statistics of their camera: float32 (n, d), on every rank."""
+        cameras = self.stage.split.cameras
+        with self._embedding("extraction by camera", f"{title} features by camera", len(cameras)) as embed:
+            return extract_by_camera(self.network, cameras, seed, embed)
+
+    @contextmanager
+    def _embedding(self, part: str, title: str, images: int) -> Iterator[Callable[[IntArray, int], Tensor]]:
+        """Give what embeds images at (n,) in batches of a size; it is timed as ``part``."""
         stage = self.stage
-        with self.timed("extraction"), stage.progress.task(f"{title} features", len(rows), "img") as task:
-            return extract_together(
-                self.network,
-                stage.pixels,
-                rows,
-                stage.ranks,
-                batch_size=stage.settings.evaluation.batch_size,
-                device=stage.engine.device,
-                precision=stage.engine.precision,
-                task=task,
-                watch=stage.watch,
-            )
+        with self.timed(part), stage.progress.task(title, images, "img") as task:
+            how = {"device": stage.engine.device, "precision": stage.engine.precision}
+
+            def embed(rows: IntArray, batch_size: int) -> Tensor:
+                return extract_together(
+                    self.network,
+                    stage.pixels,
+                    rows,
+                    stage.ranks,
+                    batch_size=batch_size,
+                    task=task,
+                    watch=stage.watch,
+                    **how,
+                )
+
+            yield embed
 
     def train(self, batches: Iterable[Batch], memories: Sequence[Memory], seed: int, title: str) -> float:
         """Train an epoch and give its mean loss; the schedule moves on.

@@ -13,6 +13,7 @@ from icsr_cli.config.schema import ModelSettings
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.memory import ClusterMemory, centroids_of
 from icsr_cli.progress import Task
+from icsr_cli.recipes import camera_features
 from icsr_cli.recipes.distributed import Ranks, extract_together, join, leave
 from icsr_cli.recipes.steps import Engine, Part, build_network, train_epoch
 from icsr_cli.types import Epoch, Labels
@@ -102,6 +103,13 @@ def main(mode: str, out: Path) -> None:
     rows = np.arange(N_IMAGES)
     how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": Task()}
     features = extract_together(network, pixels, rows, ranks, **how)
+    camera_features.BATCH = 5
+    by_camera = camera_features.extract_by_camera(
+        network,
+        rows % 3,
+        1,
+        lambda some, size: extract_together(network, pixels, some, ranks, **{**how, "batch_size": size}),
+    )
     memories = [ClusterMemory(centroids_of(features, labels), momentum=m) for m in (0.2, 0.1)]
     batches = []
     for step in range(10):
@@ -128,6 +136,7 @@ def main(mode: str, out: Path) -> None:
     found = {
         "loss": loss,
         "features": features,
+        "by camera": by_camera,
         "later": extract_together(network, pixels, rows, ranks, **how),
         "centroids": [memory.centroids for memory in memories],
         "buffers": dict(network.named_buffers()),

@@ -59,7 +59,8 @@ def test_several_ranks_train_as_one(trained: dict[str, list[dict[str, Any]]], ra
     """
     [expected] = trained[one]
     for found in trained[ranks]:
-        assert torch.equal(found["features"], expected["features"])
+        for name in ("features", "by camera"):
+            assert torch.equal(found[name], expected[name])
         for name, value in parts(expected).items():
             length = value.double().norm()
             assert length > 0, name

@@ -70,6 +70,14 @@ def test_what_more_devices_and_images_do() -> None:
     assert sum(large.memory.values()) > sum(one.memory.values())
 
 
+def test_features_by_camera_are_a_second_extraction() -> None:
+    [once], [twice] = (
+        plan(settings(**{"global.label_norm": norm}), 100, 3, SLOW).stages for norm in ("running", "camera")
+    )
+    assert twice.parts["extraction"].seconds == pytest.approx(2 * once.parts["extraction"].seconds)
+    assert twice.parts["training"] == once.parts["training"]
+
+
 def test_networks_of_cameras_go_to_devices_whole() -> None:
     own = settings(stages=("cam",), **{"cam.model.arch": "resnet_small", "cam.network": "per-camera"})
     found = [plan(own, 600, 3, DEVICES["t4"], n).stages[0] for n in (1, 2, 3, 8)]

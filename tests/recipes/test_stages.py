@@ -18,14 +18,15 @@ from icsr_cli.choices import available
 from icsr_cli.config import Settings
 from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import Interrupted, RunError, TrainingError
+from icsr_cli.labelling import evidence_of
 from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import _counts, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
-from icsr_cli.recipes.steps import Engine, seed_of
-from icsr_cli.recipes.trainer import Stage
+from icsr_cli.recipes.steps import Engine, build_memory, seed_of
+from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import RunFolder, align_local, create, read_labels
 from icsr_cli.types import Dataset, ImageRecord, Labels, Split
 
@@ -227,6 +228,45 @@ def test_every_memory_goes_on_as_if_nothing_had_been(
     train_global_stage(stage)
     assert_same_weights(parts.path / "last.safetensors", whole.path / "last.safetensors")
     assert timeless(parts) == timeless(whole)
+
+
+def test_labels_of_features_by_camera(
+    tiny: Dataset, pixels: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They alone are made of them: the memory begins with the features as training sees them."""
+    chosen = ("global.label_norm=camera", "global.refiners=[]")
+    whole, parts = (create(tmp_path / name, "tiny", "global") for name in ("whole", "parts"))
+    train_global_stage(global_stage(tiny, pixels, whole, None, *chosen))
+    stage = global_stage(tiny, pixels, parts, None, *chosen)
+    with pytest.raises(Interrupted):
+        train_global_stage(replace(stage, check=stop_after(5)))
+    compared, remembered, embedded = [], [], []
+
+    def evidence(features: torch.Tensor, *args: Any, **facts: Any) -> Any:
+        compared.append(features)
+        return evidence_of(features, *args, **facts)
+
+    def memory(epoch: Any, *args: Any) -> Any:
+        remembered.append(epoch.features)
+        return build_memory(epoch, *args)
+
+    def embed(self: Trainer, rows: Any, title: str) -> torch.Tensor:
+        embedded.append(plainly(self, rows, title))
+        return embedded[-1]
+
+    plainly = Trainer.embed
+    monkeypatch.setattr(Trainer, "embed", embed)
+    monkeypatch.setattr(f"{train_global_stage.__module__}.evidence_of", evidence)
+    monkeypatch.setattr(f"{train_global_stage.__module__}.build_memory", memory)
+    network = train_global_stage(stage)
+    assert_same_weights(parts.path / "last.safetensors", whole.path / "last.safetensors")
+    assert timeless(parts) == timeless(whole)
+    assert whole.metrics()[0]["seconds"].keys() >= {"extraction", "extraction by camera", "labels"}
+    assert len(compared) == len(remembered) == 2
+    for one, other, plain in zip(compared, remembered, embedded, strict=True):
+        assert other is plain
+        assert (one - other).norm(dim=1).min() > 0.1
+    assert not any(module._forward_pre_hooks for module in network.modules())
 
 
 def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
