@@ -133,7 +133,9 @@ def read_labels(path: Path) -> LabelTable:
     if missing:
         raise RunError(f"{path} lacks the column(s) {', '.join(missing)}; expected: {', '.join(COLUMNS)}.")
     try:
-        cameras, identities, clusters, local, labels = (_integers(columns[name]) for name in COLUMNS[1:-1])
+        cameras, identities, clusters, local, labels = (
+            _counts(name, columns[name]) for name in COLUMNS[1:-1]
+        )
         paths, states = tuple(_texts_of("path", columns)), np.array(_texts_of("state", columns), dtype=str)
         others = {name: _numbers(columns[name]) for name in columns if name not in COLUMNS}
         table = LabelTable(paths, cameras, identities, clusters, local, labels, states, others)
@@ -141,7 +143,7 @@ def read_labels(path: Path) -> LabelTable:
     except InputError as error:
         raise RunError(f"{path} is damaged: {error}") from None
     except (ValueError, OverflowError) as error:
-        raise RunError(f"{path} holds something that is not a whole number: {reason(error)}.") from None
+        raise RunError(f"{path} holds something that is no whole number from -1: {reason(error)}.") from None
     _check_states(table, path)
     _check_count(table, path)
     return table
@@ -212,18 +214,23 @@ def _texts_of(name: str, columns: Mapping[str, Any]) -> Any:
     return texts(name, column).tolist() if isinstance(column, np.ndarray) else column
 
 
-def _integers(column: Any) -> IntArray:
+def _counts(name: str, column: Any) -> IntArray:
+    """Read numbers from 0; -1, or nothing in a CSV, for none. What else Python takes for one is a fault."""
     if isinstance(column, np.ndarray):
-        return whole_numbers("a column", column, low=None)
+        return whole_numbers(f"the column {name}", column)
+    odd = next((value for value in column if not re.fullmatch(r"-1|\d{0,18}", value, re.ASCII)), None)
+    if odd is not None:
+        raise ValueError(f"{odd!r} in the column {name}")
     return np.array([int(value or -1) for value in column], dtype=np.int64)
 
 
 def _numbers(column: Any) -> npt.NDArray[Any]:
     """Read what was written: whole numbers are int64, all else float32."""
     if isinstance(column, np.ndarray):
-        return _integers(column) if column.dtype.kind in "iu" else column.astype(np.float32)
-    if all(re.fullmatch(r"-?\d{1,18}", value) for value in column):
-        return _integers(column)
+        whole = column.dtype.kind in "iu"
+        return whole_numbers("a column", column, low=None) if whole else column.astype(np.float32)
+    if all(re.fullmatch(r"-?\d{1,18}", value, re.ASCII) for value in column):
+        return np.array(list(map(int, column)), dtype=np.int64)
     return np.array([value or "nan" for value in column], dtype=np.float32)
 
 

@@ -237,7 +237,10 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
             "whole",
         ),
         ("", "labels of no image"),
-        ("path,camera,identity,cluster,local_cluster,label,state\na,x,,0,0,0,kept\n", "whole number"),
+        *(
+            (f"path,camera,identity,cluster,local_cluster,label,state\na,0,,{odd},0,0,kept\n", "whole number")
+            for odd in ("x", "-7", "1_0", " 1", "٣", "1.0", "9" * 19)
+        ),
         (
             "path,camera,identity,cluster,local_cluster,label,state,cohesion\na,0,,0,0,0,kept,b\n",
             "string to float: .b",
