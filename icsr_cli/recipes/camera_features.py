@@ -6,6 +6,7 @@ another light is then off the mean in every layer, by which its images look alik
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from icsr_cli.models.batch_norm import statistics_of_the_batch
 from icsr_cli.types import IntArray
 
-#: Images in one forward pass, at most. No setting: it would change what is learnt.
+#: Images in one forward pass, about. No setting: it would change what is learnt.
 BATCH = 256
 
 
@@ -24,8 +25,8 @@ def extract_by_camera(
 ) -> Tensor:
     """Embed images, each normalised as its camera's are: float32 (n, d), in their order.
 
-    The images of a camera are drawn into batches of nearly one size, 256 at most, and BatchNorm takes the
-    statistics of the batch (``statistics_of_the_batch``).
+    The images of a camera are drawn into batches of nearly one size, as near to 256 as their number allows
+    (384 at most), and BatchNorm takes the statistics of the batch (``statistics_of_the_batch``).
 
     Args:
         network: what ``embed`` runs.
@@ -43,5 +44,5 @@ def extract_by_camera(
 
 
 def batch_size(images: int) -> int:
-    """Give the size of the fewest batches of 256 at most that are nearly equal."""
-    return -(-images // -(-images // BATCH))
+    """Give the size of so many equal batches that they are of about 256 images."""
+    return math.ceil(images / max(1, round(images / BATCH)))
