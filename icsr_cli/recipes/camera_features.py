@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from icsr_cli.models.batch_norm import statistics_of_the_batch
+from icsr_cli.pixels import upload
 from icsr_cli.types import IntArray
 
 #: Images in one forward pass, about. No setting: it would change what is learnt.
@@ -39,7 +40,7 @@ def extract_by_camera(
     with statistics_of_the_batch(network):
         drawn = torch.cat([embed(rows, batch_size(len(rows))) for rows in parts])
     features = torch.empty_like(drawn)
-    features[torch.from_numpy(np.concatenate(parts)).to(drawn.device)] = drawn
+    features[upload(torch.from_numpy(np.concatenate(parts)), drawn.device)] = drawn
     return features
 
 

@@ -31,6 +31,7 @@ from icsr_cli.models import backbones, build
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.progress import Task
 from icsr_cli.recipes import steps
+from icsr_cli.recipes.camera_features import extract_by_camera
 from icsr_cli.types import Epoch, Labels
 
 CPU = torch.device("cpu")
@@ -171,6 +172,22 @@ def test_each_family_of_backbones(arch: str, gpu: PaperGpu) -> None:
         assert all(
             parameter.grad is not None for parameter in network.parameters() if parameter.requires_grad
         )
+
+
+def test_features_by_camera(gpu: PaperGpu) -> None:
+    """The statistics of a camera are computed where its images are; the order of the draw is uploaded."""
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (N, 64, 32, 3), dtype=np.uint8))
+    network, cameras = build("resnet_small", seed=1), np.arange(N) % CAMERAS
+    expected = extract_by_camera(network, cameras, 3, lambda rows, size: extract(network, images, rows))
+    with gpu:
+        network = network.to(GPU)
+        pixels = gpu.upload(images)
+        gpu.waits.clear()
+        found = extract_by_camera(
+            network, cameras, 3, lambda rows, size: extract(network, pixels, rows, device=GPU)
+        )
+        assert places(gpu.waits) <= IN_AN_EXTRACTION.keys(), gpu.waits
+        assert torch.equal(host(found), expected)
 
 
 def a_copy_of_the_steps(change: Callable[[str], str]) -> ModuleType:
