@@ -173,11 +173,11 @@ def _blend(mean: Any, variance: Any) -> Any:
     @torch.no_grad()
     def before(module: nn.Module, given: tuple[Tensor]) -> None:
         values = given[0].to(torch.promote_types(given[0].dtype, torch.float32))
-        own_variance, own_mean = torch.var_mean(
-            values, [axis for axis in range(values.dim()) if axis != 1], correction=0
-        )
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        own_mean = values.mean(axes, keepdim=True)  # var_mean takes five times as long on a CPU
+        own_variance = (values - own_mean).square_().mean(axes)
         share = len(values) / (len(values) + OWN)
-        module.running_mean = mean.lerp(own_mean, share)
+        module.running_mean = mean.lerp(own_mean.flatten(), share)
         module.running_var = variance.lerp(own_variance, share)
 
     return before
