@@ -44,6 +44,7 @@ PARTS: dict[str, dict[str, Any]] = {
 }
 #: ``single-camera`` and ``singles`` are no parts of ``camera-aware``: the lines "with" have them.
 WITHOUT: dict[str, dict[str, Any]] = {
+    "label-norm": {"global.label_norm": "running"},
     "normalise": {"global.normalise": "none"},
     "camera-jaccard": {"global.distance": {"method": "jaccard", "k1": 20}},
     "single-camera": {"global.refiners": []},
@@ -94,7 +95,6 @@ METHODS = {
     "plain-cannot-link": Method("plain + cannot-link", options=CANNOT_LINK),
     "with-cannot-link": Method("camera-aware + cannot-link", "camera-aware", CANNOT_LINK),
     "with-single-camera": Method("camera-aware + single-camera", "camera-aware", PARTS["single-camera"]),
-    "with-label-norm": Method("camera-aware + label_norm", "camera-aware", {"global.label_norm": "camera"}),
     "with-singles": Method(
         "camera-aware + singles",
         "camera-aware",
