@@ -55,7 +55,11 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_row(*row)
     if title:
         heading(title)  # a title of the table's own is folded at its width, paths too
-    output().print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
+    console = output()
+    if not _has_width():
+        whole = console.options.update(max_width=10_000)
+        console.width = max(console.width, console.measure(table, options=whole).maximum)
+    console.print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
 
 
 def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> None:
@@ -93,8 +97,12 @@ def output() -> Console:
         def print(self, *objects: Any, **options: Any) -> None:
             super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
 
-    chosen = sys.stdout.isatty() or os.environ.get("COLUMNS")
-    return Clean(file=sys.stdout, width=None if chosen else 160, highlight=False)
+    return Clean(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
+
+
+def _has_width() -> bool:
+    """Whether lines of standard output end somewhere: in a terminal, or where somebody said so."""
+    return sys.stdout.isatty() or bool(os.environ.get("COLUMNS"))
 
 
 def say(text: str, *, style: str = "", whole: bool = False) -> None:

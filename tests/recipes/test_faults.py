@@ -42,7 +42,9 @@ from icsr_cli.processes import Processes
 from icsr_cli.runs import RunFolder, folder
 from icsr_cli.threads import usable_cpus
 
-SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+#: As the network looks at the images in both stages: once before an epoch.
+ASSIGNMENTS = (*TINY, "global.label_norm=running")
+SETTINGS = [word for assignment in ASSIGNMENTS for word in ("--set", assignment)]
 STAGES = ("cam", "global")
 Patch = pytest.MonkeyPatch
 resource = pytest.importorskip("resource", reason="limits of a process")
