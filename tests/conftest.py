@@ -28,6 +28,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _no_width() -> None:
+    """Let tables be as wide as in a pipe: workers of xdist are given the width of the terminal."""
+    os.environ.pop("COLUMNS", None)
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tests run beside each other: more threads would only fight."""
     import torch
