@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -103,13 +104,13 @@ def main(mode: str, out: Path) -> None:
     rows = np.arange(N_IMAGES)
     how = {"batch_size": 6, "device": engine.device, "precision": "fp32", "task": Task()}
     features = extract_together(network, pixels, rows, ranks, **how)
-    camera_features.BATCH = 5
-    by_camera = camera_features.extract_by_camera(
-        network,
-        rows % 3,
-        1,
-        lambda some, size: extract_together(network, pixels, some, ranks, **{**how, "batch_size": size}),
-    )
+    with mock.patch.object(camera_features, "BATCH", 5):
+        by_camera = camera_features.extract_by_camera(
+            network,
+            rows % 3,
+            1,
+            lambda some, size: extract_together(network, pixels, some, ranks, **{**how, "batch_size": size}),
+        )
     memories = [ClusterMemory(centroids_of(features, labels), momentum=m) for m in (0.2, 0.1)]
     batches = []
     for step in range(10):
