@@ -173,17 +173,11 @@ def _blend(mean: Any, variance: Any) -> Any:
     @torch.no_grad()
     def before(module: nn.Module, given: tuple[Tensor]) -> None:
         values = given[0].to(torch.promote_types(given[0].dtype, torch.float32))
-        own_mean = _mean(values)
-        shape = [1, -1] + [1] * (values.dim() - 2)
-        own_variance = _mean((values - own_mean.view(shape)).square_())
+        axes = [axis for axis in range(values.dim()) if axis != 1]
+        own_mean = values.mean(axes, keepdim=True)  # var_mean takes five times as long on a CPU
+        own_variance = (values - own_mean).square_().mean(axes)
         share = len(values) / (len(values) + OWN)
-        module.running_mean = mean.lerp(own_mean, share)
+        module.running_mean = mean.lerp(own_mean.flatten(), share)
         module.running_var = variance.lerp(own_variance, share)
 
     return before
-
-
-def _mean(values: Tensor) -> Tensor:
-    """Give the mean over all but the channels of (b, c, ...), the same bits with any number of threads."""
-    of_images = values.flatten(2).mean(2) if values.dim() > 2 else values
-    return of_images.double().mean(0).to(values.dtype)
