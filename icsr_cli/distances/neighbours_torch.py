@@ -61,17 +61,18 @@ def ordered(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Give the k nearest of the candidates, int64 (m, kept), of the vectors from ``first`` on.
 
-    Distances are taken directly, without cancellation; ties go by index; a repeated candidate counts
-    once. The result is (indices int64 (m, k), distances float32 (m, k)).
+    Distances are taken directly, without cancellation, and in float64: rounded to float32 each device has
+    other ties. Equal ones go by index; a repeated candidate counts once. The result is (indices int64
+    (m, k), distances float32 (m, k)).
     """
     own = torch.arange(first, first + len(candidates), device=vectors.device)
     candidates = candidates.sort(dim=1).values
-    distances = torch.empty(candidates.shape, device=vectors.device)
+    distances = torch.empty(candidates.shape, device=vectors.device, dtype=torch.float64)
     # The gathered vectors take at most 256 MiB.
-    for rows in blocks(len(own), candidates.shape[1] * vectors.shape[1], 2**26):
-        gathered = vectors[candidates[rows]]
+    for rows in blocks(len(own), candidates.shape[1] * vectors.shape[1], 2**25):
+        gathered = vectors[candidates[rows]].double()
         gathered -= vectors[own[rows], None]
-        distances[rows] = (gathered * gathered).sum(dim=2)
+        distances[rows] = gathered.square_().sum(dim=2)
     distances[:, 1:][candidates[:, 1:] == candidates[:, :-1]] = torch.inf
     distances, order = distances.sort(dim=1, stable=True)
     indices, distances = candidates.gather(1, order)[:, :k], distances[:, :k]
@@ -79,4 +80,4 @@ def ordered(
     lost = (indices != own[:, None]).all(dim=1)
     indices[:, -1] = torch.where(lost, own, indices[:, -1])
     distances[:, -1] = torch.where(lost, 0.0, distances[:, -1])
-    return indices.contiguous(), distances.contiguous()
+    return indices.contiguous(), distances.float()
