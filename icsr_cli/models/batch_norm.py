@@ -127,13 +127,16 @@ class GroupedBatchNorm(_OwnStatistics):
         groups = max(1, round(len(input) / self.images))
         if not self.training or groups == 1:
             return super().forward(input)
+        whole, longer = divmod(len(input), groups)
+        sizes = [whole + (group < longer) for group in range(groups)]
+        # Not tensor_split: the way back would fill a batch with zeros for each group, and add them all.
         parts = [
             torch.native_batch_norm(part, self.weight, self.bias, None, None, True, 0.0, self.eps)
-            for part in torch.tensor_split(input, groups)
+            for part in torch.split(input, sizes)
         ]
         found, means, inverses = map(list, zip(*parts, strict=True))
         with torch.no_grad():
-            count = input.numel() / input.shape[1] / len(means)
+            count = input.numel() / input.shape[1] / groups
             variance = (torch.stack(inverses).pow(-2) - self.eps).mean(dim=0) * (count / (count - 1))
             self._keep(torch.stack(means).mean(dim=0), variance)
         return torch.cat(found)
