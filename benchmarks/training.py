@@ -218,7 +218,8 @@ def icsr_side(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             local=local_labels(split),
             watch=clock,
         )
-        train_global_stage(stage)
+        with steps.repeatable(engine.device):  # as the command does
+            train_global_stage(stage)
         last = stage.run.metrics()[-1]
     return {
         **epochs.result(),

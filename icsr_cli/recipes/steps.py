@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, closing
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -110,6 +111,7 @@ def choose_engine(device: str | None, precision: str) -> Engine:
     Raises UsageError where the device does not exist.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, and ``repeatable`` needs it
     try:
         chosen = torch.device(name)
         if chosen.type == "meta":
@@ -123,6 +125,30 @@ def choose_engine(device: str | None, precision: str) -> Engine:
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Engine(chosen, precision)
+
+
+@contextmanager
+def repeatable(device: torch.device) -> Iterator[None]:
+    """Let a GPU compute the same bits each time, as a CPU does: what adds in any order waits for its turn.
+
+    What torch can compute in one way only, which is not repeatable, it warns of.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    fills: Any = torch.utils.deterministic
+    on, warns = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    filled = fills.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    fills.fill_uninitialized_memory = False  # nobody reads what has not been written
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(on, warn_only=warns)
+        fills.fill_uninitialized_memory = filled
 
 
 def seed_of(*words: int) -> int:

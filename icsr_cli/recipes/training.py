@@ -18,7 +18,7 @@ from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
 from icsr_cli.recipes.evaluation import Embedder, Evaluation, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import train_global_stage
 from icsr_cli.recipes.interruption import interruptible
-from icsr_cli.recipes.steps import choose_engine
+from icsr_cli.recipes.steps import choose_engine, repeatable
 from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
@@ -108,6 +108,7 @@ def _opened(
             progress = Progress()  # it would say everything once more
         try:
             engine = choose_engine(workplace.device, settings.precision)
+            held.enter_context(repeatable(engine.device))
             if ranks.leads:
                 run.write_settings(settings.dump(run.stage))
                 where = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}

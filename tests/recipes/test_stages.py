@@ -25,7 +25,7 @@ from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import _counts, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
-from icsr_cli.recipes.steps import Engine, build_memory, seed_of
+from icsr_cli.recipes.steps import Engine, build_memory, repeatable, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.runs import RunFolder, align_local, create, read_labels
 from icsr_cli.types import Dataset, ImageRecord, Labels, Split
@@ -391,3 +391,13 @@ def test_an_image_that_a_refiner_took_back_is_no_noise() -> None:
     labels = replace(Labels.of(np.array([0, -1, -1, 0])), labels=np.array([0, 0, -1, -1]))
     found = _counts(labels)
     assert (found["images"], found["kept"], found["noise"]) == (4, 2, 1)
+
+
+def test_a_gpu_computes_what_can_be_repeated_while_it_trains() -> None:
+    told = torch.are_deterministic_algorithms_enabled
+    with repeatable(torch.device("cpu")):
+        assert not told()
+    with repeatable(torch.device("cuda")):
+        assert told()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+    assert not told()
