@@ -647,10 +647,11 @@ def test_a_signal_saves_and_resume_ends_the_same(
 ) -> None:
     """A real process, a real signal in the middle of training, then --resume."""
     options = ["--set", f"{stage}.epochs=6", "--set", f"{stage}.iters=12", *places[:2], "-d", "tiny"]
+    on = ["--device", "cpu"]  # a process that was forked has no GPU
     if stage == "global":
         options += ["--refine", "none", "--init", "none"]
     runs = tmp_path / "runs"
-    command = ["train", stage, *SETTINGS, *options, "--runs", str(runs), "--name"]
+    command = ["train", stage, *SETTINGS, *options, *on, "--runs", str(runs), "--name"]
     process = Forked(tmp_path / "said", forked.icsr, [*command, "a"])
     metrics = runs / "tiny" / stage / "a" / "metrics.jsonl"
     deadline = time.monotonic() + 120
@@ -662,7 +663,7 @@ def test_a_signal_saves_and_resume_ends_the_same(
     assert "Traceback" not in errors
     finished = len(metrics.read_text().splitlines())
     assert 1 <= finished < 6
-    resumed = icsr("train", stage, "--resume", "--runs", runs, *places[:2])
+    resumed = icsr("train", stage, "--resume", "--runs", runs, *places[:2], *on)
     assert resumed.exit_code == 0, resumed.output
     whole = icsr(*command, "b")
     assert whole.exit_code == 0, whole.output

@@ -20,7 +20,7 @@ from icsr_cli.models import build, open_model, read_metadata, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import KEY, StoredStatistics, debiased, debiasing
 from icsr_cli.recipes.gallery import FileEmbedder, embed_files
-from icsr_cli.recipes.steps import Engine
+from icsr_cli.recipes.steps import Engine, choose_engine
 from icsr_cli.runs import create
 from icsr_cli.types import FloatArray, Split
 
@@ -64,17 +64,20 @@ def exported(places: list[object], tmp_path_factory: pytest.TempPathFactory) -> 
     return path
 
 
-def embedded(path: Path, split: Split) -> FloatArray:
-    embedder = FileEmbedder(open_model(path).eval(), path, SIZE, Engine(torch.device("cpu"), "fp32"))
+CPU = Engine(torch.device("cpu"), "fp32")
+
+
+def embedded(path: Path, split: Split, engine: Engine = CPU) -> FloatArray:
+    embedder = FileEmbedder(open_model(path).eval().to(engine.device), path, SIZE, engine)
     with Progress().task("", 0) as task:
         return embed_files([split.root / name for name in split.paths], embedder, task)[0]
 
 
 @pytest.fixture(scope="module")
 def right(exported: Path, tiny_root: Path) -> CameraStatistics:
-    """The statistics, measured again."""
+    """The statistics, measured again, on the GPU if there is one, as export does."""
     train = datasets.load("tiny", tiny_root).train
-    return CameraStatistics.of(embedded(exported, train), train.cameras)
+    return CameraStatistics.of(embedded(exported, train, choose_engine(None, "fp32")), train.cameras)
 
 
 def test_what_was_stored_is_read_back_to_the_bit(exported: Path, right: CameraStatistics) -> None:
@@ -143,8 +146,8 @@ def test_search_eval_and_embed_use_them(
     expected = right.apply(plain, gallery.cameras, "full")
     assert np.abs(expected - normalise_cameras(plain, gallery.cameras, "full")).max() > 1e-3
 
-    out = tmp_path / "features.npz"
-    icsr("embed", "tiny", "--split", "gallery", "-n", exported, "--debias", "stored", "--out", out, *places)
+    out, on = tmp_path / "features.npz", ["--device", "cpu", *places]
+    icsr("embed", "tiny", "--split", "gallery", "-n", exported, "--debias", "stored", "--out", out, *on)
     np.testing.assert_allclose(np.load(out)["features"], expected, atol=1e-5)
     assert json.loads(str(np.load(out)["about"]))["debias"] == "stored"
 
@@ -155,20 +158,20 @@ def test_search_eval_and_embed_use_them(
         (folder / name).write_bytes((gallery.root / record.path).read_bytes())
     options = ["-g", folder, "-n", exported, "--pattern", pattern, "--debias", "stored", "--no-cache"]
     query = f"{tiny.camera_names[gallery.records[4].camera]}_004.jpg"
-    answer = icsr("search", folder / query, *options, "--top", 3, "--json", *places[:2])
+    answer = icsr("search", folder / query, *options, "--top", 3, "--json", *on[:4])
     matches = json.loads(answer.stdout)["queries"][0]["matches"]
     distances = np.linalg.norm(expected - expected[4], axis=1)
     nearest = [row for row in np.argsort(distances, kind="stable") if row != 4][:3]
     np.testing.assert_allclose([one["distance"] for one in matches], distances[nearest], atol=1e-4)
-    icsr("embed", folder, "--pattern", pattern, "-n", exported, "--debias", "stored", "--out", out, *places)
+    icsr("embed", folder, "--pattern", pattern, "-n", exported, "--debias", "stored", "--out", out, *on)
     names = [f"{tiny.camera_names[record.camera]}_{row:03}.jpg" for row, record in enumerate(gallery.records)]
     order = [names.index(path) for path in np.load(out)["paths"]]
     np.testing.assert_allclose(np.load(out)["features"], expected[order], atol=1e-5)
 
-    table = icsr("eval", exported, "-d", "tiny", "--debias", "stored", *places)
+    table = icsr("eval", exported, "-d", "tiny", "--debias", "stored", *on)
     assert "test features debiased (stored)" in table.stdout
     figures = [
-        json.loads(icsr("eval", exported, "-d", "tiny", "--debias", word, "--json", *places).stdout)["plain"]
+        json.loads(icsr("eval", exported, "-d", "tiny", "--debias", word, "--json", *on).stdout)["plain"]
         for word in ("stored", "full", "none")
     ]
     assert figures[0] not in figures[1:]

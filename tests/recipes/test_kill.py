@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import FORKABLE
 from same_run import assert_same_run
 from tiny_world import TINY
 
@@ -38,15 +39,13 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.output = folder / "output.txt"
-        one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-        no_gpu = {"CUDA_VISIBLE_DEVICES": ""}  # its threads and its memory do not survive a fork
         search = [str(Path(icsr_cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).parents[1] / "fork_server.py"), str(self.output)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **one_thread, **no_gpu, "PYTHONPATH": os.pathsep.join(filter(None, search))},
+            env={**os.environ, **FORKABLE, "PYTHONPATH": os.pathsep.join(filter(None, search))},
         )
 
     def ask(self, **request: Any) -> dict[str, Any]:
