@@ -41,7 +41,9 @@ def doctor(
     gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
     gpu: Annotated[
         str | None,
-        of_plan("--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100]", help="Which; a100 if left out."),
+        of_plan(
+            "--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100|h200]", help="Which; a100 if left out."
+        ),
     ] = None,
     method: options.Method = None,
     arch: options.Arch = None,

@@ -25,12 +25,13 @@ from icsr_cli import config, datasets
 from icsr_cli.config.schema import GlobalSettings, ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
+from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.recipes.machine import memory_bytes
 
 #: Of a published peak, what large convolutions and plain copies come to. An assumption, not a measurement.
 _ARITHMETIC, _TRAFFIC = 0.5, 0.8
-#: Seconds that Python and torch take to send one operation to a GPU. An assumption.
-_LAUNCH = 8e-6
+#: Seconds that Python and torch take to send one operation to a GPU: measured once (docs/training.md).
+_LAUNCH = 30e-6
 #: Similar pairs that an image has (docs/labels.md), and how often the chain goes through their 12 bytes.
 _PAIRS, _PASSES = 1500, 40
 _FLOAT = 4
@@ -78,6 +79,7 @@ DEVICES: Final = {
     "l4": _published("NVIDIA L4", 60, 121, 300, 24, 32),
     "a100": _published("NVIDIA A100 80 GB", 156, 312, 2039, 80, 300),
     "h100": _published("NVIDIA H100 80 GB", 494, 989, 3350, 80, 450),
+    "h200": _published("NVIDIA H200 141 GB", 494, 989, 4800, 141, 450),
 }
 
 
@@ -223,6 +225,8 @@ def _stage(
     own = settings.of(name)
     batch = max(1, own.batch_size // devices)
     network = _on_paper(own.model)
+    if own.bn_group:
+        group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
     step, saved = _training(network, settings, batch, rates)
     share = Work(link=2 * weights / rates.link, seconds=2 * weights / rates.link) if devices > 1 else Work()
