@@ -15,7 +15,7 @@ try:
         import numba
         from numba.core import caching
 except (ValueError, RuntimeWarning) as fault:  # NUMBA_NUM_THREADS=0, for one
-    raise UsageError(f"numba refuses a variable NUMBA_* of the environment: {reason(fault)}") from None
+    raise UsageError(f"numba refuses a variable NUMBA_* of the environment: {reason(fault)}.") from None
 
 
 _FunctionCache: Any = caching.FunctionCache  # it carries no types

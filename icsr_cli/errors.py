@@ -34,8 +34,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Give what a library says of a fault in one short line that can be shown."""
-    shown = printable(str(error).strip().partition("\n")[0])
+    """Give what a library says of a fault in one short line that can be shown, without its full stop."""
+    shown = printable(str(error).strip().partition("\n")[0]).removesuffix(".")
     return (shown if len(shown) <= 200 else f"{shown[:200]}...") or type(error).__name__
 
 

@@ -119,15 +119,15 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         OSError: the file cannot be read.
         ValueError: it is no array of numbers, or damaged.
     """
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            raise ValueError(f"{path} is not an .npy file")
     try:
-        array: npt.NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        return np.lib.format.open_memmap(path, mode="r")
     except OSError:
         raise
     except Exception as error:  # numpy raises many kinds for a damaged header
         raise ValueError(f"{path} cannot be read as an .npy: {reason(error)}") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is not an .npy file")  # but an archive of several
-    return array
 
 
 def announce(mapped: npt.NDArray[Any], starts: IntArray, stops: IntArray) -> None:

@@ -231,8 +231,12 @@ def test_not_an_archive(tmp_path):
     result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
     assert isinstance(result.exception, InputError)
     path.rename(tmp_path / "array.npy")
-    result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
-    assert isinstance(result.exception, InputError)
+    for content in (None, b"1.0,2.0", b""):
+        if content is not None:
+            (tmp_path / "array.npy").write_bytes(content)
+        result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
+        assert isinstance(result.exception, InputError)
+        assert "array.npy is not an .npy file. numpy.save" in str(result.exception)
     np.save(path.with_name("features.npy"), np.ones((3, 2)))
     result = CliRunner().invoke(app, [str(path.with_name("features.npy")), "--key", "ids=missing.npy"])
     assert isinstance(result.exception, UsageError)
