@@ -38,11 +38,13 @@ def doctor(
     as_json: options.Json = False,
     plan: Annotated[bool, of_plan("--plan", help="Estimate a run: time, memory, what binds.")] = False,
     dataset: options.DatasetName = None,
-    gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: the CPU.")] = None,
+    gpus: Annotated[int | None, of_plan("--gpus", help="How many; left out: one, or the CPU.")] = None,
     gpu: Annotated[
         str | None,
         of_plan(
-            "--gpu", metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100|h200]", help="Which; a100 if left out."
+            "--gpu",
+            metavar="[t4|v100|rtx3090|rtx4090|l4|a100|h100|h200]",
+            help="Which; that of this machine if left out, else a100.",
         ),
     ] = None,
     method: options.Method = None,

@@ -182,7 +182,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     """
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
-    rates = rates_of(gpu or "a100" if gpu or gpus else "cpu")
+    rates = rates_of(gpu or _here() or ("a100" if gpus else "cpu"))
     if dataset in datasets.available():
         published = datasets.benchmark(dataset)
         images = published.counts["train"].images
@@ -191,6 +191,13 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     data = datasets.load(datasets.newest(data_root) if dataset is None else dataset, data_root)
     cameras = len(set(data.train.cameras.tolist()))
     return plan(config.load_for(data, **asked), len(data.train), cameras, rates, gpus or 1)
+
+
+def _here() -> str | None:
+    """Name the first GPU of this machine as ``DEVICES`` does; None where there is none that is known."""
+    name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    words = name.lower().replace("rtx ", "rtx").replace("-", " ").split()
+    return next((device for device in DEVICES if device in words), None)
 
 
 def rates_of(device: str) -> Rates:

@@ -102,6 +102,36 @@ def test_the_cpu_is_measured() -> None:
     assert 0 < found.launch < 1e-2
 
 
+@pytest.mark.parametrize(
+    ("name", "device"),
+    [
+        ("NVIDIA A100-SXM4-80GB", "a100"),
+        ("NVIDIA H200", "h200"),
+        ("NVIDIA GeForce RTX 3090", "rtx3090"),
+        ("Tesla T4", "t4"),
+        ("NVIDIA L40S", None),
+    ],
+)
+def test_the_gpu_of_this_machine_is_planned_for(
+    name: str, device: str | None, monkeypatch: pytest.MonkeyPatch, tiny_root: Path
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda number: name)
+    own = {"options": {"cam.model.arch": "resnet_small", "global.model.arch": "resnet_small"}}
+    asked = paper.answer("tiny", tiny_root, 2, None, **own)
+    assert asked.rates == DEVICES[device or "a100"]
+    assert paper.answer("tiny", tiny_root, 2, "t4", **own).rates == DEVICES["t4"]
+    assert (paper.answer("tiny", tiny_root, None, None, **own).rates.name == "CPU") == (device is None)
+
+
+def test_grouped_batch_norm_is_more_to_launch() -> None:
+    [whole], [groups] = (
+        plan(settings(**{"global.bn_group": images}), 100, 3, DEVICES["h200"]).stages for images in (0, 4)
+    )
+    assert groups.parts["training"].launches > 2 * whole.parts["training"].launches
+    assert groups.parts["training"].arithmetic == whole.parts["training"].arithmetic
+
+
 def icsr(*words: str) -> Any:
     return CliRunner().invoke(app, ["doctor", *words])
 
