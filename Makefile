@@ -53,9 +53,10 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 # On all cores, where pip would take one; not the libraries' own tests, a quarter of it. What is not Python of
-# this version (templates) is passed over.
+# this version (templates) is passed over. Then the label engine by numba, which tests beside each other would all do.
 $(VENV)/.compiled: $(VENV)/.installed
 	$(BIN)/python -m compileall -qq --workers 0 -x '/tests?/' $(VENV)/lib || true
+	$(BIN)/python benchmarks/labels.py --n 300 --d 16 --engine-only > /dev/null
 	touch $@
 
 # uv, as pip has no way to ask for the oldest.
