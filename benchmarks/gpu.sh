@@ -25,13 +25,14 @@ case $mode-$device in
     full-cuda*)
         tests=(tests/gpu tests/distances tests/metrics tests/memories tests/models tests/test_features.py)
         labels=() growth=(--sizes 50000 100000 200000 --d 512) retrieval=()
-        epoch=(--preset market1501) schedule=()
+        epoch=(--preset market1501) schedule=() paper=()
         ;;
     quick-cuda*)
         tests=(-m gpu tests/distances tests/metrics tests/test_features.py)
         labels=(--d 512) growth=(--sizes 20000 50000 --d 512) retrieval=(--queries 1000 --gallery 5000)
         few=(--preset market1501 --people 200 --iters 50)
         epoch=("${few[@]}" --measure 1) schedule=("${few[@]}" --epochs 1)
+        paper=(--images 512 --iters 10)
         ;;
     *)
         few=(--preset default --people 8 --arch resnet_small --height 32 --width 16 --batch-size 16 --iters 2)
@@ -39,6 +40,7 @@ case $mode-$device in
         labels=(--n 300 --d 16) growth=(--sizes 300 --d 16)
         retrieval=(--queries 40 --gallery 200 --dimensions 8)
         epoch=("${few[@]}" --measure 1 --icsr-only) schedule=("${few[@]}" --epochs 1)
+        paper=(--sizes 1 --images 64 --iters 1)
         ;;
 esac
 
@@ -63,6 +65,7 @@ part tests "$python" -m pytest -q "${tests[@]}"
 for gpus in 1 8; do
     part "plan-$gpus" "$python" -m icsr_cli doctor --plan -d msmt17 --gpus "$gpus"
 done
+part plan-measured "$python" benchmarks/plan.py --device "$device" "${paper[@]}"
 part labels "$python" benchmarks/labels.py --engine-only --device "$device" "${labels[@]}"
 part labels-msmt17 "$python" benchmarks/labels.py --n 32621 --cameras 15 --engine-only --device "$device" "${labels[@]}"
 part labels-growth "$python" benchmarks/labels.py --device "$device" "${growth[@]}"

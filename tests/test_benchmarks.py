@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[1]
 FEW = "--people 8 --arch resnet_small --height 32 --width 16 --batch-size 16 --iters 2"
 LABELS = ("labels", "labels-msmt17", "labels-growth")
 TINY = "--preset hard --seeds 1 --dial train_identities=8 --dial test_identities=6 --set global.iters=2"
-PARTS_FOR_A_GPU = ("tests", "plan-1", "plan-8", *LABELS, "retrieval", "epoch", "epoch-compiled", "schedule")
+PLANS = ("plan-1", "plan-8", "plan-measured")
+PARTS_FOR_A_GPU = ("tests", *PLANS, *LABELS, "retrieval", "epoch", "epoch-compiled", "schedule")
 
 
 @pytest.mark.parametrize(
@@ -79,7 +80,7 @@ def test_every_part_for_a_gpu_is_a_command_that_can_be_typed(
         with pytest.raises(Parsed) as found:
             importlib.import_module(Path(file).stem).main()
         devices.append(found.value.args[0].device)
-    assert devices == [device] * 7
+    assert devices == [device] * 8
 
 
 def test_every_comparison_of_the_pages_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

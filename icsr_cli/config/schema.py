@@ -267,7 +267,8 @@ class Settings(Section):
     ``method``: the settings file the rest began from. ``stages``: those that ``icsr train`` runs. ``select``
     tells which epoch's network is ``best``: the last, the one whose clustering had the best silhouette, or (a
     look at the answers, only by choice) the best mAP on the test set. ``sync_bn``: with several processes,
-    BatchNorm over all their images. ``compile``: the network through ``torch.compile``.
+    BatchNorm over all their images. ``cuda_graph``: one process with a GPU records a step of the network, and
+    plays it (``recipes.recorded``). ``compile``: the network through ``torch.compile``, in its place.
     """
 
     dataset: str = ""
@@ -276,6 +277,7 @@ class Settings(Section):
     seed: int = Field(1, ge=0, lt=2**32)
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     sync_bn: bool = False
+    cuda_graph: bool = True
     compile: bool = False
     select: Literal["last", "silhouette", "test-map"] = "last"
     eval_every: int = Field(0, ge=0)

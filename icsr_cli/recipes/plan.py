@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ from icsr_cli.recipes.machine import memory_bytes
 _ARITHMETIC, _TRAFFIC = 0.5, 0.8
 #: Seconds that Python and torch take to send one operation to a GPU: measured once (docs/training.md).
 _LAUNCH = 30e-6
+#: The same of an operation that is recorded, and what recording takes an epoch: measured there, too.
+_PLAYED, _RECORDING = 8e-6, 0.5
 #: Similar pairs that an image has (docs/labels.md), and how often the chain goes through their 12 bytes.
 _PAIRS, _PASSES = 1500, 40
 _FLOAT = 4
@@ -182,7 +184,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     """
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
-    rates = rates_of(gpu or _here() or ("a100" if gpus else "cpu"))
+    rates = rates_of(gpu or here() or ("a100" if gpus else "cpu"))
     if dataset in datasets.available():
         published = datasets.benchmark(dataset)
         images = published.counts["train"].images
@@ -193,7 +195,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     return plan(config.load_for(data, **asked), len(data.train), cameras, rates, gpus or 1)
 
 
-def _here() -> str | None:
+def here() -> str | None:
     """Name the first GPU of this machine as ``DEVICES`` does; None where there is none that is known."""
     name = torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
     words = name.lower().replace("rtx ", "rtx").replace("-", " ").split()
@@ -235,7 +237,10 @@ def _stage(
     if own.bn_group:
         group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
-    step, saved = _training(network, settings, batch, rates)
+    recorded = settings.cuda_graph and devices == 1 and rates.name != "CPU"
+    played = replace(rates, launch=min(rates.launch, _PLAYED)) if recorded else rates
+    recording = Work(launches=_RECORDING, seconds=_RECORDING) if recorded else Work()
+    step, saved = _training(network, settings, batch, played)
     share = Work(link=2 * weights / rates.link, seconds=2 * weights / rates.link) if devices > 1 else Work()
     pixels = images * settings.image.height * settings.image.width * 3
     resident = pixels < rates.memory / 2 and rates.name != "CPU"
@@ -248,7 +253,7 @@ def _stage(
     parts = {
         "extraction": embed * (passes * math.ceil(images / chunk) / devices),
         "labels": _labels(images, network.dim, rates),
-        "training": (step + share) * own.iters,
+        "training": (step + share) * own.iters + recording,
     }
     memory = {
         "weights, gradients, Adam": 4.0 * weights,

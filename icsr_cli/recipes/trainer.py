@@ -21,6 +21,7 @@ from icsr_cli.progress import Progress, Watch, unwatched
 from icsr_cli.recipes.blocks import trained_parameters
 from icsr_cli.recipes.camera_features import extract_by_camera
 from icsr_cli.recipes.distributed import ALONE, Ranks, extract_together
+from icsr_cli.recipes.recorded import Recorded
 from icsr_cli.recipes.spare_memory import check_parts, spare_memory
 from icsr_cli.recipes.steps import Batch, Engine, Memory, build_network, seed_of, train_epoch
 from icsr_cli.runs import RunFolder
@@ -97,14 +98,21 @@ class Trainer:
             ) from None
 
     def _trainee(self) -> nn.Module:
-        """Give the form that is trained: spread over the ranks, compiled if that was chosen; same weights."""
-        settings, ranks = self.stage.settings, self.stage.ranks
+        """Give the form that is trained, with the same weights: spread over the ranks, compiled, or recorded.
+
+        What computes something twice, on the way back, is not recorded, nor what talks to other processes.
+        """
+        settings, ranks, engine = self.stage.settings, self.stage.ranks, self.stage.engine
         check_parts(self.network.base, self.own, processes=ranks.size, sync_bn=settings.sync_bn)
         if self.own.bn_group:
             group_batch_norm(self.network, self.own.bn_group)
         spread = ranks.wrap(self.network, sync_bn=settings.sync_bn)
         spare_memory(self.network.base, self.own)
-        return cast("nn.Module", torch.compile(spread)) if settings.compile else spread
+        if settings.compile:
+            return cast("nn.Module", torch.compile(spread))
+        twice = self.own.checkpoint or self.own.accumulate > 1
+        plain = twice or not settings.cuda_graph or ranks.size > 1 or engine.device.type != "cuda"
+        return spread if plain else Recorded(spread)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -174,6 +182,8 @@ class Trainer:
                 watch=stage.watch,
                 clip=self.own.clip,
             )
+            if isinstance(self.trainee, Recorded):
+                self.trainee.forget()
         self.schedule.step()
         return loss
 

@@ -42,8 +42,8 @@ from icsr_cli.processes import Processes
 from icsr_cli.runs import RunFolder, folder
 from icsr_cli.threads import usable_cpus
 
-#: As the network looks at the images in both stages: once before an epoch.
-ASSIGNMENTS = (*TINY, "global.label_norm=running")
+#: As the network looks at the images in both stages: once before an epoch; and, on a GPU too, in each step.
+ASSIGNMENTS = (*TINY, "global.label_norm=running", "cuda_graph=false")
 SETTINGS = [word for assignment in ASSIGNMENTS for word in ("--set", assignment)]
 STAGES = ("cam", "global")
 Patch = pytest.MonkeyPatch

@@ -89,7 +89,7 @@ def test_what_binds() -> None:
     image = ImageSettings(height=32, width=16)
     assert image.height == 32
     quick = Rates("quick", 1e30, 0.0, 1e30, 1e9, 1e30, launch=1.0)
-    [found] = plan(settings(), 64, 3, quick).stages
+    [found] = plan(settings(cuda_graph=False), 64, 3, quick).stages
     assert found.binds == "training: launching operations"
     assert plan(settings(), 64, 3, SLOW).stages[0].binds == "training: arithmetic"
     assert not plan(settings(), 64, 3, Rates("small", 1, 0, 1, 1.0, 1)).fits
@@ -126,7 +126,8 @@ def test_the_gpu_of_this_machine_is_planned_for(
 
 def test_grouped_batch_norm_is_more_to_launch() -> None:
     [whole], [groups] = (
-        plan(settings(**{"global.bn_group": images}), 100, 3, DEVICES["h200"]).stages for images in (0, 4)
+        plan(settings(cuda_graph=False, **{"global.bn_group": images}), 100, 3, DEVICES["h200"]).stages
+        for images in (0, 4)
     )
     assert groups.parts["training"].launches > 2 * whole.parts["training"].launches
     assert groups.parts["training"].arithmetic == whole.parts["training"].arithmetic
@@ -136,11 +137,12 @@ def icsr(*words: str) -> Any:
     return CliRunner().invoke(app, ["doctor", *words])
 
 
-def test_the_command(tmp_path: Path, tiny_root: Path) -> None:
+def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = ["--plan", "--data-root", str(tiny_root), "-d", "tiny", "-a", "resnet_small"]
     answer = json.loads(icsr(*there, "--gpus", "2", "--gpu", "h100", "--json").stdout)
     assert (answer["devices"], answer["device"]) == (2, "NVIDIA H100 80 GB")
     assert answer["seconds"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]))
+    monkeypatch.setattr(paper, "here", lambda: None)  # as on a machine without a GPU
     table = icsr("--plan", "-d", "msmt17", "--gpus", "8", "--data-root", str(tmp_path))
     assert table.exit_code == 0, table.output
     assert "32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
@@ -152,3 +154,16 @@ def test_the_command(tmp_path: Path, tiny_root: Path) -> None:
         found = icsr(*wrong)
         assert found.exit_code == 2
         assert words in found.stderr
+
+
+def test_a_recorded_step_is_cheaper_to_launch() -> None:
+    """On one GPU; several send their operations one by one."""
+    slow = Rates("slow to launch", 1e30, 0.0, 1e30, 1e9, 1e30, launch=1.0)
+    [recorded], [sent], [several] = (
+        plan(settings(cuda_graph=graph), 100, 3, slow, devices).stages
+        for graph, devices in ((True, 1), (False, 1), (True, 2))
+    )
+    steps, counted = sent.parts["training"].launches, paper._PLAYED * sent.parts["training"].launches
+    assert recorded.parts["training"].launches == pytest.approx(counted + paper._RECORDING)
+    assert steps == several.parts["training"].launches
+    assert recorded.parts["extraction"] == sent.parts["extraction"]
