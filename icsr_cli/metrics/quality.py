@@ -6,8 +6,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import normalized_mutual_info_score
-from sklearn.metrics.cluster import pair_confusion_matrix
 
 from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError
@@ -54,6 +52,8 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
 
     Raises InputError for shapes or types that do not fit, or when no image has both a label and an identity.
     """
+    from sklearn.metrics import cluster, normalized_mutual_info_score
+
     clusters = whole_numbers("labels", labels, low=None)
     identities = whole_numbers("ids", ids, len(clusters), low=None)
     known = identities != UNKNOWN_IDENTITY
@@ -71,7 +71,7 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
     of_identity = _sizes(cell_identity, together)
     n_images, n_identities = len(clusters), len(np.unique(cell_identity))
     n_clusters = len(np.unique(cell_cluster))
-    (_, mixed), (torn, pairs) = pair_confusion_matrix(identities, clusters).tolist()
+    (_, mixed), (torn, pairs) = cluster.pair_confusion_matrix(identities, clusters).tolist()
     precision, recall = _share(pairs, pairs + mixed), _share(pairs, pairs + torn)
     bcubed_precision = float((together * together / in_cluster).sum() / n_images)
     bcubed_recall = float((together * together / of_identity).sum() / n_images)

@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from icsr_cli.config.schema import ModelSettings
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models import ModelSpec, Network, available, build, detect, open_model, resized, save_weights
+from icsr_cli.models.backbones import resnet
 from icsr_cli.models.backbones import timm as family
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
@@ -149,13 +151,22 @@ def test_settings_take_the_pooling_of_the_architecture() -> None:
             ModelSettings.model_validate(wrong)
 
 
-def test_timm_is_not_loaded_for_a_resnet() -> None:
+def test_what_takes_seconds_is_loaded_where_it_is_used() -> None:
     code = (
-        "import sys; from icsr_cli.models import build, detect; "
-        "detect(build('resnet_small').state_dict()); "
-        "from icsr_cli.config import load; load('folder'); assert 'timm' not in sys.modules"
+        "import sys; import icsr_cli.cli.train, icsr_cli.recipes.global_stage\n"
+        "from icsr_cli.config import load; load('folder')\n"
+        "assert not {'timm', 'torchvision', 'sklearn', 'torch._dynamo'} & set(sys.modules)\n"
+        "from icsr_cli.models import build, detect; detect(build('resnet_small').state_dict())\n"
+        "assert 'timm' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("arch", resnet.ARCHITECTURES)
+def test_weights_of_imagenet_are_the_first_that_torchvision_published(arch: str) -> None:
+    source = resnet.ARCHITECTURES[arch].source
+    assert source is not None
+    assert source.address == torchvision.models.get_model_weights(arch).IMAGENET1K_V1.url
 
 
 class TestHub:

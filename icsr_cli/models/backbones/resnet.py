@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
-from torchvision.models import get_model_weights
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from icsr_cli.models.backbones import Architecture, Backbone, Layout, Make
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PixelNorm
 
-_BLOCKS: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int]]] = {
-    "resnet18": (BasicBlock, (2, 2, 2, 2)),
-    "resnet34": (BasicBlock, (3, 4, 6, 3)),
-    "resnet50": (Bottleneck, (3, 4, 6, 3)),
-    "resnet101": (Bottleneck, (3, 4, 23, 3)),
-    "resnet152": (Bottleneck, (3, 8, 36, 3)),
+if TYPE_CHECKING:  # it takes seconds, and the names of networks are asked for by every command
+    from torchvision.models import ResNet
+
+_BLOCKS = {
+    "resnet18": ("BasicBlock", (2, 2, 2, 2)),
+    "resnet34": ("BasicBlock", (3, 4, 6, 3)),
+    "resnet50": ("Bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("Bottleneck", (3, 4, 23, 3)),
+    "resnet152": ("Bottleneck", (3, 8, 36, 3)),
+}
+#: The first weights that torchvision published, which the method's numbers stand on.
+_IMAGENET = {
+    "resnet18": "resnet18-f37072fd.pth",
+    "resnet34": "resnet34-b627a593.pth",
+    "resnet50": "resnet50-0676ba61.pth",
+    "resnet101": "resnet101-63fe2227.pth",
+    "resnet152": "resnet152-394f9c45.pth",
 }
 
 
@@ -32,8 +42,10 @@ def layers_of(network: ResNet) -> Backbone:
 
 
 def _resnet(arch: str, wish: Make) -> Backbone:
+    from torchvision.models import resnet
+
     block, counts = _BLOCKS[arch]
-    return layers_of(ResNet(block, list(counts), num_classes=1))
+    return layers_of(resnet.ResNet(getattr(resnet, block), list(counts), num_classes=1))
 
 
 def numbered(prefix: str = "") -> list[tuple[str, str | None]]:
@@ -87,9 +99,8 @@ ARCHITECTURES = {
     arch: Architecture(
         partial(_resnet, arch),
         LAYOUTS,
-        # The first published weights, which the method's numbers stand on.
-        Source(get_model_weights(arch).IMAGENET1K_V1.url, "BSD-3-Clause (torchvision)"),
-        pages=_PEOPLE if _BLOCKS[arch][0] is Bottleneck else {},
+        Source(f"https://download.pytorch.org/models/{_IMAGENET[arch]}", "BSD-3-Clause (torchvision)"),
+        pages=_PEOPLE if _BLOCKS[arch][0] == "Bottleneck" else {},
     )
     for arch in _BLOCKS
 }

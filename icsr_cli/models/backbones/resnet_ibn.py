@@ -6,7 +6,6 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.backbones.resnet import LAYOUTS, layers_of
@@ -34,6 +33,8 @@ class InstanceBatchNorm(nn.Module):
 
 
 def _resnet_ibn(arch: str, wish: Make) -> Backbone:
+    from torchvision.models.resnet import Bottleneck, ResNet
+
     network = ResNet(Bottleneck, list(_COUNTS[arch]), num_classes=1)
     for stage in (network.layer1, network.layer2, network.layer3):
         for block in stage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.backbones.resnet import LAYOUTS
@@ -13,6 +12,8 @@ _STRIDES = (1, 2, 2, 1)
 
 
 def _stage(inputs: int, width: int, stride: int) -> nn.Sequential:
+    from torchvision.models.resnet import BasicBlock
+
     shortcut = None
     if stride != 1 or inputs != width:
         shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width))
