@@ -4,6 +4,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What Python compiles is kept, whatever is said elsewhere: some hundred processes would compile it again.
+export PYTHONDONTWRITEBYTECODE :=
+
 PYTEST := -m pytest -n auto --dist worksteal
 
 .PHONY: demo test lint types coverage test-portable test-oldest docs install clean
@@ -52,10 +55,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-compile --editable '.[dev]'
 	touch $@
 
-# On all cores, where pip would take one; not the libraries' own tests, a quarter of it. What is not Python of
-# this version (templates) is passed over. Then the label engine by numba, which tests beside each other would all do.
+# The label engine by numba, and what it imports: tests beside each other would all do it.
 $(VENV)/.compiled: $(VENV)/.installed
-	$(BIN)/python -m compileall -qq --workers 0 -x '/tests?/' $(VENV)/lib || true
 	$(BIN)/python benchmarks/labels.py --n 300 --d 16 --engine-only > /dev/null
 	touch $@
 

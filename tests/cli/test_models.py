@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-import pytest
 from typer.testing import CliRunner
 
 from icsr_cli.cli.main import app
@@ -45,10 +44,3 @@ def test_an_unknown_name() -> None:
     result = CliRunner().invoke(app, ["models", "resnet5"])
     assert result.exit_code == 2
     assert "Did you mean 'resnet50'" in result.output
-
-
-@pytest.mark.slow
-def test_all_of_them() -> None:
-    found = json.loads(run("--json", "--height", "64", "--width", "32"))
-    assert len(found) == len({one["arch"] for one in found}) > 20
-    assert all(one["parameters"] and one["multiply_adds"] for one in found)

@@ -49,12 +49,16 @@ def commands(text: str) -> list[str]:
     return lines
 
 
-def type_in(lines: list[str]) -> None:
+def type_in(lines: list[str]) -> list[str]:
+    """Type commands one after the other; gives what each printed."""
+    printed = []
     for line in lines:
         words = shlex.split(line)
         assert words[0] == "icsr", line
         result = CliRunner().invoke(app, words[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
+        printed.append(result.stdout)
+    return printed
 
 
 @pytest.fixture

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import yaml
 from test_typed_commands import ROOT, SMALL, commands, type_in
+
+from icsr_cli.recipes.networks import names
 
 
 @pytest.mark.slow
@@ -17,5 +21,8 @@ def test_the_page(tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     small = {**SMALL, "global": {key: value for key, value in SMALL["global"].items() if key != "model"}}
     Path("small.yaml").write_text(yaml.safe_dump(small | {"image": {"height": 32, "width": 16}}))
     monkeypatch.setenv("ICSR_CONFIG", "small.yaml")
-    type_in(commands((ROOT / "docs/networks.md").read_text(encoding="utf-8")))
+    every, one, *_ = type_in(commands((ROOT / "docs/networks.md").read_text(encoding="utf-8")))
+    named = [name for name in names() if re.search(rf" {re.escape(name)} .* [1-9]", every)]
+    assert len(named) > 20
+    assert json.loads(one)[0]["multiply_adds"] > 1e9
     assert "timm:test_vit" in Path("runs/tiny/global/vit/settings.yaml").read_text()

@@ -54,8 +54,7 @@ def crops(count: int) -> np.ndarray:
 
 #: With one kind of input each: every kind of one network is compared in test_export.py.
 SMALL: list[tuple[str, dict[str, object], module.Input]] = [
-    ("timm:test_vit", {}, "pixels"),
-    ("timm:test_vit2", {"pooling": "avg", "stripes": 2}, "normalised"),
+    ("timm:test_vit", {"pooling": "avg", "stripes": 2}, "pixels"),
     ("timm:test_convnext", {}, "normalised"),
 ]
 #: As wide as they are used.
