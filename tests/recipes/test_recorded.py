@@ -6,16 +6,22 @@ import subprocess
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from icsr_cli.config import load
 from icsr_cli.errors import TrainingError
+from icsr_cli.models import build
 from icsr_cli.models.batch_norm import group_batch_norm
+from icsr_cli.models.network import unwrapped
+from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.recorded import Recorded
-from icsr_cli.recipes.steps import repeatable
+from icsr_cli.recipes.steps import Engine, repeatable
+from icsr_cli.recipes.trainer import Trainer
 
 
 class Dicing(nn.Module):
@@ -141,3 +147,24 @@ def test_a_wait_on_a_gpu() -> None:
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
     assert "TrainingError: The network cannot be recorded" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("device", "options", "recorded"),
+    [
+        ("cuda:0", {}, True),
+        ("cpu", {}, False),
+        ("cuda:0", {"cuda_graph": False}, False),
+        ("cuda:0", {"global.checkpoint": True}, False),
+        ("cuda:0", {"global.accumulate": 2}, False),
+    ],
+)
+def test_who_is_recorded(device: str, options: dict[str, Any], recorded: bool) -> None:
+    """Asked of what a trainer is before it has a network on a GPU."""
+    own = {"global.model.arch": "resnet18", "global.batch_size": 64, "global.bn_group": 16}
+    settings = load("folder", options={**own, **options})
+    stage = SimpleNamespace(settings=settings, ranks=ALONE, engine=Engine(torch.device(device), "fp32"))
+    trainer = SimpleNamespace(stage=stage, own=settings.global_, network=build("resnet18"))
+    trainee = Trainer._trainee(trainer)  # type: ignore[arg-type]
+    assert isinstance(trainee, Recorded) == recorded
+    assert unwrapped(trainee) is trainer.network
