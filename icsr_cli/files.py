@@ -13,13 +13,16 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import IcsrError, reason
 from icsr_cli.types import IntArray
+
+#: The last record of a zip, with the longest comment.
+_LONGEST_END = 22 + (1 << 16)
 
 
 def stamp(path: str | Path) -> str:
@@ -160,6 +163,7 @@ def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any
         raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
     try:
         with np.load(path, allow_pickle=False) as archive:
+            check_zip_list(archive.zip)
             for member in archive.zip.infolist():  # a name whose two copies differ is refused
                 archive.zip.open(member).close()
             arrays = {name: archive[name] for name in archive.files}
@@ -168,6 +172,19 @@ def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise fault(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from None
     return arrays
+
+
+def check_zip_list(opened: zipfile.ZipFile) -> None:
+    """Hold the members against their number in the last record: the list itself has no checksum.
+
+    Raises BadZipFile where members are missing.
+    """
+    file, found = cast("IO[bytes]", opened.fp), len(opened.infolist())
+    file.seek(max(0, file.seek(0, os.SEEK_END) - _LONGEST_END))
+    end = file.read()
+    said = int.from_bytes(end[end.rindex(b"PK\x05\x06") + 10 :][:2], "little")
+    if said not in (found, 0xFFFF):  # beyond that a zip64 record counts
+        raise zipfile.BadZipFile(f"{found} members instead of {said}")
 
 
 def check_zip(path: Path) -> None:
@@ -179,6 +196,7 @@ def check_zip(path: Path) -> None:
         return
     try:
         with zipfile.ZipFile(path) as opened:
+            check_zip_list(opened)
             wrong = opened.testzip()
     except Exception as error:  # zipfile raises many kinds for a damaged file
         raise ValueError(reason(error)) from None

@@ -21,8 +21,6 @@ from icsr_cli.errors import DatasetError, reason, room
 from icsr_cli.progress import Progress
 
 _COPY = 1 << 20
-#: The last record of a zip, with the longest comment.
-_LONGEST_END = 22 + (1 << 16)
 #: What an archive may hold: so many times its size, and so many bytes more.
 EXPANSION = 100
 _SLACK = 100_000_000
@@ -96,7 +94,7 @@ def _kind(path: Path) -> str | None:
 
 def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
     with zipfile.ZipFile(archive) as opened:
-        _check_count(archive, len(opened.infolist()))
+        files.check_zip_list(opened)
         members = [member for member in opened.infolist() if not _skipped(member.filename)]
         known: set[PurePosixPath] = set()
         paths = [_checked_path(archive, member.filename, known) for member in members]
@@ -117,16 +115,6 @@ def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress)
                     with opened.open(member) as content:
                         _write(content, folder / path, member.file_size)
                 task.advance()
-
-
-def _check_count(archive: Path, found: int) -> None:
-    """Hold the members against their number in the last record: the list itself has no checksum."""
-    with archive.open("rb") as file:
-        file.seek(max(0, archive.stat().st_size - _LONGEST_END))
-        end = file.read()
-    said = int.from_bytes(end[end.rindex(b"PK\x05\x06") + 10 :][:2], "little")
-    if said not in (found, 0xFFFF):  # beyond that a zip64 record counts
-        raise zipfile.BadZipFile(f"{found} members instead of {said}")
 
 
 class _StrictTarInfo(tarfile.TarInfo):

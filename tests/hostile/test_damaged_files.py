@@ -279,6 +279,22 @@ def attempt(kind: str, folder: Path, seeds: range) -> dict[str, int]:
     return counts
 
 
+@pytest.mark.parametrize("kind", ["features.npz", "labels.npz", "weights.pth", "zip"])
+def test_a_list_of_members_that_ends_early_is_refused(kind: str, tmp_path: Path) -> None:
+    """A comment of the first that is said to be as long as all that follows."""
+    make, read = CASES[kind]
+    path = make(tmp_path)
+    whole = path.read_bytes()
+    with zipfile.ZipFile(path) as opened:
+        start = opened.start_dir
+    first = 46 + int.from_bytes(whole[start + 28 : start + 30], "little")
+    first += int.from_bytes(whole[start + 30 : start + 32], "little")
+    rest = whole.rindex(b"PK\x05\x06") - start - first
+    path.write_bytes(whole[: start + 32] + rest.to_bytes(2, "little") + whole[start + 34 :])
+    with pytest.raises(IcsrError):
+        read(path)
+
+
 @pytest.mark.parametrize("kind", CASES)
 def test_damage_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
     counts = attempt(kind, tmp_path, range(120))
