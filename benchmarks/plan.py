@@ -5,7 +5,7 @@
 
 Each size trains an epoch of the global stage on made-up images with the recipe's own functions (extraction,
 labels, steps), and `icsr_cli.recipes.plan` is asked for the same settings; its rates of the CPU are measured
-in the same minute. There processor time, because it does not count what else the machine does.
+before. There processor time, because it does not count what else the machine does.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,14 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
 def pytest_xdist_auto_num_workers() -> int:
     """One more than cores, of which eight are enough: some tests wait for the processes that they start."""
     return min(os.cpu_count() or 1, 8) + 1
+
+
+@pytest.fixture(autouse=True)
+def _no_plugin_stays() -> Iterator[None]:
+    """Forget what a test has plugged in: others ask for all methods that there are."""
+    yield
+    if "icsr_cli.choices" in sys.modules:
+        sys.modules["icsr_cli.choices"]._plugins.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)
