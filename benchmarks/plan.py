@@ -76,7 +76,7 @@ def measure(settings, images, engine):
         memory = build_memory(Epoch(1, features, np.zeros(images, dtype=np.int64), labels), own.memory)
         started = now(device)
         train_epoch(
-            Recorded(network) if device.type == "cuda" else network,
+            Recorded(network, print) if device.type == "cuda" else network,
             optimizer,
             pixels,
             [[Part(0, batch, batch)] for batch in rows],

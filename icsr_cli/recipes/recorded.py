@@ -21,32 +21,48 @@ Call = Callable[[Tensor], Tensor]
 
 
 class Recorded(nn.Module):
-    """A network (b, 3, h, w) -> (b, d) on a GPU whose training is recorded at its first batch and played.
+    """A network (b, 3, h, w) -> (b, d) on a GPU whose training is recorded at its second batch and played.
 
-    A batch of another shape than the first is computed in the usual way.
+    The first shows what a step takes. Where there is not twice that memory, every batch is computed in the
+    usual way, and ``tell`` is told so once; else those that have another shape than the second.
 
     Raises TrainingError where the network does what cannot be recorded, such as to wait for the GPU. torch's
     generator of the GPU may not work afterwards, so no other way is tried.
     """
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, tell: Callable[[str], None]) -> None:
         super().__init__()
         self.module = module
+        self._tell = tell
+        self._begun = False
         self._known: dict[torch.Size, Call] | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute images (b, 3, h, w), in training."""
-        if self._known is None:
-            self._known = {images.shape: self._record(images)}
-        return self._known.get(images.shape, cast("Call", self.module))(images)
+        if self._known is None and self._begun:
+            self._known = self._record(images)
+        self._begun = True
+        return (self._known or {}).get(images.shape, cast("Call", self.module))(images)
 
     def forget(self) -> None:
-        """Give back the memory of the recording, as much as a step takes; the next batch is recorded anew."""
-        self._known = None
-        gc.collect()  # a recording is held by what it is made of
+        """Give back the memory of the recording, as much as a step takes; batches are the first again.
 
-    def _record(self, images: Tensor) -> Call:
+        So an epoch throws the same dice after a resumption, which may be others where they are recorded.
+        """
+        self._begun = False
+        if self._known:
+            self._known = None
+            gc.collect()  # a recording is held by what it is made of
+
+    def _record(self, images: Tensor) -> dict[torch.Size, Call]:
         """Record forward and backward; running statistics and dice are afterwards what they were."""
+        step, free = _memory(images.device)
+        if free < 2 * step:
+            self._tell(
+                f"Operations are sent to the GPU one by one: to record a step takes {2 * step / 1e9:.1f} GB "
+                f"of its memory, and {free / 1e9:.1f} are free."
+            )
+            return {}
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         try:
             with _no_collection():
@@ -61,7 +77,7 @@ class Recorded(nn.Module):
         with torch.no_grad():
             for buffer, before in buffers:
                 buffer.copy_(before)
-        return played
+        return {images.shape: played}
 
 
 class _Whole(nn.Module):
@@ -75,10 +91,18 @@ class _Whole(nn.Module):
         return self.inside(images)
 
 
+def _memory(device: torch.device) -> tuple[int, int]:
+    """Give the bytes that a step has taken at most, and those that are free; none are kept for later."""
+    gc.collect()
+    torch.cuda.empty_cache()  # what a trial of the recording leaves is not given back before the recording
+    held = torch.cuda.memory_allocated(device)
+    free, _ = torch.cuda.mem_get_info(device)
+    return torch.cuda.max_memory_allocated(device) - held, free
+
+
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """Let no recording be freed while another is made, which it would break."""
-    gc.collect()
     collects = gc.isenabled()
     gc.disable()
     try:

@@ -112,7 +112,7 @@ class Trainer:
             return cast("nn.Module", torch.compile(spread))
         twice = self.own.checkpoint or self.own.accumulate > 1
         plain = twice or not settings.cuda_graph or ranks.size > 1 or engine.device.type != "cuda"
-        return spread if plain else Recorded(spread)
+        return spread if plain else Recorded(spread, self.stage.progress.note)
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:

@@ -18,6 +18,7 @@ from icsr_cli.errors import TrainingError
 from icsr_cli.models import build
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.models.network import unwrapped
+from icsr_cli.progress import Progress
 from icsr_cli.recipes.distributed import ALONE
 from icsr_cli.recipes.recorded import Recorded
 from icsr_cli.recipes.steps import Engine, repeatable
@@ -81,24 +82,28 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[torch.Size]:
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", record)
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: int(1e9))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: int(4e9))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(6e9), 11))
     monkeypatch.setattr(torch.random, "fork_rng", lambda _, fork=torch.random.fork_rng: fork([]))
     return calls
 
 
 def test_recording_leaves_no_trace(calls: list[torch.Size]) -> None:
     expected = trained(plain := network("cpu"), plain, "cpu")
-    module = Recorded(inside := network("cpu"))
+    module = Recorded(inside := network("cpu"), pytest.fail)
     assert same(trained(module, inside, "cpu"), expected)
-    assert [shape[0] for shape in calls] == [8, 8, 8]
+    assert [shape[0] for shape in calls] == [8, 8]
 
 
 def test_other_shapes_go_the_usual_way_until_it_is_forgotten(calls: list[torch.Size]) -> None:
-    module = Recorded(network("cpu"))
-    for images in (8, 6, 8):
+    module = Recorded(network("cpu"), pytest.fail)
+    for images in (6, 8, 6, 8):
         module(torch.rand(images, 3, 8, 8))
     assert [shape[0] for shape in calls] == [8, 8]
     module.forget()
-    module(torch.rand(6, 3, 8, 8))
+    for images in (8, 6, 8):
+        module(torch.rand(images, 3, 8, 8))
     assert [shape[0] for shape in calls] == [8, 8, 6]
 
 
@@ -116,8 +121,24 @@ def test_what_cannot_be_recorded(
         raise RuntimeError(fault)
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refuse)
+    module = Recorded(network("cpu"), pytest.fail)
+    module(torch.rand(8, 3, 8, 8))
     with pytest.raises((TrainingError, RuntimeError), match=said):
-        Recorded(network("cpu"))(torch.rand(8, 3, 8, 8))
+        module(torch.rand(8, 3, 8, 8))
+
+
+def test_a_small_gpu_goes_the_usual_way(calls: list[torch.Size], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a recording, which is tried before it is made, has not twice the memory of a step."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (int(5.9e9), 11))
+    said: list[str] = []
+    module = Recorded(network("cpu"), said.append)
+    for _ in range(3):
+        module(torch.rand(8, 3, 8, 8))
+    module.forget()
+    module(torch.rand(8, 3, 8, 8))
+    assert calls == []
+    assert len(said) == 1
+    assert "takes 6.0 GB of its memory, and 5.9 are free" in said[0]
 
 
 @pytest.mark.gpu
@@ -129,7 +150,7 @@ def test_on_a_gpu(dropped: float) -> None:
     with repeatable(device):
         expected = trained(plain := network("cuda", dropped=dropped), plain, "cuda")
         insides = [network("cuda", dropped=dropped) for _ in range(2)]
-        one, other = (trained(Recorded(inside), inside, "cuda") for inside in insides)
+        one, other = (trained(Recorded(inside, pytest.fail), inside, "cuda") for inside in insides)
     assert same(one, other)
     if dropped == 0:
         assert same(one, expected)
@@ -141,7 +162,8 @@ def test_a_wait_on_a_gpu() -> None:
     """In a process of its own, whose generator is then lost."""
     code = (
         "import torch\nfrom test_recorded import Recorded, network\n"
-        "Recorded(network('cuda', waits=True))(torch.rand(8, 3, 8, 8, device='cuda'))"
+        "module = Recorded(network('cuda', waits=True), print)\n"
+        "for _ in range(2): module(torch.rand(8, 3, 8, 8, device='cuda'))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
@@ -163,7 +185,9 @@ def test_who_is_recorded(device: str, options: dict[str, Any], recorded: bool) -
     """Asked of what a trainer is before it has a network on a GPU."""
     own = {"global.model.arch": "resnet18", "global.batch_size": 64, "global.bn_group": 16}
     settings = load("folder", options={**own, **options})
-    stage = SimpleNamespace(settings=settings, ranks=ALONE, engine=Engine(torch.device(device), "fp32"))
+    stage = SimpleNamespace(
+        settings=settings, ranks=ALONE, engine=Engine(torch.device(device), "fp32"), progress=Progress()
+    )
     trainer = SimpleNamespace(stage=stage, own=settings.global_, network=build("resnet18"))
     trainee = Trainer._trainee(trainer)  # type: ignore[arg-type]
     assert isinstance(trainee, Recorded) == recorded
