@@ -19,8 +19,10 @@ import pytest
 from torch.distributed import TCPStore
 
 CONTEXT: Any = multiprocessing.get_context("forkserver")
+#: What takes seconds to load, and children of a fork then have.
+HEAVY = ["torchvision.models", "sklearn.metrics", "faiss"]
 CONTEXT.set_forkserver_preload(
-    ["icsr_cli.cli.main", "icsr_cli.recipes.opening", "icsr_cli.recipes.training", "sklearn.metrics", "faiss"]
+    ["icsr_cli.cli.main", "icsr_cli.recipes.opening", "icsr_cli.recipes.training", *HEAVY]
 )
 #: Threads and the memory of a GPU do not survive a fork.
 FORKABLE = {
