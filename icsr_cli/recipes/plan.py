@@ -237,13 +237,14 @@ def _stage(
     if own.bn_group:
         group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
-    recorded = settings.cuda_graph and devices == 1 and rates.name != "CPU"
+    on_gpu = rates.name != "CPU"
+    recorded = on_gpu and settings.cuda_graph and devices == 1
     played = replace(rates, launch=min(rates.launch, _PLAYED)) if recorded else rates
     recording = Work(launches=_RECORDING, seconds=_RECORDING) if recorded else Work()
     step, saved = _training(network, settings, batch, played)
     share = Work(link=2 * weights / rates.link, seconds=2 * weights / rates.link) if devices > 1 else Work()
     pixels = images * settings.image.height * settings.image.width * 3
-    resident = pixels < rates.memory / 2 and rates.name != "CPU"
+    resident = on_gpu and pixels < rates.memory / 2
     if not resident:
         moved = batch * settings.image.height * settings.image.width * 3 / rates.link
         share = share + Work(link=moved)  # under way while the step before computes
