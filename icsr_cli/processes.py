@@ -26,18 +26,21 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         super().__init__(workers, get_context("spawn"), initializer=_begin)
+        # All start before the thread that minds them, as with fork: where one is killed while another is
+        # started, this thread closes the pipes of the new one, and may die itself with a traceback.
+        self._safe_to_dynamically_spawn_children = False
 
     def submit(self, *work: Any, **options: Any) -> Future[Any]:
         """Submit work; a process that is started for it inherits that SIGINT is blocked.
 
-        Raises BrokenProcessPool also where one is killed while another is started: pipes are closed then.
+        Raises BrokenProcessPool also where one cannot be started.
         """
         resource_tracker.ensure_running()  # it would unblock the signal when it is started by the first one
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             return super().submit(*work, **options)
         except OSError as error:
-            raise BrokenProcessPool("a process was killed, or cannot be started") from error
+            raise BrokenProcessPool("a process cannot be started") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -66,8 +69,7 @@ def in_processes(work: Callable[[T], R], jobs: Collection[T], workers: int, kill
             for _, future in ahead(pool, work, jobs, 4 * workers):
                 yield future.result()
         except BrokenProcessPool as error:
-            # The pool ends the processes it knows when one dies, then waits for all. One that was being
-            # started at that moment is among these only, and would be waited for for ever.
+            # Where one cannot be started the others wait for work, and would be waited for for ever.
             for process in set(active_children()) - others:
                 process.terminate()
             raise DatasetError(killed) from error

@@ -14,15 +14,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import active_children
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import forked
 import numpy as np
@@ -37,8 +37,9 @@ from typer.testing import Result
 
 import icsr_cli
 from icsr_cli.clusterers import dbscan
+from icsr_cli.errors import DatasetError
 from icsr_cli.models import Network
-from icsr_cli.processes import Processes
+from icsr_cli.processes import in_processes
 from icsr_cli.runs import RunFolder, folder
 from icsr_cli.threads import usable_cpus
 
@@ -423,8 +424,38 @@ def test_a_camera_of_one_image(tmp_path: Path) -> None:
     assert_said(alone, "nothing to train on")
 
 
-def test_a_process_killed_while_another_is_started() -> None:
-    """The pool's pipes are closed then, which is no fault of a file."""
-    closed = mock.patch.object(ProcessPoolExecutor, "submit", side_effect=OSError("handle is closed"))
-    with closed, Processes(2) as pool, pytest.raises(BrokenProcessPool, match="was killed"):
-        pool.submit(print)
+def test_a_process_killed_while_another_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that minds them starts when all have: it closed the pipes of one that was being started."""
+    died: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", died.append)
+    minded: list[bool] = []
+    launch = ProcessPoolExecutor._spawn_process  # type: ignore[attr-defined]
+
+    def launch_and_kill(pool: ProcessPoolExecutor) -> None:
+        minded.append(pool._executor_manager_thread is not None)  # type: ignore[attr-defined]
+        launch(pool)
+        next(iter(pool._processes.values())).kill()
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", launch_and_kill)
+    with pytest.raises(DatasetError, match="one was killed"):
+        list(in_processes(time.sleep, [0.0] * 8, 4, "one was killed"))
+    assert minded == [False] * 4
+    assert not died
+
+
+def test_a_process_that_cannot_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that were started wait for work then, and are ended."""
+    launch = ProcessPoolExecutor._spawn_process  # type: ignore[attr-defined]
+
+    def launch_two(pool: ProcessPoolExecutor) -> None:
+        if len(pool._processes) == 2:
+            raise OSError(errno.EAGAIN, "Resource temporarily unavailable")
+        launch(pool)
+
+    monkeypatch.setattr(ProcessPoolExecutor, "_spawn_process", launch_two)
+    others = set(active_children())
+    with pytest.raises(DatasetError, match="one was killed"):
+        list(in_processes(time.sleep, [0.0] * 8, 4, "one was killed"))
+    for process in set(active_children()) - others:
+        process.join(60)
+    assert set(active_children()) == others
