@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,8 @@ def _begin(
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
     os.environ.clear()
     os.environ.update(environment)
+    # What it starts is forked from the same server, whose address it has; it would make one of its own.
+    forkserver._forkserver.ensure_running = lambda: None  # type: ignore[attr-defined]
     import torch
 
     torch.set_num_threads(1)
