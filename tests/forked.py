@@ -49,6 +49,10 @@ class Forked:
     def send(self, number: int) -> None:
         os.kill(self.process.pid, number)
 
+    def errors(self) -> str:
+        """Give what it has said so far."""
+        return self._files[1].read_text() if self._files[1].exists() else ""
+
     def end(self, code: int = 0) -> tuple[str, str]:
         """Wait until it has ended with ``code``; gives its output and its errors."""
         self.process.join(LIMIT)
@@ -84,14 +88,17 @@ def icsr(words: list[str]) -> None:
 
 def script(file: Path, words: list[str]) -> None:
     """A Python file as a program; other processes of its own that it starts are forked, too."""
-
     start = subprocess.run
 
     def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
-        if command[:2] != [sys.executable, str(file)]:
+        if str(file) not in command:
             return start(command, **options)
-        said = Forked(Path(tempfile.mkdtemp()) / "said", script, file, command[2:]).end()
-        return subprocess.CompletedProcess(command, 0, *said)
+        said, own = Path(tempfile.mkdtemp()) / "said", command[command.index(str(file)) + 1 :]
+        for word in command:
+            if word.startswith("--nproc-per-node="):
+                run_ranks(int(word.partition("=")[2]), said, script, file, own)
+                return subprocess.CompletedProcess(command, 0)
+        return subprocess.CompletedProcess(command, 0, *Forked(said, script, file, own).end())
 
     subprocess.run = run  # type: ignore[assignment]
     multiprocessing.get_context = lambda _: CONTEXT  # type: ignore[assignment]

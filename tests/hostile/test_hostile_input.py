@@ -12,8 +12,10 @@ import sys
 import time
 from pathlib import Path
 
+import forked
 import numpy as np
 import pytest
+from forked import Forked
 from typer.testing import CliRunner, Result
 
 from icsr_cli import datasets
@@ -140,20 +142,15 @@ def test_a_limit_of_memory_is_said(words: str, kilobytes: int) -> None:
 @pytest.mark.parametrize("pause", [0.0, 0.05, 0.5])
 def test_impatience_leaves_one_message(tiny_root: Path, tmp_path: Path, pause: float) -> None:
     words = ["train", "cam", "-d", "tiny", "--data-root", str(tiny_root), "--runs", str(tmp_path)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "icsr_cli", *words, "--weights", "none", "--epochs", "50", "--device", "cpu"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    process.stderr.readline()  # it is at work
+    words += ["--weights", "none", "--epochs", "50", "--device", "cpu"]
+    training = Forked(tmp_path / "said", forked.icsr, words)
+    while not training.errors() and training.process.is_alive():  # it is at work afterwards
+        time.sleep(0.01)
     for _ in range(3):
-        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(ProcessLookupError):  # it has ended at the first
+            training.send(signal.SIGINT)
         time.sleep(pause)
-    said = process.communicate(timeout=60)[1]
-    assert process.returncode == 130, said
-    assert "Traceback" not in said
+    assert "Traceback" not in training.end(130)[1]
 
 
 def test_an_interrupt_that_a_library_swallowed_still_ends_training() -> None:
@@ -201,21 +198,14 @@ def test_a_pipe_in_the_place_of_an_array_is_not_waited_for(tmp_path: Path) -> No
     os.mkfifo(tmp_path / "cameras.npy")
     words = ["labels", "generate", tmp_path / "features.npy", "--out", tmp_path / "labels.csv"]
     key = f"cameras={tmp_path / 'cameras.npy'}"
-    done = subprocess.run(
-        [sys.executable, "-m", "icsr_cli", *map(str, words), "--key", key],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 2, done.stderr
-    assert f"There is no file {tmp_path / 'cameras.npy'}." in done.stderr
+    errors = Forked(tmp_path / "said", forked.icsr, [*map(str, words), "--key", key]).end(2)[1]
+    assert f"There is no file {tmp_path / 'cameras.npy'}." in errors
 
 
-@pytest.mark.parametrize("ending", ["| true", ">&-", ">&- 2>&- <&-"])
-def test_a_closed_output_is_no_fault(ending: str) -> None:
+@pytest.mark.parametrize("words", ["--help | true", "methods icsr >&-", "--version >&- 2>&- <&-"])
+def test_a_closed_output_is_no_fault(words: str) -> None:
     done = subprocess.run(
-        f"{sys.executable} -m icsr_cli methods icsr {ending}",
+        f"{sys.executable} -m icsr_cli {words}",
         shell=True,
         capture_output=True,
         text=True,
