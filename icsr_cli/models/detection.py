@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models.catalogue import architecture, available, build
 from icsr_cli.models.network import ModelSpec, Network
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.models.weights import is_backbone, load_into, load_weights, read_metadata, size_of, spec_of
 
 
 @cache
 def _shapes(arch: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes of an architecture's backbone."""
-    with torch.device("meta"):
+    with unfilled():
         return _backbone_shapes(build(arch).state_dict())
 
 
@@ -61,7 +61,7 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
     chosen = architecture(arch)
     if is_backbone(state):
         return ModelSpec(arch, pooling=chosen.pooling, norm=chosen.norm)
-    with torch.device("meta"):
+    with unfilled():
         channels = build(arch).dim
     num_features, pooled = 0, 0
     if "feat.weight" in state and state["feat.weight"].dim() == 2:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from icsr_cli.models import architecture, available, build
 from icsr_cli.models.backbones.timm import SHOWN
 from icsr_cli.models.catalogue import nearest_size
+from icsr_cli.models.unfilled import unfilled
 
 
 @dataclass(frozen=True)
@@ -44,17 +43,6 @@ class NetworkFacts:
     weights: tuple[Weights, ...]
 
 
-class _Unfilled(TorchFunctionMode):
-    """Leaves tensors that hold no numbers as they are: filling them takes longer than to look at them."""
-
-    FILL = frozenset(
-        getattr(torch.Tensor, name) for name in ("normal_", "uniform_", "erfinv_", "clamp_", "mul_", "add_")
-    )
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return args[0] if func in self.FILL else func(*args, **(kwargs or {}))
-
-
 def names() -> tuple[str, ...]:
     """Name the architectures of our own families, and some of timm's."""
     return (*available(), *SHOWN)
@@ -66,7 +54,7 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     A transformer whose patches do not divide the images is looked at in the nearest size that they do.
     Raises InputError where there is no such architecture, or it cannot be made for such images.
     """
-    with torch.device("meta"), _Unfilled():
+    with unfilled():
         network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()
     size = network.size or (height, width)
     with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():

@@ -26,6 +26,7 @@ from icsr_cli.config.schema import GlobalSettings, ImageSettings, ModelSettings,
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
 from icsr_cli.models.batch_norm import group_batch_norm
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.recipes.machine import memory_bytes
 
 #: Of a published peak, what large convolutions and plain copies come to. An assumption, not a measurement.
@@ -266,7 +267,7 @@ def _stage(
 
 
 def _on_paper(model: ModelSettings) -> Network:
-    with torch.device("meta"):
+    with unfilled():
         network = build(**model.model_dump(include={"arch", "num_features", "pooling", "stripes"}))
     return network.to(memory_format=torch.channels_last)
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
 from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
 if TYPE_CHECKING:
@@ -168,10 +169,10 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
 def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
     size = _config(name).input_size[1:]
-    with torch.device("meta"):
+    with unfilled():
         network = create(name, Make(size)).eval()
-        with torch.no_grad():
-            found = network(torch.empty(1, 3, *size))
+    with torch.no_grad():
+        found = network(torch.empty(1, 3, *size, device="meta"))
     if not isinstance(found, Tensor) or found.dim() not in (3, 4):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InputError(f"arch: timm:{name} gives {shape}, no map of features and no tokens.")
