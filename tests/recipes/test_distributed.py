@@ -6,7 +6,9 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from forked import Forked, icsr, run_ranks
 from ranks_worker import main as train
 from safetensors.torch import load_file
 from tiny_world import TINY
+from torch.distributed.elastic.multiprocessing.subprocess_handler import SubprocessHandler
 from typer.testing import CliRunner
 
 from icsr_cli.choices import available
@@ -142,9 +145,9 @@ class Commands:
         said = run_ranks(2, self.runs / "said" / words[1], icsr, self.line(*words), code=code)
         return "".join(output for output, _ in said), "".join(errors for _, errors in said)
 
-    def launched(self, *words: str) -> Forked:
-        """Two ranks as ``--gpus 0,1`` starts them."""
-        return Forked(self.runs / words[1], start, 2, self.line(*words))
+    def launched(self, *words: str, forked: bool = False) -> Forked:
+        """Two ranks as ``--gpus 0,1`` starts them; or forked, which spares them to import torch."""
+        return Forked(self.runs / words[1], start_forked if forked else start, 2, self.line(*words))
 
     def folder(self, stage: str, name: str) -> Path:
         return self.runs / "tiny" / stage / name
@@ -156,6 +159,36 @@ class Commands:
 
 def start(processes: int, words: list[str]) -> None:
     sys.exit(launch(processes, words))
+
+
+class ForkedRank(Forked):
+    """As much of ``Popen`` as the launcher asks of a rank."""
+
+    def __init__(self, words: Sequence[str], environment: dict[str, str]) -> None:
+        super().__init__(Path(tempfile.mkdtemp()) / "said", in_a_session, list(words), **environment)
+        self.pid, self.wait = self.process.pid, self.process.join
+
+    def poll(self) -> int | None:
+        code: int | None = self.process.exitcode
+        return code
+
+
+def in_a_session(words: list[str]) -> None:
+    os.setsid()  # the launcher sends signals to groups of processes
+    icsr(words)
+
+
+def start_forked(processes: int, words: list[str]) -> None:
+    ranks = []
+
+    def popen(_: SubprocessHandler, command: Sequence[str], environment: dict[str, str]) -> ForkedRank:
+        ranks.append(ForkedRank(command[command.index("icsr_cli") + 1 :], environment))
+        return ranks[-1]
+
+    SubprocessHandler._popen = popen  # type: ignore[method-assign,assignment]
+    code = launch(processes, words)
+    sys.stderr.write("".join(rank.errors() for rank in ranks))
+    sys.exit(code)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +241,7 @@ def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands) -> None
     options = ("--set", "cam.epochs=6", "--set", "cam.iters=6")
     commands.together("cam", "whole", *options)
     saved = commands.folder("cam", "broken") / "checkpoints" / "shared.pt"
-    launcher, deadline = commands.launched("cam", "broken", *options), time.monotonic() + 120
+    launcher, deadline = commands.launched("cam", "broken", *options, forked=True), time.monotonic() + 120
     while not saved.exists() and time.monotonic() < deadline:
         assert launcher.process.is_alive()
         time.sleep(0.01)

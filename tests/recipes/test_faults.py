@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import errno
 import io
+import json
 import os
-import shlex
 import shutil
 import signal
 import subprocess
@@ -261,11 +261,6 @@ def test_a_checkpoint_whose_write_stops_halfway(runs: Runs, monkeypatch: Patch, 
     assert_same_run(runs.folder(stage, "halfway"), runs.folder(stage, "whole"))
 
 
-def environment() -> dict[str, str]:
-    search = [str(Path(icsr_cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, search))}
-
-
 def may_mount() -> bool:
     """Whether this user may mount a small file system that only one process and its children see."""
     if shutil.which("unshare") is None or shutil.which("mount") is None:
@@ -275,15 +270,17 @@ def may_mount() -> bool:
 
 
 SMALL_DISK = """
-mount -t tmpfs -o size={size} tmpfs {disk}
-{command}
-echo "code $?"
-cat {run}/run.json
-ls -A {run}/checkpoints
-mount -o remount,size=64m {disk}
-{command} --resume
-echo "code $?"
-cp -r {run} {copy}
+import json, shutil, subprocess, sys
+from in_process import icsr
+size, disk, run, copy, *words = sys.argv[1:]
+subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=True)
+full = icsr(*words, "--runs", disk)
+left = subprocess.run(["ls", "-A", f"{run}/checkpoints"], capture_output=True, text=True).stdout.split()
+status = json.load(open(f"{run}/run.json"))["status"]
+subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
+then = icsr(*words, "--runs", disk, "--resume")
+shutil.copytree(run, copy)
+print(json.dumps([full.exit_code, full.stderr, status, left, then.exit_code]))
 """
 
 
@@ -292,28 +289,22 @@ def test_a_disk_that_is_really_full(runs: Runs, tmp_path: Path) -> None:
     """A disk with room for one checkpoint and a half."""
     disk, copy, whole = tmp_path / "disk", tmp_path / "copy", runs.folder("cam", "whole")
     disk.mkdir()
-    command = [sys.executable, "-m", "icsr_cli", *runs.command("cam", "small-disk"), "--runs", disk]
-    script = SMALL_DISK.format(
-        size=(whole / "last.safetensors").stat().st_size * 9 // 2,
-        command=shlex.join([str(word) for word in command]),
-        disk=disk,
-        run=disk / "tiny" / "cam" / "small-disk",
-        copy=copy,
-    )
+    size = (whole / "last.safetensors").stat().st_size * 9 // 2
+    search = [str(Path(icsr_cli.__file__).parents[1]), *sys.path]
+    places = [size, disk, disk / "tiny" / "cam" / "small-disk", copy]
+    command = [sys.executable, "-c", SMALL_DISK, *places, *runs.command("cam", "small-disk")]
     done = subprocess.run(
-        ["unshare", "--map-root-user", "--mount", "sh", "-c", script],
+        ["unshare", "--map-root-user", "--mount", *map(str, command)],
         capture_output=True,
         text=True,
-        env=environment(),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(search)},
         timeout=900,
-        check=False,
+        check=True,
     )
-    assert [line for line in done.stdout.splitlines() if line.startswith("code")] == ["code 1", "code 0"]
-    assert '"status": "failed"' in done.stdout
-    assert "shared.pt\n" in done.stdout
-    assert ".tmp" not in done.stdout
-    assert "Error: the disk is full" in done.stderr
-    assert "Traceback" not in done.stderr
+    code, said, status, left, code_then = json.loads(done.stdout)
+    assert (code, status, left, code_then) == (1, "failed", ["shared.pt"], 0)
+    assert "Error: the disk is full" in said
+    assert "Traceback" not in said
     assert_same_run(copy, whole)
 
 
