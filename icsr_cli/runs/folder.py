@@ -174,8 +174,8 @@ class RunFolder:
         write_json(self.path / "environment.json", dict(environment))
 
     def finish(self) -> None:
-        """Mark the run as finished."""
-        self.update_info(status="finished", ended=_now())
+        """Mark the run as finished; one that was finished before, and had nothing left to do, ended then."""
+        self.update_info(status="finished", ended=self.info().get("ended") or _now())
 
     def remove(self) -> None:
         """Remove the folder of a run in which nothing was trained."""

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import training
-from icsr_cli.runs import create, read_labels, write_labels
+from icsr_cli.runs import RunFolder, create, read_labels, write_labels
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
 
@@ -464,8 +464,10 @@ def test_a_finished_run_gets_back_the_figures_that_were_cut_off(
     metrics = run / "metrics.jsonl"
     whole = metrics.read_bytes()
     metrics.write_bytes(whole[:-20])
+    info = RunFolder(run).info()
     result = icsr("train", stage, run, "--resume", "--json", *places)
     assert metrics.read_bytes() == whole
+    assert RunFolder(run).info() == info  # it ended when it did
     own = "cameras" if stage == "cam" else "loss"
     assert json.loads(result.stdout)[own] == trained[stage][own]
     assert "finished already" in (run / "log.txt").read_text()
