@@ -1,15 +1,31 @@
-"""``icsr demo`` where it does not come to its end."""
+"""``icsr demo``, to its end and not."""
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
+from in_process import icsr
 
 from icsr_cli.cli import demo
-from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
+from icsr_cli.runs import find_runs
+
+
+def test_the_demo_and_what_it_advises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    least = [f"--set={stage}.{key}=1" for stage in ("cam", "global") for key in ("epochs", "iters")]
+    done = icsr("demo", "--identities", 8, *least)
+    assert done.exit_code == 0, done.output
+    rows = re.findall(r"^ (\S.*?)  +[\d.]+  +[\d.]+ .*[\d.]+ *$", done.stdout, re.MULTILINE)
+    assert rows[:5] == ["untrained", "cluster-contrast", "icsr, cam stage", "icsr", "camera-aware"]
+    assert [run.stage for run in find_runs(Path("runs"), "demo")] == ["global", "cam", "global", "global"]
+    assert {run.settings()["image"]["height"] for run in find_runs(Path("runs"))} == {48}
+    for line in re.findall(r"^  icsr (.+)", done.stdout, re.MULTILINE):
+        advised = icsr(*shlex.split(line))
+        assert advised.exit_code == 0, f"{line}\n{advised.output}"
 
 
 def test_an_interrupted_demo_advises_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,8 +33,8 @@ def test_an_interrupted_demo_advises_what_there_is(tmp_path: Path, monkeypatch: 
         raise Interrupted("SIGTERM: go on with the same command and --resume.", signal_number=15)
 
     monkeypatch.setattr(demo, "_train_and_measure", stop)
-    places = ["--data-root", str(tmp_path / "data"), "--runs", str(tmp_path / "runs")]
-    result = CliRunner().invoke(app, ["demo", "--identities", "8", "-q", *places])
+    places = ["--data-root", tmp_path / "data", "--runs", tmp_path / "runs"]
+    result = icsr("demo", "--identities", 8, "-q", *places)
     assert result.exit_code == 143
     said = " ".join(result.stderr.split())
     assert "same command starts the demo anew" in said
