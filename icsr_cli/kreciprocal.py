@@ -87,7 +87,8 @@ def _grown(array: Any, used: int, more: int) -> Any:
     if used + more <= array.size:
         return array
     larger = np.empty(max(2 * array.size, used + more), dtype=array.dtype)
-    larger[:used] = array[:used]
+    for place in range(used):  # slices that are written to take seconds to compile
+        larger[place] = array[place]
     return larger
 
 
@@ -130,7 +131,9 @@ def _grow(ranks: Any, full_sets: Any, half_sets: Any, low: int, high: int) -> An
     for row in range(low, high):
         count = _members(row, ranks, full_sets, half_sets, seen, members)
         found = _grown(found, used, count)
-        found[used : used + count] = np.sort(members[:count])
+        ordered = np.sort(members[:count])
+        for place in range(count):
+            found[used + place] = ordered[place]
         used += count
         counts[row - low] = count
     return counts, found[:used]
