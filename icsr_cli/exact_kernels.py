@@ -165,14 +165,17 @@ def settle(x: Any, keys: Any, k: int, tolerance: Any, low: int, high: int) -> No
 
 @compiled()
 def _settle_run(x: Any, keys: Any, row: int) -> None:
-    indices = np.sort((keys & np.uint64(0xFFFFFFFF)).astype(np.int64))
-    exact = np.empty(keys.size, dtype=np.float64)
+    """Order a few keys of ``row`` by distance in float64, then by index. To compile a sort takes seconds."""
+    exact, indices = np.empty(keys.size, dtype=np.float64), np.empty(keys.size, dtype=np.int64)
     for place in range(keys.size):
-        total = 0.0
+        index, distance = _index(keys[place]), 0.0
         for column in range(x.shape[1]):
-            gap = np.float64(x[row, column]) - np.float64(x[indices[place], column])
-            total += gap * gap
-        exact[place] = total
-    order = np.argsort(exact, kind="mergesort")
+            gap = np.float64(x[row, column]) - np.float64(x[index, column])
+            distance += gap * gap
+        free = place
+        while free > 0 and (distance, index) < (exact[free - 1], indices[free - 1]):
+            exact[free], indices[free] = exact[free - 1], indices[free - 1]
+            free -= 1
+        exact[free], indices[free] = distance, index
     for place in range(keys.size):
-        keys[place] = _key(exact[order[place]], indices[order[place]])
+        keys[place] = _key(exact[place], indices[place])
