@@ -9,14 +9,16 @@ export PYTHONDONTWRITEBYTECODE :=
 
 PYTEST := -m pytest -n auto --dist worksteal
 
-.PHONY: demo test lint types coverage test-portable test-oldest docs install clean
+.PHONY: demo test unit lint types coverage test-portable test-oldest docs install clean
 
 demo: $(VENV)/.compiled
 	$(BIN)/icsr demo
 
-# The type checker reads sources: libraries are compiled beside it.
+# The type checker takes a minute of one core: beside it libraries are compiled, and the tests begin.
 test:
-	$(MAKE) --no-print-directory --jobs 2 types lint $(VENV)/.compiled
+	$(MAKE) --no-print-directory --jobs 2 types unit
+
+unit: lint $(VENV)/.compiled
 	$(BIN)/python $(PYTEST)
 
 lint: $(VENV)/.installed

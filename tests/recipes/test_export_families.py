@@ -37,7 +37,7 @@ def shorten(base: Any) -> None:
     """Keep of blocks that only repeat the first: every kind of layer stays, at its width.
 
     Of OSNet's two blocks a stage the second has no convolution beside it, of Swin's the second has the
-    shifted windows: their first stage keeps both.
+    shifted windows: their first stage keeps both. Swin's other stages keep what merges patches alone.
     """
     if hasattr(base, "blocks"):
         base.blocks = base.blocks[:1]
@@ -45,7 +45,7 @@ def shorten(base: Any) -> None:
         if isinstance(stage, torch.nn.Sequential):
             del stage[1]
     for stage in list(getattr(base, "layers", ()))[1:]:
-        stage.blocks = stage.blocks[:1]
+        stage.blocks = torch.nn.Sequential()
 
 
 def crops(count: int) -> np.ndarray:

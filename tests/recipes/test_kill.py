@@ -203,3 +203,38 @@ def test_killed_in_the_middle_of_a_file(server: Server, kinds: dict[str, Kind], 
             assert left[0].stat().st_size == within["size"]
     assert server.ask(arguments=next_command(kind, run))["code"] == 0, server.output.read_text()
     assert_same_run(folder, kind.whole)
+
+
+#: A tiny ViT and a tiny ConvNeXt, with all that a step may be told.
+SHARED = ["image.height=64", "image.width=32", "global.model.stripes=1", "global.refiners=[]"]
+SHARED += ["global.accumulate=2", "global.checkpoint=true", "global.clip=1.0", "global.model.drop_path=0.3"]
+FAMILIES = {
+    "vit": ["global.model.arch=timm:test_vit", "global.optimizer={method: sgd, lr: 0.01, warmup: 1}"],
+    "convnext": [
+        "global.model.arch=timm:test_convnext",
+        "global.optimizer={method: adamw, schedule: cosine, layer_decay: 0.8, decay_norms: false}",
+    ],
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_killed_families(server: Server, tiny_root: Path, tmp_path: Path, family: str) -> None:
+    options = [word for each in [*SHARED, *FAMILIES[family]] for word in ("--set", each)]
+    options += ["--init", "none"]
+    places = ["--data-root", str(tiny_root), "--runs", str(tmp_path)]
+    kind = Kind("global", options, places, tmp_path / "tiny/global/whole", 0)
+    assert server.ask(arguments=[*kind.start("warm"), "--epochs", "1"], here=True)["code"] == 0
+    done = server.ask(arguments=kind.start("whole"))
+    assert done["code"] == 0, server.output.read_text()
+    draw, left, code, kills = random.Random(f"{SEED} {family}"), done["seconds"], -signal.SIGKILL, 0
+    # The first is after the first epoch was saved, so that there is something to go on with.
+    file = {"name": "last.safetensors", "occasion": 2, "moment": "renamed", "size": 1}
+    assert server.ask(arguments=kind.start("parts"), within=file)["code"] == -signal.SIGKILL
+    while code == -signal.SIGKILL and kills < 2:
+        after = draw.uniform(0, left)
+        code = server.ask(arguments=next_command(kind, "parts"), after=after)["code"]
+        kills += code == -signal.SIGKILL
+    if code == -signal.SIGKILL:
+        code = server.ask(arguments=next_command(kind, "parts"))["code"]
+    assert code == 0, f"seed {SEED}, {family}: {server.output.read_text()}"
+    assert_same_run(kind.folder("parts"), kind.whole)
