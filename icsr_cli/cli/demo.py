@@ -42,7 +42,7 @@ def demo(
         typer.Option(
             "--method",
             "-m",
-            help="Only this method; may be repeated. All three if left out.",
+            help="Only this method, trained in full; may be repeated. All three, shorter, if left out.",
             autocompletion=complete.methods,
         ),
     ] = None,
