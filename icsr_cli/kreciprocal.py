@@ -184,7 +184,7 @@ def inverted(rows: Rows) -> Any:
         heads[columns[entry] + 1] += 1
     heads = np.cumsum(heads)
     filled = heads[:-1].copy()
-    owners = np.empty(columns.size, dtype=np.int32)
+    owners = np.empty(columns.size, dtype=np.uint32)
     weights = np.empty(columns.size, dtype=np.float32)
     places = np.empty(columns.size, dtype=np.int64)
     for row in range(n):
@@ -206,7 +206,7 @@ def overlap(rows: Rows, by_column: Any, low: int, high: int, least: float = 0.0)
     heads, owners, weights, places = by_column
     n = heads.size - 1
     sums = np.zeros(n, dtype=np.float32)
-    touched = np.empty(n, dtype=np.int32)
+    touched = np.empty(n + 1, dtype=np.uint32)
     counts = np.empty(high - low, dtype=np.int64)
     found = np.empty(256 * (high - low), dtype=np.int32)
     similarities = np.empty(256 * (high - low), dtype=np.float32)
@@ -217,9 +217,8 @@ def overlap(rows: Rows, by_column: Any, low: int, high: int, least: float = 0.0)
             value = values[entry]
             for place in range(places[entry] + 1, heads[columns[entry] + 1]):
                 other = owners[place]
-                if sums[other] == 0:
-                    touched[count] = other
-                    count += 1
+                touched[count] = other  # without a branch, which would be guessed wrong half the time
+                count += sums[other] == 0
                 sums[other] += min(value, weights[place])
         found, similarities = _grown(found, used, count), _grown(similarities, used, count)
         first = used

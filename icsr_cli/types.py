@@ -170,16 +170,21 @@ class Neighbours:
     """k nearest neighbours of n vectors, nearest first, the vector itself included.
 
     ``indices`` int (n, k) and ``distances`` float32 (n, k) are numpy arrays or torch tensors,
-    the kind the features came in.
+    the kind the features came in. ``cosine``: the distances are 1 - x·y of unit vectors.
     """
 
     indices: Any
     distances: Any
+    cosine: bool = False
 
     @property
     def k(self) -> int:
         """Columns: neighbours per vector."""
         return int(self.indices.shape[1])
+
+    def first(self, k: int) -> Neighbours:
+        """Give the k nearest of them."""
+        return Neighbours(self.indices[:, :k], self.distances[:, :k], self.cosine)
 
     def __len__(self) -> int:
         return int(self.indices.shape[0])

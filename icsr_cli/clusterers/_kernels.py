@@ -35,15 +35,19 @@ def to_whole_numbers(
     stops: Any,
     others: Any,
     sums: Any,
+    nearest: Any,
+    highest: Any,
     low: int,
     high: int,
 ) -> None:
     """Write rows without diagonal and zeros, similarities as whole multiples of 1 / ``scale``.
 
-    ``others`` int32 and ``sums`` int64 have the room of the given rows: row i lies in [starts[i], stops[i]).
+    ``others`` uint32 and ``sums`` int64 have the room of the given rows: row i lies in [starts[i], stops[i]).
+    ``nearest``: the lowest of those that are most similar, -1 for none; ``highest``: how similar.
     """
     for row in range(low, high):
         place = starts[row]
+        nearest[row], highest[row] = -1, 0
         for entry in range(starts[row], starts[row + 1]):
             other = columns[entry]
             # Both mirrors round the same float.
@@ -51,6 +55,8 @@ def to_whole_numbers(
             if other != row and amount > 0:
                 others[place], sums[place] = other, amount
                 place += 1
+                if amount > highest[row]:
+                    nearest[row], highest[row] = other, amount
         stops[row] = place
 
 
@@ -77,12 +83,13 @@ def _gather(
     segment = heads[top]
     while segment >= 0:
         for entry in range(starts[segment], stops[segment]):
-            other = find(parents, others[entry])
+            other = parents[parents[others[entry]]]
+            if parents[other] != other:  # few are farther from their root, so that this seldom branches
+                other = find(parents, other)
             if other == top:
                 continue
-            if totals[other] == 0:
-                touched[count] = other
-                count += 1
+            touched[count] = other
+            count += totals[other] == 0
             totals[other] += sums[entry]
         segment = following[segment]
     segment, written = heads[top], 0
@@ -119,18 +126,23 @@ def _nearest(count: int, touched: Any, totals: Any, sizes: Any, top: int, previo
 
 
 @compiled()
-def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> Any:
+def merge_all(
+    starts: Any, stops: Any, others: Any, sums: Any, nearest: Any, highest: Any, floor: float
+) -> Any:
     """Merge by the chain of nearest neighbours while mean similarities are above ``floor``.
+
+    A mean is never above the highest that it is of. So where the nearest image of one that is alone is alone
+    too, it is the nearest of all clusters, and its list need not be read: two of five readings of entries.
 
     Gives (first int32 (m,), second int32 (m,), value float64 (m,)): merge t joins the clusters that
     hold images ``first[t]`` and ``second[t]``. A merge comes after the merges it stands on, its value is
     at most theirs.
     """
     n = starts.size - 1
-    parents, heads, tails = np.arange(n), np.arange(n), np.arange(n)
+    parents, heads, tails = np.arange(n, dtype=np.uint32), np.arange(n), np.arange(n)
     following, sizes, heights = np.full(n, -1), np.ones(n, dtype=np.int64), np.full(n, np.inf)
-    totals, touched = np.zeros(n, dtype=np.int64), np.empty(n, dtype=np.int64)
-    chain = np.empty(n, dtype=np.int64)
+    totals, touched = np.zeros(n, dtype=np.int64), np.empty(n + 1, dtype=np.uint32)
+    chain, links = np.empty(n, dtype=np.int64), np.empty(n)
     first, second, values = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty(n)
     merges, length, start = 0, 0, 0
     on_chain = np.zeros(n, dtype=np.bool_)
@@ -142,14 +154,21 @@ def merge_all(starts: Any, stops: Any, others: Any, sums: Any, floor: float) -> 
             chain[0], length, on_chain[start] = start, 1, True
         top = chain[length - 1]
         previous = chain[length - 2] if length > 1 else -1
-        count = _gather(top, parents, heads, tails, following, starts, stops, others, sums, totals, touched)
-        best, value = _nearest(count, touched, totals, sizes, top, previous)
+        best, value = nearest[top], np.float64(highest[top])
+        if sizes[top] == 1 and best >= 0 and sizes[best] == 1 and parents[best] == best:
+            if previous >= 0 and links[length - 1] == value:
+                best = previous
+        else:
+            count = _gather(
+                top, parents, heads, tails, following, starts, stops, others, sums, totals, touched
+            )
+            best, value = _nearest(count, touched, totals, sizes, top, previous)
         if best < 0 or value <= floor:
             # Nothing is near enough, and merges elsewhere bring nothing nearer: only at a chain's start.
             length, on_chain[start] = 0, False
             start += 1
         elif not on_chain[best]:
-            chain[length], on_chain[best] = best, True
+            chain[length], links[length], on_chain[best] = best, value, True
             length += 1
         else:
             # On the chain only the one before can be nearest, but for mirrors that are not quite equal.

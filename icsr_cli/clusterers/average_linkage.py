@@ -141,13 +141,14 @@ def _merges(matrix: sp.csr_array, floor: float) -> tuple[Any, Any]:
     total = float(matrix.data.sum(dtype=np.float64)) + 1.0
     scale = 2.0 ** min(50, 61 - math.ceil(math.log2(total)))
     starts = matrix.indptr.astype(np.int64)
-    stops, others = np.empty_like(starts[:-1]), np.empty(matrix.nnz, dtype=np.int32)
-    sums = np.empty(matrix.nnz, dtype=np.int64)
-    write = partial(
-        _kernels.to_whole_numbers, starts, matrix.indices, matrix.data, scale, stops, others, sums
-    )
+    stops, sums = np.empty_like(starts[:-1]), np.empty(matrix.nnz, dtype=np.int64)
+    # Unsigned, so that no compiled line asks whether an index counts from the end.
+    others = np.empty(matrix.nnz, dtype=np.uint32)
+    nearest, highest = np.empty(len(stops), dtype=np.int64), np.empty(len(stops), dtype=np.int64)
+    lists = stops, others, sums, nearest, highest
+    write = partial(_kernels.to_whole_numbers, starts, matrix.indices, matrix.data, scale, *lists)
     in_threads(write, row_ranges(len(stops)))
-    first, second, values = _kernels.merge_all(starts, stops, others, sums, floor * scale)
+    first, second, values = _kernels.merge_all(starts, *lists, floor * scale)
     order = np.argsort(-values, kind="stable")
     return first[order], second[order]
 

@@ -86,7 +86,7 @@ def jaccard_similarity(
         backend: ``"numba"``, compiled, on the CPU; ``"torch"``, on the device of the search; ``"auto"``
             takes numba on the CPU and torch elsewhere. They agree to 1e-6.
         neighbours: the result of ``knn`` on the same features with at least k1 columns, where the
-            caller has it already.
+            caller has it already; of metric ``"cosine"``, its distances are not taken again.
         approximate: how the neighbours are searched; see ``knn``.
         least: pairs of a smaller similarity are not stored, 0 to 1. Memory goes with the stored pairs.
         team: processes that compute it together, each from the same arguments. The result, that of one
@@ -109,7 +109,9 @@ def jaccard_similarity(
     if k2 > k1:
         raise InputError(f"k2 must be at most k1, got k2 = {k2} and k1 = {k1}.")
     if neighbours is None:
-        neighbours = knn(vectors, min(k1, n), device=device, approximate=approximate, team=team)
+        neighbours = knn(
+            vectors, min(k1, n), metric="cosine", device=device, approximate=approximate, team=team
+        )
     ranks = _ranks(n, min(k1, n), neighbours)
     half = min(round(k1 / 2) + 1, ranks.shape[1])
     if backend == "torch" or (backend == "auto" and is_tensor(vectors)):
@@ -117,7 +119,8 @@ def jaccard_similarity(
 
         parts = list(overlaps_above(vectors, ranks, half, k2, team.share, least))
         return mirrored(n, [part for own in team.to_leader(parts) for part in own])
-    return mirrored(n, overlaps(_weights(as_numpy(vectors), ranks, half, k2, team), least, team))
+    squared = 2 * as_numpy(neighbours.distances) if neighbours.cosine else None
+    return mirrored(n, overlaps(_weights(as_numpy(vectors), ranks, squared, half, k2, team), least, team))
 
 
 def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
@@ -135,11 +138,12 @@ def _ranks(n: int, k1: int, neighbours: Neighbours) -> Any:
     return np.ascontiguousarray(indices[:, :k1], dtype=np.int32)
 
 
-def _weights(x: Any, ranks: Any, half: int, k2: int, team: Team) -> Rows:
+def _weights(x: Any, ranks: Any, squared: Any, half: int, k2: int, team: Team) -> Rows:
     from icsr_cli.kreciprocal import expanded, reciprocal_sets
 
     share = team.share(len(ranks))
-    rows = joined(weighted(x, *reciprocal_sets(ranks, half, share), first=share[0]), team)
+    known = None if squared is None else (ranks, squared)
+    rows = joined(weighted(x, *reciprocal_sets(ranks, half, share), known, first=share[0]), team)
     nearest = ranks[:, :k2]
     return rows if nearest.shape[1] == 1 else joined(expanded(nearest, rows, share), team)
 
@@ -152,16 +156,20 @@ def joined(rows: Rows, team: Team) -> Rows:
     return rows if team.size == 1 else stacked(team.join((np.diff(starts), columns, values)))
 
 
-def weighted(x: Any, starts: Any, members: Any, *, first: int = 0) -> Rows:
+def weighted(
+    x: Any, starts: Any, members: Any, known: tuple[Any, Any] | None = None, *, first: int = 0
+) -> Rows:
     """Give V of sets (starts int64 (m + 1,), members int32): a softmax over each (equation 7).
 
-    They are the sets of the images from ``first`` on.
+    They are the sets of the images from ``first`` on. ``known``: for all images, those whose squared
+    distances are known, (n, k), and these distances; others are computed.
     """
     from icsr_cli.distances import jaccard_kernels as kernels
 
+    ranks, squared = known or (np.empty((len(x), 0), dtype=np.int32), np.empty((len(x), 0), dtype=np.float32))
     weights = np.empty(members.size, dtype=np.float32)
     in_threads(
-        lambda low, high: kernels.softmax(x, first, starts, members, weights, low, high),
+        lambda low, high: kernels.softmax(x, first, starts, members, ranks, squared, weights, low, high),
         row_ranges(len(starts) - 1),
     )
     return starts, members, weights

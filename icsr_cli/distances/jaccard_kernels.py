@@ -21,20 +21,38 @@ def _product(a: Any, b: Any) -> Any:
 
 
 @compiled()
-def softmax(x: Any, first: int, starts: Any, members: Any, weights: Any, low: int, high: int) -> None:
+def softmax(
+    x: Any,
+    first: int,
+    starts: Any,
+    members: Any,
+    ranks: Any,
+    squared: Any,
+    weights: Any,
+    low: int,
+    high: int,
+) -> None:
     """Write V of the rows: the softmax over each set of minus the squared distances (equation 7).
 
-    The first row is that of the vector ``x[first]``.
+    The first row is that of the vector ``x[first]``. ``squared``: distances of the images ``ranks``, which
+    need not be taken anew.
     """
+    known = np.full(x.shape[0], -1, dtype=np.float32)
     for row in range(low, high):
-        total = 0.0
+        image, total = first + row, 0.0
+        for place in range(ranks.shape[1]):
+            known[ranks[image, place]] = squared[image, place]
         for place in range(starts[row], starts[row + 1]):
-            distance = 2.0 - 2.0 * np.float64(_product(x[first + row], x[members[place]]))
+            distance = np.float64(known[members[place]])
+            if distance < 0:
+                distance = 2.0 - 2.0 * np.float64(_product(x[image], x[members[place]]))
             weight = np.exp(-distance)
             weights[place] = weight
             total += weight
         for place in range(starts[row], starts[row + 1]):
             weights[place] /= total
+        for place in range(ranks.shape[1]):
+            known[ranks[image, place]] = -1
 
 
 @compiled()

@@ -27,7 +27,7 @@ WORTH_SKETCHES, WORTH_CODES = 2**36, 2**38
 class ApproximateNeighbours(Neighbours):
     """Neighbours from an approximate index. ``recall``: the share of the exact ones that it found."""
 
-    recall: float
+    recall: float = 1.0
 
 
 def knn(
@@ -90,9 +90,10 @@ def knn(
         from icsr_cli.distances.neighbours_torch import search_device
 
         indices, distances = _whole(search_device(vectors, k, team.share(len(vectors))), team)
-    if metric == "cosine":
+    cosine = metric == "cosine"
+    if cosine:
         distances = distances / 2
-    found = like(features, indices), like(features, distances)
+    found = like(features, indices), like(features, distances), cosine
     return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
 
 

@@ -33,9 +33,8 @@ def sketches(x: FloatArray) -> Iterator[Rough]:
     widths = [width for width in WIDTHS if width * WORTH <= x.shape[1] and held[width - 1 : width].any()]
     if not widths:
         return
-    axes = np.linalg.qr(some.T @ directions[:, : widths[-1]])[0]
     for width in widths:
-        yield _sketch(x, centre, axes[:, :width])
+        yield _sketch(x, centre, np.linalg.qr(some.T @ directions[:, :width])[0])
 
 
 def _sketch(x: FloatArray, centre: FloatArray, axes: Any) -> Rough:

@@ -107,7 +107,7 @@ class KnownEvidence:
         near = self.nearest
         if k > near.k:
             return self._search(k, ALONE)
-        return Neighbours(near.indices[:, :k], near.distances[:, :k])
+        return near.first(k)
 
     def means(self, groups: IntArray) -> KnownEvidence:
         """Give the evidence of groups 0..m-1 of the images, (n,), by their mean features, unit (m, d)."""

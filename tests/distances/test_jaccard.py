@@ -106,8 +106,10 @@ def test_neighbours_at_hand():
     features /= np.linalg.norm(features, axis=1, keepdims=True)
     expected = jaccard_similarity(features, 15, 4)
     for given_features in (features, torch.from_numpy(features)):
-        found = jaccard_similarity(given_features, 15, 4, neighbours=knn(given_features, 20))
+        found = jaccard_similarity(given_features, 15, 4, neighbours=knn(given_features, 20, metric="cosine"))
         assert (found != expected).nnz == 0
+        anew = jaccard_similarity(given_features, 15, 4, neighbours=knn(given_features, 20))
+        assert 0 < abs(anew - expected).max() < 1e-6  # distances taken anew round otherwise
 
 
 def test_copies_are_alike():
