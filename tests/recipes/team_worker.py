@@ -27,10 +27,10 @@ def main(out: Path) -> None:
     ranks, _ = join(["cpu"])
     drawn = np.random.default_rng(1)
     # More than two tiles of the search, some vectors twice and three times.
-    n, people = 2500, 300
+    n, people = 1300, 160
     ids, cameras = drawn.integers(0, people, n), drawn.integers(0, 4, n)
     x = drawn.standard_normal((people, 24))[ids] + 0.4 * drawn.standard_normal((n, 24))
-    x[50:60], x[2000:2010] = x[:10], x[:10]
+    x[50:60], x[1200:1210] = x[:10], x[:10]
     features = (x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32)
     found = {}
     for metric in ("l2", "cosine"):
