@@ -57,8 +57,8 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     with unfilled():
         network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()
     size = network.size or (height, width)
-    with torch.device("meta"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(torch.empty(1, 3, *size))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, 3, *size, device="meta"))
     chosen = network.architecture
     known = [("ImageNet", chosen.source)] if chosen.source else []
     weights = tuple(
