@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import active_children, get_context, parent_process, resource_tracker
 from typing import Any, TypeVar
 
-from icsr_cli.errors import DatasetError
+from icsr_cli.errors import DatasetError, reason
 from icsr_cli.threads import ahead
 
 T = TypeVar("T")
@@ -58,10 +58,12 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def in_processes(work: Callable[[T], R], jobs: Collection[T], workers: int, killed: str) -> Iterator[R]:
-    """Give ``work(job)`` for every job, in order, by up to so many processes.
+def in_processes(
+    work: Callable[[T], R], jobs: Collection[T], workers: int, task: str, advice: str
+) -> Iterator[R]:
+    """Give ``work(job)`` for every job, in order, by up to so many processes, whose ``task`` is named.
 
-    Raises DatasetError, which says ``killed``, where a process was killed, and what ``work`` does.
+    Raises DatasetError with ``advice`` where one was killed or could not be started, and what ``work`` does.
     """
     others = set(active_children())
     with Processes(min(workers, len(jobs))) as pool:  # the parent stops, after their jobs
@@ -72,7 +74,10 @@ def in_processes(work: Callable[[T], R], jobs: Collection[T], workers: int, kill
             # Where one cannot be started the others wait for work, and would be waited for for ever.
             for process in set(active_children()) - others:
                 process.terminate()
-            raise DatasetError(killed) from error
+            fault = "was killed, often for want of memory"
+            if isinstance(error.__cause__, OSError):
+                fault = f"could not be started ({reason(error.__cause__)})"
+            raise DatasetError(f"A process that {task} {fault}. {advice}") from error
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise

@@ -57,11 +57,8 @@ def work(jobs: Sequence[Job], workers: int) -> Iterator[Result]:
     """
     if workers < 2 or sum(len(job.paths) for job in jobs) < _WORTH_PROCESSES:
         return map(_decode_block, jobs)
-    killed = (
-        "A process that read images was killed, often for want of memory. What is finished is kept: "
-        "run the same command again, with fewer --workers if it happens again."
-    )
-    return in_processes(_decode_block, jobs, workers, killed)
+    advice = "What is finished is kept: run the same command again, with fewer --workers if it happens again."
+    return in_processes(_decode_block, jobs, workers, "reads images", advice)
 
 
 def _decode_block(job: Job) -> Result:

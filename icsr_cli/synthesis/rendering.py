@@ -99,9 +99,9 @@ def render(
 
 def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:
     batches, write = range(batch_count(world, content)), partial(_write_batch, folder, world)
-    killed = "a rendering process was killed, perhaps for lack of memory; try again with fewer workers"
+    by_processes = partial(in_processes, task="renders images", advice="Try again with fewer workers.")
     with progress.task("rendering", len(content), "img") as task:
-        for count in map(write, batches) if workers == 1 else in_processes(write, batches, workers, killed):
+        for count in map(write, batches) if workers == 1 else by_processes(write, batches, workers):
             task.advance(count)
 
 
