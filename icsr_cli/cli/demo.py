@@ -77,7 +77,8 @@ def demo(
     for method in methods or METHODS:
         # One method alone is trained as icsr train would.
         steps = {} if methods else SHORT | (AFTER_CAM if method == "icsr" else ONE_STAGE)
-        progress.note(f"Training: {method} (icsr train -d {dataset.name} --method {method})")
+        told = f"icsr train -d {dataset.name} --method {method}"
+        progress.note(f"Training: {method} ({f'in short; in full: {told}' if steps else told})")
         wish = Wish(runs_root, method, options={"seed": seed, **steps}, assignments=tuple(assignments or ()))
         try:
             run = _train_and_measure(dataset, wish, workplace, scores)
