@@ -23,11 +23,11 @@ Metric = Literal["l2", "cosine"]
 WORTH_SKETCHES, WORTH_CODES = 2**36, 2**38
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ApproximateNeighbours(Neighbours):
     """Neighbours from an approximate index. ``recall``: the share of the exact ones that it found."""
 
-    recall: float = 1.0
+    recall: float
 
 
 def knn(
@@ -94,7 +94,7 @@ def knn(
     if cosine:
         distances = distances / 2
     found = like(features, indices), like(features, distances), cosine
-    return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall)
+    return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall=recall)
 
 
 def search_pairs(x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team) -> list[tuple[Any, Any]]:
