@@ -15,8 +15,10 @@ from icsr_cli import exact_kernels as kernels
 from icsr_cli.threads import blocks, in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
-#: Writes the products of two ranges of vectors into an array, or reads them from it.
+#: Writes the products of two ranges of vectors into an array.
 Multiply: TypeAlias = Callable[[slice, slice, Any], None]
+#: Reads them from it; the last are the products of all vectors with themselves.
+See: TypeAlias = Callable[[slice, slice, Any, Any], None]
 
 #: Candidates beyond k that are kept until ties at the border are decided.
 SPARE = 8
@@ -43,20 +45,23 @@ class Among(NamedTuple):
 
 
 def search_cpu(
-    x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team, see: Multiply | None = None
+    x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team, see: See | None = None
 ) -> list[tuple[Any, Any]]:
     """Search all pairs of x (n, d): for each wanted int64 and float32 (n, k), squared distances.
 
     Where there are fewer than k, n stands for nobody, at infinity; no list is longer than n. ``groups`` int64
     (n,); the search is faster where groups stand together. Each process multiplies some of the tiles, then
-    settles its share of the rows. ``see``: is shown the products of each tile, by several threads at once.
+    settles its share of the rows. ``see``: is shown the products of each tile, by several threads at once;
+    they are of x less its mean, which changes no distance: what vectors nearly at one place have in common
+    would leave nothing of what they have not.
     """
-    squares = np.einsum("ij,ij->i", x, x)
+    centred = x - x.mean(axis=0)
+    squares = np.einsum("ij,ij->i", centred, centred)
 
     def multiply(top: slice, left: slice, products: Any) -> None:
-        np.matmul(x[top], x[left].T, out=products)
+        np.matmul(centred[top], centred[left].T, out=products)
         if see is not None:
-            see(top, left, products)
+            see(top, left, products, squares)
 
     kept = [among._replace(k=min(len(x), among.k + SPARE)) for among in wanted]
     lists = nearest_lists(squares, kept, groups, multiply, np.float32, team)

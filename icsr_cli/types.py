@@ -182,10 +182,6 @@ class Neighbours:
         """Columns: neighbours per vector."""
         return int(self.indices.shape[1])
 
-    def first(self, k: int) -> Neighbours:
-        """Give the k nearest of them."""
-        return Neighbours(self.indices[:, :k], self.distances[:, :k], self.cosine)
-
     def __len__(self) -> int:
         return int(self.indices.shape[0])
 

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import logging
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 # Read when numpy and torch are loaded: here, later, and in the processes that tests start.
 for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
+
+# Files lie in memory where it has room: on a disk each of thousands would be waited for, to be safe there.
+if os.access(_MEMORY := "/dev/shm", os.W_OK) and shutil.disk_usage(_MEMORY).free > 2**33:
+    os.environ.setdefault("TMPDIR", _MEMORY)
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist need not be there

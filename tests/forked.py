@@ -11,6 +11,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
@@ -75,6 +76,8 @@ def _begin(
     import torch
 
     torch.set_num_threads(1)
+    for shown in (FutureWarning, UserWarning):  # as the user of a command would be
+        warnings.simplefilter("error", shown)
     work(*arguments)
 
 

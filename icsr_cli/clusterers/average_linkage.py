@@ -73,7 +73,7 @@ def best_cut(similarity: sp.csr_array) -> IntArray:
     """
     n = similarity.shape[0]
     merges = _merges(similarity, 0.0)
-    best, chosen = -math.inf, np.zeros(n, dtype=np.int64)
+    best, chosen = -math.inf, np.arange(n)  # of two images or fewer no cut has a silhouette
     for wanted in dict.fromkeys(min(n, max(2, round(n / size))) for size in SIZES):
         labels = _cut(n, *merges, n_clusters=wanted)
         value = silhouette_of(similarity, labels)

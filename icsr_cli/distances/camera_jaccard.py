@@ -111,7 +111,8 @@ def nearest_by_camera(
 ) -> tuple[Any, Any]:
     """Search the nearest under the own camera, self first, and under all others: int32 (n, own), (n, cross).
 
-    -1 where there are fewer. Both come from the same products, which the processes of the team share.
+    -1 where there are fewer; ties go by camera, then by index. Both come from the same products, which the
+    processes of the team share.
     """
     order = np.argsort(cameras, kind="stable")
     search = _on_cpu if isinstance(vectors, np.ndarray) else _on_device

@@ -57,8 +57,7 @@ def knn(
     Returns:
         ``indices`` int64 (n, k) and ``distances`` float32 (n, k), nearest first, ties by index, in the
         kind the features came in. A vector is always among its own neighbours, at distance 0, however
-        many copies of it there are. (Elsewhere than on the CPU, which of more than 8 vectors that tie at
-        the border are taken is the device's choice.)
+        many copies of it there are. (Of more than 8 vectors that tie at the border any may be taken.)
 
     Raises:
         InputError: what came is not as said above.

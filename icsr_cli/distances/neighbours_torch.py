@@ -15,15 +15,16 @@ def search_device(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Search the neighbours of the vectors from share[0] to share[1] (default: of all) on their device.
 
-    Candidates come from faiss or from blocks of products, their order from distances taken directly.
+    Candidates come from faiss or from blocks of products, their order from distances taken directly. What
+    all vectors have in common is taken off before they are multiplied, as on the CPU.
     """
     low, high = share or (0, len(vectors))
     kept = min(len(vectors), k + SPARE)
-    candidates = None
+    centred, candidates = vectors - vectors.mean(dim=0), None
     if vectors.device.type == "cuda":
-        candidates = _faiss_candidates(vectors, vectors[low:high], kept)
+        candidates = _faiss_candidates(centred, centred[low:high], kept)
     if candidates is None:
-        candidates = _blockwise_candidates(vectors, vectors[low:high], kept)
+        candidates = _blockwise_candidates(centred, centred[low:high], kept)
     return ordered(vectors, candidates, k, low)
 
 

@@ -9,7 +9,8 @@ For each query:
 * gallery images of ``UNKNOWN_IDENTITY`` (-1, the data set's junk) are dropped for every query;
 * gallery images of an identity that no query has (distractors) stay, as wrong answers;
 * queries without a match left, and queries of ``UNKNOWN_IDENTITY``, are left out of every mean;
-* of two gallery images at the same distance, the one that comes first in the gallery ranks first.
+* of two gallery images at the same distance, the one that comes first in the gallery ranks first; of exact
+  copies any may, where distances are made from features: products of equal numbers are rounded by place.
 
 Sources: mAP and protocol, Zheng et al., "Scalable Person Re-identification: A Benchmark", ICCV 2015;
 mINP, Ye et al., "Deep Learning for Person Re-identification", TPAMI 2021, equation 1.

@@ -86,11 +86,10 @@ def _nearest(
 def _nearest_cpu(x: FloatArray, k: int, kept: FloatArray) -> tuple[npt.NDArray[np.int32], FloatArray]:
     """Let the label engine search, and look at its tiles of products as they come."""
     n = len(x)
-    squares = np.einsum("ij,ij->i", x, x)
     # The farthest of each image in each tile: no two threads write to the same place.
     farthest = np.zeros((-(-n // exact_search.TILE), n), dtype=np.float32)
 
-    def note(top: slice, left: slice, products: Any) -> None:
+    def note(top: slice, left: slice, products: Any, squares: Any) -> None:
         across, down = farthest[left.start // exact_search.TILE], farthest[top.start // exact_search.TILE]
         _note_tile(products, squares, top.start, left.start, across, down, kept)
 

@@ -39,6 +39,8 @@ T = TypeVar("T")
 _TIMEOUT = timedelta(days=2)
 #: For so long the others wait for the leading rank to say what ended them all.
 _SPEAKING = timedelta(seconds=30)
+#: Named anew by torch 2.14, which warns of the name before.
+_all_gather = getattr(dist, "all_gather_single", dist.all_gather_into_tensor)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Ranks(Team):
         padded = own.new_zeros((max(sizes), *own.shape[1:]))
         padded[: len(own)] = own.detach()
         everything = own.new_empty((self.size * max(sizes), *own.shape[1:]))
-        dist.all_gather_into_tensor(everything, padded)
+        _all_gather(everything, padded)
         parts = torch.split(everything, max(sizes))
         return torch.cat([part[:size] for part, size in zip(parts, sizes, strict=True)])
 

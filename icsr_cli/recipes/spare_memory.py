@@ -33,6 +33,11 @@ def check_parts(base: nn.Module, own: StageSettings, *, processes: int = 1, sync
 
     Raises UsageError, which names the setting.
     """
+    if processes > 1 and sync_bn and 0 < own.bn_group < own.batch_size:
+        raise UsageError(
+            f"sync_bn: BatchNorm would take the whole batch of {own.batch_size}, and bn_group says groups of "
+            f"{own.bn_group}, which processes need not share. Leave --sync-bn out, or set bn_group to 0."
+        )
     if own.checkpoint and next(blocks(base), None) is None:
         raise UsageError(f"checkpoint: {own.model.arch} has no blocks to compute again; leave it off.")
     if own.accumulate == 1:

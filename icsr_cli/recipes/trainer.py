@@ -106,6 +106,7 @@ class Trainer:
         check_parts(self.network.base, self.own, processes=ranks.size, sync_bn=settings.sync_bn)
         if self.own.bn_group:
             group_batch_norm(self.network, self.own.bn_group)
+            self._say_what_groups_are(ranks.size)
         spread = ranks.wrap(self.network, sync_bn=settings.sync_bn)
         spare_memory(self.network.base, self.own)
         if settings.compile:
@@ -113,6 +114,15 @@ class Trainer:
         twice = self.own.checkpoint or self.own.accumulate > 1
         plain = twice or not settings.cuda_graph or ranks.size > 1 or engine.device.type != "cuda"
         return spread if plain else Recorded(spread, self.stage.progress.note)
+
+    def _say_what_groups_are(self, processes: int) -> None:
+        """Say it where groups, which lie within a process, do not divide its images and so are others."""
+        share, asked = self.own.batch_size / processes, self.own.bn_group
+        if processes > 1 and share % asked:
+            self.stage.progress.note(
+                f"BatchNorm takes groups of about {share / max(1, round(share / asked)):.0f} images, not "
+                f"{asked} as bn_group says: {processes} processes have {self.own.batch_size} between them."
+            )
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:

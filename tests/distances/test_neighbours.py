@@ -107,6 +107,22 @@ def test_more_copies_than_k(search):
         np.testing.assert_array_equal(found[20], [0, 1, 2, 3, 20])
 
 
+@pytest.mark.parametrize("search", ["knn", "device"])
+@pytest.mark.parametrize("apart", [1e-2, 1e-3])
+def test_vectors_nearly_at_one_place(apart, search):
+    """A collapsing network's: what they have in common leaves a float32 product little of the rest."""
+    rng = np.random.default_rng(1)
+    features = (1 + apart * rng.standard_normal((300, 256))).astype(np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    exact = features.astype(np.float64)
+    expected = np.square(exact[:, None] - exact).sum(axis=2).argsort(axis=1, kind="stable")[:, :30]
+    if search == "knn":
+        found = knn(features, 30).indices
+    else:
+        found = search_device(torch.from_numpy(features), 30)[0].numpy()
+    np.testing.assert_array_equal(found, expected)
+
+
 def test_threads_change_nothing():
     """Over tiles that are merged in any order, with copies in all of them."""
     source = np.random.default_rng(0).integers(0, 900, 3300)

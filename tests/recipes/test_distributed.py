@@ -238,8 +238,9 @@ def test_the_global_stage_on_two_ranks(commands: Commands) -> None:
 
 def test_a_signal_stops_all_ranks_and_resume_goes_on(commands: Commands) -> None:
     """A signal to the launcher, once an epoch was saved."""
-    options = ("--set", "cam.epochs=6", "--set", "cam.iters=6")
-    commands.together("cam", "whole", *options)
+    options = ("--set", "cam.epochs=6", "--set", "cam.iters=6", "--set", "cam.bn_group=16")
+    said = "".join(commands.together("cam", "whole", *options))
+    assert said.count("groups of about 8 images, not 16 as bn_group says") == 1
     saved = commands.folder("cam", "broken") / "checkpoints" / "shared.pt"
     launcher, deadline = commands.launched("cam", "broken", *options, forked=True), time.monotonic() + 120
     while not saved.exists() and time.monotonic() < deadline:

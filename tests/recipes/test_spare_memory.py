@@ -258,7 +258,8 @@ def test_a_step_in_bfloat16_is_near_one_in_float32(own: StageSettings) -> None:
         ({"accumulate": 3, "bn_group": 4}, {}, "divide a part"),
         ({"accumulate": 2, "bn_group": 8}, {"processes": 2}, "divide a part: 16 / 4 images"),
         ({"accumulate": 8, "bn_group": 4}, {"processes": 4}, "has no 32 parts"),
-        ({"accumulate": 2, "bn_group": 4}, {"processes": 2, "sync_bn": True}, "sync_bn takes the whole"),
+        ({"accumulate": 2}, {"processes": 2, "sync_bn": True}, "sync_bn takes the whole"),
+        ({"bn_group": 4}, {"processes": 2, "sync_bn": True}, "--sync-bn out, or set bn_group to 0"),
     ],
 )
 def test_parts_that_would_be_another_training_are_refused(
