@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,7 @@ import typer
 
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import make_progress, print_json, print_records, print_table, say
-from icsr_cli.errors import Interrupted
+from icsr_cli.errors import Interrupted, UsageError
 from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,11 +74,12 @@ def demo(
     report = prepare_synthetic(world, data_root, name="demo", progress=progress)
     dataset = datasets.load(report.name, data_root)
     workplace = Workplace(data_root, device, progress)
+    typed = partial(options.typed, data_root=data_root, runs_root=runs_root)
     scores: dict[str, dict[str, Any]] = {}
     for method in methods or METHODS:
         # One method alone is trained as icsr train would.
         steps = {} if methods else SHORT | (AFTER_CAM if method == "icsr" else ONE_STAGE)
-        told = f"icsr train -d {dataset.name} --method {method}"
+        told = typed("train", "-d", dataset.name, "--method", method)
         progress.note(f"Training: {method} ({f'in short; in full: {told}' if steps else told})")
         wish = Wish(runs_root, method, options={"seed": seed, **steps}, assignments=tuple(assignments or ()))
         try:
@@ -85,7 +87,7 @@ def demo(
         except Interrupted as stopped:  # what training says of --resume is not of this command
             raise Interrupted(
                 "Stopped. The same command starts the demo anew; the run under way goes on alone with "
-                f"icsr train cam, or global, --resume -d {dataset.name}.",
+                f"{typed('train', 'cam', '--resume', '-d', dataset.name)}, or global for cam.",
                 signal_number=stopped.exit_code - 128,
             ) from None
     _show(scores, run, data_root, time.perf_counter() - started, as_json)
@@ -101,6 +103,8 @@ def _train_and_measure(
     from icsr_cli.recipes.training import measure, run_cam_stage, run_global_stage
 
     settings = opening.resolve(dataset, wish, Progress())
+    if "global" not in settings.stages:
+        raise UsageError("The demo measures what the global stage makes: leave it among the stages.")
 
     def score(name: str, network: Any) -> None:
         found = measure(network, dataset, settings, workplace)

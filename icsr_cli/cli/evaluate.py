@@ -79,8 +79,7 @@ def evaluate(
     run = run_of(path)
     if run is not None:
         read_evaluations(run.path)  # a damaged file is found out before anything is computed
-    source = ctx.get_parameter_source("config")
-    if run is not None and source is not None and source.name == "ENVIRONMENT":
+    if run is not None and options.from_environment(ctx, "config"):
         config = None  # a run has its own settings, whatever is to be trained next
     data = options.open_dataset(run.dataset if run and dataset is None else dataset, data_root, progress)
     if run is not None and run.dataset != data.name:

@@ -53,6 +53,8 @@ def review(
 
     path = out or Path("answers.csv" if truth else "review.html")
     options.check_out(path, "--out", *((".csv",) if truth else options.PAGES))
+    if truth and out is None and path.exists() and not (pairs and path.samefile(pairs)):
+        raise UsageError(f"{path} is there, and may hold what somebody said. Name another with --out.")
     progress = make_progress(quiet, as_json)
     options.load_plugins(plugin)
     if run is not None:

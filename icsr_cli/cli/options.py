@@ -168,6 +168,11 @@ def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
     return config.load_for(datasets.load(dataset, data_root), **asked)
 
 
+def from_environment(ctx: typer.Context, name: str) -> bool:
+    """Whether an option's value, by the name of its parameter, comes from the environment."""
+    return str(ctx.get_parameter_source(name)).endswith("ENVIRONMENT")
+
+
 def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
     """Refuse options that stand on the command line and would do nothing; ``names`` are the parameters'.
 

@@ -32,6 +32,7 @@ _OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every
 
 
 def train(
+    ctx: typer.Context,
     stage: Annotated[
         Literal["cam", "global"] | None,
         typer.Argument(
@@ -134,7 +135,7 @@ def train(
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.opening import Wish, resolve
+    from icsr_cli.recipes.opening import Wish, check, resolve
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
 
@@ -152,6 +153,7 @@ def train(
         runs_root,
         method=method,
         config=config,
+        config_typed=not options.from_environment(ctx, "config"),
         assignments=tuple(assignments or ()),
         local=None if _of_tracks(local) else local,
         cameras=some_cameras,
@@ -185,13 +187,20 @@ def train(
             for each in stages:
                 check_free(runs_root / data.name / each, own.name)
 
+    def check_later() -> None:
+        for each in stages[1:]:
+            check(data, each, replace(wish, options={**wishes[0].options, **_options(each, given)}))
+
     place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
+    place.ranks.from_leader(check_later)
     found = []
     try:
         for own in wishes:
+            after = None
             for each in stages:
-                named = {**own.options, **_options(each, given)}
-                found.append(_run(each, data, replace(own, options=named), run, resume, place, as_json))
+                asked = replace(own, options={**own.options, **_options(each, given)}, after=after)
+                after, shown = _run(each, data, asked, run, resume, place, as_json)
+                found.append(shown)
     finally:  # what is finished is told where the next one is interrupted, or fails
         if as_json and place.ranks.leads and found:
             print_json(found[0] if len(wishes) * len(stages) == 1 else found)
@@ -266,8 +275,11 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
 
 def _run(
     stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace, as_json: bool
-) -> dict[str, Any] | None:
-    """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON."""
+) -> tuple[Path, dict[str, Any] | None]:
+    """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON.
+
+    Gives the run's folder, too.
+    """
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
@@ -275,25 +287,36 @@ def _run(
     typed = partial(options.typed, data_root=place.data_root)
 
     def opened() -> Any:
-        there = wish.name is not None and (wish.runs_root / data.name / stage / wish.name).is_dir()
-        if resume and (there or "group" not in wish.facts):
-            return opening.resume(data, stage, wish, run, progress)
-        if resume:
+        grouped, begun = "group" in wish.facts, run
+        if wish.name is not None:
+            there = wish.runs_root / data.name / stage / wish.name
+            begun = there if there.is_dir() else run
+        elif wish.after is not None:
+            begun = opening.run_after(data, wish)
+        if resume and (begun is not None or not (grouped or wish.after)):
+            return opening.resume(data, stage, wish, begun, progress)
+        if resume and grouped:
             opening.check_like_others(data, stage, wish, wish.facts["group"])
-            progress.note(f"{wish.name} is not there: it begins.")
+        if resume:
+            progress.note(f"{wish.name or f'The {stage} run'} is not there: it begins.")
         return opening.start(data, stage, wish, progress)
 
     folder, settings = place.ranks.from_leader(opened)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
+        if not place.ranks.leads:
+            return folder.path, None
+        usual = opening.uses_local(opening.resolve(data, wish, Progress()))
+        method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
         following = typed(
-            "train", "global", "-d", data.name, "--local", folder.path, runs_root=wish.runs_root
+            *("train", "global", "-d", data.name, *method, "--local", folder.path), runs_root=wish.runs_root
         )
-        return _show_local_labels(folder, table, data, following, as_json) if place.ranks.leads else None
+        return folder.path, _show_local_labels(folder, table, data, following, as_json)
     network = run_global_stage(data, settings, folder, place)
     measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
     following = typed(*(("eval",) if measurable else ("labels", "inspect")), folder.path)
-    return _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
+    shown = _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
+    return folder.path, shown
 
 
 def _take_place(

@@ -286,6 +286,13 @@ class Settings(Section):
     global_: GlobalSettings = Field(GlobalSettings(), alias="global")
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+        if stages not in (("cam",), ("global",), ("cam", "global")):
+            raise ValueError("the stages are [cam], [global] or [cam, global]")
+        return stages
+
     @model_validator(mode="after")
     def _check_compile(self) -> Settings:
         for stage, own in (("cam", self.cam), ("global", self.global_)):

@@ -5,6 +5,7 @@ For the command line, the demo and the benchmarks alike.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +18,14 @@ import torch
 from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
-from icsr_cli.errors import RunError, UsageError
+from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
-from icsr_cli.runs.folder import begun_or_gone
+from icsr_cli.runs.folder import begun_or_gone, find_runs
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -40,17 +41,20 @@ class Wish:
     """What somebody asks of a run beside the data set.
 
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
-    ``plugins``: (path, SHA-256) of each file that was loaded. ``pairs``: a file of what is known of pairs;
-    ``pairs_labels``: the run, or label file, whose clusters it names. ``processes``: how many train.
-    ``facts``: more of ``run.json``.
+    ``config_typed``: whether it was named for this run, not for all. ``after``: the cam run of the same
+    command, from which the global stage takes what it needs. ``plugins``: (path, SHA-256) of each file that
+    was loaded. ``pairs``: a file of what is known of pairs; ``pairs_labels``: the run, or label file, whose
+    clusters it names. ``processes``: how many train. ``facts``: more of ``run.json``.
     """
 
     runs_root: Path
     method: str | None = None
     config: Path | None = None
+    config_typed: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
     assignments: Sequence[str] = ()
     local: Path | None = None
+    after: Path | None = None
     cameras: Sequence[int] | None = None
     plugins: Sequence[tuple[str, str]] = ()
     pairs: Path | None = None
@@ -69,26 +73,13 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             there.
         ModelError, InputError: the network cannot be built, or its weights not be had.
     """
-    resolved = partial(resolve, data, wish, progress, (stage,))
-    settings = resolved()
-    if stage == "global" and settings.global_.local is not None:
-        if wish.local is not None:
-            raise UsageError(
-                f"Local labels are asked for twice: those of {wish.local}, and global.local = "
-                f"{settings.global_.local.method}. Leave one of them out."
-            )
-        settings = use_local(settings, resolved)
-    _check_tracks(data, settings, stage)
-    facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins]}
-    facts |= {"camera_names": list(data.camera_names), "layout": data.layout}
+    settings, resolved, found = _fitting(data, stage, wish, progress)
+    facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins], **found}
+    facts |= {"camera_names": list(data.camera_names), "layout": data.layout, "images": images_of(data)}
     if data.settings:
         facts["dataset_settings"] = dict(data.settings)
-    named = settings.of(stage).model.weights
-    if named not in _WORDS and Path(named).is_dir():  # --init RUN
-        weights = weights_of(open_run(Path(named)))
-        settings = start_from_run(weights, stage, settings, resolved)
-        progress.note(f"Weights: {weights}")
-        facts["init"] = named
+    if wish.after is not None:
+        facts["after"] = wish.after.name
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
@@ -113,20 +104,73 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     return folder, settings
 
 
-def use_local(settings: Settings, resolved: Resolved) -> Settings:
-    """Have the local labels used that ``global.local`` makes: by ``majority``, if no refiner uses them.
+def check(data: Dataset, stage: str, wish: Wish) -> None:
+    """Find what is wrong with a later stage of several before the first one is trained.
 
-    Raises UsageError where the user's own refiners use none.
+    Raises what ``start`` does; what the cam stage will make is not looked for.
     """
+    settings, *_ = _fitting(data, stage, wish, Progress())
+    if settings.of(stage).model.weights != "cam":
+        _check_network(settings, stage, wish.processes)
 
-    def used(found: Settings) -> bool:
-        return any("local" in refiner.needs for refiner in found.global_.refiners)
 
-    if settings.global_.local is None or used(settings):
+def _fitting(
+    data: Dataset, stage: str, wish: Wish, progress: Progress
+) -> tuple[Settings, Resolved, dict[str, Any]]:
+    """Give settings that fit the data, and facts for ``run.json``; weights of a run are found."""
+    resolved = partial(resolve, data, wish, progress, (stage,))
+    settings = resolved()
+    if stage == "global":
+        _check_looks(data, settings)
+        if settings.global_.local is not None and wish.local is not None:
+            raise UsageError(
+                f"Local labels are asked for twice: those of {wish.local}, and global.local = "
+                f"{settings.global_.local.method}. Leave one of them out."
+            )
+        settings = use_local(settings, resolved, wish.local)
+    _check_tracks(data, settings, stage)
+    named = settings.of(stage).model.weights
+    if named in _WORDS or not Path(named).is_dir():
+        return settings, resolved, {}
+    weights = weights_of(open_run(Path(named)))
+    progress.note(f"Weights: {weights}")
+    return start_from_run(weights, stage, settings, resolved), resolved, {"init": named}
+
+
+def _check_looks(data: Dataset, settings: Settings) -> None:
+    """Refuse to look at the test images where there are none."""
+    looks = settings.eval_every > 0 or settings.select == "test-map"
+    if looks and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
+        raise UsageError(
+            f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
+            "--eval-every and --select test-map out."
+        )
+
+
+def images_of(data: Dataset) -> str:
+    """Give the SHA-256 of what is trained on: paths and cameras, in order."""
+    digest = hashlib.sha256(data.train.cameras.astype("<i8").tobytes())
+    digest.update("\0".join(data.train.paths).encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def uses_local(settings: Settings) -> bool:
+    """Whether a refiner of the global stage asks for local labels."""
+    return any("local" in refiner.needs for refiner in settings.global_.refiners)
+
+
+def use_local(settings: Settings, resolved: Resolved, given: Path | None = None) -> Settings:
+    """Have the local labels used that are ``given``, or made by ``global.local``: by ``majority`` if by none.
+
+    A cam run may be given for its weights alone. Raises UsageError where the user's own refiners use none.
+    """
+    own = settings.global_
+    asked = own.local is not None or (given is not None and own.model.weights != "cam")
+    if uses_local(settings) or not asked:
         return settings
     refiners = ["majority", *(refiner.dump() for refiner in settings.global_.refiners)]
     settings = resolved({"global": {"refiners": refiners}})
-    if not used(settings):
+    if not uses_local(settings):
         raise UsageError(
             "No refiner uses the local labels: add one that does (--refine majority or discard)."
         )
@@ -148,7 +192,8 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
     """Give the cameras that were asked for; they are in the data set."""
     there = sorted(set(data.train.cameras.tolist()))
     if unknown := sorted(set(cameras or ()) - set(there)):
-        raise UsageError(f"The data set {data.name!r} has no camera {unknown}; it has {there}.")
+        named = some([str(camera) for camera in unknown])
+        raise UsageError(f"The data set {data.name!r} has no camera {named}; it has {there}.")
     return cameras
 
 
@@ -196,7 +241,7 @@ def resume(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    if wish.config or wish.method:
+    if wish.method or (wish.config and wish.config_typed):
         settings = _asked_again(folder, data, wish)
     else:
         path = folder.path / "settings.yaml"
@@ -207,6 +252,16 @@ def resume(
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
     return folder, settings
+
+
+def run_after(data: Dataset, wish: Wish) -> Path | None:
+    """Give the newest global run that the command of the cam run ``wish.after`` began; None for none."""
+    own = (
+        run.path
+        for run in reversed(find_runs(wish.runs_root, data.name, "global"))
+        if wish.after is not None and run.info().get("after") == wish.after.name
+    )
+    return next(own, None)
 
 
 def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None:
@@ -234,7 +289,7 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
 def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
     """Give the settings that a wish asks for, with what the run has found."""
     again = partial(resolve, data, wish, Progress(), ())
-    return _as_found_then(folder, use_local(again(), again))
+    return _as_found_then(folder, use_local(again(), again, wish.local or folder.local))
 
 
 def _as_found_then(folder: RunFolder, settings: Settings) -> Settings:
@@ -247,8 +302,14 @@ def _as_found_then(folder: RunFolder, settings: Settings) -> Settings:
 
 
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
-    """Hold what is not among the settings against the run: local labels, cameras, pairs, plug-ins."""
+    """Hold what is not among the settings against the run: images, labels, cameras, pairs, plug-ins."""
     before = folder.info()
+    if before.get("images", now := images_of(data)) != now:
+        raise UsageError(
+            f"The training images of {data.name!r} are not those that the run {folder.path} was started "
+            "with: they were prepared again, or added to. Start a new run without --resume; --init RUN "
+            "takes the weights of this one."
+        )
     if wish.local is not None:
         asked, kept = find_local(wish.local, wish.runs_root, folder.dataset), folder.local
         if kept is None or asked.read_bytes() != kept.read_bytes():
@@ -257,10 +318,11 @@ def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
                 f"were then, not with those of {wish.local}. Leave --local out, or start a new run without "
                 "--resume."
             )
-    if wish.cameras is not None and list(wish.cameras) != before.get("cameras"):
+    cameras = wish.cameras if folder.stage == "cam" else None
+    if cameras is not None and list(cameras) != before.get("cameras"):
         raise UsageError(
             f"The run {folder.path} was started with the cameras "
-            f"{before.get('cameras') or 'of the whole data set'}, not with {list(wish.cameras)}. Leave "
+            f"{before.get('cameras') or 'of the whole data set'}, not with {list(cameras)}. Leave "
             "--cameras out, or start a new run without --resume."
         )
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
@@ -292,18 +354,11 @@ def _global_inputs(
 ) -> tuple[Settings, dict[str, Any]]:
     """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
     own = settings.global_
-    looks = settings.eval_every > 0 or settings.select == "test-map"
-    if looks and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
-        raise UsageError(
-            f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
-            "--eval-every and --select test-map out."
-        )
-    needed = own.local is None and any("local" in refiner.needs for refiner in own.refiners)
-    from_cam = own.model.weights == "cam"
+    needed, from_cam = own.local is None and uses_local(settings), own.model.weights == "cam"
     facts: dict[str, Any] = {"local": None}
     if not (needed or from_cam or wish.local):
         return settings, facts
-    source = find_local(wish.local, wish.runs_root, data.name)
+    source = find_local(wish.local or wish.after, wish.runs_root, data.name)
     if needed or wish.local:
         if not (align_local(read_labels(source), data.train, source) >= 0).any():
             raise RunError(

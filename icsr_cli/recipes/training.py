@@ -113,7 +113,7 @@ def _opened(
                 run.write_settings(settings.dump(run.stage))
                 where = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
                 run.write_environment(describe() | where)
-                run.update_info(status="running")
+                run.update_info(status="running", reason="")
             with interruptible() as interruption:
                 shared = together and ranks.size > 1
                 check = SharedInterruption(interruption).check if shared else interruption.check

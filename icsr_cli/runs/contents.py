@@ -46,6 +46,8 @@ class Info(_Part):
     local: str | None = None
     init: str | None = None
     group: str | None = None
+    images: str | None = None
+    after: str | None = None
     pairs: _Pairs | None = None
 
 

@@ -109,7 +109,8 @@ class RunFolder:
     def label_files(self) -> list[Path]:
         """Give the files of labels there are: those of the epochs, else the local ones of a cam run."""
         local = self.labels / "local.csv"
-        return sorted(self.labels.glob("epoch_*.csv")) or ([local] if local.is_file() else [])
+        epochs = self.labels.glob("epoch_[0-9]*.csv")
+        return sorted(epochs, key=epoch_of) or ([local] if local.is_file() else [])
 
     def find_labels(self, epoch: int | None = None) -> Path:
         """Give the labels of an epoch, from 1, or the last ones.
@@ -125,7 +126,7 @@ class RunFolder:
             )
         if epoch is None or self.label_file(epoch).is_file():
             return files[-1] if epoch is None else self.label_file(epoch)
-        there = ", ".join(str(int(file.stem[6:])) for file in files if file.stem.startswith("epoch"))
+        there = ", ".join(str(epoch_of(file)) for file in files if file.stem != "local")
         raise RunError(
             f"The run {self.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
         )
@@ -391,9 +392,16 @@ def open_run(path: Path) -> RunFolder:
     raise RunError(f"{path} is no run folder: {why}. Runs lie in runs/<data set>/<cam or global>/.")
 
 
+def epoch_of(file: Path) -> int:
+    """Give the epoch, from 1, in the name of its labels."""
+    return int(file.stem.removeprefix("epoch_"))
+
+
 def run_of(path: Path) -> RunFolder | None:
     """Give the run that a file or folder is, or lies in, if it does."""
-    folders = (path, *path.parents[:2])
+    # The folders that a path does not name are there all the same, as the current one is.
+    above = path.parents[:2] if len(path.parents) > 1 or path.is_absolute() else path.absolute().parents[:2]
+    folders = (path, *above)
     return next((RunFolder(folder) for folder in folders if (folder / "run.json").is_file()), None)
 
 

@@ -36,7 +36,7 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     again = icsr(*advised(reviewed), *SETTINGS, "-m", "cluster-contrast", "--init", "none", "--name", "c")
     assert again.exit_code == 0, again.output
     local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
-    assert icsr(*advised(local), *SETTINGS, "--init", "none", "--method", "icsr").exit_code == 0
+    assert icsr(*advised(local), *SETTINGS, "--init", "none").exit_code == 0
 
 
 def test_a_review_hands_the_plugin_on(

@@ -145,6 +145,13 @@ def test_review_asks_and_answers_from_the_truth(
     assert told.exit_code == 0, told.output
     found = json.loads(told.stdout)
     assert found["same"] + found["different"] == 6
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)  # where somebody has saved what a page gave
+        said = answers.read_bytes()
+        refused = icsr("labels", "review", "--truth", *places)
+        assert refused.exit_code == 2
+        assert "may hold what somebody said" in refused.stderr
+        assert answers.read_bytes() == said
     identity = {record.path: record.identity for record in tiny.train.records}
     lines = read_answers(answers)
     assert len(lines) == 6

@@ -29,6 +29,7 @@ from icsr_cli.runs import (
     write_labels,
 )
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
+from icsr_cli.runs.folder import epoch_of
 from icsr_cli.types import ImageRecord, Labels, Split
 
 
@@ -455,3 +456,23 @@ def test_what_could_run_is_refused_without_a_hint_how_to_run_it(tmp_path: Path) 
     with pytest.raises(RunError, match="holds more than numbers") as caught:
         run.load_state("global")
     assert "weights_only" not in str(caught.value)
+
+
+def test_epochs_stand_in_their_order(tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global", name="long")
+    run.labels.mkdir(exist_ok=True)
+    for epoch in (1, 2, 999, 1000, 1001):
+        run.label_file(epoch).touch()
+    (run.labels / "epoch_best.csv").touch()
+    assert [epoch_of(file) for file in run.label_files()] == [1, 2, 999, 1000, 1001]
+
+
+def test_a_file_is_of_its_run_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = create(tmp_path, "tiny", "global", name="own")
+    run.labels.mkdir(exist_ok=True)
+    monkeypatch.chdir(run.labels)
+    found = run_of(Path("epoch_001.csv"))
+    assert found is not None
+    assert found.path.samefile(run.path)
+    monkeypatch.chdir(tmp_path)
+    assert run_of(Path("epoch_001.csv")) is None

@@ -17,6 +17,7 @@ from icsr_cli.reports.page import Table, counted, percent, render, table, table_
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels
+from icsr_cli.runs.folder import epoch_of
 from icsr_cli.types import NO_CLUSTER
 
 #: Pictures of a cluster, and how many of them are left to images that stayed together.
@@ -48,7 +49,7 @@ def page(view: View) -> str:
 
 def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     """Show what moved from the labels of one epoch of the run to those of another."""
-    names = [f"epoch {int(file.stem[6:])}" for file in (before, after)]
+    names = [f"epoch {epoch_of(file)}" for file in (before, after)]
     run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), view.source(after).notes)
     first, second = (

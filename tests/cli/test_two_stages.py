@@ -1,0 +1,141 @@
+"""Both stages by one command: what is wrong is found before the first, and --resume goes on with its own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from in_process import icsr
+from tiny_world import TINY
+from typer.testing import Result
+
+from icsr_cli.errors import Interrupted
+from icsr_cli.recipes import opening, training
+
+SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
+SHORT = ["--epochs", "1", "--init", "none", "--method", "icsr"]
+
+
+@pytest.fixture
+def train(tiny_root: Path, tmp_path: Path) -> Any:
+    """``icsr train`` with these words, the runs in a folder of the test."""
+    places = ["-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path]
+    return lambda *words: icsr("train", *words, *places, *SETTINGS)
+
+
+def stopped(*_: Any, **__: Any) -> None:
+    raise Interrupted("Stopped.", signal_number=15)
+
+
+def runs(folder: Path, stage: str) -> list[Path]:
+    return sorted((folder / "tiny" / stage).glob("*"))
+
+
+def facts(run: Path) -> Any:
+    return json.loads((run / "run.json").read_text())
+
+
+def ended(result: Result) -> None:
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("name", [(), ("--name", "second")])
+def test_a_run_stopped_in_its_first_stage(train: Any, tmp_path: Path, name: Any) -> None:
+    """An older run of the same kind is there, finished: it is not taken for what was stopped."""
+    ended(train(*SHORT, "--name", "a first"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)
+        assert train(*SHORT, *name).exit_code == 143
+    ended(train(*SHORT, *name, "--resume"))
+    cam, own = runs(tmp_path, "cam")[-1 if name else 0], runs(tmp_path, "global")[-1 if name else 0]
+    assert len(runs(tmp_path, "global")) == 2
+    assert facts(own)["after"] == cam.name != "a first"
+    assert facts(own)["local"].startswith(str(cam))
+    assert facts(own)["status"] == "finished"
+    again = train(*SHORT, *name, "--resume")
+    ended(again)
+    assert f"Network: {own}" in again.output
+    assert len(runs(tmp_path, "global")) == 2
+
+
+def test_cameras_of_the_first_stage(train: Any) -> None:
+    words = (*SHORT, "--cameras", "0,1", "--name", "two")
+    ended(train(*words))
+    ended(train(*words, "--resume"))
+    other = train(*SHORT, "--cameras", "0", "--name", "two", "--resume")
+    assert other.exit_code == 2
+    assert "with the cameras [0, 1], not with [0]" in other.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [("--set", "global.model.weights=/nowhere.pth"), ("--set", "global.clusterer=tracks")]
+)
+def test_faults_of_the_second_are_found_before_the_first(train: Any, tmp_path: Path, words: Any) -> None:
+    assert train(*SHORT, *words).exit_code in (1, 2)
+    assert not runs(tmp_path, "cam")
+
+
+def test_other_images_than_then(train: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ("cam", *SHORT, "--name", "own")
+    ended(train(*own))
+    ended(train(*own, "--resume"))
+    monkeypatch.setattr(opening, "images_of", lambda data: "others")
+    changed = train(*own, "--resume")
+    assert changed.exit_code == 2
+    assert "prepared again, or added to" in changed.stderr
+
+
+def test_images_are_known_by_paths_cameras_and_order(tiny: Any) -> None:
+    from dataclasses import replace
+
+    own = tiny.train.records
+    changed = (own[::-1], own[1:], (replace(own[0], camera=2 - own[0].camera), *own[1:]))
+    found = {
+        opening.images_of(replace(tiny, splits={"train": replace(tiny.train, records=tuple(records))}))
+        for records in (own, *changed)
+    }
+    assert len(found) == 4
+
+
+def test_local_labels_are_used_where_they_are_given(train: Any, tmp_path: Path) -> None:
+    """By a refiner that the method has not, as those of ``global.local`` are; for weights alone by none."""
+    ended(train("cam", *SHORT, "--name", "cam"))
+    given = ("global", "--epochs", "1", "--local", tmp_path / "tiny/cam/cam", "--method", "camera-aware")
+    words = (*given, "--init", "none", "--name", "own")
+    refused = train(*words, "--refine", "none")
+    assert refused.exit_code == 2
+    assert "No refiner uses the local labels" in refused.stderr
+    ended(train(*words))
+    assert "majority" in (tmp_path / "tiny/global/own/settings.yaml").read_text()
+    ended(train(*words, "--resume"))
+    ended(train("global", "--method", "camera-aware", "--name", "own", "--resume", "--init", "none"))
+    ended(train(*given, "--init", "cam", "--name", "weights"))
+    assert "majority" not in (tmp_path / "tiny/global/weights/settings.yaml").read_text()
+
+
+def test_settings_from_the_environment_are_for_new_runs(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = ("global", "--epochs", "1", "--init", "none", "--name", "own")
+    (tmp_path / "mine.yaml").write_text("seed: 7\n")
+    ended(train(*own, "--method", "cluster-contrast"))
+    monkeypatch.setenv("ICSR_CONFIG", str(tmp_path / "mine.yaml"))
+    ended(train(*own, "--resume"))
+    typed = train(*own, "--resume", "--config", tmp_path / "mine.yaml")
+    assert typed.exit_code == 2
+    assert "other settings" in typed.stderr
+
+
+def test_stages_stand_in_their_order(train: Any) -> None:
+    for wrong in ("[]", "[global,cam]", "[cam,cam]"):
+        refused = train("--set", f"stages={wrong}")
+        assert refused.exit_code == 2
+        assert "[cam], [global] or [cam, global]" in refused.stderr
+
+
+def test_many_cameras_that_are_not_there(train: Any) -> None:
+    refused = train("cam", "--cameras", "0-999999")
+    assert refused.exit_code == 2
+    assert "no camera 3, 4, 5, 6, 7 and 999,992 more" in refused.stderr
