@@ -95,7 +95,6 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, devi
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
     from icsr_cli.threads import at_once
-    from icsr_cli.types import Neighbours
 
     local = np.empty(len(features), dtype=np.int64)
 
@@ -116,7 +115,7 @@ def engine_chain(features, cams, clusters, k1, k2, clock, approximate=None, devi
     with clock("silhouette"):
         score = silhouette(similarity, labels)
     with clock("nodes, refinement"):
-        nearest = Neighbours(found.indices[:, :15], found.distances[:, :15], found.cosine)
+        nearest = found.first(15)
         refined, discarded = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))
     facts = {
         "silhouette": score,
@@ -156,7 +155,6 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lea
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
     from icsr_cli.threads import at_once
-    from icsr_cli.types import Neighbours
 
     options = dbscan.Options(eps=0.5)
     how = {"device": device, "least": options.least_similarity if lean else 0.0}
@@ -178,7 +176,7 @@ def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lea
     with clock("each camera"):
         at_once(label_camera, np.unique(cams) if tracks is None else ())
     with clock("nodes, refinement"):
-        nearest = Neighbours(found.indices[:, :15], found.distances[:, :15], found.cosine)
+        nearest = found.first(15)
         refined, _ = refine(labels, local, cams, information_nodes(node_scores(nearest), labels))
     facts = {"pairs per image": pairs / len(features), "recall": getattr(found, "recall", 1.0)}
     return labels, refined, facts

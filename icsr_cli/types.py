@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -181,6 +182,16 @@ class Neighbours:
     def k(self) -> int:
         """Columns: neighbours per vector."""
         return int(self.indices.shape[1])
+
+    def first(self, k: int) -> Neighbours:
+        """Give the k nearest of them; a vector of more than k copies takes the last place among its own."""
+        indices, distances = self.indices[:, :k], self.distances[:, :k]
+        own = (indices[:, 0] * 0 + 1).cumsum(0) - 1  # 0 to n - 1, a tensor where the indices are one
+        lost = (indices != own[:, None]).all(1)
+        if lost.any():
+            indices, distances = deepcopy((indices, distances))
+            indices[lost, -1], distances[lost, -1] = own[lost], 0
+        return Neighbours(indices, distances, self.cosine)
 
     def __len__(self) -> int:
         return int(self.indices.shape[0])

@@ -8,6 +8,7 @@ import logging
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,9 @@ for _library in ("OMP", "OPENBLAS", "MKL"):
     os.environ.setdefault(f"{_library}_NUM_THREADS", "1")
 
 # Files lie in memory where it has room: on a disk each of thousands would be waited for, to be safe there.
-if os.access(_MEMORY := "/dev/shm", os.W_OK) and shutil.disk_usage(_MEMORY).free > 2**33:
-    os.environ.setdefault("TMPDIR", _MEMORY)
+_MEMORY = "/dev/shm"
+if "TMPDIR" not in os.environ and os.access(_MEMORY, os.W_OK) and shutil.disk_usage(_MEMORY).free > 2**33:
+    os.environ["TMPDIR"] = tempfile.tempdir = _MEMORY  # this process has asked where they go already
 
 
 @pytest.hookimpl(optionalhook=True)  # xdist need not be there

@@ -182,17 +182,15 @@ def train(
             place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
     wishes = list(_each_seed(wish, seed, some_seeds))
 
-    def check_names() -> None:
-        for own in () if resume else wishes:
+    def check_before() -> None:
+        for own in wishes:
             for each in stages:
                 check_free(runs_root / data.name / each, own.name)
-
-    def check_later() -> None:
         for each in stages[1:]:
             check(data, each, replace(wish, options={**wishes[0].options, **_options(each, given)}))
 
-    place.ranks.from_leader(check_names)  # another rank might see what the leader has begun already
-    place.ranks.from_leader(check_later)
+    if not resume:  # by the leader: another rank might see what it has begun already
+        place.ranks.from_leader(check_before)
     found = []
     try:
         for own in wishes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -15,7 +14,6 @@ from icsr_cli.choices import Options
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.distances import knn
 from icsr_cli.distances.camera_effect import CameraEffect, camera_effect
-from icsr_cli.distances.features import like
 from icsr_cli.distances.normalisation import Normalisation, normalise_cameras
 from icsr_cli.errors import InputError
 from icsr_cli.labelling import constraints
@@ -109,13 +107,7 @@ class KnownEvidence:
         near = self.nearest
         if k > near.k:
             return self._search(k, ALONE)
-        indices, distances = near.indices[:, :k], near.distances[:, :k]
-        own = like(indices, np.arange(len(self)))
-        lost = (indices != own[:, None]).all(1)
-        if lost.any():  # more than k copies of an image: it takes the last place
-            indices, distances = deepcopy((indices, distances))
-            indices[lost, -1], distances[lost, -1] = own[lost], 0
-        return Neighbours(indices, distances, near.cosine)
+        return near.first(k)
 
     def means(self, groups: IntArray) -> KnownEvidence:
         """Give the evidence of groups 0..m-1 of the images, (n,), by their mean features, unit (m, d)."""

@@ -106,7 +106,8 @@ class Trainer:
         check_parts(self.network.base, self.own, processes=ranks.size, sync_bn=settings.sync_bn)
         if self.own.bn_group:
             group_batch_norm(self.network, self.own.bn_group)
-            self._say_what_groups_are(ranks.size)
+            if not settings.sync_bn:
+                self._say_what_groups_are(ranks.size)
         spread = ranks.wrap(self.network, sync_bn=settings.sync_bn)
         spare_memory(self.network.base, self.own)
         if settings.compile:

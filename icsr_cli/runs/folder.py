@@ -109,7 +109,7 @@ class RunFolder:
     def label_files(self) -> list[Path]:
         """Give the files of labels there are: those of the epochs, else the local ones of a cam run."""
         local = self.labels / "local.csv"
-        epochs = self.labels.glob("epoch_[0-9]*.csv")
+        epochs = (file for file in self.labels.glob("epoch_*.csv") if file.stem[6:].isdecimal())
         return sorted(epochs, key=epoch_of) or ([local] if local.is_file() else [])
 
     def find_labels(self, epoch: int | None = None) -> Path:

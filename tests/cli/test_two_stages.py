@@ -139,3 +139,13 @@ def test_many_cameras_that_are_not_there(train: Any) -> None:
     refused = train("cam", "--cameras", "0-999999")
     assert refused.exit_code == 2
     assert "no camera 3, 4, 5, 6, 7 and 999,992 more" in refused.stderr
+
+
+def test_resume_looks_for_nothing_that_new_runs_need(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    both = ("--set", "stages=[cam,global]", "--name", "own")
+    ended(train(*both, "--epochs", "1", "--init", "none", "--refine", "discard"))
+    (tmp_path / "new.yaml").write_text("global: {model: {weights: /nowhere.pth}}\n")
+    monkeypatch.setenv("ICSR_CONFIG", str(tmp_path / "new.yaml"))
+    ended(train(*both, "--resume"))

@@ -463,7 +463,8 @@ def test_epochs_stand_in_their_order(tmp_path: Path) -> None:
     run.labels.mkdir(exist_ok=True)
     for epoch in (1, 2, 999, 1000, 1001):
         run.label_file(epoch).touch()
-    (run.labels / "epoch_best.csv").touch()
+    for other in ("epoch_best.csv", "epoch_001 copy.csv"):
+        (run.labels / other).touch()
     assert [epoch_of(file) for file in run.label_files()] == [1, 2, 999, 1000, 1001]
 
 
