@@ -107,7 +107,7 @@ class Trainer:
         if self.own.bn_group:
             group_batch_norm(self.network, self.own.bn_group)
             if not settings.sync_bn:
-                self._say_what_groups_are(ranks.size)
+                _say_what_groups_are(self.own, ranks.size, self.stage.progress)
         spread = ranks.wrap(self.network, sync_bn=settings.sync_bn)
         spare_memory(self.network.base, self.own)
         if settings.compile:
@@ -115,15 +115,6 @@ class Trainer:
         twice = self.own.checkpoint or self.own.accumulate > 1
         plain = twice or not settings.cuda_graph or ranks.size > 1 or engine.device.type != "cuda"
         return spread if plain else Recorded(spread, self.stage.progress.note)
-
-    def _say_what_groups_are(self, processes: int) -> None:
-        """Say it where groups, which lie within a process, do not divide its images and so are others."""
-        share, asked = self.own.batch_size / processes, self.own.bn_group
-        if processes > 1 and share % asked:
-            self.stage.progress.note(
-                f"BatchNorm takes groups of about {share / max(1, round(share / asked)):.0f} images, not "
-                f"{asked} as bn_group says: {processes} processes have {self.own.batch_size} between them."
-            )
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
@@ -208,3 +199,13 @@ class Trainer:
         image = self.stage.settings.image
         size = {"height": str(image.height), "width": str(image.width)}
         save_weights(self.network, self.stage.run.path / f"{name}.safetensors", size)
+
+
+def _say_what_groups_are(own: StageSettings, processes: int, progress: Progress) -> None:
+    """Say it where groups, which lie within a process, do not divide its images and so are others."""
+    share, asked = own.batch_size / processes, own.bn_group
+    if processes > 1 and share % asked:
+        progress.note(
+            f"BatchNorm takes groups of about {share / max(1, round(share / asked)):.0f} images, not {asked} "
+            f"as bn_group says: {processes} processes have {own.batch_size} between them."
+        )

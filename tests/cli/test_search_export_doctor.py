@@ -151,7 +151,7 @@ def test_search_refuses_with_one_message(
     (tmp_path / "empty").mkdir()
     (tmp_path / "damaged.safetensors").write_bytes(b"12345678")
     places = {"empty": tmp_path / "empty", "damaged": tmp_path / "damaged.safetensors", "gallery": gallery}
-    places |= {"query": query, "answer": next(gallery.iterdir())}
+    places |= {"query": query, "answer": next(gallery.glob("*.jpg"))}
     found = icsr("search", query, "--runs", runs, *(option.format(**places) for option in options))
     assert found.exit_code == code, found.output
     assert words in " ".join(found.stderr.split())
