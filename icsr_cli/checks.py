@@ -1,7 +1,5 @@
 """The checks that every room makes of what it is given: one fault, one message that names the argument."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable

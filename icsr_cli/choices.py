@@ -9,8 +9,6 @@ installed package names among its entry points ``icsr.methods``. Which room it b
 defines.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib
 import importlib.util

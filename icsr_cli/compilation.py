@@ -1,7 +1,5 @@
 """Loops that numba compiles."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Callable
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Errors a person can act on: what came, what was expected, what to do next."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 

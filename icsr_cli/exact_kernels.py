@@ -1,7 +1,5 @@
 """Compiled parts of the exact search. Arrays in, arrays changed in place; no GIL."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Nearest neighbours on the CPU: tiles of products, each for its rows and its columns, by threads."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext

@@ -1,7 +1,5 @@
 """Features of images: one row per image, in order, on the device."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from typing import Any

@@ -8,8 +8,6 @@ and its values positive. No n x n array exists. Each kernel works on the rows [l
 what it gives for them is (entries per row, columns, values).
 """
 
-from __future__ import annotations
-
 from typing import Any, TypeAlias
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Pixels on their way to a network: gathered from where they lie and normalised, to train and to embed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing

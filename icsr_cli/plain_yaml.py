@@ -1,7 +1,5 @@
 """YAML as it is used for settings: plain values, small, without tricks."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Processes that work for one that waits, which alone answers an interrupt."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading

@@ -1,7 +1,5 @@
 """What the engine reports to. It knows nothing of terminals; the command line implements this."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeAlias

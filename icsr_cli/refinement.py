@@ -4,8 +4,6 @@ After Pseudo Labels Refinement with Intra-camera Similarity for Unsupervised Per
 ICIP 2023 (arXiv 2304.12634).
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, NamedTuple
 
 import numpy as np

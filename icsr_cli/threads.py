@@ -5,8 +5,6 @@ A kernel that releases the GIL works on rows ``[low, high)``, and Python's own t
 it at once and neither OpenMP nor TBB is there.)
 """
 
-from __future__ import annotations
-
 import os
 import sys
 from collections import deque

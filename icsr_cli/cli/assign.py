@@ -1,7 +1,5 @@
 """``icsr assign``: new images to the clusters of a run, or to somebody new."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 from typing import Annotated

@@ -3,8 +3,6 @@
 Typer keeps those that begin with what is typed.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import typer

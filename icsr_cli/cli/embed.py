@@ -1,7 +1,5 @@
 """``icsr embed``: features of a folder of images or of a data set, for other tools."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Annotated

@@ -1,7 +1,5 @@
 """How help looks: options in groups, two columns, 80 characters."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

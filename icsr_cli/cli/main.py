@@ -1,7 +1,5 @@
 """The executable: registers the commands, and turns errors into one message and an exit code."""
 
-from __future__ import annotations
-
 import errno
 import os
 import signal

@@ -1,7 +1,5 @@
 """``icsr methods``: the methods that can be named by ``--method``, and the settings each resolves to."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``icsr models``: the networks, how large they are, and where weights of them are to be had."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

@@ -1,7 +1,5 @@
 """``icsr report``: a run as one self-contained page."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Annotated
 

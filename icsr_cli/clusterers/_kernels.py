@@ -3,8 +3,6 @@
 What takes ``low`` and ``high`` works on these rows. No kernel holds the GIL.
 """
 
-from __future__ import annotations
-
 import heapq
 from typing import Any
 

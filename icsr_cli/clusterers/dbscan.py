@@ -1,7 +1,5 @@
 """DBSCAN on a sparse similarity."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Annotated, Any, Literal

@@ -1,7 +1,5 @@
 """HDBSCAN on a sparse similarity: density at every level, so that nobody has to guess a radius."""
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import numpy as np

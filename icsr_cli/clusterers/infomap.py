@@ -1,7 +1,5 @@
 """Infomap on the graph of nearest neighbours."""
 
-from __future__ import annotations
-
 import tempfile
 from pathlib import Path
 from typing import Any, ClassVar

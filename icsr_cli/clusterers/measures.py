@@ -1,7 +1,5 @@
 """What is measured of a clustering on a sparse similarity: its silhouette, and how alike the images are."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """What every function of this room asks of its similarity matrix."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -4,8 +4,6 @@ The layers: what the schema says, the data set's own settings, the method's file
 method, a file of the user's, options of the command, ``a.b=c`` assignments.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy

@@ -1,7 +1,5 @@
 """Settings as they were written before every part was chosen by ``method``: read, with a word."""
 
-from __future__ import annotations
-
 from typing import Any
 
 Tree = dict[str, Any]

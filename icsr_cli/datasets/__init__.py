@@ -3,8 +3,6 @@
 Published data sets are found by the files in ``published``; own crops are read by ``folder``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

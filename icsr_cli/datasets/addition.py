@@ -1,7 +1,5 @@
 """New crops into a prepared data set of one's own: what was there keeps its place and its numbers."""
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections import defaultdict

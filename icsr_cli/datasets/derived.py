@@ -1,7 +1,5 @@
 """Tracks where a data set has none: the images of one person that follow each other. It uses names."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from dataclasses import replace
 

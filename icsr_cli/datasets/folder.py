@@ -1,7 +1,5 @@
 """A user's own crops: the camera of each image from its path or a CSV file; identities and tracks if any."""
 
-from __future__ import annotations
-
 import csv
 import re
 from collections import Counter, defaultdict

@@ -5,8 +5,6 @@ line per image: split, path, camera (from 0), identity (-1: nobody knows); and t
 where the data set knows of any.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

@@ -1,7 +1,5 @@
 """What a published data set is, and how a layout on disk becomes records. Opens no image."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace

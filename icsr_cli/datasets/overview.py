@@ -1,7 +1,5 @@
 """What is prepared under a data root, and what could be."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Where a data set may lie: the published places below the data root, a folder, an archive."""
 
-from __future__ import annotations
-
 import contextlib
 import shutil
 from collections.abc import Callable, Iterator

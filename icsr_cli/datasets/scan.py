@@ -1,7 +1,5 @@
 """Find image files and folders without opening anything."""
 
-from __future__ import annotations
-
 import os
 from collections import deque
 from collections.abc import Callable, Iterator

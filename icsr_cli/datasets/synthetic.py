@@ -1,7 +1,5 @@
 """Rendered data, which lies in the layout of Market-1501."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 _STAGE: Final[dict[str, Any]] = {

@@ -1,7 +1,5 @@
 """Approximate nearest neighbours, for more vectors than all pairs of them can be compared exactly."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

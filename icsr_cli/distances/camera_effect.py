@@ -7,8 +7,6 @@ one person are found where the cameras' means say nothing, in the complement of 
 their difference is held against the difference of the means.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 

@@ -5,8 +5,6 @@ the camera; among all neighbours they crowd the others out. Their code fills sho
 other cameras; here short lists stay short.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Vectors as codes of 8 bits, whose products a processor with VNNI makes several times as fast as floats."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The cosine of the nearest neighbours: for few images each, as one camera's of one person."""
 
-from __future__ import annotations
-
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field

@@ -3,8 +3,6 @@
 Each kernel works on the rows [low, high) and holds no GIL.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -5,8 +5,6 @@ blocks, so that what a block needs stays below about 1 GiB. Sums are taken in wh
 not depend on the order in which a device adds.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """k nearest neighbours on any torch device."""
 
-from __future__ import annotations
-
 import warnings
 
 import torch

@@ -1,7 +1,5 @@
 """Exact search by what stands for vectors roughly: it gives candidates, and proves that nobody is missing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Vectors by fewer numbers: where they lie along the directions of most spread, and how far off those."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Augmentation of whole batches on the device, each image by its own dice; normalisation."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal

@@ -1,7 +1,5 @@
 """Blocks of images decoded in parallel processes, and kept as a store wants them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias

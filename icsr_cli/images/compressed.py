@@ -6,8 +6,6 @@ same pixels. They lie one after the other in ``<part>-<height>x<width>.jpegs``; 
 ``offsets[i]`` to ``offsets[i + 1]``, int64 (n + 1,), in ``.jpegs.offsets.npy``.
 """
 
-from __future__ import annotations
-
 import io
 import zlib
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """One image file -> RGB pixels, whatever its mode, or an error that names the file."""
 
-from __future__ import annotations
-
 import os
 import stat
 import warnings

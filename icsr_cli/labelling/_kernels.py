@@ -1,7 +1,5 @@
 """Compiled parts of the chain. Matrices come as CSR: starts, columns, and values where there are any."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Features -> evidence -> clusters -> refiners -> labels: one way for both stages and every command."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Literal, Protocol

@@ -1,7 +1,5 @@
 """Two tracks of one camera that overlap in time are different people: pairs that cost nobody a look."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from icsr_cli.labelling.constraints import groups_of

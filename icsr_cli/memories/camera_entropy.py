@@ -5,8 +5,6 @@ come from many cameras in equal shares teaches most across cameras. Needs camera
 that of the plain memory.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

@@ -11,8 +11,6 @@ By choice an image is also pulled to the proxies that look like it under several
 Needs cameras. A cluster that one camera alone sees has no inter loss. Belongs beside a memory of clusters.
 """
 
-from __future__ import annotations
-
 from typing import ClassVar, Literal
 
 import torch

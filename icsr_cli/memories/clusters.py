@@ -3,8 +3,6 @@
 Source: Cluster Contrast (Dai et al., arXiv 2103.11568), eq. 1 (loss), 2 and 3 (update).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Literal
 

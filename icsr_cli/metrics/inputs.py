@@ -1,7 +1,5 @@
 """What the measures accept: features of numpy or torch, checked once; a message names the argument."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

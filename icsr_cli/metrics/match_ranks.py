@@ -1,7 +1,5 @@
 """Where the right answers stand in a ranking, counted rather than sorted."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import numpy as np

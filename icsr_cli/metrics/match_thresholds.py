@@ -4,8 +4,6 @@ Pairs are those of the protocol: an image of the query's person under its own ca
 an image of unknown identity, be it a query or of the gallery.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

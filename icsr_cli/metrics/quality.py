@@ -1,7 +1,5 @@
 """How well pseudo labels agree with the truth, where somebody knows it."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass
 from typing import Any
 

@@ -5,8 +5,6 @@ arXiv 1701.08398, section 3. Queries and gallery are ranked together (n = q + g 
 memory grows with n times the size of a k-reciprocal set; no n x n array exists.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

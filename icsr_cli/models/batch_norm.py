@@ -1,7 +1,5 @@
 """BatchNorm over other images than a batch has in one process: of all processes, of groups, of a camera."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Which architectures there are, and how one is built."""
 
-from __future__ import annotations
-
 import importlib
 import pkgutil
 from collections.abc import Mapping, Sequence

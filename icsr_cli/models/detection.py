@@ -1,7 +1,5 @@
 """Which network a file of weights belongs to."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Backbone, pooling, optional embedding, BatchNorm, unit length: the network of the method."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass

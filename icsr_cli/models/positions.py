@@ -1,7 +1,5 @@
 """Tables of positions: resized from the patches they were trained on to those of a network."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

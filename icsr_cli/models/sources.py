@@ -1,7 +1,5 @@
 """Where published weights are to be had, and how they get here: only where somebody asks."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

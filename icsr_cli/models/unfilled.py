@@ -1,7 +1,5 @@
 """Layers that hold no numbers, to be looked at."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any

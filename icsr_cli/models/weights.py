@@ -1,7 +1,5 @@
 """Weights in and out: files of them, strictly read into a network; safetensors, and their header."""
 
-from __future__ import annotations
-
 import argparse
 import hashlib
 import json

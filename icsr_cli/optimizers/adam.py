@@ -1,7 +1,5 @@
 """Adam (Kingma and Ba, arXiv 1412.6980) with a schedule in epochs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from torch.nn import Parameter

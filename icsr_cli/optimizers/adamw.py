@@ -1,7 +1,5 @@
 """AdamW (Loshchilov and Hutter, arXiv 1711.05101): Adam with weight decay beside the gradient."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from pydantic import Field

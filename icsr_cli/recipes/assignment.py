@@ -1,7 +1,5 @@
 """New images to the clusters of a run, or to nobody: what stands between the two, and how far it reaches."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The blocks of a network: which modules they are, and how deep each parameter lies."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace

@@ -4,8 +4,6 @@ As published every camera has a network of its own. The shared network is ours: 
 epoch clusters every camera's images by its own features and trains with one memory per camera.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace

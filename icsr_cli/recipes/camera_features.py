@@ -4,8 +4,6 @@ Training keeps one set of running statistics for all cameras, of batches in whic
 another light is then off the mean in every layer, by which its images look alike.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

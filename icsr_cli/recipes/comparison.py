@@ -1,7 +1,5 @@
 """Runs side by side: what was set, and what came of it. Runs that differ in the seed alone are one row."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence

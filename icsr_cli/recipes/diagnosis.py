@@ -3,8 +3,6 @@
 Only the standard library is imported here: a missing or broken library is what has to be told.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -6,8 +6,6 @@ computed everywhere from the same numbers. The leading rank alone writes the run
 disk that all ranks read; only where every rank trains cameras of its own does it write what comes of them.
 """
 
-from __future__ import annotations
-
 import logging
 import os
 import sys

@@ -1,7 +1,5 @@
 """Export: a network as an ONNX file, checked against PyTorch, or as safetensors with a model card."""
 
-from __future__ import annotations
-
 import copy
 import importlib
 import json

@@ -1,7 +1,5 @@
 """Files of features: what ``icsr embed`` writes, and what ``icsr labels generate`` takes from anywhere."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path

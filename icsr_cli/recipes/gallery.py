@@ -5,8 +5,6 @@ A cache is one safetensors file: ``features`` float32 (n, d), and in its header 
 checksum of all that features depend on besides the images: weights, architecture, image size, precision.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

@@ -4,8 +4,6 @@ Each epoch: features, labels by the chain of methods that the settings name, tra
 published methods: arXiv 2304.12634, section 2.2).
 """
 
-from __future__ import annotations
-
 import json
 from typing import Any
 

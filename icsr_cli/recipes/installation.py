@@ -3,8 +3,6 @@
 Nothing heavy is imported before it is looked at: a missing or broken library is what has to be told.
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass
 from importlib import metadata

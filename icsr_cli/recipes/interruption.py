@@ -1,7 +1,5 @@
 """SIGINT and SIGTERM end training between two steps, and any other work at once but tidily."""
 
-from __future__ import annotations
-
 import signal
 import threading
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """What the machine is: processor, memory, GPUs, room on the disk. Imports nothing heavy."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import platform

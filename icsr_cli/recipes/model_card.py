@@ -1,7 +1,5 @@
 """Where a network comes from, and the model card that says so."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The networks that there are: one table of facts for ``icsr models``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 For the command line, the demo and the benchmarks alike.
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

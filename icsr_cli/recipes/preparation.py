@@ -1,7 +1,5 @@
 """Prepare a data set: unpack or render, read the layout, decode every image once, write the index."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace

@@ -4,8 +4,6 @@ A GPU is done with an operation on a small batch before the next one is sent, an
 images has several times as many. A CUDA graph sends them all at once: the same operations, the same numbers.
 """
 
-from __future__ import annotations
-
 import gc
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,7 +1,5 @@
 """What a report shows beyond what lies in the run folder: rankings, and a map of the embedding."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """What a person is asked about the labels of a run, and what the answers make of them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

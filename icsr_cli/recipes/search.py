@@ -1,7 +1,5 @@
 """Search: ranks the images of a folder for a picture of a person."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath

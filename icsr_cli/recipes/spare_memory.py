@@ -10,8 +10,6 @@ Random numbers of a block (stochastic depth) are drawn again as they were. The r
 move once: the second computation moves copies, which are thrown away.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast

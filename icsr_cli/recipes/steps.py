@@ -1,7 +1,5 @@
 """The training loop: batches of images -> augmented -> features -> loss -> one step of the optimiser."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager

@@ -1,7 +1,5 @@
 """What both stages are made of: the place they work at, and a network in training."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

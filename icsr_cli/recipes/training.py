@@ -1,7 +1,5 @@
 """From a prepared data set and an open run to a finished one: minds the run folder."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace

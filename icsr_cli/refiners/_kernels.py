@@ -1,7 +1,5 @@
 """Compiled parts of the refiners."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

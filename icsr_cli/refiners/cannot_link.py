@@ -8,8 +8,6 @@ against global clusters is the idea of ICSR (arXiv 2304.12634); that two may not
 without them nothing is split.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ Pseudo Labels Refinement with Intra-camera Similarity for Unsupervised Person Re
 (arXiv 2304.12634), section 2.2. Needs local labels; without them nothing is thrown out.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

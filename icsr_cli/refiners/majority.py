@@ -4,8 +4,6 @@ For local clusters that can be trusted, such as tracks: what is noise, or astray
 local labels; without them nothing moves.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

@@ -4,8 +4,6 @@ Source: arXiv 2502.10195 (ICLR 2025). Left undone, with a word, where there is o
 clusters would remain.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """As ``discard``, but what is thrown out makes clusters of its own, one for each local cluster."""
 
-from __future__ import annotations
-
 from icsr_cli.refiners import discard
 from icsr_cli.types import Evidence, Labels
 

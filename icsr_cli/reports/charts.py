@@ -4,8 +4,6 @@ Lines differ in colour and in dashes, since not everybody tells colours apart. N
 value of a point is its ``title``, which a browser shows under the pointer.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

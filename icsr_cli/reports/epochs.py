@@ -3,8 +3,6 @@
 The figures of a line are the methods' own: every number it has is drawn, under its own name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 

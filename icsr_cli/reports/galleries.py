@@ -1,7 +1,5 @@
 """Images under one heading, as the pages of labels show them: picture, mark, and a few words."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby

@@ -4,8 +4,6 @@ Clusters are numbered anew each epoch, so a number says nothing by itself: a clu
 later cluster that holds most of its images (the lowest number on a tie).
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Every record has fields that go into JSON as they are (``dataclasses.asdict``). 
 is None where the labels have none.
 """
 
-from __future__ import annotations
-
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 

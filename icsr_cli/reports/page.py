@@ -1,7 +1,5 @@
 """What every page is made with: the templates, the style sheet, and how numbers are written."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """A picture of rankings: each query framed on the left, its answers after it, nearest first."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """Labels against the truth, as a page shows it, for tables of the cam stage as well."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What a page is made of: runs, their labels, pictures and network, each opened when a page asks for it."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property

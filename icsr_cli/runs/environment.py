@@ -1,7 +1,5 @@
 """What a result was made with: versions, machine, command."""
 
-from __future__ import annotations
-
 import platform
 import re
 import sys

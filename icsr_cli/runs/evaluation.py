@@ -1,7 +1,5 @@
 """What a run's networks were measured at: ``evaluation.json``."""
 
-from __future__ import annotations
-
 import time
 from pathlib import Path
 from typing import Any

@@ -8,8 +8,6 @@ numbers with a point, an empty field for NaN; ``cohesion``, for one, is the imag
 others of its ``cluster``.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

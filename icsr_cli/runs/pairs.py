@@ -5,8 +5,6 @@ label file, which stands for the image that is most like the others of it. ``ans
 ``different``, or ``unsure``, which says nothing. Further columns are the writer's own.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import io

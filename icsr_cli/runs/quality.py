@@ -1,7 +1,5 @@
 """The labels of a table against the truth, where somebody knows it."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from icsr_cli.metrics import LabelQuality, judge

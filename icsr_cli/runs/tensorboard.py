@@ -1,7 +1,5 @@
 """Metrics as event files, for those who watch a run in TensorBoard."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Which images go into which batch: identities in random order, a few images of each across cameras."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Any

@@ -4,8 +4,6 @@ Source: Wang et al., "Camera-aware Proxies for Unsupervised Person Re-Identifica
 arXiv 2012.10674, section "Implementation details".
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -6,8 +6,6 @@ column (1, columns, batch), per picture (batch,). Only +, -, x, /, square root, 
 used, which IEEE 754 fixes to the last bit: the same numbers come on every machine.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 

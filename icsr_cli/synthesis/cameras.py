@@ -1,7 +1,5 @@
 """The cameras of every synthetic world: a fixed table, and more of them by their number."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

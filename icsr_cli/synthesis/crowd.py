@@ -3,8 +3,6 @@
 Where the dials are 0 nothing of this touches anybody.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """From a plan's shots to pixels, batch by batch; each batch stands alone."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

@@ -1,7 +1,5 @@
 """One person in every picture of a batch, painted from back to front."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the camera does to a scene: furniture in the way, light, blur, resolution, noise, gamma."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Who is seen where and when: which camera takes how many images of whom, and from which side."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Who walks through a synthetic world: bodies, clothes, bags, drawn from the seed."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import numpy as np

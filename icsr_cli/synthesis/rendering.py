@@ -1,7 +1,5 @@
 """A synthetic world as a folder in the layout of Market-1501, written whole or not at all."""
 
-from __future__ import annotations
-
 import time
 from collections import Counter
 from dataclasses import dataclass

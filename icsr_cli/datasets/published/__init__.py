@@ -1,7 +1,5 @@
 """One file per published data set; a new file here is a new data set, found by its name."""
 
-from __future__ import annotations
-
 import pkgutil
 from functools import cache
 from importlib import import_module

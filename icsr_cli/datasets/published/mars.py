@@ -1,7 +1,5 @@
 """MARS: Market-1501's cameras as video, in tracks that a detector and a tracker made."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass

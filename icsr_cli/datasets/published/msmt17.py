@@ -1,7 +1,5 @@
 """MSMT17: fifteen cameras of a campus, four days, indoors and outdoors."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 from pathlib import Path

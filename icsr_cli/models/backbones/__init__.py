@@ -6,8 +6,6 @@ whose names are a library's holds ``architecture(name)`` instead; its networks a
 be had, by which names, their pixels' mean and standard deviation.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

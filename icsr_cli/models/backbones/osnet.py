@@ -4,8 +4,6 @@ The parts are named as in torchreid's checkpoints. Behind the average over the m
 which makes 512 numbers of any width.
 """
 
-from __future__ import annotations
-
 from collections import OrderedDict
 from functools import partial
 

@@ -8,8 +8,6 @@ Both are timm's ViT but for that. The plain ones (LUPerson, DINO) are ``timm:vit
   features are the class token and the mean of the parts, side by side.
 """
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """ResNet-IBN-a 50 and 101 (Pan et al., arXiv 1807.09441), with stride 1 in the last stage."""
 
-from __future__ import annotations
-
 from functools import partial
 
 import torch

@@ -1,7 +1,5 @@
 """A small residual network for small images (64 x 32 pixels or so): fast on a CPU."""
 
-from __future__ import annotations
-
 from torch import nn
 
 from icsr_cli.models.backbones import Architecture, Backbone, Make

@@ -5,8 +5,6 @@ After each merging of patches the map is scaled and shifted by what two linear l
 and shifting of windows, which matters where a map is no multiple of 7.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache, partial
 

@@ -5,8 +5,6 @@ The function ``page(view) -> str`` of such a file gives the whole page as HTML (
 It names in ``TAKES`` which of ``rankings``, ``draw_map``, ``seed`` and ``device`` it makes use of.
 """
 
-from __future__ import annotations
-
 import importlib
 import re
 from pathlib import Path

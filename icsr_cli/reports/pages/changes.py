@@ -1,7 +1,5 @@
 """What moved between the labels of two epochs as one page, with the pictures of the images that moved."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path

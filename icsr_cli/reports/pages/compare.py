@@ -1,7 +1,5 @@
 """Runs side by side as one page: what differs, what came of it, curves together."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import mean
 

@@ -1,7 +1,5 @@
 """The images of one cluster, one camera, or those that were thrown out, as one page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Final
 

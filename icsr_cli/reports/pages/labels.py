@@ -1,7 +1,5 @@
 """The labels of one epoch as one page, with the pictures themselves."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import asdict
 

@@ -4,8 +4,6 @@ What it asks is in the page itself, and so are the answers, in the browser, unti
 (``icsr_cli.runs.pairs``).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from typing import Any, Final

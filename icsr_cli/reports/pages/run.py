@@ -1,7 +1,5 @@
 """One run as one page: settings, curves, retrieval, rankings to look at, a map of the embedding, times."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
