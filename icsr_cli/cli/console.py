@@ -7,8 +7,9 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any
+
+from pydantic_core import to_jsonable_python
 
 from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
@@ -80,7 +81,7 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
-    plain = _plain(value)
+    plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_listed)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     if not_utf8([text]):
         text = json.dumps(plain, indent=2, allow_nan=False)
@@ -143,18 +144,9 @@ def _is_number(text: str) -> bool:
     return text == "-" or text.replace(",", "").rstrip("%").replace(".", "", 1).lstrip("+-").isdigit()
 
 
-def _plain(value: Any) -> Any:
-    if is_dataclass(value) and not isinstance(value, type):
-        value = asdict(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(below) for key, below in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(below) for below in value]
-    if hasattr(value, "tolist"):  # numpy arrays and scalars, torch tensors
-        return _plain(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
-        return None
-    return value if isinstance(value, str | int | float | bool | None) else str(value)
+def _listed(value: Any) -> Any:
+    """Give arrays and numbers of numpy and torch as Python's own, else the text."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
 class QuietProgress(Progress):

@@ -12,19 +12,6 @@ from icsr_cli.compilation import compiled, find
 
 
 @compiled()
-def asymmetry(starts: Any, columns: Any, values: Any, left: Any, right: Any, low: int, high: int) -> float:
-    """Give the part of some rows in x'Sy - y'Sx: for random x and y that is 0 just where S is symmetric."""
-    total = 0.0
-    for row in range(low, high):
-        onto_left, onto_right = 0.0, 0.0
-        for entry in range(starts[row], starts[row + 1]):
-            onto_left += values[entry] * left[columns[entry]]
-            onto_right += values[entry] * right[columns[entry]]
-        total += left[row] * onto_right - right[row] * onto_left
-    return total
-
-
-@compiled()
 def to_whole_numbers(
     starts: Any,
     columns: Any,
@@ -181,18 +168,6 @@ def merge_all(
             length -= 2
             on_chain[low], on_chain[high] = False, False
     return first[:merges], second[:merges], values[:merges]
-
-
-@compiled()
-def join(n: int, first: Any, second: Any) -> Any:
-    """Give the lowest image of the cluster of each image after these merges."""
-    parents = np.arange(n)
-    for merge in range(first.size):
-        a, b = find(parents, first[merge]), find(parents, second[merge])
-        parents[max(a, b)] = min(a, b)
-    for image in range(n):
-        parents[image] = find(parents, image)
-    return parents
 
 
 @compiled()

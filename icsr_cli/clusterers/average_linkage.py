@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number
 from icsr_cli.clusterers.measures import silhouette_of
-from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.clusterers.similarity import check_similarity, components
 from icsr_cli.errors import InputError
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import Evidence, IntArray, by_first_appearance
@@ -157,7 +157,8 @@ def _cut(n: int, first: Any, second: Any, n_clusters: int | None) -> IntArray:
     from icsr_cli.clusterers import _kernels
 
     steps = len(first) if n_clusters is None else n - n_clusters
-    roots = _kernels.join(n, first[:steps], second[:steps])
+    part = components(first[:steps], second[:steps], n)
+    roots = np.unique(part, return_index=True)[1][part]  # the lowest image of each
     if n_clusters is not None and steps > len(first):
         roots = _kernels.join_smallest(roots, n_clusters)
     return by_first_appearance(roots)

@@ -5,10 +5,9 @@ from typing import Any, Literal
 import numpy as np
 import scipy.sparse as sp
 from pydantic import Field
-from scipy.sparse.csgraph import connected_components
 
 from icsr_cli import choices
-from icsr_cli.clusterers.similarity import check_similarity
+from icsr_cli.clusterers.similarity import check_similarity, components
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, by_first_appearance, most_frequent
 
 #: Of equal images: a distance of zero would be no edge.
@@ -106,7 +105,6 @@ def _without_strangers(matrix: sp.csr_array, labels: IntArray, least: int) -> In
     near = (row != column) & (pairs.data > 0)
     dense = np.bincount(row[near], minlength=len(labels)) + 1 >= least
     near &= dense[row] & dense[column]
-    graph = sp.coo_array((pairs.data[near], (row[near], column[near])), shape=pairs.shape)
-    parts = connected_components(graph, directed=False)[1].astype(np.int64)
+    parts = components(row[near], column[near], len(labels))
     clusters, main, _ = most_frequent(labels, parts)
     return np.where(main[np.searchsorted(clusters, labels)] == parts, labels, NO_CLUSTER)

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
-from scipy.sparse.csgraph import connected_components
 
 from icsr_cli.checks import as_numpy
 from icsr_cli.clusterers.measures import cohesion_of
+from icsr_cli.clusterers.similarity import components
 from icsr_cli.errors import InputError
 from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Labels, Pairs, by_first_appearance, most_frequent
 
@@ -106,9 +106,9 @@ class Rules:
         n_clusters = int(clusters.max(initial=NO_CLUSTER)) + 1
         own = n_clusters + self.groups
         links = self._main_parts(clusters, similarity)
-        components = _components(np.column_stack([clusters, own])[links], int(own.max()) + 1)
+        part = components(clusters[links], own[links], int(own.max()) + 1)
         nodes = np.where(self.bound, own, clusters)
-        return by_first_appearance(np.where(nodes == NO_CLUSTER, NO_CLUSTER, components[nodes]))
+        return by_first_appearance(np.where(nodes == NO_CLUSTER, NO_CLUSTER, part[nodes]))
 
     def _main_parts(self, clusters: IntArray, similarity: sp.csr_array) -> IntArray:
         """Give the images of each cluster's main group: that of most images in it.
@@ -154,7 +154,7 @@ class Rules:
 
 def groups_of(pairs: Pairs, n: int) -> IntArray:
     """Give the group of each image, int64 (n,): images that are the same, one by the other."""
-    return _components(pairs.same, n)
+    return components(pairs.same[:, 0], pairs.same[:, 1], n)
 
 
 def contradictions(pairs: Pairs, groups: IntArray) -> IntArray:
@@ -288,12 +288,6 @@ def _follow(soft: Any, before: IntArray, after: IntArray) -> sp.csr_array:
     return sp.csr_array(
         (sp.diags_array(np.where(moved, 0.0, 1.0)) @ soft @ renamed + whole).astype(soft.dtype)
     )
-
-
-def _components(links: IntArray, n: int) -> IntArray:
-    """Give the number of the part that each of n nodes is in, held together by links (m, 2): int64 (n,)."""
-    graph = sp.coo_array((np.ones(len(links), dtype=np.int8), (links[:, 0], links[:, 1])), shape=(n, n))
-    return connected_components(graph, directed=False)[1].astype(np.int64)
 
 
 def _checked(pairs: Pairs, n: int) -> Pairs:

@@ -3,9 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from icsr_cli.errors import ModelError
 from icsr_cli.models.network import Network
@@ -42,7 +40,11 @@ def fit_positions(
         raise ModelError(
             f"{source}: the table of positions {_POSITIONS} is of {count} patches: not {known}, no square."
         )
-    return {**state, _POSITIONS: resize_positions(table, grid, model.grid, before)}
+    if grid != model.grid:
+        from timm.layers.pos_embed import resample_abs_pos_embed
+
+        table = resample_abs_pos_embed(table, [*model.grid], [*grid], before)
+    return {**state, _POSITIONS: table}
 
 
 def _grid(count: int, known: Sequence[Size]) -> Size | None:
@@ -50,16 +52,3 @@ def _grid(count: int, known: Sequence[Size]) -> Size | None:
     found = next((grid for grid in known if math.prod(grid) == count), None)
     edge = math.isqrt(max(count, 0))
     return found or ((edge, edge) if edge * edge == count else None)
-
-
-def resize_positions(table: Tensor, old: Size, new: Size, before: int) -> Tensor:
-    """Resize (1, before + rows * columns, d) from a grid to another, bicubic; the first ``before`` stay.
-
-    The same grid changes nothing.
-    """
-    if old == new:
-        return table
-    first, rest = table[:, :before], table[:, before:]
-    grid = rest.float().reshape(1, *old, -1).permute(0, 3, 1, 2)
-    grid = interpolate(grid, new, mode="bicubic", antialias=True, align_corners=False)
-    return torch.cat((first, grid.permute(0, 2, 3, 1).flatten(1, 2).to(table.dtype)), dim=1)
