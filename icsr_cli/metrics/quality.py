@@ -7,7 +7,7 @@ import numpy as np
 
 from icsr_cli.checks import whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, DoubleArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
 
 
 @dataclass(frozen=True)
@@ -63,16 +63,13 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
             "identity. Labels can be judged only where both are known."
         )
     clusters, identities = clusters[judged], identities[judged]
-    cells = np.unique(np.stack([clusters, identities]), axis=1, return_counts=True)
-    (cell_cluster, cell_identity), together = cells
-    in_cluster = _sizes(cell_cluster, together)
-    of_identity = _sizes(cell_identity, together)
-    n_images, n_identities = len(clusters), len(np.unique(cell_identity))
-    n_clusters = len(np.unique(cell_cluster))
+    cells = cluster.contingency_matrix(identities, clusters, sparse=True).tocoo()
+    of_identity, in_cluster = (np.asarray(cells.sum(axis=axis)).ravel() for axis in (1, 0))
+    n_images, (n_identities, n_clusters) = len(clusters), cells.shape
     (_, mixed), (torn, pairs) = cluster.pair_confusion_matrix(identities, clusters).tolist()
     precision, recall = _share(pairs, pairs + mixed), _share(pairs, pairs + torn)
-    bcubed_precision = float((together * together / in_cluster).sum() / n_images)
-    bcubed_recall = float((together * together / of_identity).sum() / n_images)
+    bcubed_precision = float((cells.data**2 / in_cluster[cells.col]).sum() / n_images)
+    bcubed_recall = float((cells.data**2 / of_identity[cells.row]).sum() / n_images)
     return LabelQuality(
         pairwise_precision=precision,
         pairwise_recall=recall,
@@ -80,7 +77,7 @@ def label_quality(labels: Any, ids: Any) -> LabelQuality:
         bcubed_precision=bcubed_precision,
         bcubed_recall=bcubed_recall,
         bcubed_f=_harmonic_mean(bcubed_precision, bcubed_recall),
-        expansion=len(together) / n_identities,
+        expansion=cells.nnz / n_identities,
         nmi=float(normalized_mutual_info_score(identities, clusters, average_method="arithmetic")),
         n_images=n_images,
         n_clusters=n_clusters,
@@ -95,13 +92,6 @@ def judge(labels: object, ids: object) -> LabelQuality | None:
     if not ((clusters > NO_CLUSTER) & (identities != UNKNOWN_IDENTITY)).any():
         return None
     return label_quality(clusters, identities)
-
-
-def _sizes(names: IntArray, counts: IntArray) -> DoubleArray:
-    """Per cell of the contingency table: the size of its whole row (or column)."""
-    _, inverse = np.unique(names, return_inverse=True)
-    totals: DoubleArray = np.bincount(inverse, weights=counts).astype(np.float64)
-    return totals[inverse]
 
 
 def _share(part: int, whole: int) -> float:
