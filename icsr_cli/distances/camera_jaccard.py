@@ -1,8 +1,9 @@
 """Camera-aware Jaccard: neighbours under an image's own camera and under the others count apart.
 
 Source: CA-Jaccard (Chen et al., CVPR 2024, arXiv 2311.10605). Images of one camera are alike for reasons of
-the camera; among all neighbours they crowd the others out. Their code fills short lists with images of
-other cameras; here short lists stay short.
+the camera; among all neighbours they crowd the others out. The paper is followed; their code fills short
+lists with images of the wrong camera, counts one image more under other cameras, and averages over 3 and 3 in
+the first epoch.
 """
 
 from collections.abc import Iterator
