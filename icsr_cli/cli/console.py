@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import to_jsonable_python
 
@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
+
+
+#: Longer words of a table, such as paths, are folded.
+_WORD: Final = 26
 
 
 def make_progress(quiet: bool, as_json: bool) -> Progress:
@@ -48,8 +52,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         padding=(0, 1, 0, 0),
     )
     for number, (column, right) in enumerate(zip(columns, numeric, strict=True)):
-        # Headings break between words, never inside one, and numbers nowhere; long text in cells is folded.
-        words = [*column.split(), *(row[number].plain for row in cells if right)]
+        # Text breaks between words, never inside one of up to _WORD letters, and numbers nowhere.
+        texts = [row[number].plain for row in cells]
+        words = [*column.split(), *(texts if right else (word for text in texts for word in text.split()))]
+        words = [word for word in words if right or len(word) <= _WORD]
         width = max(map(len, words), default=0)
         table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
     for row in cells:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -68,8 +68,6 @@ def inspect(
         options.check_out(html, "--html", *options.PAGES)
     folder, path = _find(run, dataset, epoch, runs_root)
     table = read_labels(path)
-    if folder is not None:
-        table = replace(table, camera_names=folder.camera_names)
     number = None if camera is None else _camera(table, camera)
     if compare is not None and folder is None:
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
@@ -152,6 +150,7 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.label_report import LISTS, label_report
+    from icsr_cli.reports.page import counted
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -160,7 +159,7 @@ def _show_overview(
         return
     if folder is not None:
         heading(f"Run: {folder.path} ({folder.info().get('status')})")
-    heading(f"{path}: {len(table):,} images, {len(set(table.cameras.tolist()))} cameras")
+    heading(f"{path}: {len(table):,} images, {counted(len(set(table.cameras.tolist())), 'camera')}")
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])

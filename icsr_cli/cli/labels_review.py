@@ -70,10 +70,9 @@ def review(
     opened = open_review(folder, data, settings, data_root, engine, progress, **known)
     asked = opened.ask(questions)
     places = {"data_root": data_root, "runs_root": runs_root if run is None else None}
-    again = ["train", "global", "-d", data.name, "--pairs", path if truth else "answers.csv"]
-    if plugin:
-        again += ["--config", folder.path / "settings.yaml"]
-        again += [word for one in plugin for word in ("--plugin", one)]
+    again = ["train", "global", "-d", data.name, "--config", folder.path / "settings.yaml"]
+    again += ["--pairs", path if truth else "answers.csv"]
+    again += [word for one in plugin or () for word in ("--plugin", one)]
     following = options.typed(*again, **places)
     if truth:
         found = _answer(opened, asked, path)

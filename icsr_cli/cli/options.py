@@ -125,12 +125,13 @@ Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on 
 def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:
     """Load the data set, or the one prepared last, and say which one it is."""
     from icsr_cli import datasets
+    from icsr_cli.reports.page import counted
 
     chosen = datasets.newest(data_root) if name is None else name
     dataset = datasets.load(chosen, data_root)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in dataset.splits.items())
     suffix = " (prepared last)" if name is None else ""
-    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {dataset.n_cameras} cameras")
+    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {counted(dataset.n_cameras, 'camera')}")
     return dataset
 
 

@@ -40,7 +40,7 @@ def show_list(data_root: Path, as_json: bool) -> None:
         print_table(f"Data sets under {data_root}", columns, rows)
     for item in found:
         if item.prepared and item.about:
-            say(f"{item.name}: {item.about}", whole=True)
+            say(item.about, whole=True)
     heading("Not prepared")
     for item in found:
         if not item.prepared:

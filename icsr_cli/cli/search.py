@@ -159,5 +159,7 @@ def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
         text = lines(f"{match.rank}.  {match.distance:.3f}", match)
         return Crop(gallery / match.path, Path(match.path).name, text, right)
 
-    query = Crop(answers.query, answers.query.name, lines("query", answers))
+    query = Crop(
+        answers.query, answers.query.name, lines("query" if answers.matches else "no match", answers)
+    )
     return [query, *map(crop, answers.matches)]

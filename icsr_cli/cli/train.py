@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import QuietProgress, make_progress, print_json, print_records, say
+from icsr_cli.cli.console import QuietProgress, make_progress, print_facts, print_json, print_records, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.progress import Progress
@@ -412,6 +412,6 @@ def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> 
         row["nmi"] = last["quality"]["refined"]["nmi"]
     if as_json:
         return {"run": str(folder.path), "features": dim, **row}
-    print_records("Last epoch", [row])
+    print_facts("Last epoch", row)
     say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
     return None

@@ -16,7 +16,12 @@ _RETRIEVAL: Final = ("mAP", "rank_1", "mINP")
 #: Label quality of the last epoch: of what the network was trained on.
 _QUALITY: Final = ("nmi", "pairwise_f")
 _DIGITS: Final = {"nmi": 3, "pairwise_f": 3, "loss": 3}
-_TITLES: Final = {"rank_1": "Rank-1", "nmi": "label NMI", "pairwise_f": "pairwise F"}
+_TITLES: Final = {
+    "rank_1": "Rank-1",
+    "nmi": "label NMI",
+    "pairwise_f": "pairwise F",
+    "seconds": "seconds of the stage",
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +122,7 @@ def _is_share(figure: str) -> bool:
 def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
     runs = tuple(run for run, _, _ in members)
     epochs = tuple(run.metrics() for run in runs)
-    found = [_figures(run, lines) for run, lines in zip(runs, epochs, strict=True)]
+    found = [figures_of(run, lines) for run, lines in zip(runs, epochs, strict=True)]
     names = dict.fromkeys(name for one in found for name in one)
     figures = {name: tuple(one[name] for one in found if name in one) for name in names}
     group = str(runs[0].info().get("group") or runs[0].path.name)
@@ -125,7 +130,7 @@ def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
     return Row(name, runs, tuple(seed for _, seed, _ in members), members[0][2], figures, epochs)
 
 
-def _figures(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def figures_of(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Give what a run came to; figures of shares from 0 to 1, seconds, counts."""
     found: dict[str, float] = {}
     for entry in read_evaluations(run.path):

@@ -98,7 +98,7 @@ def bar_chart(title: str, labels: Sequence[str], series: Sequence[tuple[str, Seq
             for place, (label, value) in enumerate(zip(labels, values, strict=True))
         ],
         width=max(width - 1, 0.5),
-        marks=[(_LEFT + slot * (place + 0.5), labels[place]) for place in range(0, len(labels), every)],
+        marks=[(_LEFT + slot * (place + 0.5), labels[place]) for place in range(len(labels) - 1, -1, -every)],
         legend=[(name, f"b{number}", "") for number, (name, _) in enumerate(series)],
     )
 

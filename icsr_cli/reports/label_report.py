@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
+from icsr_cli.reports.truth import is_local, judged
 from icsr_cli.runs import LabelTable
-from icsr_cli.runs.quality import local_codes, quality
+from icsr_cli.runs.quality import local_codes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, DoubleArray, FloatArray, IntArray
 
 #: The lists of clusters by name, with their titles.
@@ -165,12 +166,15 @@ def discarded_images(table: LabelTable) -> tuple[ImageRow, ...]:
 
 def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
     """Give everything about one epoch as a dictionary that goes into JSON."""
-    judged = quality(table)
+    known = {name: part.as_dict() for name, part in judged(table).items()}
+    lists = cluster_lists(table, count)
+    if is_local(table):
+        lists = {name: rows if name == "largest_clusters" else () for name, rows in lists.items()}
     return {
         "overview": asdict(overview(table)),
         "cameras": [asdict(row) for row in camera_rows(table)],
-        "quality": {name: part.as_dict() if part else None for name, part in judged.items()},
-        **{name: [asdict(row) for row in rows] for name, rows in cluster_lists(table, count).items()},
+        "quality": {**dict.fromkeys(("global", "local", "refined")), **known},
+        **{name: [asdict(row) for row in rows] for name, rows in lists.items()},
     }
 
 

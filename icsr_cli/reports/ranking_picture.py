@@ -73,7 +73,7 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
     """Draw the rankings, one below the other; an image that is gone by now is drawn as an empty box."""
     size, cell = _measures(rows)
     picture = Image.new("RGB", size, _PAPER)
-    font = ImageFont.load_default(size=_FONT)
+    font = _font()
     top = _GAP
     for row in rows:
         query, *answers = row
@@ -85,6 +85,14 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
             _draw_crop(picture, font, corner, answer, frame)
         top += _lines(row) * cell[1]
     return picture
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Give a font of many alphabets where the system has it; Pillow's own has unaccented letters alone."""
+    try:
+        return ImageFont.truetype("DejaVuSans.ttf", _FONT)
+    except OSError:
+        return ImageFont.load_default(size=_FONT)
 
 
 def _measures(rows: Sequence[RankingRow]) -> tuple[tuple[int, int], tuple[int, int]]:

@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "s
 class LabelTable:
     """One row per image; every array is (n,). ``columns``: float32 or int64, NaN where there is nothing.
 
-    ``camera_names``: what the cameras are called, where that is known; it is not in the file.
+    ``camera_names``: what the cameras are called, where the run of the file says it.
     """
 
     paths: tuple[str, ...]
@@ -144,7 +144,16 @@ def read_labels(path: Path) -> LabelTable:
         raise RunError(f"{path} holds something that is no whole number from -1: {reason(error)}.") from None
     _check_states(table, path)
     _check_count(table, path)
-    return table
+    return replace(table, camera_names=_camera_names(path))
+
+
+def _camera_names(path: Path) -> tuple[str, ...]:
+    """Give what the run that a file lies in calls its cameras; nothing where nobody can say."""
+    run = run_of(path)
+    try:
+        return run.camera_names if run else ()
+    except RunError:  # labels can be read all the same
+        return ()
 
 
 def _check_count(table: LabelTable, path: Path) -> None:

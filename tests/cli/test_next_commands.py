@@ -33,7 +33,7 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     inspected = icsr("labels", "inspect", "it's here/first/global/a b")
     assert icsr(*advised(inspected, "One cluster's images: ")).exit_code == 0
     reviewed = icsr("labels", "review", "--truth", "--out", "my answers.csv", *data, *runs)
-    again = icsr(*advised(reviewed), *SETTINGS, "-m", "cluster-contrast", "--init", "none", "--name", "c")
+    again = icsr(*advised(reviewed), "--name", "c")
     assert again.exit_code == 0, again.output
     local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
     assert icsr(*advised(local), *SETTINGS, "--init", "none").exit_code == 0

@@ -20,10 +20,10 @@ from icsr_cli.reports.label_report import (
     discarded_images,
     label_report,
     overview,
-    quality,
     select,
 )
 from icsr_cli.runs import LabelTable
+from icsr_cli.runs.quality import quality
 
 
 def table_of(rows):

@@ -25,6 +25,7 @@ from icsr_cli.reports import pages
 from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, scatter, ticks
 from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
 from icsr_cli.reports.galleries import sampled
+from icsr_cli.reports.label_report import label_report, overview
 from icsr_cli.reports.page import duration, table, write
 from icsr_cli.reports.pages.changes import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
 from icsr_cli.reports.pages.images import camera_page, cluster_page, discarded_page
@@ -77,8 +78,8 @@ def global_epoch(epoch: int) -> dict[str, object]:
 def cam_epoch(camera: int, epoch: int) -> dict[str, object]:
     quality = {"nmi": 0.9, "pairwise_f": 0.5, "bcubed_f": 0.6}
     own = {"clusters": 10 + camera, "silhouette": 0.2, "quality": quality}
-    return {"part": f"camera_{camera}", "epoch": epoch, "loss": 1.0, "clusters": 10, "silhouette": 0.2,
-            "nmi": 0.9, "cameras": {str(camera): own}}  # fmt: skip
+    return {"part": f"camera_{camera}", "epoch": epoch, "loss": 1.0 + camera, "clusters": 10,
+            "silhouette": 0.2, "nmi": 0.9, "cameras": {str(camera): own}}  # fmt: skip
 
 
 def run_of(root: Path, stage: str = "global", epochs: int = 3, **info: object) -> RunFolder:
@@ -141,8 +142,10 @@ def test_every_page_is_written_from_a_run(tmp_path: Path, name: str) -> None:
         write_labels(run.label_file(epoch), replace(table_, paths=tuple(f"{row}.jpg" for row in range(60))))
     page = Page(pages.find(name).page(View((run,), tmp_path)))
     page.check()
-    words = {"labels": "epoch_003", "changes": "From epoch 1 to epoch 3", "compare": "1 runs side by side"}
+    words = {"labels": "epoch_003", "changes": "From epoch 1 to epoch 3", "compare": "1 run side by side"}
     assert words[name] in page.text
+    if name == "labels":
+        assert all(camera in page.text for camera in ("door", "hall", "exit"))
 
 
 def test_states_of_tomorrow_are_shown_in_their_own_words(source: LabelSource) -> None:
@@ -218,6 +221,33 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
         assert words in page.text
     assert "not timed by part" in page.text
     assert "refined" not in Page(str(epoch_table(run.metrics()).columns)).text
+
+
+def test_tiles_of_a_cam_run_are_of_all_cameras(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "cam", epochs=5)
+    page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
+    assert "0.900 label NMI 1.500 loss" in page.text  # 1 and 2
+
+
+def test_a_command_is_shown_as_it_can_be_typed(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    run.write_environment({"command": ["icsr", "train", "--name", "it's one, two"]})
+    assert """command icsr train --name 'it'"'"'s one, two'""" in Page(run_page(run, view_of(None))).text
+
+
+def test_one_epoch_alone_has_not_moved(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    write_labels(run.label_file(1), labels_of())
+    with pytest.raises(RunError, match="labels of 1 epoch: nothing can have moved"):
+        pages.find("changes").page(View((run,), tmp_path))
+
+
+def test_tiles_of_labels_count_what_the_tables_count(source: LabelSource) -> None:
+    labels = labels_of()
+    found = overview(labels)
+    page = Page(overview_page(source, labels, None))
+    assert found.nodes
+    assert f"{found.kept / found.images:.1%} kept" in page.text.replace(" %", "%")
 
 
 def test_a_damaged_environment_is_none(tmp_path: Path) -> None:
@@ -426,7 +456,7 @@ def test_labels_without_a_cluster_make_a_page(source: LabelSource) -> None:
     empty = replace(labels, clusters=none, labels=none, states=np.full(8, "noise"))
     page = Page(overview_page(source, empty, pictures_of(labels)))
     page.check()
-    assert "0 of 0 clusters are shown" in page.text
+    assert "tables above: 0 of 0." in page.text
 
 
 def test_clusters_of_the_cam_stage_get_one_number_each() -> None:
@@ -437,6 +467,9 @@ def test_clusters_of_the_cam_stage_get_one_number_each() -> None:
     assert found.clusters.tolist() == [0, 2, 1, 2, -1, 0]
     assert one_number_per_cluster(found).clusters.tolist() == found.clusters.tolist()
     assert list(judged(found)) == ["local"]
+    told = label_report(table_)
+    assert [name for name, part in told["quality"].items() if part] == ["local"]
+    assert (len(told["largest_clusters"]) > 0, told["most_mixed_clusters"]) == (True, [])
     other = labels_of()
     assert not is_local(other)
     assert one_number_per_cluster(other) is other

@@ -1,7 +1,7 @@
 """What moved between the labels of two epochs as one page, with the pictures of the images that moved."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -40,8 +40,10 @@ def page(view: View) -> str:
     Raises RunError where it has the labels of no epoch.
     """
     epochs = [file for file in view.run.label_files() if file.stem.startswith("epoch")]
-    if not epochs:
-        raise RunError(f"The run {view.run.path} has the labels of no epoch, so nothing has moved.")
+    if len(epochs) < 2:
+        raise RunError(
+            f"The run {view.run.path} has the labels of {len(epochs) or 'no'} epoch: nothing can have moved."
+        )
     return page_between(view, epochs[0], epochs[-1])
 
 
@@ -50,9 +52,7 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     names = [f"epoch {epoch_of(file)}" for file in (before, after)]
     run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), view.source(after).notes)
-    first, second = (
-        replace(read_labels(file), camera_names=view.run.camera_names) for file in (before, after)
-    )
+    first, second = (read_labels(file) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)
 
 

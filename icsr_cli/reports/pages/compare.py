@@ -6,7 +6,7 @@ from statistics import mean
 from icsr_cli.recipes.comparison import Comparison, Row, compare
 from icsr_cli.reports.charts import Line
 from icsr_cli.reports.epochs import chart, value_of
-from icsr_cli.reports.page import render, table
+from icsr_cli.reports.page import counted, render, table
 from icsr_cli.reports.view import View
 
 _CURVES = (
@@ -29,7 +29,7 @@ def compare_page(found: Comparison) -> str:
     settings = found.set_by_row()
     return render(
         "compare.html",
-        title=f"{len(found.rows)} runs side by side",
+        title=f"{counted(len(found.rows), 'run')} side by side",
         facts={row.name: _runs(row) for row in found.rows},
         settings=table(("setting", *found.names), settings) if settings else None,
         figures=table(("", *found.names), found.came_to_by_row()),

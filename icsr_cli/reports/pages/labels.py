@@ -9,7 +9,6 @@ from markupsafe import Markup
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
-from icsr_cli.reports.galleries import look
 from icsr_cli.reports.label_report import ClusterRow
 from icsr_cli.reports.page import Table, percent, render, table_of, write
 from icsr_cli.reports.pages.images import CLUSTER_PICTURES, cluster_gallery
@@ -61,13 +60,10 @@ def overview_page(
 
 
 def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
-    """Count images and clusters, and give the share of each state there is."""
+    """Count images and clusters, and give the share of what became of the images."""
     found = report.overview(labels)
-    states, counts = np.unique(labels.states, return_counts=True)
-    shares = [
-        (look(state).word, percent(count / found.images))
-        for state, count in zip(states.tolist(), counts.tolist(), strict=True)
-    ]
+    parts = {"kept": found.kept, "thrown out": found.discarded, "in no cluster": found.noise}
+    shares = [(name, percent(count / found.images)) for name, count in parts.items() if count]
     return [("images", write(found.images)), ("clusters", write(found.clusters)), *shares]
 
 

@@ -1,5 +1,6 @@
 """One run as one page: settings, curves, retrieval, rankings to look at, a map of the embedding, times."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -12,7 +13,7 @@ from icsr_cli import config
 from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
-from icsr_cli.recipes.comparison import said
+from icsr_cli.recipes.comparison import figures_of, said
 from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
@@ -20,7 +21,7 @@ from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
 from icsr_cli.reports.label_report import overview
 from icsr_cli.reports.page import Table, duration, percent, render, table, write
 from icsr_cli.reports.pictures import Thumbnail, thumbnail
-from icsr_cli.reports.truth import judged, quality_table
+from icsr_cli.reports.truth import quality_table
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
@@ -102,7 +103,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
         facts=_facts(run, info, environment, settings),
         notes=_warning(info, epochs, settings, run.stage),
-        tiles=_tiles(epochs, view),
+        tiles=_tiles(figures_of(run, epochs), view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
         quality=quality_table(view.labels),
@@ -156,7 +157,7 @@ def _warning(
     return [f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"]
 
 
-def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str, str]]:
+def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]:
     """Give the few numbers that one looks for first."""
     tiles: list[tuple[str, str]] = []
     if view.retrieval is not None:
@@ -167,12 +168,8 @@ def _tiles(epochs: Sequence[Mapping[str, Any]], view: RunView) -> list[tuple[str
         tiles += [("images", write(found.images)), ("clusters", write(found.clusters))]
         if found.discarded:
             tiles.append(("thrown out", percent(found.discarded / found.images)))
-        qualities = judged(view.labels)
-        if qualities:
-            tiles.append(("label NMI", f"{list(qualities.values())[-1].nmi:.3f}"))
-    if epochs and "loss" in epochs[-1]:
-        tiles.append(("loss", write(float(epochs[-1]["loss"]))))
-    return tiles
+    names = {"nmi": "label NMI", "loss": "loss"}
+    return tiles + [(title, f"{figures[name]:.3f}") for name, title in names.items() if name in figures]
 
 
 def _retrieval_table(ranking: Ranking) -> Table:
@@ -289,4 +286,6 @@ def _evaluation_table(run: RunFolder) -> Table | None:
 
 
 def _rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
-    return [(key, said(value)) for key, value in flat(tree)]
+    return [
+        (key, shlex.join(map(str, value)) if key == "command" else said(value)) for key, value in flat(tree)
+    ]

@@ -22,15 +22,25 @@ for (const table of document.querySelectorAll("table")) {
       body.append(...rows);
     };
     head.addEventListener("click", sort);
-    head.addEventListener("keydown", (event) => { if (event.key === "Enter") sort(); });
+    head.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      sort();
+    });
   });
 }
 const field = document.querySelector("#filter");
 if (field) {
   field.parentElement.hidden = false;
+  const galleries = [...document.querySelectorAll(".gallery")];
+  const nothing = document.createElement("p");
+  nothing.className = "none";
+  nothing.textContent = "No picture fits.";
+  nothing.hidden = true;
+  galleries[0]?.before(nothing);
   field.addEventListener("input", () => {
     const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
-    for (const gallery of document.querySelectorAll(".gallery")) {
+    for (const gallery of galleries) {
       let any = false;
       for (const group of gallery.querySelectorAll(".groups > div")) {
         let some = false;
@@ -46,5 +56,6 @@ if (field) {
       }
       gallery.hidden = !any;
     }
+    nothing.hidden = galleries.some((gallery) => !gallery.hidden);
   });
 }

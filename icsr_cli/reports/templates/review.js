@@ -45,6 +45,7 @@ const answer = (word) => {
   }
   at += 1;
   show();
+  if (at === questions.length) find("save").focus();
 };
 const back = () => {
   at = Math.max(0, at - 1);
