@@ -290,15 +290,18 @@ def keep(
     debias: str,
     progress: Progress,
     *,
+    digest: str | None,
     tracks: bool = False,
 ) -> None:
     """Keep what was measured in the run's folder.
 
-    ``debias`` is the word of the command line; ``tracks`` says that tracks were ranked, not images.
+    ``debias`` is the word of the command line; ``digest`` that of the weights before they were opened, as
+    training may write them anew meanwhile; ``tracks`` says that tracks were ranked, not images.
     """
     common = {
         "dataset": dataset.name,
         "weights": weights.name,
+        "weights_sha256": digest,
         "protocol": "tracks" if tracks else "cross-camera",
         "debias": None if debias == "none" else debias,
         "gallery": len(dataset.splits["gallery"]),
@@ -312,13 +315,19 @@ def keep(
 
 
 def keep_estimated(
-    found: Sequence[Threshold], run: RunFolder | None, weights: Path, dataset: Dataset, progress: Progress
+    found: Sequence[Threshold],
+    run: RunFolder | None,
+    weights: Path,
+    dataset: Dataset,
+    progress: Progress,
+    *,
+    digest: str | None,
 ) -> dict[str, Any]:
     """Keep estimated thresholds in the run's folder, if one is given; gives the entry."""
     entry = {"dataset": dataset.name, "weights": weights.name, "estimated": True}
     entry |= {"thresholds": [asdict(mark) for mark in found]}
     if run is not None:
-        _record(run, [entry], progress)
+        _record(run, [entry | {"weights_sha256": digest}], progress)
     return entry
 
 
