@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
 from icsr_cli import __version__
@@ -86,5 +87,6 @@ def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:
     stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": __version__}
     entries = [stamp | entry for entry in entries]
     new = [tuple(entry.get(key) for key in _KEY) for entry in entries]
-    kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
-    write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})
+    with FileLock(run / ".evaluation.lock"):  # another process may have measured as well
+        kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
+        write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})

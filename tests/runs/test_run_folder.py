@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from icsr_cli.runs import (
     LoggedProgress,
     align_local,
     create,
+    evaluation,
     find_runs,
     newest,
     open_run,
@@ -421,6 +424,18 @@ def test_an_evaluation_ends_with_the_weights_it_is_of(tmp_path: Path, checksum: 
     assert [one["dataset"] for one in read_evaluations(tmp_path)] == ["before this was written down"]
     weights.unlink()
     assert len(read_evaluations(tmp_path)) == 2
+
+
+def test_evaluations_at_once_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, value: object) -> None:
+        time.sleep(0.01)
+        write_json(path, value)
+
+    monkeypatch.setattr(evaluation, "write_json", write)
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda n: record_evaluations(tmp_path, [{"dataset": str(n), "mAP": 0.5}]), range(8))
+        assert list(found) == [None] * 8
+    assert len(read_evaluations(tmp_path)) == 8
 
 
 @pytest.mark.parametrize(
