@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -47,12 +48,17 @@ class Evaluation:
     """Retrieval figures by way of ranking: ``plain``, and as asked for ``reranked`` and ``camera``.
 
     ``by_camera`` holds, if asked for, those of each pair (query camera, gallery camera) in which a query has
-    a match. ``thresholds`` tell the same person from another by the distance of plain features.
+    a match. ``find_thresholds`` counts all pairs, longer than ranking takes.
     """
 
     rankings: dict[str, Ranking]
     by_camera: dict[str, CameraRankings]
-    thresholds: list[Threshold]
+    find_thresholds: Callable[[], list[Threshold]]
+
+    @cached_property
+    def thresholds(self) -> list[Threshold]:
+        """What tells the same person from another by the distance of plain features; found when asked for."""
+        return self.find_thresholds()
 
     @property
     def plain(self) -> Ranking:
@@ -200,7 +206,7 @@ def evaluate(
         rankings[way] = rank_distances(distances, *truth)
         if per_camera:
             by_camera[way] = rank_distances_by_camera(distances, *truth)
-    return Evaluation(rankings, by_camera, thresholds(*found, *truth))
+    return Evaluation(rankings, by_camera, partial(thresholds, *found, *truth))
 
 
 def by_track(
