@@ -32,7 +32,7 @@ from icsr_cli.models import Network, build, open_model, read_metadata, resized, 
 from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.camera_features import extract_by_camera
-from icsr_cli.recipes.debiasing import Debiasing, debiased
+from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
@@ -183,12 +183,16 @@ def evaluate(
 
     Raises:
         DatasetError: where the data set has no query or gallery images, or no tracks and they are asked for.
+        UsageError: where stored statistics are of none of its cameras.
     """
     dataset, settings = embedder.dataset, embedder.settings
     require_test_images(dataset)
-    features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
+    if isinstance(debias, StoredStatistics):  # before pixels are made
+        names = (dataset.camera_names[camera] for camera in np.unique(cameras))
+        debias.check_cameras(names, f"Prepare {dataset.name!r} with cameras of these names")
+    features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     both = torch.cat([features["query"], features["gallery"]])
     both = debiased(both, cameras, dataset.camera_names, debias, embedder.progress)
     identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
