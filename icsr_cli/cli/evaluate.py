@@ -70,7 +70,7 @@ def evaluate(
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import run_of
-    from icsr_cli.runs.evaluation import read_evaluations
+    from icsr_cli.runs.evaluation import read_evaluations, weights_digest
 
     progress = make_progress(quiet, as_json)
     if checkpoint is not None and resume is not None:
@@ -85,6 +85,7 @@ def evaluate(
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision)
+    digest = None if run is None else weights_digest(path)
     network, size = recipe.open_network(path, engine, arch)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
     settings = _settings(data, run, size, config, given, assignments)
@@ -106,7 +107,7 @@ def evaluate(
             f"No identities of {data.name!r} are known, and distances estimated from clusters are of images "
             "and of features that nothing is taken off;",
         )
-        _estimate(embedder, run, path, as_json, keep=keeps)
+        _estimate(embedder, run, path, digest, as_json, keep=keeps)
         return
     found = recipe.evaluate(
         embedder,
@@ -116,7 +117,7 @@ def evaluate(
         tracks=tracks,
     )
     if run is not None and keeps:
-        recipe.keep(found, run, path, data, debias, progress, tracks=tracks)
+        recipe.keep(found, run, path, data, debias, progress, digest=digest, tracks=tracks)
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
@@ -167,12 +168,15 @@ def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedd
     return embedder.image.size == own.image.size and embedder.settings == usual
 
 
-def _estimate(embedder: Embedder, run: RunFolder, weights: Path, as_json: bool, *, keep: bool) -> None:
+def _estimate(
+    embedder: Embedder, run: RunFolder, weights: Path, digest: str | None, as_json: bool, *, keep: bool
+) -> None:
     """Show and keep the thresholds that the clusters of a run give, where no identity is known."""
     from icsr_cli.recipes.evaluation import estimate_thresholds, keep_estimated
 
     found, file = estimate_thresholds(embedder, run)
-    facts = keep_estimated(found, run if keep else None, weights, embedder.dataset, embedder.progress)
+    where = run if keep else None
+    facts = keep_estimated(found, where, weights, embedder.dataset, embedder.progress, digest=digest)
     if as_json:
         print_json(facts)
         return

@@ -36,11 +36,12 @@ def write(
     *,
     bad: Sequence[Mapping[str, str]] = (),
     details: Mapping[str, Any] | None = None,
+    distractor: int | None = None,
 ) -> Path:
     """Write both files, each whole or not at all, and give the path of index.json.
 
     ``bad`` are the images that were left out (split, path, reason); ``details`` is what the reader wants to
-    be found again: the pattern of own crops, the dials of a rendered world.
+    be found again: the pattern of own crops, the dials of a rendered world. ``distractor`` as in ``counts``.
     The JSON holds the checksums of the CSV and of itself: of damage, and of a crash between the two, the
     reader knows.
     """
@@ -58,7 +59,7 @@ def write(
         "root": root.relative_to(base).as_posix() if root.is_relative_to(base) else str(root),
         "prepared": datetime.now(UTC).isoformat(timespec="microseconds"),
         "cameras": list(dataset.camera_names),
-        "splits": {name: counts(split) for name, split in dataset.splits.items()},
+        "splits": {name: counts(split, distractor) for name, split in dataset.splits.items()},
         "notes": list(dataset.notes),
         "bad": [dict(item) for item in bad],
         "details": dict(details or {}),
@@ -91,9 +92,12 @@ def _old_or_new(table: Path) -> Iterator[None]:
     kept.unlink(missing_ok=True)
 
 
-def counts(split: Split) -> dict[str, int]:
-    """Count the images, identities, cameras and, if there are any, tracks of a split; not what is unknown."""
-    identities = set(split.identities.tolist()) - {-1}
+def counts(split: Split, distractor: int | None = None) -> dict[str, int]:
+    """Count the images, identities, cameras and, if there are any, tracks of a split; not what is unknown.
+
+    Nor is the identity ``distractor``, if there is one, that of a person.
+    """
+    identities = set(split.identities.tolist()) - {-1, distractor}
     found = {"images": len(split), "identities": len(identities), "cameras": len(set(split.cameras.tolist()))}
     return found | ({"tracks": len(set(split.tracks.tolist()) - {NO_TRACK})} if split.has_tracks else {})
 

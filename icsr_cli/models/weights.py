@@ -162,8 +162,7 @@ def load_into(
     if any(faults.values()):
         found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in faults.items() if names)
         raise ModelError(
-            f"{source}: these weights do not fit {model.spec.title}. {found}. "
-            "Build the network with the architecture, num_features, pooling and stripes of the file."
+            f"{source}: these weights do not fit {model.spec.title}. {found}. {_way_out(model.spec, source)}"
         )
     if layout is not None and (fault := layout.fault(model.base)):
         raise ModelError(f"{source}: these weights do not fit {model.arch}: {fault}.")
@@ -174,6 +173,25 @@ def load_into(
             )
     model.load_state_dict(new, strict=False)
     return layout.norm(state) if layout else None
+
+
+def _way_out(spec: ModelSpec, source: str) -> str:
+    """Say how the network of ``spec`` becomes that of ``source``, by its header if it is a file with one."""
+    try:
+        other = spec_of(read_metadata(source))
+    except (ModelError, OSError):
+        return "Build the network with the architecture, num_features, pooling and stripes of the file."
+    odd = {key: value for key, value in other.options.items() if value != spec.options[key]}
+    if not odd:
+        return "They do not fit what its own header says: it is damaged. Copy it again."
+    words = [f"-a {odd.pop('arch')}"] if "arch" in odd else []
+    words += [f"--set STAGE.model.{key}={value}" for key, value in odd.items()]
+    words += [f"--height {other.size[0]} --width {other.size[1]}"] if other.size else []
+    typed = " ".join(words)
+    return (
+        f"The file holds {other.title}. Ask for that: {typed}; or name the run that it is of, which says it "
+        "itself: --init RUN."
+    )
 
 
 def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] | None = None) -> None:

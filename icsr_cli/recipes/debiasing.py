@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -103,6 +103,16 @@ class StoredStatistics:
             }
         )
 
+    def check_cameras(self, cameras: Iterable[str | None], way: str) -> None:
+        """Raise UsageError where not one camera is known; ``way`` is how the same names come about."""
+        here = {name for name in cameras if name is not None}
+        if here.isdisjoint(self.cameras):
+            raise UsageError(
+                f"--debias stored: the file knows {some(self.cameras)} of {self.dataset!r}, and none of the "
+                f"cameras here ({some(sorted(here)) or 'no name'}). {way}, or take "
+                f"the statistics of the images at hand: --debias {self.mode}."
+            )
+
     def apply(self, features: Any, cameras: Sequence[str | None], progress: Progress) -> Any:
         """Normalise float (n, d) under cameras of these names: unit float32 (n, d), in the kind they came.
 
@@ -112,12 +122,7 @@ class StoredStatistics:
         number: dict[str | None, int] = {name: row for row, name in enumerate(self.cameras)}
         rows = np.array([number.get(name, len(number)) for name in cameras], dtype=np.int64)
         strange = sorted({name for name in cameras if name is not None} - number.keys())
-        if not (rows < len(number)).any():
-            raise UsageError(
-                f"--debias stored: the file knows {some(self.cameras)} of {self.dataset!r}, and none of the "
-                f"cameras here ({some(strange) or 'no name'}). Let --pattern read the same names, or take "
-                f"the statistics of the images at hand: --debias {self.mode}."
-            )
+        self.check_cameras(cameras, "Let --pattern read the same names, or prepare the data set with them")
         if strange:
             progress.warn(
                 f"The file has no statistics of the cameras {some(strange)}: their images are held against "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -31,7 +32,7 @@ from icsr_cli.models import Network, build, open_model, read_metadata, resized, 
 from icsr_cli.pixels import Stored, resident
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.camera_features import extract_by_camera
-from icsr_cli.recipes.debiasing import Debiasing, debiased
+from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics, debiased
 from icsr_cli.recipes.steps import Engine
 from icsr_cli.runs import RunFolder, find_runs, newest, open_run, read_labels
 from icsr_cli.runs.evaluation import record_evaluations
@@ -47,12 +48,17 @@ class Evaluation:
     """Retrieval figures by way of ranking: ``plain``, and as asked for ``reranked`` and ``camera``.
 
     ``by_camera`` holds, if asked for, those of each pair (query camera, gallery camera) in which a query has
-    a match. ``thresholds`` tell the same person from another by the distance of plain features.
+    a match. ``find_thresholds`` counts all pairs, longer than ranking takes.
     """
 
     rankings: dict[str, Ranking]
     by_camera: dict[str, CameraRankings]
-    thresholds: list[Threshold]
+    find_thresholds: Callable[[], list[Threshold]]
+
+    @cached_property
+    def thresholds(self) -> list[Threshold]:
+        """What tells the same person from another by the distance of plain features; found when asked for."""
+        return self.find_thresholds()
 
     @property
     def plain(self) -> Ranking:
@@ -177,12 +183,16 @@ def evaluate(
 
     Raises:
         DatasetError: where the data set has no query or gallery images, or no tracks and they are asked for.
+        UsageError: where stored statistics are of none of its cameras.
     """
     dataset, settings = embedder.dataset, embedder.settings
     require_test_images(dataset)
-    features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     query, gallery = dataset.splits["query"], dataset.splits["gallery"]
     cameras = np.concatenate([query.cameras, gallery.cameras])
+    if isinstance(debias, StoredStatistics):  # before pixels are made
+        names = (dataset.camera_names[camera] for camera in np.unique(cameras))
+        debias.check_cameras(names, f"Prepare {dataset.name!r} with cameras of these names")
+    features = embedder.embed_parts((name, embedder.pixels(name)) for name in ("query", "gallery"))
     both = torch.cat([features["query"], features["gallery"]])
     both = debiased(both, cameras, dataset.camera_names, debias, embedder.progress)
     identities, count = np.concatenate([query.identities, gallery.identities]), len(query)
@@ -200,7 +210,7 @@ def evaluate(
         rankings[way] = rank_distances(distances, *truth)
         if per_camera:
             by_camera[way] = rank_distances_by_camera(distances, *truth)
-    return Evaluation(rankings, by_camera, thresholds(*found, *truth))
+    return Evaluation(rankings, by_camera, partial(thresholds, *found, *truth))
 
 
 def by_track(
@@ -290,15 +300,18 @@ def keep(
     debias: str,
     progress: Progress,
     *,
+    digest: str | None,
     tracks: bool = False,
 ) -> None:
     """Keep what was measured in the run's folder.
 
-    ``debias`` is the word of the command line; ``tracks`` says that tracks were ranked, not images.
+    ``debias`` is the word of the command line; ``digest`` that of the weights before they were opened, as
+    training may write them anew meanwhile; ``tracks`` says that tracks were ranked, not images.
     """
     common = {
         "dataset": dataset.name,
         "weights": weights.name,
+        "weights_sha256": digest,
         "protocol": "tracks" if tracks else "cross-camera",
         "debias": None if debias == "none" else debias,
         "gallery": len(dataset.splits["gallery"]),
@@ -312,13 +325,19 @@ def keep(
 
 
 def keep_estimated(
-    found: Sequence[Threshold], run: RunFolder | None, weights: Path, dataset: Dataset, progress: Progress
+    found: Sequence[Threshold],
+    run: RunFolder | None,
+    weights: Path,
+    dataset: Dataset,
+    progress: Progress,
+    *,
+    digest: str | None,
 ) -> dict[str, Any]:
     """Keep estimated thresholds in the run's folder, if one is given; gives the entry."""
     entry = {"dataset": dataset.name, "weights": weights.name, "estimated": True}
     entry |= {"thresholds": [asdict(mark) for mark in found]}
     if run is not None:
-        _record(run, [entry], progress)
+        _record(run, [entry | {"weights_sha256": digest}], progress)
     return entry
 
 

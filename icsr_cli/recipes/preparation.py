@@ -338,6 +338,7 @@ def _finish(
         dataset,
         bad=[*bad_before, *(asdict(item) for item in bad)],
         details={**details, "size": list(plan.size), "store": plan.store},
+        distractor=plan.distractor,
     )
     places.forget_others(plan.folder, reading.root)
     return PreparationReport(
@@ -399,12 +400,12 @@ def _complaints(reading: Reading, bad: Sequence[Unread]) -> list[str]:
 
 def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Unread]) -> SplitReport:
     published = plan.benchmark.counts.get(name) if plan.benchmark else None
-    counts = index.counts(split)
+    counts = index.counts(split, plan.distractor)
     distractors = 0 if plan.distractor is None else int((split.identities == plan.distractor).sum())
     return SplitReport(
         split=name,
         images=counts["images"],
-        identities=counts["identities"] - (distractors > 0),
+        identities=counts["identities"],
         cameras=counts["cameras"],
         published_images=published.images if published else None,
         published_identities=published.identities if published else None,

@@ -1,6 +1,6 @@
 """Search: ranks the images of a folder for a picture of a person."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -12,7 +12,7 @@ from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
 from icsr_cli.recipes.gallery import FileEmbedder, Gallery, Unreadable, embed_files, open_gallery, warn_unfit
-from icsr_cli.types import BoolArray, FloatArray
+from icsr_cli.types import FloatArray, IntArray
 
 #: Queries compared at a time: one pass over the gallery serves so many.
 _BLOCK = 32
@@ -112,22 +112,19 @@ def search(
     names = [_names(reader, path) for path in found.paths]
     unfit = [path for path, name in zip(found.paths, names, strict=True) if reader and name.camera is None]
     warn_unfit(unfit, "left out" if across_cameras else "shown without a camera", progress)
-    allowed = [
-        _allowed(found, names, query, name, across_cameras)
-        for query, name in zip(queries, named, strict=True)
-    ]
     table = found.features
     if debias != "none":
         features, table = _debiased(features, named, table, names, debias, progress)
-    answers = _nearest(features, table, allowed, top)
+    cameras = _camera_numbers(named, names) if across_cameras else None
+    answers = _nearest(features, table, _own_rows(queries, found), cameras, top)
     answered = []
-    for query, name, mask, rows in zip(queries, named, allowed, answers, strict=True):
+    for query, name, (compared, rows) in zip(queries, named, answers, strict=True):
         matches = tuple(
             Match(rank, found.paths[row], names[row].camera, names[row].identity, distance)
             for rank, (row, distance) in enumerate(rows, start=1)
             if farthest is None or distance <= farthest
         )
-        answered.append(QueryAnswers(query, name.camera, name.identity, int(mask.sum()), matches))
+        answered.append(QueryAnswers(query, name.camera, name.identity, compared, matches))
     about = (len(found.paths), found.unreadable, found.reused, found.cache, len(unfit))
     return SearchResult(gallery, *about, tuple(answered))
 
@@ -190,32 +187,50 @@ def _query_names(path: Path, reader: Pattern | None) -> Names:
     return Names()
 
 
-def _allowed(
-    gallery: Gallery, names: Sequence[Names], query: Path, own: Names, across_cameras: bool
-) -> BoolArray:
-    """Tell which gallery images a query is held against: bool (g,)."""
-    mask = np.ones(len(names), dtype=bool)
-    if across_cameras:
-        mask[:] = [name.camera not in (None, own.camera) for name in names]
-    folder, file = gallery.folder.resolve(), query.resolve()
-    if file.is_relative_to(folder):
-        itself = file.relative_to(folder).as_posix()
-        mask[[row for row, path in enumerate(gallery.paths) if path == itself]] = False
-    return mask
+def _own_rows(queries: Sequence[Path], gallery: Gallery) -> list[int | None]:
+    """Give the row of each query in the gallery, None where it does not lie there."""
+    folder, rows = gallery.folder.resolve(), {path: row for row, path in enumerate(gallery.paths)}
+    files = (query.resolve() for query in queries)
+    return [
+        rows.get(file.relative_to(folder).as_posix()) if file.is_relative_to(folder) else None
+        for file in files
+    ]
+
+
+def _camera_numbers(queries: Sequence[Names], gallery: Sequence[Names]) -> tuple[IntArray, IntArray]:
+    """Give the cameras of queries int64 (q,) and gallery (g,) as numbers from 1; 0 is an unknown one."""
+    number: dict[str | None, int] = {None: 0}
+    of_query, of_image = (
+        np.array([number.setdefault(one.camera, len(number)) for one in some], dtype=np.int64)
+        for some in (queries, gallery)
+    )
+    return of_query, of_image
 
 
 def _nearest(
-    queries: FloatArray, gallery: FloatArray, allowed: Sequence[BoolArray], top: int
-) -> list[list[tuple[int, float]]]:
-    """Give for each query the gallery rows of the ``top`` nearest that are allowed, with their distances."""
-    answers: list[list[tuple[int, float]]] = []
+    queries: FloatArray,
+    gallery: FloatArray,
+    own: Sequence[int | None],
+    cameras: tuple[IntArray, IntArray] | None,
+    top: int,
+) -> Iterator[tuple[int, list[tuple[int, float]]]]:
+    """Give for each query how many images it is held against, and the rows of the ``top`` nearest of these.
+
+    With their distances. Its ``own`` row is left out and, where ``cameras`` of queries and gallery are given,
+    what is of its own camera or of none.
+    """
     for first in range(0, len(queries), _BLOCK):
         similarity = queries[first : first + _BLOCK] @ gallery.T
-        for query, row in zip(queries[first : first + _BLOCK], similarity, strict=True):
-            rows = np.flatnonzero(allowed[len(answers)])
+        for place, row in enumerate(similarity, start=first):
+            allowed = np.ones(len(gallery), dtype=bool)
+            if cameras is not None:
+                allowed = (cameras[1] != 0) & (cameras[1] != cameras[0][place])
+            if (itself := own[place]) is not None:
+                allowed[itself] = False
+            rows = np.flatnonzero(allowed)
+            compared = len(rows)
             rows = rows[np.argsort(-row[rows], kind="stable")[:top]]
             # Taken directly: 2 - 2 cos would lose the distances of images that are nearly the same.
-            distances = np.linalg.norm(gallery[rows].astype(np.float64) - query, axis=1)
+            distances = np.linalg.norm(gallery[rows].astype(np.float64) - queries[place], axis=1)
             order = np.argsort(distances, kind="stable")
-            answers.append(list(zip(rows[order].tolist(), distances[order].tolist(), strict=True)))
-    return answers
+            yield compared, list(zip(rows[order].tolist(), distances[order].tolist(), strict=True))

@@ -1,8 +1,12 @@
 """What a run's networks were measured at: ``evaluation.json``."""
 
+import hashlib
 import time
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from icsr_cli import __version__
 from icsr_cli.errors import RunError
@@ -19,6 +23,7 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     Each holds data set, protocol (``cross-camera``: the query's own camera does not count; ``tracks``: so for
     whole tracks), ``rerank`` and ``debias`` (None, or how), mAP, rank_1, rank_5, rank_10, mINP (0 to 1),
     queries, thresholds, the file of weights, date and version. One with ``estimated`` has thresholds alone.
+    Those of weights that training has written anew since (``weights_sha256``) are left out.
 
     Raises:
         RunError: the file is damaged.
@@ -30,7 +35,31 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
         found = check_contents(Evaluations, read_json(path))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
-    return list(found["evaluations"])
+    return [entry for entry in found["evaluations"] if _holds(run, entry)]
+
+
+def _holds(run: Path, entry: dict[str, Any]) -> bool:
+    """Whether the weights are still those that were measured; older entries do not say which they were."""
+    said = entry.get("weights_sha256")
+    return said is None or weights_digest(run / entry.get("weights", "")) in (None, said)
+
+
+def weights_digest(weights: Path) -> str | None:
+    """Give what tells weights from others of that name: the checksum in our header, else that of the file.
+
+    None where the file is gone or cannot be read.
+    """
+    try:
+        with safe_open(weights, framework="np") as file:  # the header alone, without torch
+            if said := (file.metadata() or {}).get("sha256"):
+                return str(said)
+    except (SafetensorError, OSError, ValueError):
+        pass  # of another kind, or of a path that safetensors does not open
+    try:
+        with weights.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def image_thresholds(run: Path, weights: str) -> dict[str, Any]:
@@ -58,5 +87,6 @@ def record_evaluations(run: Path, entries: list[dict[str, Any]]) -> None:
     stamp = {"date": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "version": __version__}
     entries = [stamp | entry for entry in entries]
     new = [tuple(entry.get(key) for key in _KEY) for entry in entries]
-    kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
-    write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})
+    with FileLock(run / ".evaluation.lock"):  # another process may have measured as well
+        kept = [entry for entry in read_evaluations(run) if tuple(entry.get(key) for key in _KEY) not in new]
+        write_json(run / "evaluation.json", {"format": 1, "evaluations": [*kept, *entries]})

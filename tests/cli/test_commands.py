@@ -27,6 +27,7 @@ from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import training
 from icsr_cli.runs import RunFolder, create, read_labels, write_labels
+from icsr_cli.runs.evaluation import weights_digest
 
 SETTINGS = ["--method", "icsr", *(word for assignment in TINY for word in ("--set", assignment))]
 
@@ -152,6 +153,7 @@ def test_eval_takes_the_newest_run_a_run_or_a_file(
         ("best.safetensors", None, "full"),
     }
     assert len(kept) == 5
+    assert {one["weights_sha256"] for one in kept} == {weights_digest(run / "best.safetensors")}
     assert kept[0]["mAP"] == figures[0]["mAP"]
 
 

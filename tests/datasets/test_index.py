@@ -194,6 +194,8 @@ def test_counts_leave_unknown_identities_out(tmp_path):
         "identities": len({row.identity for row in rows if row.identity >= 0}),
         "cameras": len({row.camera for row in rows}),
     }
+    people = index.counts(Split(tmp_path, tuple(rows)), distractor=0)["identities"]
+    assert people == len({row.identity for row in rows if row.identity > 0})
 
 
 def test_an_unknown_benchmark_names_the_known():

@@ -194,6 +194,21 @@ def test_other_architecture_is_refused_and_changes_nothing() -> None:
     assert all(torch.equal(model.state_dict()[name], value) for name, value in before.items())
 
 
+def test_what_the_header_says_is_what_to_ask_for(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(build("resnet_small", stripes=2, seed=1), path, {"height": "64", "width": "32"})
+    with pytest.raises(ModelError) as hit:
+        build("resnet18", weights=path)
+    said = str(hit.value)
+    assert "The file holds resnet_small (num_features 0, gem, stripes 2, 64 x 32)" in said
+    assert "-a resnet_small --set STAGE.model.stripes=2 --height 64 --width 32; or" in said
+    build("resnet_small", stripes=2, weights=path)
+    cut = {name: value for name, value in load_weights(path).items() if name != "feat_bn.weight"}
+    save_file(cut, path, {name: text for name, text in read_metadata(path).items() if name != "sha256"})
+    with pytest.raises(ModelError, match="what its own header says"):
+        open_model(path)
+
+
 class Plain:
     """A class of its own: opening it would import code."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from typer.testing import CliRunner, Result
 
 from icsr_cli import datasets
 from icsr_cli.cli.main import app
+from icsr_cli.datasets import index
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.errors import ModelError, UsageError
 from icsr_cli.models import build, open_model, read_metadata, save_weights
@@ -127,6 +129,19 @@ def test_an_unknown_camera_is_held_against_all_images(exported: Path, right: Cam
     assert "attic" in heard.warnings[0]
     with pytest.raises(UsageError, match=r"none of the cameras here \(attic\)"):
         stored.apply(features, ["attic", None, "attic"], heard)
+
+
+def test_a_data_set_of_other_cameras_is_refused_before_pixels_are_made(
+    exported: Path, places: list[object], tiny_root: Path, tmp_path: Path
+) -> None:
+    tiny = datasets.load("tiny", tiny_root)
+    index.write(tmp_path, replace(tiny, camera_names=("attic", "cellar", "yard")))
+    words = ["--debias", "stored", *places[:2], "--data-root", tmp_path]
+    refused = icsr("eval", exported, "-d", "tiny", *words, code=2)
+    said = " ".join(refused.stderr.split())
+    assert "cameras here (attic, cellar, yard). Prepare 'tiny' with cameras of these names" in said
+    assert "--pattern" not in said
+    assert not (tmp_path / "tiny" / "pixels").exists()
 
 
 def test_a_camera_without_training_images_has_no_statistics(tiny_root: Path) -> None:

@@ -290,6 +290,8 @@ def world(**dials) -> World:
 def test_synthetic_worlds_beside_each_other(tmp_path):
     report = prepare_synthetic(world(), tmp_path)
     assert [row.identities for row in report.splits] == [3, 2, 2]
+    listed = index.head(tmp_path, "synthetic")["splits"]
+    assert [found["identities"] for found in listed.values()] == [3, 2, 2]
     assert (report.splits[2].distractors, report.splits[2].ignored) == (2, 1)
     assert report.cameras == ("c1", "c2")
     prepare_synthetic(world(seed=1), tmp_path, name="second")

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -99,6 +102,40 @@ def test_top_limits_and_many_queries_are_each_served(
     assert names == [[match.path for match in answers.matches] for answers in in_parts.queries]
     alone = search(queries[4:5], crops, embedder, Progress(), top=3)
     assert [match.path for match in alone.queries[0].matches] == names[4]
+
+
+def test_a_query_more_does_not_walk_through_the_gallery(
+    crops: Path, embedder: FileEmbedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In Python that takes longer than to compare all features."""
+    import icsr_cli.recipes.search as module
+
+    looks: list[str] = []
+
+    class Paths(tuple[str, ...]):
+        def __iter__(self) -> Iterator[str]:
+            looks.append("path")
+            return super().__iter__()
+
+    class Looked(module.Names):
+        def __getattribute__(self, name: str) -> Any:
+            looks.append(name)
+            return super().__getattribute__(name)
+
+    gallery = open_gallery(crops, embedder, Progress())
+    found = replace(gallery, paths=Paths(gallery.paths))
+    monkeypatch.setattr(module, "open_gallery", lambda *_, **__: found)
+    monkeypatch.setattr(module, "Names", Looked)
+
+    def count(queries: list[Path]) -> Counter[str]:
+        looks.clear()
+        search(queries, crops, embedder, Progress(), top=1, pattern="{camera}_*", across_cameras=True)
+        return Counter(looks)
+
+    queries = sorted(crops.glob("*.png"))[:2]
+    one, two = count(queries[:1]), count(queries)
+    assert two["path"] == one["path"]
+    assert two["camera"] - one["camera"] < len(gallery.paths)
 
 
 def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:

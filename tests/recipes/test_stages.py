@@ -19,14 +19,17 @@ from icsr_cli.config import Settings
 from icsr_cli.distances import camera_jaccard_similarity
 from icsr_cli.errors import Interrupted, RunError, TrainingError
 from icsr_cli.labelling import evidence_of
+from icsr_cli.models import build
 from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress
+from icsr_cli.recipes import evaluation
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
 from icsr_cli.recipes.global_stage import _counts, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, build_memory, repeatable, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
+from icsr_cli.recipes.training import Workplace, measure
 from icsr_cli.runs import RunFolder, align_local, create, read_labels
 from icsr_cli.types import Dataset, ImageRecord, Labels, Split
 
@@ -349,9 +352,18 @@ def test_no_identities_are_needed(tiny: Dataset, pixels: Stored, tmp_path: Path)
     assert "quality" not in again.metrics()[0]
 
 
-def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: Stored) -> None:
-    from icsr_cli.models import build
+def test_scoring_an_epoch_finds_no_thresholds(
+    tiny: Dataset, tiny_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(evaluation, "thresholds", lambda *_: asked.append(1) or [])
+    network = build("resnet_small", seed=1).eval()
+    found = measure(network, tiny, settings_of(), Workplace(tiny_root, "cpu", Progress()))
+    assert (found.plain.mAP > 0, asked) == (True, [])
+    assert (found.thresholds, found.thresholds, asked) == ([], [], [1])
 
+
+def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: Stored) -> None:
     settings = settings_of()
     network = build("resnet_small", stripes=4, seed=1)
     where = (settings.image, settings.evaluation, tiny_root, ENGINE, Progress())

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.numpy import save_file
 
 from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import whole_file, write_json, write_text
@@ -20,6 +23,7 @@ from icsr_cli.runs import (
     LoggedProgress,
     align_local,
     create,
+    evaluation,
     find_runs,
     newest,
     open_run,
@@ -28,7 +32,7 @@ from icsr_cli.runs import (
     tabulate,
     write_labels,
 )
-from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
+from icsr_cli.runs.evaluation import image_thresholds, read_evaluations, record_evaluations, weights_digest
 from icsr_cli.runs.folder import epoch_of
 from icsr_cli.types import ImageRecord, Labels, Split
 
@@ -401,6 +405,37 @@ def test_an_odd_value_of_an_evaluation_is_named(tmp_path: Path, odd: str) -> Non
     write_json(tmp_path / "evaluation.json", {"evaluations": [entry | yaml.safe_load(odd)]})
     with pytest.raises(RunError, match=f"{odd.partition(':')[0]}.*Remove it and run icsr eval again"):
         read_evaluations(tmp_path)
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_an_evaluation_ends_with_the_weights_it_is_of(tmp_path: Path, checksum: bool) -> None:
+    weights = tmp_path / "best.safetensors"
+
+    def train(number: int) -> str | None:
+        save_file({"w": np.full(2, number)}, weights, {"sha256": str(number)} if checksum else None)
+        return weights_digest(weights)
+
+    marks = {"thresholds": [{"name": "best F1", "distance": 1.0}], "mAP": 0.5, "weights": weights.name}
+    new = marks | {"dataset": "d", "weights_sha256": train(1)}
+    record_evaluations(tmp_path, [new, marks | {"dataset": "before this was written down"}])
+    assert image_thresholds(tmp_path, weights.name)["mAP"] == 0.5
+    assert len(read_evaluations(tmp_path)) == 2
+    train(2)
+    assert [one["dataset"] for one in read_evaluations(tmp_path)] == ["before this was written down"]
+    weights.unlink()
+    assert len(read_evaluations(tmp_path)) == 2
+
+
+def test_evaluations_at_once_are_all_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def write(path: Path, value: object) -> None:
+        time.sleep(0.01)
+        write_json(path, value)
+
+    monkeypatch.setattr(evaluation, "write_json", write)
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(lambda n: record_evaluations(tmp_path, [{"dataset": str(n), "mAP": 0.5}]), range(8))
+        assert list(found) == [None] * 8
+    assert len(read_evaluations(tmp_path)) == 8
 
 
 @pytest.mark.parametrize(
