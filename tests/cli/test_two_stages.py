@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import opening, training
+from icsr_cli.runs import RunFolder
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SHORT = ["--epochs", "1", "--init", "none", "--method", "icsr"]
@@ -58,6 +59,40 @@ def test_a_run_stopped_in_its_first_stage(train: Any, tmp_path: Path, name: Any)
     ended(again)
     assert f"Network: {own}" in again.output
     assert len(runs(tmp_path, "global")) == 2
+
+
+@pytest.mark.parametrize("name", [(), ("--name", "own")])
+def test_resume_alone_goes_on_with_what_was_stopped(
+    train: Any, tiny_root: Path, tmp_path: Path, name: Any
+) -> None:
+    """With its method and its options, those of the stage that had not begun too."""
+    ended(train("global", "--epochs", "1", "--init", "none", "-m", "cluster-contrast", "--name", "another"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)
+        assert train(*SHORT, "--seed", "7", *name).exit_code == 143
+    bare = ("train", "--resume", "-d", "tiny", *name, "--data-root", tiny_root, "--runs", tmp_path)
+    ended(icsr(*bare))
+    [cam], own = runs(tmp_path, "cam"), runs(tmp_path, "global")[1 if name else 0]
+    assert facts(own)["after"] == cam.name
+    assert facts(own)["status"] == facts(cam)["status"] == "finished"
+    assert own.name == "own" or not name
+    settings = RunFolder(own).settings()
+    assert (settings["method"], settings["seed"], settings["global"]["iters"]) == ("icsr", 7, 3)
+    assert settings["global"]["model"]["weights"] == "none"
+    again = icsr(*bare)
+    ended(again)
+    assert f"Network: {own}" in again.output
+    assert len(runs(tmp_path, "global")) == 2
+
+
+def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
+    ended(train("cam", *SHORT, "--name", "own"))
+    ended(train("--resume"))
+    ended(train("--resume", "--name", "own"))
+    assert not runs(tmp_path, "global")
+    refused = train("--resume", "--refine", "none")
+    assert refused.exit_code == 2
+    assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
 
 
 def test_cameras_of_the_first_stage(train: Any) -> None:
