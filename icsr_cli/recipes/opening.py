@@ -243,10 +243,16 @@ def resume(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    if wish.method or (wish.config and wish.config_typed):
+    path = folder.path / "settings.yaml"
+    own = config.load_run(path, sections=("method",)).method
+    if wish.method not in (None, own):
+        raise UsageError(
+            f"The run {folder.path} was started with the method {own}, not {wish.method}. Leave --method "
+            "out, or start a new run without --resume."
+        )
+    if wish.config and wish.config_typed:
         settings = _asked_again(folder, data, wish)
     else:
-        path = folder.path / "settings.yaml"
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
         settings = _as_found_then(folder, settings)
     check_same_settings(folder, settings)

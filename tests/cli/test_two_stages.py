@@ -95,6 +95,17 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
 
 
+def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> None:
+    """That of the run says nothing new, and asks for no setting again; another one is all that is wrong."""
+    ended(train("global", "--epochs", "1", "--init", "none", "-m", "cluster-contrast"))
+    again = ("train", "global", "--resume", "-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path, "-m")
+    ended(icsr(*again, "cluster-contrast"))
+    refused = icsr(*again, "camera-aware")
+    assert refused.exit_code == 2
+    assert "with the method cluster-contrast, not camera-aware" in refused.stderr
+    assert "other settings" not in refused.stderr
+
+
 def test_cameras_of_the_first_stage(train: Any) -> None:
     words = (*SHORT, "--cameras", "0,1", "--name", "two")
     ended(train(*words))
