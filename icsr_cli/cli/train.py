@@ -173,7 +173,8 @@ def train(
     stages: Sequence[str] = [stage] if stage else []
     if resume and stage is None and not method:
         run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
-    stages = stages or place.ranks.from_leader(lambda: resolve(data, wish, Progress()).stages)
+    whole = replace(wish, options=_options("global", given))  # what --set reaches into, too
+    stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
     if stage is None and len(stages) == 1:
         _check_options(stages[0], given, f"the one that is trained here, {stages[0]}")
     if len(stages) > 1 and wish.local is not None:

@@ -161,6 +161,20 @@ def test_local_labels_are_used_where_they_are_given(train: Any, tmp_path: Path) 
     assert "majority" not in (tmp_path / "tiny/global/weights/settings.yaml").read_text()
 
 
+def test_a_setting_of_a_refiner_that_the_method_has_not(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that the command names, it is known before the stages are."""
+    monkeypatch.setattr(training, "run_global_stage", stopped)
+    local = ("--set", "global.local={method: average-linkage, images_per_cluster: 2}", "--init", "none")
+    words = ("-m", "camera-aware", *local, "--set", "global.refiners.0.least=0.4")
+    refused = train(*words)
+    assert refused.exit_code == 2
+    assert "refiners is a list of 0: give it whole, or name some first (--refine NAME)" in refused.stderr
+    assert train(*words, "--refine", "majority").exit_code == 143
+    assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["refiners"][0]["least"] == 0.4
+
+
 def test_settings_from_the_environment_are_for_new_runs(
     train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
