@@ -311,6 +311,8 @@ def _run(
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
         if not place.ranks.leads:
             return folder.path, None
+        if wish.then is not None:  # what follows is trained by this command
+            return folder.path, _show_local_labels(folder, table, data, None, as_json)
         usual = opening.uses_local(opening.resolve(data, wish, Progress()))
         method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
         following = typed(
@@ -379,7 +381,7 @@ def _dataset_of(
 
 
 def _show_local_labels(
-    folder: RunFolder, table: Any, data: Dataset, following: str, as_json: bool
+    folder: RunFolder, table: Any, data: Dataset, following: str | None, as_json: bool
 ) -> dict[str, Any] | None:
     import numpy as np
 
@@ -403,7 +405,9 @@ def _show_local_labels(
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}
     print_records("Local labels", rows)
-    say(f"Written to {folder.labels / 'local.csv'}\nNext: {following}", whole=True)
+    say(f"Written to {folder.labels / 'local.csv'}", whole=True)
+    if following is not None:
+        say(f"Next: {following}", whole=True)
     return None
 
 

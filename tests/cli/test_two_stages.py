@@ -108,7 +108,9 @@ def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> 
 
 def test_cameras_of_the_first_stage(train: Any) -> None:
     words = (*SHORT, "--cameras", "0,1", "--name", "two")
-    ended(train(*words))
+    both = train(*words)
+    ended(both)
+    assert both.output.count("Next: ") == 1  # the cam stage advises nothing that this command does itself
     ended(train(*words, "--resume"))
     other = train(*SHORT, "--cameras", "0", "--name", "two", "--resume")
     assert other.exit_code == 2
