@@ -55,7 +55,9 @@ Assignments = Annotated[
     list[str] | None,
     of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
-Method = Annotated[str | None, a_method(help="icsr, cluster-contrast, camera-aware: `icsr methods`.")]
+Method = Annotated[
+    str | None, a_method(help="`icsr methods`; left out: icsr for published data sets, else camera-aware.")
+]
 Arch = Annotated[
     str | None,
     of_method(

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from in_process import icsr
 
 from icsr_cli import config, datasets
 from icsr_cli.errors import UsageError
@@ -37,6 +38,15 @@ def test_published_methods_draw_as_their_code_does(method: str) -> None:
     settings: Any = config.load("market1501", method=method)
     stages = [settings.global_, *([settings.cam] if "cam" in settings.stages else [])]
     assert [stage.sampler.published for stage in stages] == [True] * len(stages)
+
+
+def test_methods_say_which_is_the_default() -> None:
+    published = {config.load(name).method for name in datasets.available()}
+    [own] = {config.load(name).method for name in ("folder", "synthetic")}
+    said = (
+        f"Left out: {', '.join(published)} for published data sets, {own} for own crops and synthetic data."
+    )
+    assert " ".join(icsr("methods").stdout.split()).endswith(said)
 
 
 def test_the_later_wins(tmp_path: Path) -> None:
