@@ -69,8 +69,8 @@ Clusterer = Annotated[
     of_method(
         "--clusterer",
         "-c",
-        metavar="[average-linkage|dbscan|hdbscan|infomap]",
-        help="What finds the clusters (in training: of the global stage).",
+        metavar="[average-linkage|dbscan|hdbscan|infomap|tracks|NAME]",
+        help="What finds the clusters (in training: of the global stage), or a plug-in by its name.",
     ),
 ]
 Refine = Annotated[

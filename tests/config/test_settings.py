@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 from in_process import icsr
 
-from icsr_cli import config, datasets
+from icsr_cli import choices, config, datasets
+from icsr_cli.cli.options import Clusterer
 from icsr_cli.errors import UsageError
 from icsr_cli.plain_yaml import flat
 
@@ -47,6 +49,16 @@ def test_methods_say_which_is_the_default() -> None:
         f"Left out: {', '.join(published)} for published data sets, {own} for own crops and synthetic data."
     )
     assert " ".join(icsr("methods").stdout.split()).endswith(said)
+
+
+@pytest.mark.parametrize("name", ["average-linkage", "dbscan", "hdbscan", "infomap", "tracks"])
+def test_the_page_and_the_help_name_each_clusterer(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "clusterers.md"
+    [row] = re.findall(rf"^\| `{name}` .*$", page.read_text(encoding="utf-8"), re.M)
+    assert [
+        key for key in choices.find("clusterers", name).Options.model_fields if f"`{key}`" not in row
+    ] == []
+    assert name in get_args(Clusterer)[1].metavar.strip("[]").split("|")
 
 
 def test_the_later_wins(tmp_path: Path) -> None:
