@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.cli.console import print_json, print_table
+from icsr_cli.cli.console import print_json, print_table, say
 
 
 def methods(
@@ -45,6 +45,7 @@ def methods(
             print_json(found)
             return
         print_table("Methods (icsr train --method NAME)", ["method", "what it is"], list(found.items()))
+        say("Left out: icsr for published data sets, camera-aware for own crops and synthetic data.")
         return
     own = {"method": name, "config": config, "assignments": assignments or ()}
     chosen = options.settings_of("folder" if dataset is None else dataset, data_root, **own).dump()

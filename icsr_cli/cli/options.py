@@ -55,7 +55,9 @@ Assignments = Annotated[
     list[str] | None,
     of_run("--set", metavar="KEY=VALUE", help="Set any setting, e.g. cam.optimizer.lr=0.001."),
 ]
-Method = Annotated[str | None, a_method(help="icsr, cluster-contrast, camera-aware: `icsr methods`.")]
+Method = Annotated[
+    str | None, a_method(help="`icsr methods`; left out: icsr for published data sets, else camera-aware.")
+]
 Arch = Annotated[
     str | None,
     of_method(
@@ -67,8 +69,8 @@ Clusterer = Annotated[
     of_method(
         "--clusterer",
         "-c",
-        metavar="[average-linkage|dbscan|hdbscan|infomap]",
-        help="What finds the clusters (in training: of the global stage).",
+        metavar="[average-linkage|dbscan|hdbscan|infomap|tracks|NAME]",
+        help="What finds the clusters (in training: of the global stage), or a plug-in by its name.",
     ),
 ]
 Refine = Annotated[

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -135,7 +135,7 @@ def train(
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.opening import Wish, check, resolve
+    from icsr_cli.recipes.opening import Wish, begun_by, check, resolve
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
 
@@ -169,9 +169,14 @@ def train(
             _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
         )
     )
-    stages = [stage] if stage else place.ranks.from_leader(lambda: resolve(data, wish, Progress()).stages)
+    wishes = list(_each_seed(wish, seed, some_seeds))
+    stages: Sequence[str] = [stage] if stage else []
+    if resume and stage is None and not method:
+        run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
+    whole = replace(wish, options=_options("global", given))  # what --set reaches into, too
+    stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
     if stage is None and len(stages) == 1:
-        _check_options(stages[0], given, f"the one that the method trains, {stages[0]}")
+        _check_options(stages[0], given, f"the one that is trained here, {stages[0]}")
     if len(stages) > 1 and wish.local is not None:
         raise UsageError(
             f"--local {wish.local} is for the global stage alone; here the cam stage makes the local labels. "
@@ -180,7 +185,6 @@ def train(
     for assignment in assignments or ():
         if assignment.partition(".")[0] in {"cam", "global"} - set(stages):
             place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
-    wishes = list(_each_seed(wish, seed, some_seeds))
 
     def check_before() -> None:
         for own in wishes:
@@ -195,9 +199,10 @@ def train(
     try:
         for own in wishes:
             after = None
-            for each in stages:
-                asked = replace(own, options={**own.options, **_options(each, given)}, after=after)
-                after, shown = _run(each, data, asked, run, resume, place, as_json)
+            asks = [replace(own, options={**own.options, **_options(each, given)}) for each in stages]
+            for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
+                asked, named = replace(asked, after=after, then=then), None if after else run
+                after, shown = _run(each, data, asked, named, resume, place, as_json)
                 found.append(shown)
     finally:  # what is finished is told where the next one is interrupted, or fails
         if as_json and place.ranks.leads and found:
@@ -293,17 +298,21 @@ def _run(
             begun = opening.run_after(data, wish)
         if resume and (begun is not None or not (grouped or wish.after)):
             return opening.resume(data, stage, wish, begun, progress)
-        if resume and grouped:
-            opening.check_like_others(data, stage, wish, wish.facts["group"])
-        if resume:
-            progress.note(f"{wish.name or f'The {stage} run'} is not there: it begins.")
-        return opening.start(data, stage, wish, progress)
+        if not resume:
+            return opening.start(data, stage, wish, progress)
+        asked = opening.planned(wish)
+        if grouped:
+            opening.check_like_others(data, stage, asked, wish.facts["group"])
+        progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
+        return opening.start(data, stage, asked, progress)
 
     folder, settings = place.ranks.from_leader(opened)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
         if not place.ranks.leads:
             return folder.path, None
+        if wish.then is not None:  # what follows is trained by this command
+            return folder.path, _show_local_labels(folder, table, data, None, as_json)
         usual = opening.uses_local(opening.resolve(data, wish, Progress()))
         method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
         following = typed(
@@ -372,7 +381,7 @@ def _dataset_of(
 
 
 def _show_local_labels(
-    folder: RunFolder, table: Any, data: Dataset, following: str, as_json: bool
+    folder: RunFolder, table: Any, data: Dataset, following: str | None, as_json: bool
 ) -> dict[str, Any] | None:
     import numpy as np
 
@@ -396,7 +405,9 @@ def _show_local_labels(
     if as_json:
         return {"run": str(folder.path), "local": str(folder.labels / "local.csv"), "cameras": rows}
     print_records("Local labels", rows)
-    say(f"Written to {folder.labels / 'local.csv'}\nNext: {following}", whole=True)
+    say(f"Written to {folder.labels / 'local.csv'}", whole=True)
+    if following is not None:
+        say(f"Next: {following}", whole=True)
     return None
 
 

@@ -5,7 +5,7 @@ For the command line, the demo and the benchmarks alike.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -40,7 +40,8 @@ class Wish:
 
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
     ``config_typed``: whether it was named for this run, not for all. ``after``: the cam run of the same
-    command, from which the global stage takes what it needs. ``plugins``: (path, SHA-256) of each file that
+    command, from which the global stage takes what it needs. ``then``: what the same command asks of the
+    global stage behind this one. ``plugins``: (path, SHA-256) of each file that
     was loaded. ``pairs``: a file of what is known of pairs; ``pairs_labels``: the run, or label file, whose
     clusters it names. ``processes``: how many train. ``facts``: more of ``run.json``.
     """
@@ -53,6 +54,7 @@ class Wish:
     assignments: Sequence[str] = ()
     local: Path | None = None
     after: Path | None = None
+    then: "Wish | None" = None
     cameras: Sequence[int] | None = None
     plugins: Sequence[tuple[str, str]] = ()
     pairs: Path | None = None
@@ -78,6 +80,8 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts["dataset_settings"] = dict(data.settings)
     if wish.after is not None:
         facts["after"] = wish.after.name
+    if wish.then is not None:
+        facts["then"] = _kept(wish.then)
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
@@ -239,10 +243,16 @@ def resume(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    if wish.method or (wish.config and wish.config_typed):
+    path = folder.path / "settings.yaml"
+    own = config.load_run(path, sections=("method",)).method
+    if wish.method not in (None, own):
+        raise UsageError(
+            f"The run {folder.path} was started with the method {own}, not {wish.method}. Leave --method "
+            "out, or start a new run without --resume."
+        )
+    if wish.config and wish.config_typed:
         settings = _asked_again(folder, data, wish)
     else:
-        path = folder.path / "settings.yaml"
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
         settings = _as_found_then(folder, settings)
     check_same_settings(folder, settings)
@@ -250,6 +260,54 @@ def resume(
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
     return folder, settings
+
+
+def begun_by(data: Dataset, wishes: Sequence[Wish]) -> tuple[Path | None, list[str]]:
+    """Find the command that began the newest run, of the wishes' names if they have any, and its stages.
+
+    Gives its first run, too, where no name says which that is; no stages where there is no run.
+    """
+    root, names = wishes[0].runs_root, {wish.name for wish in wishes} - {None}
+    runs = [run for run in find_runs(root, data.name) if (run.path / "settings.yaml").is_file()]
+    found = [run for run in runs if run.path.name in names or not names]
+    if not found:
+        return None, []
+    first, info = found[-1], found[-1].info()
+    if info.get("after"):  # a cam run that was removed is not missed
+        first = next((run for run in runs if run.stage == "cam" and run.path.name == info["after"]), first)
+    both = first is not found[-1] or "then" in info
+    return None if names else first.path, ["cam", "global"] if both else [first.stage]
+
+
+def _kept(wish: Wish) -> dict[str, Any]:
+    """Give what of a wish a run cannot be told again by ``--resume`` alone, as plain values."""
+    return {
+        "name": wish.name,
+        "method": wish.method,
+        "config": None if wish.config is None else str(wish.config.absolute()),
+        "options": {key: value for key, value in wish.options.items() if value is not None},
+        "assignments": list(wish.assignments),
+    }
+
+
+def planned(wish: Wish) -> Wish:
+    """Lay what the command of the cam run ``wish.after`` asked of the global stage beneath a wish."""
+    info = {} if wish.after is None else open_run(wish.after).info()
+    if wish.after is None or not (then := info.get("then")):
+        return wish
+    config = wish.config if wish.config_typed else None
+    now = {key: value for key, value in wish.options.items() if value is not None}
+    pairs = wish.after / "pairs.csv"
+    return replace(
+        wish,
+        name=wish.name or then["name"],
+        method=wish.method or then["method"],
+        config=config or (Path(then["config"]) if then["config"] else None),
+        options={**then["options"], **now},
+        assignments=(*then["assignments"], *wish.assignments),
+        pairs=wish.pairs or (pairs if info.get("pairs") else None),
+        facts={**{key: info[key] for key in ("group", "tensorboard") if key in info}, **wish.facts},
+    )
 
 
 def run_after(data: Dataset, wish: Wish) -> Path | None:

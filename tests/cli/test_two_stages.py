@@ -13,6 +13,7 @@ from typer.testing import Result
 
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import opening, training
+from icsr_cli.runs import RunFolder
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SHORT = ["--epochs", "1", "--init", "none", "--method", "icsr"]
@@ -60,9 +61,56 @@ def test_a_run_stopped_in_its_first_stage(train: Any, tmp_path: Path, name: Any)
     assert len(runs(tmp_path, "global")) == 2
 
 
+@pytest.mark.parametrize("name", [(), ("--name", "own")])
+def test_resume_alone_goes_on_with_what_was_stopped(
+    train: Any, tiny_root: Path, tmp_path: Path, name: Any
+) -> None:
+    """With its method and its options, those of the stage that had not begun too."""
+    ended(train("global", "--epochs", "1", "--init", "none", "-m", "cluster-contrast", "--name", "another"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)
+        assert train(*SHORT, "--seed", "7", *name).exit_code == 143
+    bare = ("train", "--resume", "-d", "tiny", *name, "--data-root", tiny_root, "--runs", tmp_path)
+    ended(icsr(*bare))
+    [cam], own = runs(tmp_path, "cam"), runs(tmp_path, "global")[1 if name else 0]
+    assert facts(own)["after"] == cam.name
+    assert facts(own)["status"] == facts(cam)["status"] == "finished"
+    assert own.name == "own" or not name
+    settings = RunFolder(own).settings()
+    assert (settings["method"], settings["seed"], settings["global"]["iters"]) == ("icsr", 7, 3)
+    assert settings["global"]["model"]["weights"] == "none"
+    again = icsr(*bare)
+    ended(again)
+    assert f"Network: {own}" in again.output
+    assert len(runs(tmp_path, "global")) == 2
+
+
+def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
+    ended(train("cam", *SHORT, "--name", "own"))
+    ended(train("--resume"))
+    ended(train("--resume", "--name", "own"))
+    assert not runs(tmp_path, "global")
+    refused = train("--resume", "--refine", "none")
+    assert refused.exit_code == 2
+    assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
+
+
+def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> None:
+    """That of the run says nothing new, and asks for no setting again; another one is all that is wrong."""
+    ended(train("global", "--epochs", "1", "--init", "none", "-m", "cluster-contrast"))
+    again = ("train", "global", "--resume", "-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path, "-m")
+    ended(icsr(*again, "cluster-contrast"))
+    refused = icsr(*again, "camera-aware")
+    assert refused.exit_code == 2
+    assert "with the method cluster-contrast, not camera-aware" in refused.stderr
+    assert "other settings" not in refused.stderr
+
+
 def test_cameras_of_the_first_stage(train: Any) -> None:
     words = (*SHORT, "--cameras", "0,1", "--name", "two")
-    ended(train(*words))
+    both = train(*words)
+    ended(both)
+    assert both.output.count("Next: ") == 1  # the cam stage advises nothing that this command does itself
     ended(train(*words, "--resume"))
     other = train(*SHORT, "--cameras", "0", "--name", "two", "--resume")
     assert other.exit_code == 2
@@ -113,6 +161,20 @@ def test_local_labels_are_used_where_they_are_given(train: Any, tmp_path: Path) 
     ended(train("global", "--method", "camera-aware", "--name", "own", "--resume", "--init", "none"))
     ended(train(*given, "--init", "cam", "--name", "weights"))
     assert "majority" not in (tmp_path / "tiny/global/weights/settings.yaml").read_text()
+
+
+def test_a_setting_of_a_refiner_that_the_method_has_not(
+    train: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of one that the command names, it is known before the stages are."""
+    monkeypatch.setattr(training, "run_global_stage", stopped)
+    local = ("--set", "global.local={method: average-linkage, images_per_cluster: 2}", "--init", "none")
+    words = ("-m", "camera-aware", *local, "--set", "global.refiners.0.least=0.4")
+    refused = train(*words)
+    assert refused.exit_code == 2
+    assert "refiners is a list of 0: give it whole, or name some first (--refine NAME)" in refused.stderr
+    assert train(*words, "--refine", "majority").exit_code == 143
+    assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["refiners"][0]["least"] == 0.4
 
 
 def test_settings_from_the_environment_are_for_new_runs(

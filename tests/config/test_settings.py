@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
+from in_process import icsr
 
-from icsr_cli import config, datasets
+from icsr_cli import choices, config, datasets
+from icsr_cli.cli.options import Clusterer
 from icsr_cli.errors import UsageError
 from icsr_cli.plain_yaml import flat
 
@@ -37,6 +40,25 @@ def test_published_methods_draw_as_their_code_does(method: str) -> None:
     settings: Any = config.load("market1501", method=method)
     stages = [settings.global_, *([settings.cam] if "cam" in settings.stages else [])]
     assert [stage.sampler.published for stage in stages] == [True] * len(stages)
+
+
+def test_methods_say_which_is_the_default() -> None:
+    published = {config.load(name).method for name in datasets.available()}
+    [own] = {config.load(name).method for name in ("folder", "synthetic")}
+    said = (
+        f"Left out: {', '.join(published)} for published data sets, {own} for own crops and synthetic data."
+    )
+    assert " ".join(icsr("methods").stdout.split()).endswith(said)
+
+
+@pytest.mark.parametrize("name", ["average-linkage", "dbscan", "hdbscan", "infomap", "tracks"])
+def test_the_page_and_the_help_name_each_clusterer(name: str) -> None:
+    page = Path(__file__).parents[2] / "docs" / "clusterers.md"
+    [row] = re.findall(rf"^\| `{name}` .*$", page.read_text(encoding="utf-8"), re.M)
+    assert [
+        key for key in choices.find("clusterers", name).Options.model_fields if f"`{key}`" not in row
+    ] == []
+    assert name in get_args(Clusterer)[1].metavar.strip("[]").split("|")
 
 
 def test_the_later_wins(tmp_path: Path) -> None:
