@@ -29,6 +29,16 @@ class _Pairs(_Part):
     different: _Count
 
 
+class _Then(_Part):
+    """What the command that began a cam run asks of the global stage behind it."""
+
+    name: str | None
+    method: str | None
+    config: str | None
+    options: dict[str, Any]
+    assignments: list[str]
+
+
 class Info(_Part):
     """``run.json``."""
 
@@ -48,6 +58,7 @@ class Info(_Part):
     group: str | None = None
     images: str | None = None
     after: str | None = None
+    then: _Then | None = None
     pairs: _Pairs | None = None
 
 
