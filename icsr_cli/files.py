@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -92,6 +93,13 @@ def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
         stream = io.StringIO()
         csv.writer(stream, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows(rows)
     return stream.getvalue().encode("utf-8", "surrogateescape")
+
+
+def check_header(path: Path, columns: Iterable[str], fault: type[IcsrError]) -> None:
+    """Raise ``fault`` where a table names a column twice: one of them would be forgotten."""
+    for name, count in Counter(filter(None, columns)).most_common(1):
+        if count > 1:
+            raise fault(f"{path} has {count} columns {name!r}. Leave one of them.")
 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
-from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
+from icsr_cli.files import check_header, csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.runs.folder import run_of
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
@@ -199,6 +199,7 @@ def _read_rows(path: Path) -> dict[str, Any]:
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is no table of labels: {error}.") from None
+    check_header(path, header, RunError)
     if not rows:
         raise RunError(f"{path} holds the labels of no image; expected a header and a line for each.")
     odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import csv_bytes, write_bytes
+from icsr_cli.files import check_header, csv_bytes, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
@@ -61,6 +61,7 @@ def read_answers(path: Path) -> list[Answer]:
                 f"{path} lacks the column(s) {', '.join(missing)}; its first line must name "
                 f"{', '.join(COLUMNS)}."
             )
+        check_header(path, reader.fieldnames or (), UsageError)
         answers = [
             Answer(row["first"].strip(), row["second"].strip(), row["answer"].strip(), reader.line_num)
             for row in reader

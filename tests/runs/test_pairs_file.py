@@ -118,6 +118,9 @@ def test_files_that_are_no_pairs(file: Path) -> None:
     file.write_text("")
     with pytest.raises(UsageError, match="lacks the column"):
         read_answers(file)
+    file.write_text("first,second,answer,answer\na,b,same,different\n")
+    with pytest.raises(UsageError, match="2 columns 'answer'"):
+        read_answers(file)
 
 
 def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:

@@ -254,6 +254,10 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
             "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,,kept\n",
             "label -1 and the state",
         ),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state,label\na,0,,0,0,0,kept,1\n",
+            "2 columns 'label'",
+        ),
     ],
 )
 def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
