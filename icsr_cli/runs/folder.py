@@ -241,15 +241,15 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save({**state, "run": self._mark(), "settings": self._saved_by}, buffer)
+        torch.save({**state, "part": name, "run": self._mark(), "settings": self._saved_by}, buffer)
         write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.
 
         Raises:
-            RunError: where the file is damaged, lacks one of ``parts``, is of another run, or was made by
-                other settings than the run's file has now.
+            RunError: where the file is damaged, lacks one of ``parts``, is of another run or part of it, or
+                was made by other settings than the run's file has now.
         """
         import torch
 
@@ -276,6 +276,11 @@ class RunFolder:
             raise RunError(
                 f"The checkpoint {path} is of another run. Put this run's own there, or remove it."
             )
+        if (part := state.pop("part", name)) != name:  # none in those from before 0.2
+            raise RunError(
+                f"The checkpoint {path} is of another part of the run ({part!r}). Put its own there, or "
+                "remove it to start anew."
+            )
         then, now = state.pop("settings", {}), self._trained_by()
         # What only one of them has is of another version.
         other = [key for key in then if key in now and now[key] != then[key]]
@@ -286,6 +291,19 @@ class RunFolder:
                 f"{changed}. Change them back, or start a new run without --resume."
             )
         return dict(state)
+
+    def check_network(self, part: str, *names: str) -> None:
+        """Refuse to take training that ended with the checkpoint ``part`` for finished without its networks.
+
+        Raises:
+            RunError: the file of one of ``names`` is gone.
+        """
+        for name in names:
+            if not (path := self.path / f"{name}.safetensors").is_file():
+                raise RunError(
+                    f"{path} is gone, which was trained to the end. Put it back, or remove "
+                    f"{self.path / 'checkpoints' / f'{part}.pt'} to train it anew."
+                )
 
     @cached_property
     def _saved_by(self) -> dict[str, Any]:
