@@ -113,10 +113,19 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, no JSON, or nested deeper than any file of ours.
+        ValueError: it is not UTF-8, no JSON, or nested too deeply.
+    """
+    return parse_json(path.read_bytes().decode("utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Give what one JSON document holds, which may be anybody's.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than any text of ours.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 

@@ -47,6 +47,7 @@ _DAMAGE = (
     ValueError,
     OverflowError,
     struct.error,
+    RecursionError,
 )
 
 

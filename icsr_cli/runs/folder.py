@@ -34,7 +34,7 @@ import yaml
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import check_zip, read_json, write_bytes, write_json, write_text
+from icsr_cli.files import check_zip, parse_json, read_json, write_bytes, write_json, write_text
 from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
@@ -226,10 +226,20 @@ class RunFolder:
             lines = self.metrics()
             kept = [line for line in lines if line.get("part") != part or line["epoch"] <= epoch]
             if figures and (part, epoch) not in [(line.get("part"), line["epoch"]) for line in kept]:
-                kept.append(json.loads(figures))
+                kept.append(self._put_back(figures))
                 _LOG.warning("Epoch %d is put back into the metrics, from its checkpoint.", epoch)
             if kept != lines:
                 self.write_metrics(kept)
+
+    def _put_back(self, figures: str) -> dict[str, Any]:
+        """Read the line of an epoch that a checkpoint holds."""
+        try:
+            return dict(check_contents(Epoch, parse_json(figures)))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"A checkpoint in {self.path} holds no figures of its epoch ({reason(error)}). Remove it to "
+                "start anew."
+            ) from None
 
     def _metrics_lock(self) -> FileLock:
         """Keep other processes off the metrics: in the cam stage each trains cameras of its own."""
@@ -508,13 +518,13 @@ def _now() -> str:
 def _figures(path: Path, number: int, line: bytes, done: dict[str, int]) -> dict[str, Any]:
     """Read a line; ``done`` holds the last epoch of each network before it. A line may have been removed."""
     try:
-        found = dict(check_contents(Epoch, json.loads(line)))
+        found = dict(check_contents(Epoch, parse_json(line)))
         epoch, part = found["epoch"], found.get("part", "")
         if epoch <= (before := done.get(part, 0)):
             raise ValueError(f"epoch {epoch} stands after epoch {before}")
         done[part] = epoch
         return found
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError(
             f"Line {number} of {path} is damaged ({reason(error)}). Remove that line: the rest is intact."
         ) from None

@@ -121,6 +121,15 @@ def test_a_tar_with_a_broken_header(tmp_path):
     refused(path, "truncated or damaged")
 
 
+def test_a_tar_of_headers_of_headers(tmp_path):
+    header = member("a", tarfile.XHDTYPE)
+    header.size = 9
+    one = header.tobuf(tarfile.USTAR_FORMAT) + b"9 a=bcde\n".ljust(512, b"\0")
+    path = tar_of(tmp_path / "a.tar", [member("1.jpg")])
+    path.write_bytes(one * 3000 + path.read_bytes())
+    refused(path, "truncated or damaged")
+
+
 def test_a_zip_with_a_flipped_byte(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:

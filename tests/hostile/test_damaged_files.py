@@ -24,6 +24,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import damaged
@@ -45,6 +46,8 @@ from icsr_cli.runs import LabelTable, create, read_labels, run_of, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
 
+#: JSON that no parser which calls itself can bear.
+DEEP = "[" * 100_000
 #: One kind of file: makes a whole one in a folder, and reads what lies there.
 Case = tuple[Callable[[Path], Path], Callable[[Path], Any]]
 
@@ -365,6 +368,12 @@ def test_a_search_cache_with_other_numbers_is_not_believed(tmp_path: Path) -> No
             np.testing.assert_array_equal(row, right[file])
 
 
+def test_a_search_cache_nested_deeply_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.safetensors"
+    save_file({"features": np.eye(3, 4, dtype=np.float32)}, path, metadata={"files": DEEP})
+    assert _read_cache(path, 4) == {}
+
+
 def test_the_network_of_a_damaged_header_is_not_built(tmp_path: Path) -> None:
     from icsr_cli.models import open_model
 
@@ -372,7 +381,13 @@ def test_the_network_of_a_damaged_header_is_not_built(tmp_path: Path) -> None:
     save_weights(build("resnet_small", seed=1), path, {"height": "64", "width": "32"})
     whole = path.read_bytes()
     length = int.from_bytes(whole[:8], "little")
-    for key, value in (("arch", "resnet51"), ("stripes", "-3"), ("stripes", "x"), ("pooling", "sum")):
+    for key, value in (
+        ("arch", "resnet51"),
+        ("stripes", "-3"),
+        ("stripes", "x"),
+        ("pooling", "sum"),
+        ("mean", DEEP),
+    ):
         header = json.loads(whole[8 : 8 + length])
         header["__metadata__"][key] = value
         text = json.dumps(header).encode()

@@ -372,6 +372,9 @@ def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.L
     run.go_on(2, json.dumps(lines[2]), "camera_0")
     assert path.read_bytes() == whole
     assert "Epoch 2 is put back" in caplog.text
+    for odd in ("[" * 100_000, "{", "{}"):
+        with pytest.raises(RunError, match="no figures of its epoch"):
+            run.go_on(3, odd, "camera_0")
 
 
 @pytest.mark.parametrize(
@@ -382,6 +385,7 @@ def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.L
         b'{"loss": 1}',
         b"\xff\xfe",
         b"",
+        b"[" * 100_000,
         b'{"epoch": 1, "loss": "x"}',
         b'{"epoch": 1, "kept": "9"}',
     ]
