@@ -157,6 +157,8 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
     name, camera = (line.get("path") or "").strip(), (line.get("camera") or "").strip()
     if not name or not camera:
         return "no path or no camera"
+    if "\0" in name:
+        return "no file has a NUL in its path"
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute():
         if not path.is_relative_to(root.as_posix()):

@@ -87,6 +87,8 @@ def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> lis
             unread.append(Unread(split, where, "the line does not fit"))
         elif int(match["camera"]) not in _CAMERAS:
             unread.append(Unread(split, where, f"there is no camera {int(match['camera'])}"))
+        elif "\0" in name:
+            unread.append(Unread(split, where, "no file has a NUL in its path"))
         elif name.startswith("/") or ".." in name.split("/"):
             unread.append(Unread(split, where, "the path leads out of the folder"))
         else:
