@@ -176,6 +176,12 @@ def change(**changes):
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
         (change(), ["--key", "ids=cameras", "--key", "ids=ids"], UsageError, "--key ids is given twice"),
+        (
+            change(paths=np.array([f"{i}\ud800" for i in range(180)])),
+            [],
+            InputError,
+            "can be written: .*d800",
+        ),
         (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' 90 times"),
         (
             change(),

@@ -224,6 +224,10 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
     np.savez(path, path=np.arange(2), state=states, **numbers)
     with pytest.raises(RunError, match="path must be strings"):
         read_labels(path)
+    for odd in (np.array(["a", "\ud800"]), np.full(2, 1 << 30, np.uint32).view("U1")):
+        np.savez(path, path=odd, state=states, **numbers)
+        with pytest.raises(RunError, match="path must be strings that can be written"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize(
