@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import csv
+import errno
 import io
 import json
 import mmap
@@ -108,6 +109,24 @@ def write_bytes(path: Path, content: bytes | memoryview) -> None:
         temporary.write_bytes(content)
 
 
+def regular(path: Path) -> Path:
+    """Give the path of a file, where it is one: a pipe would be waited for, a device may have no end.
+
+    For files of our own; what the user names may be a pipe. Raises OSError for anything else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return path
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """Read a file of our own, as ``regular`` says. Raises OSError; ValueError where it has more bytes."""
+    size = regular(path).stat().st_size
+    if most is not None and size > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return path.read_bytes()
+
+
 def read_json(path: Path) -> Any:
     """Read one JSON document.
 
@@ -115,7 +134,7 @@ def read_json(path: Path) -> Any:
         OSError: the file cannot be read.
         ValueError: it is not UTF-8, no JSON, or nested too deeply.
     """
-    return parse_json(path.read_bytes().decode("utf-8"))
+    return parse_json(read_bytes(path).decode("utf-8"))
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -137,7 +156,7 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         OSError: the file cannot be read.
         ValueError: it is no array of numbers, or damaged.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
             raise ValueError(f"{path} is not an .npy file")
     try:

@@ -34,7 +34,16 @@ import yaml
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import check_zip, parse_json, read_json, write_bytes, write_json, write_text
+from icsr_cli.files import (
+    check_zip,
+    parse_json,
+    read_bytes,
+    read_json,
+    regular,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
@@ -43,6 +52,8 @@ from icsr_cli.runs.tensorboard import write_events
 STAGES = ("cam", "global")
 #: What a run may go on with otherwise than it began: it changes the memory needed, not what is learnt.
 MAY_CHANGE = {"evaluation.batch_size"}
+#: In bytes; characters have at most 4.
+_LONGEST_SETTINGS = 4 << 20
 #: Without a handler of somebody's it writes to standard error.
 _LOG = logging.getLogger("icsr")
 
@@ -150,7 +161,7 @@ class RunFolder:
         """Read the settings of the run as plain values, without the other stage's, which older runs list."""
         path = self.path / "settings.yaml"
         try:
-            found = check_contents(Written, parse_yaml(path.read_text(encoding="utf-8")))
+            found = check_contents(Written, parse_yaml(read_bytes(path, _LONGEST_SETTINGS).decode("utf-8")))
         except (OSError, ValueError) as error:
             raise RunError(
                 f"The settings of the run {self.path} cannot be read: {error}. Mend its settings.yaml."
@@ -193,12 +204,15 @@ class RunFolder:
         """Read what each finished epoch gave, in order. A last line that is cut off is left out, with a word.
 
         Raises:
-            RunError: another line is damaged.
+            RunError: it cannot be read, or another line is damaged.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        lines = path.read_bytes().split(b"\n")
+        try:
+            lines = read_bytes(path).split(b"\n")
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}. Put the run's own there.") from None
         if lines.pop():
             _warn_once(f"The last line of {path} is cut off and left out.")
         done: dict[str, int] = {}
@@ -267,7 +281,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            check_zip(path)
+            check_zip(regular(path))
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             # Never what torch advises where it refuses to run what lies in a file.
@@ -469,6 +483,10 @@ class LoggedProgress(Progress):
 
     def __init__(self, run: RunFolder, below: Progress) -> None:
         self._path, self._below = run.path / "log.txt", below
+        try:
+            regular(self._path)
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written to: {error.strerror}. Remove it.") from None
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; bars are not logged."""

@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import check_header, csv_bytes, write_bytes
+from icsr_cli.files import check_header, csv_bytes, regular, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
@@ -154,8 +154,8 @@ def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | No
         return None
     place = folder / "pairs.csv"
     try:
-        pairs = read_pairs(place, paths)
-    except UsageError as error:
+        pairs = read_pairs(regular(place), paths)
+    except (OSError, UsageError) as error:
         raise RunError(f"The run {folder} cannot go on. {error}") from None
     assert pairs is not None, "there is a file"
     if fingerprint(pairs, paths) != about["sha256"]:

@@ -11,10 +11,13 @@ import io
 import json
 import math
 import operator
+import os
+import signal
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -304,6 +307,27 @@ def test_damage_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
     assert sum(counts.values()) == 120
     if kind not in FORGIVEN:
         assert counts["refused"] > 20
+
+
+#: An archive that the user names may be a pipe; a folder without run.json is no run.
+OURS = [kind for kind in CASES if not kind.startswith(("tar", "zip", "run.json"))]
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("other", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(kind: str, other: Callable[[Path], None], tmp_path: Path) -> None:
+    make, read = CASES[kind]
+    path = make(tmp_path)
+    path.unlink()
+    other(path)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a pipe is waited for"))
+    signal.alarm(20)
+    try:
+        with suppress(IcsrError, OSError):
+            read(path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

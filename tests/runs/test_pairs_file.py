@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -143,6 +144,10 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     assert fingerprint(found, PATHS) == about["sha256"]
     with pytest.raises(RunError, match="has changed"):
         kept_pairs(tmp_path, PATHS, {"sha256": "0" * 64})
+    (tmp_path / "pairs.csv").unlink()
+    os.mkfifo(tmp_path / "pairs.csv")
+    with pytest.raises(RunError, match="not a file"):
+        kept_pairs(tmp_path, PATHS, about)
     (tmp_path / "pairs.csv").unlink()
     with pytest.raises(RunError, match="cannot go on"):
         kept_pairs(tmp_path, PATHS, about)

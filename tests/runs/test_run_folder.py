@@ -130,6 +130,21 @@ def test_metrics_and_log(tmp_path: Path) -> None:
     log = (run.path / "log.txt").read_text()
     assert "Epoch 1/2  loss=2.5" in log
     assert "Warning: a camera is empty" in log
+    for name in ("log.txt", "metrics.jsonl"):
+        (run.path / name).unlink()
+        os.mkfifo(run.path / name)
+    with pytest.raises(RunError, match=r"log\.txt .*not a file"):
+        LoggedProgress(run, Progress())
+    with pytest.raises(RunError, match=r"metrics\.jsonl .*not a file"):
+        run.metrics()
+
+
+def test_endless_settings_are_not_read(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    with (run.path / "settings.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RunError, match="longer than"):
+        run.settings()
 
 
 def test_events_for_tensorboard(tmp_path: Path) -> None:
