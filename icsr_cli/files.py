@@ -10,7 +10,7 @@ import re
 import shutil
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -188,10 +188,10 @@ def announce(mapped: npt.NDArray[Any], starts: IntArray, stops: IntArray) -> Non
         held.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
-def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of an ``.npz``, to their checksums.
+def read_arrays(path: Path, fault: type[IcsrError], wanted: Container[str] | None = None) -> dict[str, Any]:
+    """Read the arrays of an ``.npz``, to their checksums; in the place of those not ``wanted`` is None.
 
-    Raises ``fault`` where it is no ``.npz`` of plain arrays, or damaged.
+    Raises ``fault`` where it is no ``.npz`` of plain arrays, names one twice, or is damaged.
     """
     if not zipfile.is_zipfile(path):
         raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
@@ -200,12 +200,15 @@ def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any
             check_zip_list(archive.zip)
             for member in archive.zip.infolist():  # a name whose two copies differ is refused
                 archive.zip.open(member).close()
-            arrays = {name: archive[name] for name in archive.files}
+            if twice := [name for name, count in Counter(archive.files).items() if count > 1]:
+                raise ValueError(f"{twice[0]} is there twice")
+            read = [name for name in archive.files if wanted is None or name in wanted]
+            arrays = {name: archive[name] for name in read}
         if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise TypeError(f"{strange[0]} is no array")
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise fault(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from None
-    return arrays
+    return dict.fromkeys(archive.files) | arrays
 
 
 def check_zip_list(opened: zipfile.ZipFile) -> None:
