@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -277,6 +278,14 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
             "path,camera,identity,cluster,local_cluster,label,state,label\na,0,,0,0,0,kept,1\n",
             "2 columns 'label'",
         ),
+        *(
+            (
+                "path,camera,identity,cluster,local_cluster,label,state,cohesion\n"
+                f"b,0,,0,0,0,kept,inf\na,0,,0,0,0,kept,{odd}\n",
+                f"column cohesion holds {odd}, too large",
+            )
+            for odd in ("1e39", "-1e400", "9" * 40)
+        ),
     ],
 )
 def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
@@ -286,6 +295,26 @@ def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
         read_labels(path)
     with pytest.raises(RunError, match="no labels"):
         read_labels(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ([1e39, 0], "holds 1e.39, too large"),
+        ([1j, 0], "must be numbers, got dtype complex128"),
+        (np.zeros(2, "M8[s]"), "must be numbers, got dtype datetime64"),
+        (np.zeros(2, "f4,f4"), "must be numbers, got dtype"),
+    ],
+)
+def test_columns_that_are_no_numbers_are_refused(tmp_path: Path, odd: Any, words: str) -> None:
+    path = tmp_path / "labels.npz"
+    labels = replace(Labels.of(np.arange(2)), columns={"cohesion": np.array([np.inf, 0], np.float32)})
+    write_labels(path, tabulate(split_of(2), labels))
+    assert read_labels(path).columns["cohesion"].tolist() == [np.inf, 0]
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "cohesion": np.array(odd)})
+    with pytest.raises(RunError, match=words):
+        read_labels(path)
 
 
 def test_labels_that_a_spreadsheet_saved_begin_with_a_mark(tmp_path: Path) -> None:
