@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from icsr_cli.errors import InputError
+from icsr_cli.errors import InputError, reason
 from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours
 
 
@@ -55,11 +55,18 @@ def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None =
 
 
 def texts(name: str, array: Any) -> Any:
-    """Give an array of strings as such; bytes are UTF-8, as names of files are. InputError for another."""
+    """Give an array of strings as such; bytes are UTF-8, as names of files are.
+
+    InputError for another, and for characters that no file can hold.
+    """
     if array.dtype.kind == "S":
         return np.char.decode(array, "utf-8", "surrogateescape")
     if array.dtype.kind != "U":
         raise InputError(f"{name} must be strings, got dtype {array.dtype}.")
+    try:
+        "".join(array.ravel().tolist()).encode("utf-8", "surrogateescape")
+    except (ValueError, SystemError) as error:  # half a surrogate pair, or a number that is no character
+        raise InputError(f"{name} must be strings that can be written: {reason(error)}.") from None
     return array
 
 

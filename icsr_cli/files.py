@@ -1,6 +1,7 @@
 """Files and folders that are there whole or not at all."""
 
 import csv
+import errno
 import io
 import json
 import mmap
@@ -8,7 +9,8 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, cast
@@ -94,10 +96,35 @@ def csv_bytes(rows: Iterable[Iterable[object]]) -> bytes:
     return stream.getvalue().encode("utf-8", "surrogateescape")
 
 
+def check_header(path: Path, columns: Iterable[str], fault: type[IcsrError]) -> None:
+    """Raise ``fault`` where a table names a column twice: one of them would be forgotten."""
+    for name, count in Counter(filter(None, columns)).most_common(1):
+        if count > 1:
+            raise fault(f"{path} has {count} columns {name!r}. Leave one of them.")
+
+
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write bytes whole or not at all."""
     with whole_file(path) as temporary:
         temporary.write_bytes(content)
+
+
+def regular(path: Path) -> Path:
+    """Give the path of a file, where it is one: a pipe would be waited for, a device may have no end.
+
+    For files of our own; what the user names may be a pipe. Raises OSError for anything else.
+    """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is a folder, a pipe or a device, not a file", str(path))
+    return path
+
+
+def read_bytes(path: Path, most: int | None = None) -> bytes:
+    """Read a file of our own, as ``regular`` says. Raises OSError; ValueError where it has more bytes."""
+    size = regular(path).stat().st_size
+    if most is not None and size > most:
+        raise ValueError(f"it is longer than {most:,} bytes")
+    return path.read_bytes()
 
 
 def read_json(path: Path) -> Any:
@@ -105,10 +132,19 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is not UTF-8, no JSON, or nested deeper than any file of ours.
+        ValueError: it is not UTF-8, no JSON, or nested too deeply.
+    """
+    return parse_json(read_bytes(path).decode("utf-8"))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Give what one JSON document holds, which may be anybody's.
+
+    Raises:
+        ValueError: it is no JSON, or nested deeper than any text of ours.
     """
     try:
-        return json.loads(path.read_bytes().decode("utf-8"))
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -120,7 +156,7 @@ def map_array(path: Path) -> npt.NDArray[Any]:
         OSError: the file cannot be read.
         ValueError: it is no array of numbers, or damaged.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
             raise ValueError(f"{path} is not an .npy file")
     try:
@@ -152,10 +188,10 @@ def announce(mapped: npt.NDArray[Any], starts: IntArray, stops: IntArray) -> Non
         held.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
 
-def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of an ``.npz``, to their checksums.
+def read_arrays(path: Path, fault: type[IcsrError], wanted: Container[str] | None = None) -> dict[str, Any]:
+    """Read the arrays of an ``.npz``, to their checksums; in the place of those not ``wanted`` is None.
 
-    Raises ``fault`` where it is no ``.npz`` of plain arrays, or damaged.
+    Raises ``fault`` where it is no ``.npz`` of plain arrays, names one twice, or is damaged.
     """
     if not zipfile.is_zipfile(path):
         raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
@@ -164,12 +200,15 @@ def read_arrays(path: Path, fault: type[IcsrError]) -> dict[str, npt.NDArray[Any
             check_zip_list(archive.zip)
             for member in archive.zip.infolist():  # a name whose two copies differ is refused
                 archive.zip.open(member).close()
-            arrays = {name: archive[name] for name in archive.files}
+            if twice := [name for name, count in Counter(archive.files).items() if count > 1]:
+                raise ValueError(f"{twice[0]} is there twice")
+            read = [name for name in archive.files if wanted is None or name in wanted]
+            arrays = {name: archive[name] for name in read}
         if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise TypeError(f"{strange[0]} is no array")
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise fault(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from None
-    return arrays
+    return dict.fromkeys(archive.files) | arrays
 
 
 def check_zip_list(opened: zipfile.ZipFile) -> None:

@@ -9,7 +9,8 @@ def upgrade(tree: Tree) -> tuple[Tree, list[str]]:
     """Give the tree in today's form, and a line for each key that was moved.
 
     ``clustering: {method, options}`` is ``clusterer``, ``refinement: {method, ...}`` is ``refiners``, and
-    ``images_per_cluster`` belongs to the clusterer of the cam stage.
+    ``images_per_cluster`` belongs to the clusterer of the cam stage. What is odd stays as it
+    is: the schema refuses it.
     """
     new, notes = dict(tree), []
     for stage in ("cam", "global"):
@@ -21,8 +22,8 @@ def upgrade(tree: Tree) -> tuple[Tree, list[str]]:
 
 def _stage(own: Tree) -> tuple[Tree, list[tuple[str, str]]]:
     moved = []
-    if isinstance(own.get("clustering"), dict):
-        old = own.pop("clustering")
+    if isinstance(old := own.get("clustering"), dict) and isinstance(old.get("options") or {}, dict):
+        del own["clustering"]
         method = {"method": old["method"]} if "method" in old else {}
         own["clusterer"] = {**method, **(old.get("options") or {})}
         moved.append(("clustering", "clusterer"))
@@ -30,8 +31,10 @@ def _stage(own: Tree) -> tuple[Tree, list[tuple[str, str]]]:
         old = dict(own.pop("refinement"))
         name = str(old.pop("method", "discard"))
         own["refiners"] = [] if name == "none" else [{"method": name, **old}]
-        if own.get("clusterer", {}).get("method") == "infomap" and "k" in old:
-            own["clusterer"].setdefault("k", old["k"])  # both worked on one graph
+        clusterer = own.get("clusterer")
+        clusterer = {"method": clusterer} if isinstance(clusterer, str) else clusterer
+        if isinstance(clusterer, dict) and clusterer.get("method") == "infomap" and "k" in old:
+            own["clusterer"] = {"k": old["k"], **clusterer}  # both worked on one graph
         moved.append(("refinement", "refiners"))
     if "images_per_cluster" in own:
         own["clusterer"] = {"method": "average-linkage", "images_per_cluster": own.pop("images_per_cluster")}

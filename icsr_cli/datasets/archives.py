@@ -24,6 +24,8 @@ _COPY = 1 << 20
 #: What an archive may hold: so many times its size, and so many bytes more.
 EXPANSION = 100
 _SLACK = 100_000_000
+#: What a member counts at least, in bytes: an empty file, or a folder, takes room as well.
+_LEAST = 512
 _MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
@@ -47,6 +49,7 @@ _DAMAGE = (
     ValueError,
     OverflowError,
     struct.error,
+    RecursionError,
 )
 
 
@@ -56,7 +59,8 @@ def unpack(
     """Unpack a zip, tar, tar.gz, tar.bz2 or tar.xz into the new folder ``target``, and give it.
 
     Members that lead out of the folder (``..``, absolute), links, devices, names that come twice, and what
-    holds more than ``expansion`` times its size and 100 MB (a bomb) are refused. It is unpacked into a folder
+    holds more than ``expansion`` times its size and 100 MB (a bomb; a member counts 512 bytes at least) are
+    refused. It is unpacked into a folder
     beside and renamed at the end: on any fault nothing is left.
     Raises DatasetError.
     """
@@ -105,7 +109,7 @@ def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress)
             if member.flag_bits & 0x1:
                 raise _refusal(archive, member.filename, "it is encrypted: unpack it yourself")
         total = sum(member.file_size for member in members)
-        _check_size(archive, total, expansion)
+        _check_size(archive, sum(max(member.file_size, _LEAST) for member in opened.infolist()), expansion)
         _check_room(archive, folder, total)
         with progress.task(f"unpack {archive.name}", len(members), "files") as task:
             for member, path in zip(members, paths, strict=True):
@@ -152,6 +156,8 @@ def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress)
         for member in opened:
             if member.size < 0 or opened.offset < member.offset_data:
                 raise tarfile.ReadError(f"a size of {member.size}")
+            total += max(member.size, _LEAST)
+            _check_size(archive, total, expansion)
             if _skipped(member.name):
                 continue
             path = _checked_path(archive, member.name, known)
@@ -160,8 +166,6 @@ def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress)
             elif member.isreg():
                 content = opened.extractfile(member)
                 assert content is not None
-                total += member.size
-                _check_size(archive, total, expansion)
                 _check_room(archive, folder, member.size)
                 _write(content, folder / path, member.size)
             else:

@@ -14,6 +14,7 @@ import numpy as np
 from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, refuse_repeated
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError, some
+from icsr_cli.files import check_header
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 FIELDS = ("camera", "id", "split", "track", "frame", "name")
@@ -140,6 +141,7 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
             f"{path} has the columns {', '.join(columns) or '(none)'}. Its first line must be "
             "path,camera or path,camera,id or path,camera,id,split; track and frame may follow."
         )
+    check_header(path, columns, DatasetError)
     rows, unread = [], []
     for number, line in enumerate(lines, start=2):
         row = _csv_row(line, root)
@@ -155,6 +157,8 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
     name, camera = (line.get("path") or "").strip(), (line.get("camera") or "").strip()
     if not name or not camera:
         return "no path or no camera"
+    if "\0" in name:
+        return "no file has a NUL in its path"
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute():
         if not path.is_relative_to(root.as_posix()):

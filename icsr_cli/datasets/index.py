@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli.errors import DatasetError
-from icsr_cli.files import read_json, whole_file
+from icsr_cli.files import read_bytes, read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
 _KEPT = ".index.csv.before"
@@ -160,7 +160,7 @@ def _read_table(folder: Path, about: Mapping[str, Any]) -> bytes:
     path, kept = folder / "index.csv", folder / _KEPT
     command = _command(folder.name, about)
     try:
-        table = path.read_bytes()
+        table = read_bytes(path)
     except OSError as error:
         raise DatasetError(f"Cannot read {path}: {error.strerror}. Run again: {command}") from error
     for found in (table, kept.read_bytes() if kept.is_file() else b""):

@@ -71,4 +71,6 @@ def _fault(reading: Any) -> str:
                 return (
                     f"{record.path} the camera {record.camera}, of {len(reading.camera_names)} camera_names"
                 )
+            if "\0" in record.path:
+                return f"{record.path!r}, and no file has a NUL in its path"
     return ""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from icsr_cli.errors import DatasetError
-from icsr_cli.files import announce, map_array
+from icsr_cli.files import announce, map_array, regular
 from icsr_cli.images.blocks import Kept, Result
 from icsr_cli.threads import in_threads, row_ranges, thread_count
 from icsr_cli.types import IntArray, PixelArray, Size
@@ -119,7 +119,7 @@ class JpegForm:
         """Give the blocks, from the first on, whose bytes are there; cut off what follows them."""
         found: list[Result] = []
         end = 0
-        with path.open("r+b") as file:
+        with regular(path).open("r+b") as file:
             for result in results:
                 data = file.read(sum(result.lengths))
                 fits = result.block == len(found) and len(result.lengths) == result.count

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from filelock import FileLock
 
 from icsr_cli.errors import DatasetError, InputError, room
-from icsr_cli.files import map_array, read_json, stamp, write_json
+from icsr_cli.files import map_array, parse_json, read_bytes, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
 from icsr_cli.progress import Progress
@@ -340,12 +340,12 @@ class _Build:
         """Read the log of an interrupted build; blocks count whose bytes are what the log says."""
         found = []
         try:
-            first, *lines = self.log.read_text(encoding="utf-8").splitlines()
-            if json.loads(first) != {"fingerprint": self.fingerprint}:
+            first, *lines = read_bytes(self.log).decode("utf-8").splitlines()
+            if parse_json(first) != {"fingerprint": self.fingerprint}:
                 return []
             for line in lines:
                 with contextlib.suppress(ValueError, TypeError):  # cut off while written
-                    found.append(Result(*json.loads(line)))
+                    found.append(Result(*parse_json(line)))
             return self.form.held(self.partial, self.shape, found)
         except (OSError, ValueError, TypeError, LookupError):
             return []

@@ -276,7 +276,7 @@ def norm_of(header: Mapping[str, str]) -> PixelNorm:
     try:
         mean, std = (tuple(map(float, json.loads(header[part]))) for part in ("mean", "std"))
         return PixelNorm(mean, std)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ModelError(f"the header does not say what the pixels are normalised by ({error!r}).") from error
 
 

@@ -38,6 +38,7 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
 
     Raises:
         TrainingError: where no camera has enough images, or a loss is not finite.
+        RunError: where the network of finished training, or part of a checkpoint, is gone.
         Interrupted: on SIGINT or SIGTERM; every finished epoch is saved.
     """
     chosen = sorted(set(stage.split.cameras.tolist())) if cameras is None else sorted(set(cameras))
@@ -103,7 +104,9 @@ def _train_network(
         whole.advance(done)
     if stage.ranks.leads:
         run.go_on(done, (state or {}).get("figures"), name)
+    network = "last" if name == "shared" else name
     if done == own.epochs:
+        run.check_network(name, network)
         stage.progress.note(f"{title} is finished already.")
         return
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE, seed_word), state)
@@ -116,7 +119,7 @@ def _train_network(
         run.record(line)
         # A finished network needs no optimiser any more; its weights come before the state that says so.
         if epoch == own.epochs:
-            trainer.save("last" if name == "shared" else name)
+            trainer.save(network)
         rest = trainer.state() if epoch < own.epochs else {}
         kept = {"epoch": epoch, "labels": states_of(found), "figures": json.dumps(line)}
         run.save_state(name, {**kept, **rest})

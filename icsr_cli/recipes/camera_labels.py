@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from icsr_cli.errors import RunError
 from icsr_cli.metrics import judge
 from icsr_cli.runs import LabelTable, tabulate
 from icsr_cli.types import NO_CLUSTER, IntArray, Labels, Split
@@ -62,9 +63,14 @@ def states_of(found: Sequence[CameraLabels]) -> dict[str, Any]:
 
 
 def restore(found: Sequence[CameraLabels], states: dict[str, Any]) -> None:
-    """Put back what ``states_of`` gave."""
+    """Put back what ``states_of`` gave. Raises RunError where it is of other cameras."""
     for own in found:
-        state = states[str(own.camera)]
+        state = states.get(str(own.camera))
+        if state is None:
+            raise RunError(
+                f"The checkpoint of camera {own.camera} holds other cameras' labels. Put its own there, or "
+                "remove it to start anew."
+            )
         own.labels = state["labels"].numpy()
         own.silhouette, own.epoch = state["silhouette"], state["epoch"]
 

@@ -15,6 +15,7 @@ import numpy as np
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.distances.normalisation import Normalisation
 from icsr_cli.errors import ModelError, UsageError, some
+from icsr_cli.files import parse_json
 from icsr_cli.models import read_metadata, size_of
 from icsr_cli.progress import Progress
 from icsr_cli.types import Dataset, FloatArray, IntArray, Size
@@ -77,7 +78,7 @@ class StoredStatistics:
 
     @classmethod
     def _of_text(cls, text: str, dim: int) -> StoredStatistics:
-        about = json.loads(text)
+        about = parse_json(text)
         mode, cameras = about["mode"], tuple(map(str, about["cameras"]))
         if mode not in ("centre", "full"):
             raise ValueError(f"mode {mode!r}")

@@ -86,7 +86,7 @@ def read_features(path: Path, names: Mapping[str, str]) -> Given:
     alone = path.suffix == ".npy"
     if alone and names["features"] != "features":
         raise UsageError(f"{path} holds the features alone: --key features={names['features']} names none.")
-    arrays = {names["features"]: _mapped(path)} if alone else dict(read_arrays(path, InputError))
+    arrays = {names["features"]: _mapped(path)} if alone else read_arrays(path, InputError, [*names.values()])
     arrays |= {key: _mapped(Path(key)) for key in names.values() if key.endswith(".npy")}
     for name, key in names.items():
         if key not in arrays and (name == "features" or key != name):

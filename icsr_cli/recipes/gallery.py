@@ -24,7 +24,7 @@ from icsr_cli.config.schema import ImageSettings
 from icsr_cli.datasets.folder import number_identities, number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError
-from icsr_cli.files import stamp, whole_file
+from icsr_cli.files import parse_json, regular, stamp, whole_file
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
@@ -262,8 +262,8 @@ def cache_folder(gallery: Path) -> Path:
 def _read_cache(path: Path, dim: int) -> dict[tuple[str, str], FloatArray]:
     """Give the features by (path, stamp); nothing where there is no cache or it is damaged."""
     try:
-        with safe_open(path, framework="np") as file:
-            files = [(str(name), str(stamp)) for name, stamp in json.loads(file.metadata()["files"])]
+        with safe_open(regular(path), framework="np") as file:
+            files = [(str(name), str(stamp)) for name, stamp in parse_json(file.metadata()["files"])]
             features = file.get_tensor("features")
             whole = file.metadata()["checksum"] == _checksum(file.metadata()["files"], features)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):

@@ -31,6 +31,7 @@ def train_global_stage(stage: Stage) -> Network:
 
     Raises:
         TrainingError: where every image is noise, or a loss is not finite.
+        RunError: where the network of finished training, or part of a checkpoint, is gone.
         Interrupted: on SIGINT or SIGTERM; every finished epoch is saved.
     """
     own, run = stage.settings.global_, stage.run
@@ -41,6 +42,7 @@ def train_global_stage(stage: Stage) -> Network:
         run.go_on(first - 1, (state or {}).get("figures"))
     previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
     if first > own.epochs:
+        run.check_network("global", "last", "best")
         stage.progress.note("Every epoch is finished already: nothing is left to train.")
     with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:
         for epoch in range(first, own.epochs + 1):

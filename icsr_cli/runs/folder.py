@@ -34,7 +34,16 @@ import yaml
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import check_zip, read_json, write_bytes, write_json, write_text
+from icsr_cli.files import (
+    check_zip,
+    parse_json,
+    read_bytes,
+    read_json,
+    regular,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
@@ -43,6 +52,8 @@ from icsr_cli.runs.tensorboard import write_events
 STAGES = ("cam", "global")
 #: What a run may go on with otherwise than it began: it changes the memory needed, not what is learnt.
 MAY_CHANGE = {"evaluation.batch_size"}
+#: In bytes; characters have at most 4.
+_LONGEST_SETTINGS = 4 << 20
 #: Without a handler of somebody's it writes to standard error.
 _LOG = logging.getLogger("icsr")
 
@@ -150,7 +161,7 @@ class RunFolder:
         """Read the settings of the run as plain values, without the other stage's, which older runs list."""
         path = self.path / "settings.yaml"
         try:
-            found = check_contents(Written, parse_yaml(path.read_text(encoding="utf-8")))
+            found = check_contents(Written, parse_yaml(read_bytes(path, _LONGEST_SETTINGS).decode("utf-8")))
         except (OSError, ValueError) as error:
             raise RunError(
                 f"The settings of the run {self.path} cannot be read: {error}. Mend its settings.yaml."
@@ -193,12 +204,15 @@ class RunFolder:
         """Read what each finished epoch gave, in order. A last line that is cut off is left out, with a word.
 
         Raises:
-            RunError: another line is damaged.
+            RunError: it cannot be read, or another line is damaged.
         """
         path = self.path / "metrics.jsonl"
         if not path.exists():
             return []
-        lines = path.read_bytes().split(b"\n")
+        try:
+            lines = read_bytes(path).split(b"\n")
+        except OSError as error:
+            raise RunError(f"{path} cannot be read: {error.strerror}. Put the run's own there.") from None
         if lines.pop():
             _warn_once(f"The last line of {path} is cut off and left out.")
         done: dict[str, int] = {}
@@ -226,10 +240,20 @@ class RunFolder:
             lines = self.metrics()
             kept = [line for line in lines if line.get("part") != part or line["epoch"] <= epoch]
             if figures and (part, epoch) not in [(line.get("part"), line["epoch"]) for line in kept]:
-                kept.append(json.loads(figures))
+                kept.append(self._put_back(figures))
                 _LOG.warning("Epoch %d is put back into the metrics, from its checkpoint.", epoch)
             if kept != lines:
                 self.write_metrics(kept)
+
+    def _put_back(self, figures: str) -> dict[str, Any]:
+        """Read the line of an epoch that a checkpoint holds."""
+        try:
+            return dict(check_contents(Epoch, parse_json(figures)))
+        except (ValueError, TypeError) as error:
+            raise RunError(
+                f"A checkpoint in {self.path} holds no figures of its epoch ({reason(error)}). Remove it to "
+                "start anew."
+            ) from None
 
     def _metrics_lock(self) -> FileLock:
         """Keep other processes off the metrics: in the cam stage each trains cameras of its own."""
@@ -241,15 +265,15 @@ class RunFolder:
 
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
-        torch.save({**state, "run": self._mark(), "settings": self._saved_by}, buffer)
+        torch.save({**state, "part": name, "run": self._mark(), "settings": self._saved_by}, buffer)
         write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.
 
         Raises:
-            RunError: where the file is damaged, lacks one of ``parts``, is of another run, or was made by
-                other settings than the run's file has now.
+            RunError: where the file is damaged, lacks one of ``parts``, is of another run or part of it, or
+                was made by other settings than the run's file has now.
         """
         import torch
 
@@ -257,7 +281,7 @@ class RunFolder:
         if not path.exists():
             return None
         try:
-            check_zip(path)
+            check_zip(regular(path))
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds for a damaged file
             # Never what torch advises where it refuses to run what lies in a file.
@@ -276,6 +300,11 @@ class RunFolder:
             raise RunError(
                 f"The checkpoint {path} is of another run. Put this run's own there, or remove it."
             )
+        if (part := state.pop("part", name)) != name:  # none in those from before 0.2
+            raise RunError(
+                f"The checkpoint {path} is of another part of the run ({part!r}). Put its own there, or "
+                "remove it to start anew."
+            )
         then, now = state.pop("settings", {}), self._trained_by()
         # What only one of them has is of another version.
         other = [key for key in then if key in now and now[key] != then[key]]
@@ -286,6 +315,19 @@ class RunFolder:
                 f"{changed}. Change them back, or start a new run without --resume."
             )
         return dict(state)
+
+    def check_network(self, part: str, *names: str) -> None:
+        """Refuse to take training that ended with the checkpoint ``part`` for finished without its networks.
+
+        Raises:
+            RunError: the file of one of ``names`` is gone.
+        """
+        for name in names:
+            if not (path := self.path / f"{name}.safetensors").is_file():
+                raise RunError(
+                    f"{path} is gone, which was trained to the end. Put it back, or remove "
+                    f"{self.path / 'checkpoints' / f'{part}.pt'} to train it anew."
+                )
 
     @cached_property
     def _saved_by(self) -> dict[str, Any]:
@@ -441,6 +483,10 @@ class LoggedProgress(Progress):
 
     def __init__(self, run: RunFolder, below: Progress) -> None:
         self._path, self._below = run.path / "log.txt", below
+        try:
+            regular(self._path)
+        except OSError as error:
+            raise RunError(f"{self._path} cannot be written to: {error.strerror}. Remove it.") from None
 
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; bars are not logged."""
@@ -490,13 +536,13 @@ def _now() -> str:
 def _figures(path: Path, number: int, line: bytes, done: dict[str, int]) -> dict[str, Any]:
     """Read a line; ``done`` holds the last epoch of each network before it. A line may have been removed."""
     try:
-        found = dict(check_contents(Epoch, json.loads(line)))
+        found = dict(check_contents(Epoch, parse_json(line)))
         epoch, part = found["epoch"], found.get("part", "")
         if epoch <= (before := done.get(part, 0)):
             raise ValueError(f"epoch {epoch} stands after epoch {before}")
         done[part] = epoch
         return found
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise RunError(
             f"Line {number} of {path} is damaged ({reason(error)}). Remove that line: the rest is intact."
         ) from None

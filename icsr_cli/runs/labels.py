@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
-from icsr_cli.files import csv_bytes, read_arrays, whole_file, write_bytes
+from icsr_cli.files import check_header, csv_bytes, read_arrays, whole_file, write_bytes
 from icsr_cli.runs.folder import run_of
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
@@ -135,7 +135,7 @@ def read_labels(path: Path) -> LabelTable:
             _counts(name, columns[name]) for name in COLUMNS[1:-1]
         )
         paths, states = tuple(_texts_of("path", columns)), np.array(_texts_of("state", columns), dtype=str)
-        others = {name: _numbers(columns[name]) for name in columns if name not in COLUMNS}
+        others = {name: _numbers(name, columns[name]) for name in columns if name not in COLUMNS}
         table = LabelTable(paths, cameras, identities, clusters, local, labels, states, others)
         check_distinct("the column path", table.paths)
     except InputError as error:
@@ -208,6 +208,7 @@ def _read_rows(path: Path) -> dict[str, Any]:
         header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
     except csv.Error as error:
         raise RunError(f"{path} is no table of labels: {error}.") from None
+    check_header(path, header, RunError)
     if not rows:
         raise RunError(f"{path} holds the labels of no image; expected a header and a line for each.")
     odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
@@ -231,14 +232,23 @@ def _counts(name: str, column: Any) -> IntArray:
     return np.array([int(value or -1) for value in column], dtype=np.int64)
 
 
-def _numbers(column: Any) -> npt.NDArray[Any]:
-    """Read what was written: whole numbers are int64, all else float32."""
+def _numbers(name: str, column: Any) -> npt.NDArray[Any]:
+    """Read what was written: whole numbers are int64, all else float32, for which none may be too large."""
     if isinstance(column, np.ndarray):
-        whole = column.dtype.kind in "iu"
-        return whole_numbers("a column", column, low=None) if whole else column.astype(np.float32)
-    if all(re.fullmatch(r"-?\d{1,18}", value, re.ASCII) for value in column):
+        if column.dtype.kind in "iu":
+            return whole_numbers(f"the column {name}", column, low=None)
+        if column.dtype.kind not in "bf":
+            raise InputError(f"the column {name} must be numbers, got dtype {column.dtype}.")
+    elif all(re.fullmatch(r"-?\d{1,18}", value, re.ASCII) for value in column):
         return np.array(list(map(int, column)), dtype=np.int64)
-    return np.array([value or "nan" for value in column], dtype=np.float32)
+    else:
+        column = [value or "nan" for value in column]
+    with np.errstate(over="ignore"):
+        numbers = np.array(column, dtype=np.float32)
+    for row in np.flatnonzero(np.isinf(numbers)).tolist():
+        if "inf" not in str(column[row]).lower():
+            raise InputError(f"the column {name} holds {column[row]}, too large a number.")
+    return numbers
 
 
 def align_local(table: LabelTable, split: Split, source: Path) -> IntArray:

@@ -34,6 +34,7 @@ def training_lock(folder: Path) -> Iterator[None]:
         ) from None
     try:
         who = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+        holder.unlink(missing_ok=True)  # whoever wrote it is gone, and a pipe would be waited for
         holder.write_text(json.dumps(who), encoding="utf-8")
         yield
     finally:

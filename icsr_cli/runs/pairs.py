@@ -20,7 +20,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
-from icsr_cli.files import csv_bytes, write_bytes
+from icsr_cli.files import check_header, csv_bytes, regular, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
@@ -61,6 +61,7 @@ def read_answers(path: Path) -> list[Answer]:
                 f"{path} lacks the column(s) {', '.join(missing)}; its first line must name "
                 f"{', '.join(COLUMNS)}."
             )
+        check_header(path, reader.fieldnames or (), UsageError)
         answers = [
             Answer(row["first"].strip(), row["second"].strip(), row["answer"].strip(), reader.line_num)
             for row in reader
@@ -153,8 +154,8 @@ def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | No
         return None
     place = folder / "pairs.csv"
     try:
-        pairs = read_pairs(place, paths)
-    except UsageError as error:
+        pairs = read_pairs(regular(place), paths)
+    except (OSError, UsageError) as error:
         raise RunError(f"The run {folder} cannot go on. {error}") from None
     assert pairs is not None, "there is a file"
     if fingerprint(pairs, paths) != about["sha256"]:

@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -176,6 +177,12 @@ def change(**changes):
         (change(), ["--out", "labels.txt"], UsageError, "--out must end in .npz or .csv"),
         (change(), ["--key", "camera=cam"], UsageError, "--key takes NAME=KEY"),
         (change(), ["--key", "ids=cameras", "--key", "ids=ids"], UsageError, "--key ids is given twice"),
+        (
+            change(paths=np.array([f"{i}\ud800" for i in range(180)])),
+            [],
+            InputError,
+            "can be written: .*d800",
+        ),
         (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' 90 times"),
         (
             change(),
@@ -272,6 +279,22 @@ def test_arrays_that_lie_on_disk(tmp_path, arrays, kind):
     first, second = json.loads(one.stdout), json.loads(two.stdout)
     assert first.pop("seconds") != second.pop("seconds")
     assert first == second
+
+
+def test_arrays_that_nobody_asked_for_are_not_read(tmp_path, arrays):
+    path = tmp_path / "features.npz"
+    np.savez_compressed(path, **arrays, junk=np.zeros(1 << 24))
+    tracemalloc.start()
+    given = read_features(path, renamed([]))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 25
+    tracemalloc.stop()
+    np.testing.assert_array_equal(given.features, arrays["features"])
+    with pytest.raises(InputError, match=r"no array 'more'; it has .*junk"):
+        read_features(path, renamed(["paths=more"]))
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("features.npy", archive.read("junk.npy"))
+    with pytest.raises(InputError, match="features is there twice"):
+        read_features(path, renamed([]))
 
 
 def test_features_on_disk_are_not_copied(tmp_path, arrays):

@@ -275,6 +275,28 @@ def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> Non
     ]
 
 
+def test_the_former_form_beside_todays(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("global: {clusterer: infomap, refinement: {method: discard, k: 3}}")
+    settings: Any = config.load("market1501", config=file)
+    assert (settings.global_.clusterer.method, settings.global_.clusterer.k) == ("infomap", 3)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        "clustering: {method: dbscan, options: [1]}",
+        "clustering: {method: dbscan, options: 3}",
+        "clusterer: [1], refinement: {method: discard, k: 3}",
+    ],
+)
+def test_odd_values_in_the_former_form(tmp_path: Path, odd: str) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(f"global: {{{odd}}}")
+    with pytest.raises(UsageError, match="Settings that do not fit"):
+        config.load("market1501", config=file)
+
+
 def test_what_is_dumped_can_be_loaded_again(tmp_path: Path) -> None:
     settings = config.load("synthetic", assignments=["seed=9"])
     file = tmp_path / "settings.yaml"

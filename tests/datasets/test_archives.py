@@ -121,6 +121,34 @@ def test_a_tar_with_a_broken_header(tmp_path):
     refused(path, "truncated or damaged")
 
 
+@pytest.mark.parametrize("kind", [tarfile.REGTYPE, tarfile.DIRTYPE])
+def test_a_tar_of_too_many_members(kind, tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_SLACK", 0)
+    empty = [member(f"{number}", kind) for number in range(1000)]
+    for one in empty:
+        one.size = 0
+    path = tar_of(tmp_path / "a.tar.gz", empty, "w:gz")
+    assert 512 * len(empty) > 10 * path.stat().st_size
+    with pytest.raises(DatasetError, match="holds more than 10 times its size"):
+        unpack(path, tmp_path / "target", expansion=10)
+
+
+def test_a_zip_counts_members_without_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "_SLACK", 0)
+    path = zip_of(tmp_path / "a.zip", {f"{number}/": b"" for number in range(100)})
+    with pytest.raises(DatasetError, match="holds more than 3 times its size"):
+        unpack(path, tmp_path / "target", expansion=3)
+
+
+def test_a_tar_of_headers_of_headers(tmp_path):
+    header = member("a", tarfile.XHDTYPE)
+    header.size = 9
+    one = header.tobuf(tarfile.USTAR_FORMAT) + b"9 a=bcde\n".ljust(512, b"\0")
+    path = tar_of(tmp_path / "a.tar", [member("1.jpg")])
+    path.write_bytes(one * 3000 + path.read_bytes())
+    refused(path, "truncated or damaged")
+
+
 def test_a_zip_with_a_flipped_byte(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:

@@ -188,7 +188,9 @@ def test_msmt_lists_that_cannot_be_right(trees, tmp_path):
     root = trees["msmt17 v1"][1].write(tmp_path / "M")
     good = (root / "list_train.txt").read_text()
     (root / "list_train.txt").write_text(
-        good + "../../etc/0000_000_01_x.jpg 0\n/0000_000_01_x.jpg 0\nno line\n0000/0000_000_16_x.jpg 0\n\n"
+        good
+        + "../../etc/0000_000_01_x.jpg 0\n/0000_000_01_x.jpg 0\nno line\n0000/0000_000_16_x.jpg 0\n\n"
+        + "0000/0000_000_01_\0x.jpg 0\n"
     )
     reading = datasets.benchmark("msmt17").read(root)
     assert dict(reading.splits) == dict(trees["msmt17 v1"][1].splits)
@@ -197,6 +199,7 @@ def test_msmt_lists_that_cannot_be_right(trees, tmp_path):
         "the path leads out of the folder",
         "the line does not fit",
         "there is no camera 16",
+        "no file has a NUL in its path",
     ]
     (root / "list_train.txt").write_text(good + good)
     with pytest.raises(DatasetError, match=r"2 images are listed twice in list_train.txt"):

@@ -174,6 +174,14 @@ BENCHMARK = replace(BENCHMARK, layouts=(Layout(),))
             "gives a/1.jpg the camera 4, of 1 camera_names",
             1,
         ),
+        (
+            "{page}"
+            + OWN_READER.replace(
+                "{body}", r"return Reading(root, {{'train': (ImageRecord('a/\0.jpg', 0),)}}, ('x',))"
+            ),
+            "no file has a NUL in its path",
+            1,
+        ),
     ],
 )
 def test_what_is_wrong_is_said(home: Path, content: str, message: str, code: int) -> None:

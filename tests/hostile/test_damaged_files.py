@@ -11,10 +11,13 @@ import io
 import json
 import math
 import operator
+import os
+import signal
 import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -24,6 +27,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 from damage import damaged
@@ -45,6 +49,8 @@ from icsr_cli.runs import LabelTable, create, read_labels, run_of, write_labels
 from icsr_cli.runs.evaluation import read_evaluations, record_evaluations
 from icsr_cli.types import Dataset, ImageRecord, Split
 
+#: JSON that no parser which calls itself can bear.
+DEEP = "[" * 100_000
 #: One kind of file: makes a whole one in a folder, and reads what lies there.
 Case = tuple[Callable[[Path], Path], Callable[[Path], Any]]
 
@@ -303,6 +309,27 @@ def test_damage_is_refused_or_harmless(kind: str, tmp_path: Path) -> None:
         assert counts["refused"] > 20
 
 
+#: An archive that the user names may be a pipe; a folder without run.json is no run.
+OURS = [kind for kind in CASES if not kind.startswith(("tar", "zip", "run.json"))]
+
+
+@pytest.mark.parametrize("kind", OURS)
+@pytest.mark.parametrize("other", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_is_not_waited_for(kind: str, other: Callable[[Path], None], tmp_path: Path) -> None:
+    make, read = CASES[kind]
+    path = make(tmp_path)
+    path.unlink()
+    other(path)
+    before = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("a pipe is waited for"))
+    signal.alarm(20)
+    try:
+        with suppress(IcsrError, OSError):
+            read(path)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def places(value: Any, above: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Give where each value lies below ``value``."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -365,6 +392,12 @@ def test_a_search_cache_with_other_numbers_is_not_believed(tmp_path: Path) -> No
             np.testing.assert_array_equal(row, right[file])
 
 
+def test_a_search_cache_nested_deeply_is_made_anew(tmp_path: Path) -> None:
+    path = tmp_path / "gallery.safetensors"
+    save_file({"features": np.eye(3, 4, dtype=np.float32)}, path, metadata={"files": DEEP})
+    assert _read_cache(path, 4) == {}
+
+
 def test_the_network_of_a_damaged_header_is_not_built(tmp_path: Path) -> None:
     from icsr_cli.models import open_model
 
@@ -372,7 +405,13 @@ def test_the_network_of_a_damaged_header_is_not_built(tmp_path: Path) -> None:
     save_weights(build("resnet_small", seed=1), path, {"height": "64", "width": "32"})
     whole = path.read_bytes()
     length = int.from_bytes(whole[:8], "little")
-    for key, value in (("arch", "resnet51"), ("stripes", "-3"), ("stripes", "x"), ("pooling", "sum")):
+    for key, value in (
+        ("arch", "resnet51"),
+        ("stripes", "-3"),
+        ("stripes", "x"),
+        ("pooling", "sum"),
+        ("mean", DEEP),
+    ):
         header = json.loads(whole[8 : 8 + length])
         header["__metadata__"][key] = value
         text = json.dumps(header).encode()

@@ -260,6 +260,7 @@ def test_a_block_that_did_not_reach_the_disk_is_done_again(kind, split, folder, 
     content[start : start + sizes[1]] = bytes(sizes[1])
     partial.write_bytes(content)
     with (folder / f"{partial.name}.log").open("a") as log:
+        log.write("[" * 100_000 + "\n")
         log.write("[4, 4, 12")  # cut off in the middle of a line
     decoded.clear()
     pixels = kind.open(split, folder)

@@ -284,7 +284,7 @@ def test_damaged_statistics_are_refused(change: dict[str, Any], exported: Path, 
     header = read_metadata(exported)
     assert header["features"] == "128"
     path = tmp_path / "net.safetensors"
-    header[KEY] = json.dumps(json.loads(header[KEY]) | change)
-    save_weights(open_model(exported), path, header)
-    with pytest.raises(ModelError, match="statistics of cameras are damaged"):
-        StoredStatistics.read(path, SIZE)
+    for text in (json.dumps(json.loads(header[KEY]) | change), "[" * 100_000):
+        save_weights(open_model(exported), path, header | {KEY: text})
+        with pytest.raises(ModelError, match="statistics of cameras are damaged"):
+            StoredStatistics.read(path, SIZE)

@@ -137,6 +137,30 @@ def test_a_network_per_camera(tiny: Dataset, pixels: Stored, tmp_path: Path) -> 
     assert find_local(run.path, tmp_path, "tiny") == run.labels / "local.csv"
 
 
+@pytest.mark.parametrize("part", [True, False])
+def test_swapped_checkpoints_and_a_network_that_is_gone_are_said(
+    tiny: Dataset, pixels: Stored, tmp_path: Path, part: bool
+) -> None:
+    run = create(tmp_path, "tiny", "cam")
+    stage = cam_stage(tiny, pixels, run, "cam.network=per-camera", "cam.epochs=1")
+    train_cam_stage(stage)
+    first, second = (run.path / "checkpoints" / f"camera_{camera}.pt" for camera in range(2))
+    if not part:  # as checkpoints were that did not say what they are of
+        for path in (first, second):
+            state = torch.load(path, weights_only=True)
+            del state["part"]
+            torch.save(state, path)
+    train_cam_stage(stage)
+    first.rename(tmp_path / "kept")
+    second.rename(first)
+    with pytest.raises(RunError, match="of another part" if part else "other cameras' labels"):
+        train_cam_stage(stage)
+    (tmp_path / "kept").rename(first)
+    (run.path / "camera_0.safetensors").unlink()
+    with pytest.raises(RunError, match=r"camera_0\.safetensors is gone.*camera_0\.pt"):
+        train_cam_stage(stage)
+
+
 def test_only_the_chosen_cameras_get_labels(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
     table = train_cam_stage(cam_stage(tiny, pixels, create(tmp_path, "tiny", "cam")), cameras=[1])
     assert ((table.labels >= 0) == (table.cameras == 1)).all()
@@ -215,6 +239,9 @@ def test_a_resumed_global_stage_ends_as_an_uninterrupted_one(
         assert_same_weights(run.path / name, whole.path / name)
     assert run.label_file(3).read_text() == whole.label_file(3).read_text()
     assert timeless(run) == timeless(whole)
+    (run.path / "last.safetensors").unlink()
+    with pytest.raises(RunError, match=r"last\.safetensors is gone"):
+        train_global_stage(stage)
 
 
 @pytest.mark.parametrize("memory", available("memories"))

@@ -35,3 +35,6 @@ def test_another_process_is_named_and_its_lock_dies_with_it(tmp_path: Path) -> N
     with training_lock(tmp_path):
         assert (tmp_path / ".training.json").is_file()
     assert not (tmp_path / ".training.json").exists()
+    os.mkfifo(tmp_path / ".training.json")
+    with training_lock(tmp_path):
+        assert (tmp_path / ".training.json").is_file()

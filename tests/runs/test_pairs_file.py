@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -118,6 +119,9 @@ def test_files_that_are_no_pairs(file: Path) -> None:
     file.write_text("")
     with pytest.raises(UsageError, match="lacks the column"):
         read_answers(file)
+    file.write_text("first,second,answer,answer\na,b,same,different\n")
+    with pytest.raises(UsageError, match="2 columns 'answer'"):
+        read_answers(file)
 
 
 def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
@@ -140,6 +144,10 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     assert fingerprint(found, PATHS) == about["sha256"]
     with pytest.raises(RunError, match="has changed"):
         kept_pairs(tmp_path, PATHS, {"sha256": "0" * 64})
+    (tmp_path / "pairs.csv").unlink()
+    os.mkfifo(tmp_path / "pairs.csv")
+    with pytest.raises(RunError, match="not a file"):
+        kept_pairs(tmp_path, PATHS, about)
     (tmp_path / "pairs.csv").unlink()
     with pytest.raises(RunError, match="cannot go on"):
         kept_pairs(tmp_path, PATHS, about)

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,21 @@ def test_metrics_and_log(tmp_path: Path) -> None:
     log = (run.path / "log.txt").read_text()
     assert "Epoch 1/2  loss=2.5" in log
     assert "Warning: a camera is empty" in log
+    for name in ("log.txt", "metrics.jsonl"):
+        (run.path / name).unlink()
+        os.mkfifo(run.path / name)
+    with pytest.raises(RunError, match=r"log\.txt .*not a file"):
+        LoggedProgress(run, Progress())
+    with pytest.raises(RunError, match=r"metrics\.jsonl .*not a file"):
+        run.metrics()
+
+
+def test_endless_settings_are_not_read(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    with (run.path / "settings.yaml").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RunError, match="longer than"):
+        run.settings()
 
 
 def test_events_for_tensorboard(tmp_path: Path) -> None:
@@ -228,6 +244,10 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
     np.savez(path, path=np.arange(2), state=states, **numbers)
     with pytest.raises(RunError, match="path must be strings"):
         read_labels(path)
+    for odd in (np.array(["a", "\ud800"]), np.full(2, 1 << 30, np.uint32).view("U1")):
+        np.savez(path, path=odd, state=states, **numbers)
+        with pytest.raises(RunError, match="path must be strings that can be written"):
+            read_labels(path)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +278,18 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
             "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,,kept\n",
             "label -1 and the state",
         ),
+        (
+            "path,camera,identity,cluster,local_cluster,label,state,label\na,0,,0,0,0,kept,1\n",
+            "2 columns 'label'",
+        ),
+        *(
+            (
+                "path,camera,identity,cluster,local_cluster,label,state,cohesion\n"
+                f"b,0,,0,0,0,kept,inf\na,0,,0,0,0,kept,{odd}\n",
+                f"column cohesion holds {odd}, too large",
+            )
+            for odd in ("1e39", "-1e400", "9" * 40)
+        ),
     ],
 )
 def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
@@ -267,6 +299,26 @@ def test_damaged_labels_are_said(tmp_path: Path, text: str, words: str) -> None:
         read_labels(path)
     with pytest.raises(RunError, match="no labels"):
         read_labels(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        ([1e39, 0], "holds 1e.39, too large"),
+        ([1j, 0], "must be numbers, got dtype complex128"),
+        (np.zeros(2, "M8[s]"), "must be numbers, got dtype datetime64"),
+        (np.zeros(2, "f4,f4"), "must be numbers, got dtype"),
+    ],
+)
+def test_columns_that_are_no_numbers_are_refused(tmp_path: Path, odd: Any, words: str) -> None:
+    path = tmp_path / "labels.npz"
+    labels = replace(Labels.of(np.arange(2)), columns={"cohesion": np.array([np.inf, 0], np.float32)})
+    write_labels(path, tabulate(split_of(2), labels))
+    assert read_labels(path).columns["cohesion"].tolist() == [np.inf, 0]
+    with np.load(path) as arrays:
+        np.savez(path, **{**arrays, "cohesion": np.array(odd)})
+    with pytest.raises(RunError, match=words):
+        read_labels(path)
 
 
 def test_labels_that_a_spreadsheet_saved_begin_with_a_mark(tmp_path: Path) -> None:
@@ -372,6 +424,9 @@ def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.L
     run.go_on(2, json.dumps(lines[2]), "camera_0")
     assert path.read_bytes() == whole
     assert "Epoch 2 is put back" in caplog.text
+    for odd in ("[" * 100_000, "{", "{}"):
+        with pytest.raises(RunError, match="no figures of its epoch"):
+            run.go_on(3, odd, "camera_0")
 
 
 @pytest.mark.parametrize(
@@ -382,6 +437,7 @@ def test_the_metrics_end_as_the_checkpoint_does(tmp_path: Path, caplog: pytest.L
         b'{"loss": 1}',
         b"\xff\xfe",
         b"",
+        b"[" * 100_000,
         b'{"epoch": 1, "loss": "x"}',
         b'{"epoch": 1, "kept": "9"}',
     ]

@@ -9,6 +9,7 @@ import numpy as np
 
 from icsr_cli.datasets.layout import Benchmark, Count, Reading, Unread
 from icsr_cli.errors import DatasetError, reason
+from icsr_cli.files import read_bytes, regular
 from icsr_cli.types import BoolArray, ImageRecord
 
 #: Person, camera, track of this person, image of this track: the last says nothing of the camera's time.
@@ -39,8 +40,7 @@ class VideoLayout:
         unread: list[Unread] = []
         tracks: dict[str, int] = {}
         names = {
-            part: (root / path).read_bytes().decode("utf-8", "replace").split()
-            for part, path in _NAMES.items()
+            part: read_bytes(root / path).decode("utf-8", "replace").split() for part, path in _NAMES.items()
         }
         asked = _queries(root, len(names["test"]))
         test = np.array(names["test"])
@@ -80,8 +80,10 @@ def _queries(root: Path, images: int) -> BoolArray:
     try:
         from scipy.io import loadmat
 
-        bounds = np.asarray(loadmat(root / _TRACKS)["track_test_info"])[:, :2].astype(np.int64)
-        chosen = bounds[np.asarray(loadmat(root / _QUERIES)["query_IDX"]).astype(np.int64).ravel() - 1]
+        bounds = np.asarray(loadmat(regular(root / _TRACKS))["track_test_info"])[:, :2].astype(np.int64)
+        chosen = bounds[
+            np.asarray(loadmat(regular(root / _QUERIES))["query_IDX"]).astype(np.int64).ravel() - 1
+        ]
         if len(chosen) and (chosen.min() < 1 or chosen.max() > images or (chosen[:, 0] > chosen[:, 1]).any()):
             raise ValueError(f"tracks of images that the list of {images:,} has not")
     except Exception as error:  # scipy raises many kinds for a damaged file

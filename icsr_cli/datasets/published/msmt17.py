@@ -17,6 +17,7 @@ from icsr_cli.datasets.layout import (
     refuse_repeated,
 )
 from icsr_cli.errors import DatasetError
+from icsr_cli.files import read_bytes
 from icsr_cli.types import ImageRecord
 
 _CAMERAS = {number: number - 1 for number in range(1, 16)}
@@ -76,7 +77,7 @@ class ListLayout:
 
 def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> list[ImageRecord]:
     rows = []
-    text = path.read_bytes().decode("utf-8", "surrogateescape").removeprefix("\ufeff")
+    text = read_bytes(path).decode("utf-8", "surrogateescape").removeprefix("\ufeff")
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -87,6 +88,8 @@ def _read_list(path: Path, folder: str, split: str, unread: list[Unread]) -> lis
             unread.append(Unread(split, where, "the line does not fit"))
         elif int(match["camera"]) not in _CAMERAS:
             unread.append(Unread(split, where, f"there is no camera {int(match['camera'])}"))
+        elif "\0" in name:
+            unread.append(Unread(split, where, "no file has a NUL in its path"))
         elif name.startswith("/") or ".." in name.split("/"):
             unread.append(Unread(split, where, "the path leads out of the folder"))
         else:
