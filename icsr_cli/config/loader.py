@@ -17,6 +17,7 @@ from icsr_cli.choices import Choice, chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
 from icsr_cli.config.schema import GlobalSettings, Settings
 from icsr_cli.errors import UsageError, did_you_mean
+from icsr_cli.files import regular
 from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.types import Dataset
 
@@ -92,7 +93,10 @@ def load_run(
     ``sections``: those that are wanted, or parts of them (``global.model``); the methods that others name
     need not be there. Raises UsageError as ``load`` does.
     """
-    tree = read_yaml(path)
+    try:
+        tree = read_yaml(regular(path))
+    except OSError as error:
+        raise UsageError(f"The settings file {path} cannot be read: {error.strerror}.") from None
     kept = tree if sections is None else _parts(tree, sections)
     return _resolve([(kept, str(path)), *_given(options, assignments)], {}, None, lambda message: None)
 

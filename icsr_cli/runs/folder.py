@@ -153,9 +153,10 @@ class RunFolder:
             raise RunError(f"{path} cannot be read: {error}. Mend that file, or remove the run.") from None
 
     def update_info(self, **values: Any) -> None:
-        """Set fields of ``run.json``."""
+        """Set fields of ``run.json``; other processes may set others meanwhile."""
         path = self.path / "run.json"
-        write_json(path, (self.info() if path.exists() else {}) | values)
+        with FileLock(self.path / ".info.lock"):
+            write_json(path, (self.info() if path.exists() else {}) | values)
 
     def settings(self) -> dict[str, Any]:
         """Read the settings of the run as plain values, without the other stage's, which older runs list."""
