@@ -17,6 +17,7 @@ from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models import ModelSpec, Network, available, build, detect, open_model, resized, save_weights
 from icsr_cli.models.backbones import resnet
 from icsr_cli.models.backbones import timm as family
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
 timm = pytest.importorskip("timm")
@@ -69,6 +70,21 @@ def test_tokens_are_pooled_where_their_patches_are() -> None:
         tokens = network.base(images())[:, 1:]  # 4 x 2 patches of 16 pixels, row by row
         pooled = network.gap(network._maps(network.base(images()), SIZE[0]))
     torch.testing.assert_close(pooled, torch.cat([tokens[:, :4].mean(1), tokens[:, 4:].mean(1)], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("test_vit2", "avg"),
+        ("vit_medium_patch16_rope_reg1_gap_256", "avg"),
+        ("vit_small_patch14_reg4_dinov2", "cls"),
+    ],
+)
+def test_registers_are_no_class_token(name: str, pooling: str) -> None:
+    assert family.architecture(name).pooling == pooling
+    if pooling == "avg":
+        with pytest.raises(InputError, match=f"and timm:{name} has none"), unfilled():
+            build(f"timm:{name}", pooling="cls")
 
 
 def test_images_of_another_size() -> None:

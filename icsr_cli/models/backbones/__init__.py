@@ -24,9 +24,10 @@ class Backbone(NamedTuple):
 
     ``form`` is that of their output: ``map`` (b, channels, h', w'), ``last`` (b, h', w', channels), or
     ``tokens`` (b, prefix + h' w', channels), of which ``prefix`` stand before those of the patches, the class
-    token first. ``patch``: height of a patch in pixels. ``neck``: layers after the pooling, which make
-    ``channels`` of those of the map. ``parts``: tokens of parts of the body after the class token; their mean
-    stands beside it. ``sized``: takes images of the size it was made for, no other.
+    token first, where there is one (``class_token``). ``patch``: height of a patch in pixels. ``neck``:
+    layers after the pooling, which make ``channels`` of those of the map. ``parts``: tokens of parts of the
+    body after the class token; their mean stands beside it. ``sized``: takes images of the size it was made
+    for, no other.
 
     ResNets have the published order of eight children: convolution, normalisation, ReLU, pooling, and the
     four stages.
@@ -40,6 +41,7 @@ class Backbone(NamedTuple):
     neck: nn.Module | None = None
     parts: int = 0
     sized: bool = False
+    class_token: bool = False
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def architecture(name: str) -> Architecture:
         LAYOUTS,
         None,
         partial(_fetch, name) if known.hf_hub_id else None,
-        pooling="cls" if probe.prefix else "avg",
+        pooling="cls" if probe.class_token else "avg",
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         has_drop_path=True,
         patch=probe.patch,
@@ -182,7 +182,9 @@ def _probe(name: str) -> Backbone:
     embedding = getattr(network, "patch_embed", getattr(network, "stem", None))
     patch = getattr(embedding, "patch_size", (1,))[0]
     prefix = int(getattr(network, "num_prefix_tokens", 0))
-    return Backbone(network, found.shape[2], "tokens", prefix, patch)
+    # Registers stand before the patches, too.
+    named = any(name.rpartition(".")[2] == "cls_token" for name, _ in network.named_parameters())
+    return Backbone(network, found.shape[2], "tokens", prefix, patch, class_token=named)
 
 
 def _make(name: str, wish: Make) -> Backbone:
