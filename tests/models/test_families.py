@@ -38,6 +38,7 @@ def images(count: int = 3, size: tuple[int, int] = SIZE) -> torch.Tensor:
         ("test_convnext", {}, 64),
         ("test_efficientnet", {"pooling": "max", "stripes": 2}, 2 * 256),
         ("swin_tiny_patch4_window7_224", {"stripes": 2}, 2 * 768),
+        ("xcit_nano_12_p8_224", {"pooling": "avg", "stripes": 2}, 2 * 128),
     ],
 )
 def test_every_kind_trains_and_travels(name: str, options: dict[str, Any], dim: int, tmp_path: Path) -> None:

@@ -168,6 +168,8 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
 @cache
 def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
+    from timm.layers.helpers import to_2tuple
+
     size = _config(name).input_size[1:]
     with unfilled():
         network = create(name, Make(size)).eval()
@@ -180,7 +182,7 @@ def _probe(name: str) -> Backbone:
         last = getattr(network, "output_fmt", "NCHW") == "NHWC"
         return Backbone(network, found.shape[3] if last else found.shape[1], "last" if last else "map")
     embedding = getattr(network, "patch_embed", getattr(network, "stem", None))
-    patch = getattr(embedding, "patch_size", (1,))[0]
+    patch = to_2tuple(getattr(embedding, "patch_size", 1))[0]
     prefix = int(getattr(network, "num_prefix_tokens", 0))
     # Registers stand before the patches, too.
     named = any(name.rpartition(".")[2] == "cls_token" for name, _ in network.named_parameters())
