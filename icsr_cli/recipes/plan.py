@@ -28,6 +28,7 @@ from icsr_cli.models import Network, build
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.models.unfilled import unfilled
 from icsr_cli.recipes.machine import memory_bytes
+from icsr_cli.types import Size
 
 #: Of a published peak, what large convolutions and plain copies come to. An assumption, not a measurement.
 _ARITHMETIC, _TRAFFIC = 0.5, 0.8
@@ -234,7 +235,7 @@ def _stage(
     """One network on ``images``, its batches split over ``devices``."""
     own = settings.of(name)
     batch = max(1, own.batch_size // devices)
-    network = _on_paper(own.model)
+    network = _on_paper(own.model, settings.image.size)
     if own.bn_group:
         group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
@@ -266,9 +267,10 @@ def _stage(
     return StagePlan(name, own.epochs, parts, networks, memory)
 
 
-def _on_paper(model: ModelSettings) -> Network:
+def _on_paper(model: ModelSettings, size: Size) -> Network:
+    options = model.model_dump(include={"arch", "num_features", "pooling", "stripes"})
     with unfilled():
-        network = build(**model.model_dump(include={"arch", "num_features", "pooling", "stripes"}))
+        network = build(**options, size=size)
     return network.to(memory_format=torch.channels_last)
 
 

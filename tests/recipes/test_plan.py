@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from icsr_cli import config
 from icsr_cli.cli.main import app
 from icsr_cli.config.schema import ImageSettings, ModelSettings
-from icsr_cli.models import build
+from icsr_cli.models import Network, build
 from icsr_cli.recipes import plan as paper
 from icsr_cli.recipes.plan import DEVICES, Rates, plan
 
@@ -29,12 +29,16 @@ def settings(**given: Any) -> Any:
     return config.load("made-up", method="cluster-contrast", options={**options, **given})
 
 
+def on_paper() -> Network:
+    return paper._on_paper(ModelSettings(arch="resnet_small"), (32, 16))
+
+
 def test_operations_are_those_of_torch() -> None:
     """Counted without numbers as FlopCounterMode counts them with numbers."""
     network = build("resnet_small")
     with FlopCounterMode(display=False) as counted:
         network(torch.zeros(4, 3, 32, 16)).square().sum().backward()
-    found, _ = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 4, SLOW)
+    found, _ = paper._training(on_paper(), settings(), 4, SLOW)
     assert found.arithmetic == counted.get_total_flops()
     assert found.seconds == pytest.approx(found.arithmetic)
 
@@ -53,8 +57,16 @@ def test_activations_are_those_that_autograd_keeps() -> None:
         features = network(torch.zeros(8, 3, 32, 16).to(memory_format=torch.channels_last))
     assert features.requires_grad
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
-    _, found = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 8, SLOW)
+    _, found = paper._training(on_paper(), settings(), 8, SLOW)
     assert found == pytest.approx(sum(kept.values()) - weights, rel=0.1)
+
+
+def test_a_transformer_is_planned_at_the_size_of_the_images() -> None:
+    small, large = (
+        plan(settings(**{"global.model.arch": "timm:test_vit", "image.height": height}), 64, 3, SLOW)
+        for height in (32, 64)
+    )
+    assert large.stages[0].parts["training"].arithmetic > small.stages[0].parts["training"].arithmetic
 
 
 def test_what_more_devices_and_images_do() -> None:
