@@ -221,6 +221,9 @@ class TestHub:
             assert torch.equal(network.base.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
             assert network.base.pos_embed.shape[1] == 1 + 8  # of 10 x 10 in the file
         assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")] * 2
+        network = build("timm:test_vit", size=(320, 80), weights=word)  # 20 x 5 patches, as many
+        expected = timm.layers.resample_abs_pos_embed(source.pos_embed.detach(), [20, 5], [10, 10], 1)
+        assert torch.equal(network.base.pos_embed, expected)
 
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fetch(*_: Any) -> str:

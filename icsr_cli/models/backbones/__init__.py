@@ -93,16 +93,17 @@ class Architecture:
     """One architecture of a family, and what is known of its weights.
 
     ``pooling`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
-    keeps them; ``fetch`` gives them where a library does. ``pages``: where other weights are to be had, by
-    what they were trained on. ``has_drop_path``: whether it can have stochastic
-    depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
-    ``patch``: pixels of a patch's edge; images are whole patches.
+    keeps them; ``fetch`` gives them where a library does, of images of ``fetched_size``. ``pages``: where
+    other weights are to be had, by what they were trained on. ``has_drop_path``: whether it can have
+    stochastic depth. ``grids``: rows and columns of patches that the tables of positions of published weights
+    may be of. ``patch``: pixels of a patch's edge; images are whole patches.
     """
 
     make: Callable[[Make], Backbone]
     layouts: Sequence[Layout] = ()
     source: Source | None = None
     fetch: Callable[[], State] | None = None
+    fetched_size: Size | None = None
     pages: Mapping[str, Source] = field(default_factory=dict)
     pooling: str = "gem"
     norm: PixelNorm = IMAGENET

@@ -110,6 +110,7 @@ def architecture(name: str) -> Architecture:
         LAYOUTS,
         None,
         partial(_fetch, name) if known.hf_hub_id else None,
+        known.input_size[1:],
         pooling="cls" if probe.class_token else "avg",
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         has_drop_path=True,
