@@ -225,6 +225,19 @@ class TestHub:
         expected = timm.layers.resample_abs_pos_embed(source.pos_embed.detach(), [20, 5], [10, 10], 1)
         assert torch.equal(network.base.pos_embed, expected)
 
+    def test_a_classifier_of_any_name_is_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from safetensors.torch import save_file
+
+        source, path = timm.create_model("shvit_s1"), tmp_path / "model.safetensors"
+        save_file(source.state_dict(), path)
+        assert "head.l.weight" in source.state_dict()
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(path))
+        network = build("timm:shvit_s1", size=SIZE, weights="imagenet")
+        found = network.base.state_dict()
+        assert all(torch.equal(value, source.state_dict()[name]) for name, value in found.items())
+
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fetch(*_: Any) -> str:
             raise OSError("no network")

@@ -224,7 +224,8 @@ def _fetch(name: str) -> State:
             ) from error
     try:
         # As timm makes it, at its own size: timm knows the names in its files, and loads strictly.
-        network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
+        network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
     except (RuntimeError, OSError, KeyError) as error:
         raise ModelError(f"{here}: timm cannot load it as {name} ({reason(error)}). {ways}") from error
+    network.reset_classifier(0, "")  # whatever its name
     return dict(network.state_dict())
