@@ -144,7 +144,7 @@ def _load(network: Network, weights: str | Path | None, header: Mapping[str, str
         file = fetch(chosen.source, arch)
         return load_into(network, load_weights(file), str(file))
     if chosen.fetch is not None:
-        return load_into(network, chosen.fetch(), f"the weights of {arch}")
+        return load_into(network, chosen.fetch(), f"the weights of {arch}", chosen.fetched_size)
     pages = "".join(
         f" Trained on {data}: {page.address} ({page.licence})." for data, page in chosen.pages.items()
     )

@@ -197,7 +197,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:
     """Refuse a pooling that does not fit what the backbone gives."""
-    if spec.pooling == "cls" and not backbone.prefix:
+    if spec.pooling == "cls" and not backbone.class_token:
         raise InputError(f"pooling: cls takes the class token, and {spec.arch} has none; gem, avg, max pool.")
     if spec.stripes > 1 and (spec.pooling == "cls" or backbone.neck is not None):
         what = "cls is one token" if spec.pooling == "cls" else f"the layers after the pooling of {spec.arch}"

@@ -18,7 +18,7 @@ def fit_positions(
     """Give ``state`` with its table of positions, (1, tokens, d), of the patches of ``model``.
 
     ``own`` is the state of ``model``. ``size``: (height, width) of the images that the table is of; without
-    it the table is of one of the grids that the architecture declares, or square.
+    it the table is of one of the grids that the architecture declares, or square, or of the network's own.
     Raises ModelError where the table's grid is not known.
     """
     table, wanted = state.get(_POSITIONS), own.get(_POSITIONS)
@@ -34,7 +34,7 @@ def fit_positions(
         patch = model.size[0] // model.grid[0]
         grid: Size | None = (size[0] // patch, size[1] // patch)
     else:
-        grid = _grid(count, [model.grid, *model.architecture.grids])
+        grid = _grid(count, model.architecture.grids, model.grid)
     if grid is None or math.prod(grid) != count:
         known = ", ".join(f"{rows} x {columns}" for rows, columns in model.architecture.grids)
         raise ModelError(
@@ -47,8 +47,7 @@ def fit_positions(
     return {**state, _POSITIONS: table}
 
 
-def _grid(count: int, known: Sequence[Size]) -> Size | None:
-    """Give rows and columns of so many patches: those of a known grid, else a square."""
-    found = next((grid for grid in known if math.prod(grid) == count), None)
+def _grid(count: int, known: Sequence[Size], own: Size) -> Size | None:
+    """Give rows and columns of so many patches: those of a known grid, else a square, else the network's."""
     edge = math.isqrt(max(count, 0))
-    return found or ((edge, edge) if edge * edge == count else None)
+    return next((grid for grid in (*known, (edge, edge), own) if math.prod(grid) == count), None)

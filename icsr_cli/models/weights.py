@@ -246,7 +246,8 @@ def _header_text(header: Mapping[str, Any]) -> bytes:
 def read_metadata(path: str | Path) -> dict[str, str]:
     """Read the header of a safetensors file; empty for other files.
 
-    Raises ModelError where the file is missing or damaged, and OSError where it may not be read.
+    Raises ModelError where the file is missing or damaged, or its header says nonsense of the images, and
+    OSError where it may not be read.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -259,11 +260,18 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            return dict(file.metadata() or {})
+            header = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ModelError(
             f"{path}: not a whole safetensors file ({error}). Copy or download it again."
         ) from error
+    try:
+        size_of(header)
+        if "arch" in header:
+            norm_of(header)
+    except ModelError as error:
+        raise ModelError(f"{path}: {error} Copy or export it again.") from error
+    return header
 
 
 def norm_of(header: Mapping[str, str]) -> PixelNorm:
@@ -276,8 +284,10 @@ def norm_of(header: Mapping[str, str]) -> PixelNorm:
     try:
         mean, std = (tuple(map(float, json.loads(header[part]))) for part in ("mean", "std"))
         return PixelNorm(mean, std)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ModelError(f"the header does not say what the pixels are normalised by ({error!r}).") from error
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise ModelError(
+            f"the header does not say what the pixels are normalised by ({reason(error)})."
+        ) from error
 
 
 def size_of(header: Mapping[str, str]) -> Size | None:
@@ -288,9 +298,9 @@ def size_of(header: Mapping[str, str]) -> Size | None:
     if not {"height", "width"} <= header.keys():
         return None
     try:
-        return int(header["height"]), int(header["width"])
+        return _number(header, "height", 1, 8192), _number(header, "width", 1, 8192)
     except ValueError as error:
-        raise ModelError(f"the header does not say the size of the images ({error}).") from error
+        raise ModelError(f"the header does not say the size of the images ({reason(error)}).") from error
 
 
 def spec_of(header: Mapping[str, str]) -> ModelSpec:
@@ -299,9 +309,16 @@ def spec_of(header: Mapping[str, str]) -> ModelSpec:
     Raises ModelError where something is missing, or nonsense.
     """
     try:
-        arch, width, pooling, stripes = (
-            header[key] for key in ("arch", "num_features", "pooling", "stripes")
-        )
-        return ModelSpec(arch, int(width), pooling, int(stripes), norm_of(header), size_of(header))
+        arch, pooling = header["arch"], header["pooling"]
+        width, stripes = _number(header, "num_features", 0, 65536), _number(header, "stripes", 1, 128)
+        return ModelSpec(arch, width, pooling, stripes, norm_of(header), size_of(header))
     except (KeyError, ValueError) as error:
-        raise ModelError(f"the header does not say what the network is made of ({error!r}).") from error
+        raise ModelError(f"the header does not say what the network is made of ({reason(error)}).") from error
+
+
+def _number(header: Mapping[str, str], key: str, low: int, high: int) -> int:
+    """Read a whole number. Beyond ``high`` no network is meant, and to build it would take all memory."""
+    value = int(header[key])
+    if not low <= value <= high:
+        raise ValueError(f"{key}: expected {low} to {high}, got {header[key]}")
+    return value

@@ -10,24 +10,29 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from icsr_cli import config, datasets
+from icsr_cli.choices import Options
 from icsr_cli.config.schema import GlobalSettings, ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
 from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.models.unfilled import unfilled
+from icsr_cli.recipes.blocks import blocks
 from icsr_cli.recipes.machine import memory_bytes
+from icsr_cli.recipes.spare_memory import check_parts, spare_memory
+from icsr_cli.types import Size
 
 #: Of a published peak, what large convolutions and plain copies come to. An assumption, not a measurement.
 _ARITHMETIC, _TRAFFIC = 0.5, 0.8
@@ -234,15 +239,23 @@ def _stage(
     """One network on ``images``, its batches split over ``devices``."""
     own = settings.of(name)
     batch = max(1, own.batch_size // devices)
-    network = _on_paper(own.model)
+    network = _on_paper(own.model, settings.image.size)
+    check_parts(network.base, own, processes=devices, sync_bn=settings.sync_bn)
     if own.bn_group:
         group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
     on_gpu = rates.name != "CPU"
-    recorded = on_gpu and settings.cuda_graph and devices == 1
+    twice = own.checkpoint or own.accumulate > 1
+    recorded = on_gpu and settings.cuda_graph and devices == 1 and not twice
     played = replace(rates, launch=min(rates.launch, _PLAYED)) if recorded else rates
     recording = Work(launches=_RECORDING, seconds=_RECORDING) if recorded else Work()
-    step, saved = _training(network, settings, batch, played)
+    half = 0.5 if rates.arithmetic(settings.precision) == rates.bf16 else 1.0
+    part = _images(settings.image, math.ceil(batch / own.accumulate))
+    saved = half * _saved(network, part, list(blocks(network.base)) if own.checkpoint else [])
+    spare_memory(network.base, own)
+    moments = _moments(own.optimizer)
+    update = (3 + 2 * moments) * weights / rates.bandwidth
+    step = _training(network, settings, batch, played) + Work(seconds=update, traffic=update)
     share = Work(link=2 * weights / rates.link, seconds=2 * weights / rates.link) if devices > 1 else Work()
     pixels = images * settings.image.height * settings.image.width * 3
     resident = on_gpu and pixels < rates.memory / 2
@@ -258,7 +271,7 @@ def _stage(
         "training": (step + share) * own.iters + recording,
     }
     memory = {
-        "weights, gradients, Adam": 4.0 * weights,
+        "weights, gradients, optimiser": (2.0 + moments) * weights,
         "activations": max(saved, peak),
         "features and centroids": 2.0 * images * network.dim * _FLOAT,
         "pixels": float(pixels) if resident else 0.0,
@@ -266,9 +279,10 @@ def _stage(
     return StagePlan(name, own.epochs, parts, networks, memory)
 
 
-def _on_paper(model: ModelSettings) -> Network:
+def _on_paper(model: ModelSettings, size: Size) -> Network:
+    options = model.model_dump(include={"arch", "num_features", "pooling", "stripes"})
     with unfilled():
-        network = build(**model.model_dump(include={"arch", "num_features", "pooling", "stripes"}))
+        network = build(**options, size=size)
     return network.to(memory_format=torch.channels_last)
 
 
@@ -277,28 +291,61 @@ def _images(image: ImageSettings, count: int) -> Tensor:
     return empty.to(memory_format=torch.channels_last)
 
 
-def _training(network: Network, settings: Settings, batch: int, rates: Rates) -> tuple[Work, float]:
-    """Forward, backward and Adam of one batch, and the bytes that are kept for the backward pass."""
-    kept: dict[int, float] = {}  # by storage: a view keeps nothing more
+def _moments(optimizer: Options) -> int:
+    """Count the numbers that an optimiser keeps of each weight: SGD its momentum, Adam two."""
+    momentum = getattr(optimizer, "momentum", None)
+    return 2 if momentum is None else int(momentum > 0)
 
-    def keep(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage()._cdata] = tensor.numel() * tensor.element_size()
-        held.append(tensor)
-        return tensor
 
-    held: list[Tensor] = []
-    half = 0.5 if rates.arithmetic(settings.precision) == rates.bf16 else 1.0
+def _training(network: Network, settings: Settings, batch: int, rates: Rates) -> Work:
+    """Forward and backward of one batch."""
     network.train()
     with _Counter(rates, settings.precision) as counter:
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-            features = network(_images(settings.image, batch))
-        features.square().sum().backward()
-    weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
-    adam = Work(seconds=7 * weights / rates.bandwidth, traffic=7 * weights / rates.bandwidth)
+        network(_images(settings.image, batch)).square().sum().backward()
     size = settings.image.height * settings.image.width * 3 * batch
     # Bytes of the pixels, padded twice, and of six passes over them as float32.
     pixels = 6 * size * _FLOAT / rates.bandwidth
-    return counter.work + adam + Work(seconds=pixels, traffic=pixels), half * (sum(kept.values()) - weights)
+    found: Work = counter.work + Work(seconds=pixels, traffic=pixels)
+    return found
+
+
+def _saved(network: Network, images: Tensor, sparing: Sequence[nn.Module] = ()) -> float:
+    """Count the bytes that are kept for the backward pass, the weights left out.
+
+    ``sparing``: blocks that compute again, of which one at a time keeps more than what goes in.
+    """
+    kept: dict[int, tuple[nn.Module | None, int]] = {}  # by storage: a view keeps nothing more
+    held: list[Tensor] = []
+    weights = {parameter.untyped_storage()._cdata for parameter in network.parameters()}
+    inside: nn.Module | None = None
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in weights:
+            kept.setdefault(storage._cdata, (inside, storage.nbytes()))
+        held.append(tensor)
+        return tensor
+
+    def enter(block: nn.Module, given: Any) -> None:
+        nonlocal inside
+        tree_map_only(Tensor, keep, given)
+        inside = block
+
+    def leave(*_: Any) -> None:
+        nonlocal inside
+        inside = None
+
+    hooks = [block.register_forward_pre_hook(enter) for block in sparing]
+    hooks += [block.register_forward_hook(leave) for block in sparing]
+    network.train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        network(images)
+    for hook in hooks:
+        hook.remove()
+    of_block: Counter[nn.Module | None] = Counter()
+    for place, size in kept.values():
+        of_block[place] += size
+    return float(of_block.pop(None, 0) + max(of_block.values(), default=0))
 
 
 def _extraction(network: Network, settings: Settings, batch: int, rates: Rates) -> tuple[Work, float]:

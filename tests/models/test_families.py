@@ -17,6 +17,7 @@ from icsr_cli.errors import InputError, ModelError
 from icsr_cli.models import ModelSpec, Network, available, build, detect, open_model, resized, save_weights
 from icsr_cli.models.backbones import resnet
 from icsr_cli.models.backbones import timm as family
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
 
 timm = pytest.importorskip("timm")
@@ -37,6 +38,7 @@ def images(count: int = 3, size: tuple[int, int] = SIZE) -> torch.Tensor:
         ("test_convnext", {}, 64),
         ("test_efficientnet", {"pooling": "max", "stripes": 2}, 2 * 256),
         ("swin_tiny_patch4_window7_224", {"stripes": 2}, 2 * 768),
+        ("xcit_nano_12_p8_224", {"pooling": "avg", "stripes": 2}, 2 * 128),
     ],
 )
 def test_every_kind_trains_and_travels(name: str, options: dict[str, Any], dim: int, tmp_path: Path) -> None:
@@ -69,6 +71,21 @@ def test_tokens_are_pooled_where_their_patches_are() -> None:
         tokens = network.base(images())[:, 1:]  # 4 x 2 patches of 16 pixels, row by row
         pooled = network.gap(network._maps(network.base(images()), SIZE[0]))
     torch.testing.assert_close(pooled, torch.cat([tokens[:, :4].mean(1), tokens[:, 4:].mean(1)], dim=1))
+
+
+@pytest.mark.parametrize(
+    ("name", "pooling"),
+    [
+        ("test_vit2", "avg"),
+        ("vit_medium_patch16_rope_reg1_gap_256", "avg"),
+        ("vit_small_patch14_reg4_dinov2", "cls"),
+    ],
+)
+def test_registers_are_no_class_token(name: str, pooling: str) -> None:
+    assert family.architecture(name).pooling == pooling
+    if pooling == "avg":
+        with pytest.raises(InputError, match=f"and timm:{name} has none"), unfilled():
+            build(f"timm:{name}", pooling="cls")
 
 
 def test_images_of_another_size() -> None:
@@ -204,6 +221,22 @@ class TestHub:
             assert torch.equal(network.base.blocks[0].attn.qkv.weight, source.blocks[0].attn.qkv.weight)
             assert network.base.pos_embed.shape[1] == 1 + 8  # of 10 x 10 in the file
         assert asked == [("timm/test_vit.r160_in1k", "model.safetensors")] * 2
+        network = build("timm:test_vit", size=(320, 80), weights=word)  # 20 x 5 patches, as many
+        expected = timm.layers.resample_abs_pos_embed(source.pos_embed.detach(), [20, 5], [10, 10], 1)
+        assert torch.equal(network.base.pos_embed, expected)
+
+    def test_a_classifier_of_any_name_is_left_out(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        from safetensors.torch import save_file
+
+        source, path = timm.create_model("shvit_s1"), tmp_path / "model.safetensors"
+        save_file(source.state_dict(), path)
+        assert "head.l.weight" in source.state_dict()
+        monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(path))
+        network = build("timm:shvit_s1", size=SIZE, weights="imagenet")
+        found = network.base.state_dict()
+        assert all(torch.equal(value, source.state_dict()[name]) for name, value in found.items())
 
     def test_no_network(self, monkeypatch: pytest.MonkeyPatch) -> None:
         def fetch(*_: Any) -> str:

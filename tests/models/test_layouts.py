@@ -351,6 +351,13 @@ def test_positions_are_resized_from_the_declared_grid_or_a_square() -> None:
         assert torch.equal(network.base.pos_embed, expected)
         assert torch.equal(network.base.pos_embed[:, 0], state["pos_embed"][:, 0])
     assert torch.equal(network.base.pos_embed, state["pos_embed"])  # the same grid changes nothing
+    # As many patches as a square has are no reason to take the square for the network's own grid.
+    network, state = build(VIT, size=(448, 112), seed=0), numbers(dino_shapes(196))
+    load_into(network, state, "w.pth")
+    expected = resample_abs_pos_embed(state["pos_embed"], [28, 7], [14, 14], 1)
+    assert torch.equal(network.base.pos_embed, expected)
+    load_into(network, state, "w.pth", (448, 112))
+    assert torch.equal(network.base.pos_embed, state["pos_embed"])
     with pytest.raises(ModelError, match=r"pos_embed is of 90 patches: not 16 x 8, 24 x 8, no square"):
         load_into(network, numbers(dino_shapes(90)), "w.pth")
 

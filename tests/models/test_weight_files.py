@@ -311,6 +311,33 @@ def test_header_that_says_nonsense(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "wrong",
+    [
+        {"height": "0"},
+        {"height": "-5"},
+        {"height": "1000000"},
+        {"width": "99999999999999"},
+        {"num_features": "100000000000"},
+        {"num_features": "-1"},
+        {"stripes": "1000000000"},
+        {"stripes": "0"},
+        {"mean": "[" * 100_000, "std": "[1, 1, 1]"},
+        {"mean": f"[1{'0' * 400}, 1, 1]", "std": "[1, 1, 1]"},
+    ],
+    ids=lambda wrong: next(iter(wrong)),
+)
+def test_numbers_of_a_header_that_no_network_has(tmp_path: Path, wrong: dict[str, str]) -> None:
+    path = tmp_path / "m.safetensors"
+    header = build("resnet_small").spec.metadata() | {"height": "64", "width": "32"} | wrong
+    save_file(build("resnet_small").state_dict(), path, metadata=header)
+    with pytest.raises(ModelError, match=r"m\.safetensors: the header does not say"):
+        open_model(path)
+    if "num_features" not in wrong and "stripes" not in wrong:  # which the caller says there
+        with pytest.raises(ModelError, match=r"m\.safetensors: the header does not say"):
+            build("resnet_small", weights=path)
+
+
+@pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda value: value.fill_(torch.nan), "holds NaN or infinite numbers"),

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 from icsr_cli import config
 from icsr_cli.cli.main import app
 from icsr_cli.config.schema import ImageSettings, ModelSettings
-from icsr_cli.models import build
+from icsr_cli.errors import UsageError
+from icsr_cli.models import Network, build
 from icsr_cli.recipes import plan as paper
 from icsr_cli.recipes.plan import DEVICES, Rates, plan
+from icsr_cli.recipes.spare_memory import spare_memory
 
 #: One operation takes a second, nothing else takes time.
 SLOW = Rates("slow", 1.0, 0.0, float("inf"), 1e9, float("inf"), launch=0.0)
@@ -29,12 +31,16 @@ def settings(**given: Any) -> Any:
     return config.load("made-up", method="cluster-contrast", options={**options, **given})
 
 
+def on_paper() -> Network:
+    return paper._on_paper(ModelSettings(arch="resnet_small"), (32, 16))
+
+
 def test_operations_are_those_of_torch() -> None:
     """Counted without numbers as FlopCounterMode counts them with numbers."""
     network = build("resnet_small")
     with FlopCounterMode(display=False) as counted:
         network(torch.zeros(4, 3, 32, 16)).square().sum().backward()
-    found, _ = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 4, SLOW)
+    found = paper._training(on_paper(), settings(), 4, SLOW)
     assert found.arithmetic == counted.get_total_flops()
     assert found.seconds == pytest.approx(found.arithmetic)
 
@@ -53,8 +59,16 @@ def test_activations_are_those_that_autograd_keeps() -> None:
         features = network(torch.zeros(8, 3, 32, 16).to(memory_format=torch.channels_last))
     assert features.requires_grad
     weights = sum(parameter.numel() for parameter in network.parameters()) * 4
-    _, found = paper._training(paper._on_paper(ModelSettings(arch="resnet_small")), settings(), 8, SLOW)
+    found = paper._saved(on_paper(), torch.empty((8, 3, 32, 16), device="meta"))
     assert found == pytest.approx(sum(kept.values()) - weights, rel=0.1)
+
+
+def test_a_transformer_is_planned_at_the_size_of_the_images() -> None:
+    small, large = (
+        plan(settings(**{"global.model.arch": "timm:test_vit", "image.height": height}), 64, 3, SLOW)
+        for height in (32, 64)
+    )
+    assert large.stages[0].parts["training"].arithmetic > small.stages[0].parts["training"].arithmetic
 
 
 def test_what_more_devices_and_images_do() -> None:
@@ -83,6 +97,43 @@ def test_networks_of_cameras_go_to_devices_whole() -> None:
     found = [plan(own, 600, 3, DEVICES["t4"], n).stages[0] for n in (1, 2, 3, 8)]
     assert [stage.networks for stage in found] == [3, 2, 1, 1]
     assert len({stage.epoch for stage in found}) == 1
+
+
+@pytest.mark.parametrize("arch", ["resnet_small", "timm:test_vit"])
+def test_what_is_computed_again_takes_time_and_no_memory(arch: str) -> None:
+    """Counted as FlopCounterMode counts it in training; a part keeps its share."""
+    stage = {"model.arch": arch, "batch_size": 16, "bn_group": 4}
+    small = {"evaluation.batch_size": 1}  # so that extraction needs the least memory
+    found = {}
+    for name, given in (
+        ("plain", {}),
+        ("parts", {"accumulate": 2}),
+        ("blocks", {"checkpoint": True}),
+        ("both", {"accumulate": 2, "checkpoint": True}),
+    ):
+        own = settings(**{f"global.{key}": value for key, value in {**stage, **given}.items()}, **small)
+        network = build(arch, size=(32, 16))
+        spare_memory(network.base, own.global_)
+        with FlopCounterMode(display=False) as counted:
+            network(torch.zeros(16, 3, 32, 16)).square().sum().backward()
+        [found[name]] = plan(own, 64, 3, SLOW).stages
+        # Attention on a CPU is another operation than on paper.
+        flops = pytest.approx(3 * counted.get_total_flops(), rel=0 if arch == "resnet_small" else 0.03)
+        assert found[name].parts["training"].arithmetic == flops
+    memory = {name: stage.memory["activations"] for name, stage in found.items()}
+    assert memory["parts"] == pytest.approx(memory["plain"] / 2, rel=0.01)
+    assert memory["both"] < memory["blocks"] < 0.8 * memory["plain"]
+    with pytest.raises(UsageError, match="no 6 parts"):
+        plan(settings(**{"global.accumulate": 3, "global.batch_size": 4}), 64, 3, SLOW, devices=2)
+
+
+def test_what_an_optimiser_keeps() -> None:
+    adam, sgd, plain = (
+        plan(settings(**{"global.optimizer": {"method": method, **given}}), 64, 3, SLOW).stages[0]
+        for method, given in (("adamw", {}), ("sgd", {}), ("sgd", {"momentum": 0}))
+    )
+    kept = [stage.memory["weights, gradients, optimiser"] for stage in (adam, sgd, plain)]
+    assert kept == [pytest.approx(kept[0] * share) for share in (1, 3 / 4, 2 / 4)]
 
 
 def test_what_binds() -> None:

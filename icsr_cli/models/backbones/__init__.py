@@ -24,9 +24,10 @@ class Backbone(NamedTuple):
 
     ``form`` is that of their output: ``map`` (b, channels, h', w'), ``last`` (b, h', w', channels), or
     ``tokens`` (b, prefix + h' w', channels), of which ``prefix`` stand before those of the patches, the class
-    token first. ``patch``: height of a patch in pixels. ``neck``: layers after the pooling, which make
-    ``channels`` of those of the map. ``parts``: tokens of parts of the body after the class token; their mean
-    stands beside it. ``sized``: takes images of the size it was made for, no other.
+    token first, where there is one (``class_token``). ``patch``: height of a patch in pixels. ``neck``:
+    layers after the pooling, which make ``channels`` of those of the map. ``parts``: tokens of parts of the
+    body after the class token; their mean stands beside it. ``sized``: takes images of the size it was made
+    for, no other.
 
     ResNets have the published order of eight children: convolution, normalisation, ReLU, pooling, and the
     four stages.
@@ -40,6 +41,7 @@ class Backbone(NamedTuple):
     neck: nn.Module | None = None
     parts: int = 0
     sized: bool = False
+    class_token: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,16 +93,17 @@ class Architecture:
     """One architecture of a family, and what is known of its weights.
 
     ``pooling`` and ``norm`` are its defaults. ``source``: its ImageNet weights, where torch hub
-    keeps them; ``fetch`` gives them where a library does. ``pages``: where other weights are to be had, by
-    what they were trained on. ``has_drop_path``: whether it can have stochastic
-    depth. ``grids``: rows and columns of patches that the tables of positions of published weights may be of.
-    ``patch``: pixels of a patch's edge; images are whole patches.
+    keeps them; ``fetch`` gives them where a library does, of images of ``fetched_size``. ``pages``: where
+    other weights are to be had, by what they were trained on. ``has_drop_path``: whether it can have
+    stochastic depth. ``grids``: rows and columns of patches that the tables of positions of published weights
+    may be of. ``patch``: pixels of a patch's edge; images are whole patches.
     """
 
     make: Callable[[Make], Backbone]
     layouts: Sequence[Layout] = ()
     source: Source | None = None
     fetch: Callable[[], State] | None = None
+    fetched_size: Size | None = None
     pages: Mapping[str, Source] = field(default_factory=dict)
     pooling: str = "gem"
     norm: PixelNorm = IMAGENET

@@ -63,12 +63,15 @@ class _Stem(nn.Module):
 def _ics(kind: str, wish: Make) -> Backbone:
     network = create(_VIT[kind], wish)
     network.patch_embed = _Stem(wish.size, _WIDTHS[kind])
-    return Backbone(network, _WIDTHS[kind], "tokens", 1, _PATCH, sized=True)
+    return Backbone(network, _WIDTHS[kind], "tokens", 1, _PATCH, sized=True, class_token=True)
 
 
 def _pass(kind: str, wish: Make) -> Backbone:
     network = create(_VIT[kind], wish, reg_tokens=_PARTS)
-    return Backbone(network, _WIDTHS[kind], "tokens", 1 + _PARTS, _PATCH, parts=_PARTS, sized=True)
+    prefix = 1 + _PARTS
+    return Backbone(
+        network, _WIDTHS[kind], "tokens", prefix, _PATCH, parts=_PARTS, sized=True, class_token=True
+    )
 
 
 def _join_tokens(state: State) -> State:

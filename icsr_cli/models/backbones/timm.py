@@ -110,7 +110,8 @@ def architecture(name: str) -> Architecture:
         LAYOUTS,
         None,
         partial(_fetch, name) if known.hf_hub_id else None,
-        pooling="cls" if probe.prefix else "avg",
+        known.input_size[1:],
+        pooling="cls" if probe.class_token else "avg",
         norm=PixelNorm(tuple(known.mean), tuple(known.std)) if known.mean else IMAGENET,  # type: ignore[arg-type]
         has_drop_path=True,
         patch=probe.patch,
@@ -168,6 +169,8 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
 @cache
 def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
+    from timm.layers.helpers import to_2tuple
+
     size = _config(name).input_size[1:]
     with unfilled():
         network = create(name, Make(size)).eval()
@@ -180,9 +183,11 @@ def _probe(name: str) -> Backbone:
         last = getattr(network, "output_fmt", "NCHW") == "NHWC"
         return Backbone(network, found.shape[3] if last else found.shape[1], "last" if last else "map")
     embedding = getattr(network, "patch_embed", getattr(network, "stem", None))
-    patch = getattr(embedding, "patch_size", (1,))[0]
+    patch = to_2tuple(getattr(embedding, "patch_size", 1))[0]
     prefix = int(getattr(network, "num_prefix_tokens", 0))
-    return Backbone(network, found.shape[2], "tokens", prefix, patch)
+    # Registers stand before the patches, too.
+    named = any(name.rpartition(".")[2] == "cls_token" for name, _ in network.named_parameters())
+    return Backbone(network, found.shape[2], "tokens", prefix, patch, class_token=named)
 
 
 def _make(name: str, wish: Make) -> Backbone:
@@ -219,7 +224,8 @@ def _fetch(name: str) -> State:
             ) from error
     try:
         # As timm makes it, at its own size: timm knows the names in its files, and loads strictly.
-        network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
+        network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
     except (RuntimeError, OSError, KeyError) as error:
         raise ModelError(f"{here}: timm cannot load it as {name} ({reason(error)}). {ways}") from error
+    network.reset_classifier(0, "")  # whatever its name
     return dict(network.state_dict())
