@@ -40,10 +40,8 @@ def page(view: View) -> str:
     Raises RunError where it has the labels of no epoch.
     """
     epochs = [file for file in view.run.label_files() if file.stem.startswith("epoch")]
-    if len(epochs) < 2:
-        raise RunError(
-            f"The run {view.run.path} has the labels of {len(epochs) or 'no'} epoch: nothing can have moved."
-        )
+    if not epochs:
+        raise RunError(f"The run {view.run.path} has the labels of no epoch, so nothing has moved.")
     return page_between(view, epochs[0], epochs[-1])
 
 
@@ -51,7 +49,10 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     """Show what moved from the labels of one epoch of the run to those of another."""
     names = [f"epoch {epoch_of(file)}" for file in (before, after)]
     run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
-    epochs = Epochs(run, names[0], names[1], (str(before), str(after)), view.source(after).notes)
+    notes = view.source(after).notes
+    if before == after:
+        notes += ("These are the labels of one and the same epoch: nothing can have moved.",)
+    epochs = Epochs(run, names[0], names[1], (str(before), str(after)), notes)
     first, second = (read_labels(file) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)
 

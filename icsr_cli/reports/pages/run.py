@@ -287,5 +287,6 @@ def _evaluation_table(run: RunFolder) -> Table | None:
 
 def _rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [
-        (key, shlex.join(map(str, value)) if key == "command" else said(value)) for key, value in flat(tree)
+        (key, shlex.join(map(str, value)) if key == "command" and isinstance(value, list) else said(value))
+        for key, value in flat(tree)
     ]
