@@ -39,6 +39,7 @@ def images(count: int = 3, size: tuple[int, int] = SIZE) -> torch.Tensor:
         ("test_efficientnet", {"pooling": "max", "stripes": 2}, 2 * 256),
         ("swin_tiny_patch4_window7_224", {"stripes": 2}, 2 * 768),
         ("xcit_nano_12_p8_224", {"pooling": "avg", "stripes": 2}, 2 * 128),
+        ("twins_svt_small", {"stripes": 2}, 2 * 512),
     ],
 )
 def test_every_kind_trains_and_travels(name: str, options: dict[str, Any], dim: int, tmp_path: Path) -> None:
@@ -111,6 +112,7 @@ def test_images_of_another_size() -> None:
         ("timm:test_convnext", {"pooling": "cls"}, "cls takes the class token"),
         ("timm:test_vit", {"stripes": 2}, "cls is one token"),
         ("timm:vit_small_patch14_dinov2", {"size": (256, 128)}, "--height 252 --width 126"),
+        ("timm:convit_tiny", {}, "takes no images of 64 x 32 .*--height 224 --width 224"),
         ("osnet_x0_25", {"stripes": 2}, "layers after the pooling"),
         ("resnet_small", {"pooling": "cls"}, "resnet_small has none"),
         ("resnet_small", {"drop_path": 0.1}, "resnet_small takes 0"),

@@ -5,6 +5,7 @@ Networks without a class token give a map, which is pooled; transformers with on
 
 from __future__ import annotations
 
+import math
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
 from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
 from icsr_cli.models.sources import Source, may_download
 from icsr_cli.models.unfilled import unfilled
-from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm
+from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm, Size
 
 if TYPE_CHECKING:
     from timm.models import PretrainedCfg
@@ -169,8 +170,6 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
 @cache
 def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
-    from timm.layers.helpers import to_2tuple
-
     size = _config(name).input_size[1:]
     with unfilled():
         network = create(name, Make(size)).eval()
@@ -182,18 +181,44 @@ def _probe(name: str) -> Backbone:
     if found.dim() == 4:
         last = getattr(network, "output_fmt", "NCHW") == "NHWC"
         return Backbone(network, found.shape[3] if last else found.shape[1], "last" if last else "map")
-    embedding = getattr(network, "patch_embed", getattr(network, "stem", None))
-    patch = to_2tuple(getattr(embedding, "patch_size", 1))[0]
-    prefix = int(getattr(network, "num_prefix_tokens", 0))
-    # Registers stand before the patches, too.
-    named = any(name.rpartition(".")[2] == "cls_token" for name, _ in network.named_parameters())
-    return Backbone(network, found.shape[2], "tokens", prefix, patch, class_token=named)
+    # Registers stand before the patches, too; some networks do not count their class token.
+    named = any(own.rpartition(".")[2] == "cls_token" for own, _ in network.named_parameters())
+    for prefix in (int(getattr(network, "num_prefix_tokens", 0)) or int(named), 0):
+        patch = _patch(found.shape[1] - prefix, size)
+        if patch:
+            return Backbone(network, found.shape[2], "tokens", prefix, patch, class_token=named)
+    raise InputError(f"arch: timm:{name} gives {found.shape[1]} tokens, no rows and columns of patches.")
+
+
+def _patch(count: int, size: Size) -> int:
+    """Give the edge in pixels of ``count`` square patches of an image, 1 of none; 0 where they do not fit."""
+    if count < 1:
+        return count + 1
+    edge = math.isqrt(size[0] * size[1] // count)
+    return edge if (size[0] // edge) * (size[1] // edge) == count else 0
 
 
 def _make(name: str, wish: Make) -> Backbone:
     known, probe = _config(name), _probe(name)
     network = create(name, wish)
+    _try(name, wish.size)
     return probe._replace(layers=network, sized=bool(known.fixed_input_size))
+
+
+@cache
+def _try(name: str, size: Size) -> None:
+    """Raise InputError where ``name`` takes no images of ``size``, which some find out as they compute."""
+    with unfilled():
+        network = create(name, Make(size)).eval()
+    try:
+        with torch.no_grad():
+            network(torch.empty(1, 3, *size, device="meta"))
+    except RuntimeError as error:
+        own = _config(name).input_size[1:]
+        raise InputError(
+            f"timm:{name} takes no images of {size[0]} x {size[1]} ({reason(error)}). It was made for "
+            f"{own[0]} x {own[1]}: --height {own[0]} --width {own[1]}."
+        ) from error
 
 
 def _fetch(name: str) -> State:
