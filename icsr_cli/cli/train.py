@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -166,12 +167,12 @@ def train(
     )
     data = place.ranks.together(
         lambda: options.open_dataset(
-            _dataset_of(dataset, run, runs_root, stage, resume), data_root, place.progress
+            _dataset_of(dataset, run, name, runs_root, stage, resume), data_root, place.progress
         )
     )
     wishes = list(_each_seed(wish, seed, some_seeds))
     stages: Sequence[str] = [stage] if stage else []
-    if resume and stage is None and not method:
+    if resume and stage is None:
         run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
     whole = replace(wish, options=_options("global", given))  # what --set reaches into, too
     stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
@@ -199,7 +200,10 @@ def train(
     try:
         for own in wishes:
             after = None
-            asks = [replace(own, options={**own.options, **_options(each, given)}) for each in stages]
+            chosen = options.label_methods(clusterer, refine) if len(stages) > 1 else {}  # for --set
+            asks = [
+                replace(own, options={**own.options, **chosen, **_options(each, given)}) for each in stages
+            ]
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
                 after, shown = _run(each, data, asked, named, resume, place, as_json)
@@ -313,6 +317,11 @@ def _run(
             return folder.path, None
         if wish.then is not None:  # what follows is trained by this command
             return folder.path, _show_local_labels(folder, table, data, None, as_json)
+        if folder.info().get("then"):
+            following = typed(
+                *("train", "--resume", "-d", data.name, "--name", folder.path.name), runs_root=wish.runs_root
+            )
+            return folder.path, _show_local_labels(folder, table, data, following, as_json)
         usual = opening.uses_local(opening.resolve(data, wish, Progress()))
         method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
         following = typed(
@@ -370,13 +379,24 @@ def _require_gpus(devices: list[str]) -> None:
 
 
 def _dataset_of(
-    dataset: str | None, run: Path | None, runs_root: Path, stage: str | None, resume: bool
+    dataset: str | None, run: Path | None, name: str | None, runs_root: Path, stage: str | None, resume: bool
 ) -> str | None:
     """Give the data set that was named, or that of the run to go on with; None for the one prepared last."""
     if dataset is not None or not resume:
         return dataset
-    from icsr_cli.runs import newest, open_run
+    from icsr_cli.runs import find_runs, newest, open_run
 
+    if name is not None and run is None:
+        called = [
+            one
+            for one in find_runs(runs_root, stage=stage)
+            if re.fullmatch(re.escape(name) + r"(-seed\d+)?", one.path.name)
+        ]
+        of = sorted({one.dataset for one in called})
+        if len(of) > 1:
+            raise UsageError(f"Runs of {' and '.join(of)} are called {name}. Say which with -d.")
+        if of:
+            return of[0]
     return (open_run(run) if run else newest(runs_root, stage=stage, file="settings.yaml")).dataset
 
 

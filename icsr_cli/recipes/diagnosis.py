@@ -88,7 +88,7 @@ def findings(machine: Machine, libraries: tuple[Library, ...], weights: tuple[We
     said += [
         (
             f"ImageNet weights of {item.arch} are not on this machine (--weights imagenet needs them).",
-            f"They are fetched when training asks for them; without a network get {item.address} and put it "
+            f"icsr train --download fetches them; without a network get {item.address} and put it "
             f"at {item.path}. The demo needs none.",
         )
         for item in weights

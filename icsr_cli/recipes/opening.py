@@ -270,6 +270,8 @@ def begun_by(data: Dataset, wishes: Sequence[Wish]) -> tuple[Path | None, list[s
     root, names = wishes[0].runs_root, {wish.name for wish in wishes} - {None}
     runs = [run for run in find_runs(root, data.name) if (run.path / "settings.yaml").is_file()]
     found = [run for run in runs if run.path.name in names or not names]
+    if (method := wishes[0].method) is not None:
+        found = [run for run in found if run.settings().get("method") == method]
     if not found:
         return None, []
     first, info = found[-1], found[-1].info()
@@ -285,9 +287,18 @@ def _kept(wish: Wish) -> dict[str, Any]:
         "name": wish.name,
         "method": wish.method,
         "config": None if wish.config is None else str(wish.config.absolute()),
+        "config_sha256": None if wish.config is None else _digest(wish.config),
         "options": {key: value for key, value in wish.options.items() if value is not None},
         "assignments": list(wish.assignments),
     }
+
+
+def _digest(path: Path) -> str | None:
+    """Give the SHA-256 of a file; None where it cannot be read."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
 
 
 def planned(wish: Wish) -> Wish:
@@ -296,6 +307,11 @@ def planned(wish: Wish) -> Wish:
     if wish.after is None or not (then := info.get("then")):
         return wish
     config = wish.config if wish.config_typed else None
+    if config is None and then["config"] and _digest(Path(then["config"])) != then.get("config_sha256"):
+        raise UsageError(
+            f"The settings file {then['config']} is not what it was when {wish.after} was begun. Put that "
+            "back, or name one for what is left with --config."
+        )
     now = {key: value for key, value in wish.options.items() if value is not None}
     pairs = wish.after / "pairs.csv"
     return replace(

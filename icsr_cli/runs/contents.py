@@ -35,6 +35,7 @@ class _Then(_Part):
     name: str | None
     method: str | None
     config: str | None
+    config_sha256: str | None = None
     options: dict[str, Any]
     assignments: list[str]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,51 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     refused = train("--resume", "--refine", "none")
     assert refused.exit_code == 2
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
+
+
+def test_a_cam_run_of_its_own_gets_no_second_stage(train: Any, tmp_path: Path) -> None:
+    """Nor where the method, named again, has two; one that belongs to a stopped command says how to go on."""
+    ended(train("cam", *SHORT, "--name", "own"))
+    ended(train("--resume", "-m", "icsr"))
+    assert not runs(tmp_path, "global")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)
+        assert train(*SHORT, "--name", "both").exit_code == 143
+    first = train("cam", "--resume")
+    ended(first)
+    assert "icsr train --resume -d tiny --name both" in " ".join(first.output.split())
+
+
+def test_a_name_says_which_data_set_is_meant(train: Any, tiny_root: Path, tmp_path: Path) -> None:
+    ended(train("cam", *SHORT, "--name", "own"))
+    other = tmp_path / "other/cam/newer"
+    shutil.copytree(tmp_path / "tiny/cam/own", other)
+    RunFolder(other).update_info(dataset="other", started="2999")
+    places = ("--data-root", tiny_root, "--runs", tmp_path)
+    ended(icsr("train", "--resume", "--name", "own", *places))
+    other.rename(other.with_name("own"))
+    refused = icsr("train", "--resume", "--name", "own", *places)
+    assert (refused.exit_code, "other and tiny are called own" in refused.stderr) == (2, True)
+
+
+def test_options_of_a_refiner_that_the_command_names(train: Any, tmp_path: Path) -> None:
+    ended(train(*SHORT, "--refine", "majority", "--set", "global.refiners.least=0.4"))
+    [own] = runs(tmp_path, "global")
+    assert RunFolder(own).settings()["global"]["refiners"] == [{"method": "majority", "least": 0.4}]
+
+
+def test_settings_that_changed_before_the_second_stage(train: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)
+        assert train(*SHORT, "--config", mine).exit_code == 143
+    mine.write_text("global: {optimizer: {lr: 0.0009}}\n")
+    refused = train("--resume")
+    assert (refused.exit_code, "is not what it was" in refused.stderr) == (2, True)
+    mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
+    ended(train("--resume"))
+    assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
 
 
 def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> None:
