@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import hashlib
 import io
 import json
 import mmap
@@ -23,6 +24,15 @@ from icsr_cli.types import IntArray
 
 #: The last record of a zip, with the longest comment.
 _LONGEST_END = 22 + (1 << 16)
+
+
+def checksum(path: Path) -> str | None:
+    """Give the SHA-256 of a file, in hexadecimal digits; None where it is gone or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def stamp(path: str | Path) -> str:

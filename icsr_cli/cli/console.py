@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pydantic_core import to_jsonable_python
-
 from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
 
@@ -87,6 +85,8 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
 
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
+    from pydantic_core import to_jsonable_python
+
     plain = to_jsonable_python(value, inf_nan_mode="null", fallback=_listed)
     text = json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False)
     if not_utf8([text]):

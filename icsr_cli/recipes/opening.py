@@ -17,6 +17,7 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
+from icsr_cli.files import checksum
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
@@ -287,18 +288,10 @@ def _kept(wish: Wish) -> dict[str, Any]:
         "name": wish.name,
         "method": wish.method,
         "config": None if wish.config is None else str(wish.config.absolute()),
-        "config_sha256": None if wish.config is None else _digest(wish.config),
+        "config_sha256": None if wish.config is None else checksum(wish.config),
         "options": {key: value for key, value in wish.options.items() if value is not None},
         "assignments": list(wish.assignments),
     }
-
-
-def _digest(path: Path) -> str | None:
-    """Give the SHA-256 of a file; None where it cannot be read."""
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError:
-        return None
 
 
 def planned(wish: Wish) -> Wish:
@@ -307,7 +300,7 @@ def planned(wish: Wish) -> Wish:
     if wish.after is None or not (then := info.get("then")):
         return wish
     config = wish.config if wish.config_typed else None
-    if config is None and then["config"] and _digest(Path(then["config"])) != then.get("config_sha256"):
+    if config is None and then["config"] and checksum(Path(then["config"])) != then.get("config_sha256"):
         raise UsageError(
             f"The settings file {then['config']} is not what it was when {wish.after} was begun. Put that "
             "back, or name one for what is left with --config."

@@ -1,6 +1,5 @@
 """What a run's networks were measured at: ``evaluation.json``."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from icsr_cli import __version__
 from icsr_cli.errors import RunError
-from icsr_cli.files import read_json, write_json
+from icsr_cli.files import checksum, read_json, write_json
 from icsr_cli.runs.contents import Evaluations, check_contents
 
 #: An entry with the same values here takes the place of an older one.
@@ -55,11 +54,7 @@ def weights_digest(weights: Path) -> str | None:
                 return str(said)
     except (SafetensorError, OSError, ValueError):
         pass  # of another kind, or of a path that safetensors does not open
-    try:
-        with weights.open("rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except (OSError, ValueError):
-        return None
+    return checksum(weights)
 
 
 def image_thresholds(run: Path, weights: str) -> dict[str, Any]:

@@ -36,6 +36,7 @@ from filelock import FileLock
 from icsr_cli.errors import RunError, UsageError, printable, reason
 from icsr_cli.files import (
     check_zip,
+    checksum,
     parse_json,
     read_bytes,
     read_json,
@@ -96,7 +97,7 @@ class RunFolder:
         if given is None or digest is None:  # a run that is older than the copies names the file alone
             return given and Path(str(given))
         place = self.path / f"local{Path(str(given)).suffix}"
-        if not place.is_file() or hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+        if checksum(place) != digest:
             raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
         return place
 
