@@ -122,7 +122,7 @@ def _is_share(figure: str) -> bool:
 def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
     runs = tuple(run for run, _, _ in members)
     epochs = tuple(run.metrics() for run in runs)
-    found = [figures_of(run, lines) for run, lines in zip(runs, epochs, strict=True)]
+    found = [_measured(run) | figures_of(lines) for run, lines in zip(runs, epochs, strict=True)]
     names = dict.fromkeys(name for one in found for name in one)
     figures = {name: tuple(one[name] for one in found if name in one) for name in names}
     group = str(runs[0].info().get("group") or runs[0].path.name)
@@ -130,12 +130,18 @@ def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
     return Row(name, runs, tuple(seed for _, seed, _ in members), members[0][2], figures, epochs)
 
 
-def figures_of(run: RunFolder, epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Give what a run came to; figures of shares from 0 to 1, seconds, counts."""
+def _measured(run: RunFolder) -> dict[str, float]:
+    """Give what ``icsr eval`` kept of a run, shares from 0 to 1."""
     found: dict[str, float] = {}
     for entry in read_evaluations(run.path):
         of = _of(run, entry)
         found |= {f"{key}{of}": float(entry[key]) for key in _RETRIEVAL if key in entry}
+    return found
+
+
+def figures_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Give what training came to by its metrics; figures of shares from 0 to 1, seconds, counts."""
+    found: dict[str, float] = {}
     if not epochs:
         return found
     last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network

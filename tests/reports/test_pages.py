@@ -250,6 +250,12 @@ def test_tiles_of_labels_count_what_the_tables_count(source: LabelSource) -> Non
     assert f"{found.kept / found.images:.1%} kept" in page.text.replace(" %", "%")
 
 
+def test_damaged_evaluations_are_none(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    (run.path / "evaluation.json").write_text('{"format": 1, "evaluations": [{')
+    assert "0.667 loss" in Page(run_page(run, view_of(labels_of()))).text
+
+
 def test_a_damaged_environment_is_none(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     (run.path / "environment.json").write_text("[1, 2")

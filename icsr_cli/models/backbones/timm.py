@@ -193,7 +193,7 @@ def _probe(name: str) -> Backbone:
 def _patch(count: int, size: Size) -> int:
     """Give the edge in pixels of ``count`` square patches of an image, 1 of none; 0 where they do not fit."""
     if count < 1:
-        return count + 1
+        return int(count == 0)
     edge = math.isqrt(size[0] * size[1] // count)
     return edge if (size[0] // edge) * (size[1] // edge) == count else 0
 

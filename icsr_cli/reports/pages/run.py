@@ -103,7 +103,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
         facts=_facts(run, info, environment, settings),
         notes=_warning(info, epochs, settings, run.stage),
-        tiles=_tiles(figures_of(run, epochs), view),
+        tiles=_tiles(figures_of(epochs), view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
         quality=quality_table(view.labels),
