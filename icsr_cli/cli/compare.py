@@ -87,7 +87,7 @@ def _show(found: Comparison) -> None:
 
 def _cells(found: Comparison) -> tuple[tuple[str, ...], ...]:
     """Give the heading and a line for each row, as a paper has them."""
-    columns = [["run", *found.names], ["seeds", *(str(len(row.runs)) for row in found.rows)]]
+    columns = [["run", *found.names], ["seeds", *(str(len(row.seeds)) for row in found.rows)]]
     return tuple(zip(*columns, *found.set_by_row(), *found.came_to_by_row(), strict=True))
 
 
@@ -125,7 +125,7 @@ def _csv(found: Comparison) -> None:
         known = [row.figures.get(name, ()) for name in found.figures]
         values = ((*(spread(own) if own else (None, None)), len(own)) for own in known)
         said = (row.settings.get(key, "") for key in found.differing)
-        lines.append([row.name, len(row.runs), *said, *chain.from_iterable(values)])
+        lines.append([row.name, len(row.seeds), *said, *chain.from_iterable(values)])
     typer.echo(csv_bytes(lines), nl=False)
 
 

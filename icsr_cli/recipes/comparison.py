@@ -28,8 +28,8 @@ _TITLES: Final = {
 class Row:
     """One run, or several that differ in the seed alone.
 
-    ``settings``: dotted keys and what they say. ``figures``: by name, a value for each run that has it.
-    ``epochs``: the metrics of each run.
+    ``settings``: dotted keys and what they say. ``seeds``: each once. ``figures``: by name, a value for each
+    seed that has it, the mean of its runs if it has several. ``epochs``: the metrics of each run.
     """
 
     name: str
@@ -91,8 +91,8 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Give the mean, and the standard deviation of the sample where several values are not all equal."""
-    return mean(values), stdev(values) if len(set(values)) > 1 else None
+    """Give the mean, and the standard deviation of the sample where there are several values."""
+    return mean(values), stdev(values) if len(values) > 1 else None
 
 
 def title(figure: str) -> str:
@@ -102,17 +102,17 @@ def title(figure: str) -> str:
 
 
 def text_of(row: Row, figure: str) -> str:
-    """Write a figure of a row: the mean, and the deviation where there is one; ``-`` where it has none."""
+    """Write a figure of a row: the mean, and the deviation if values differ; ``-`` where it has none."""
     if figure not in row.figures:
         return "-"
     scale, digits = (100.0, 1) if _is_share(figure) else (1.0, _DIGITS.get(figure, 0))
     middle, deviation = spread([scale * value for value in row.figures[figure]])
-    if deviation is None:
+    if not deviation:
         text = f"{middle:,.{digits}f}"
     else:
         text = f"{middle:,.{max(digits, 1)}f} ± {deviation:,.{max(digits, 1)}f}"
     known = len(row.figures[figure])
-    return text if known == len(row.runs) else f"{text} (of {known})"
+    return text if known == len(row.seeds) else f"{text} (of {known})"
 
 
 def _is_share(figure: str) -> bool:
@@ -122,12 +122,16 @@ def _is_share(figure: str) -> bool:
 def _row(members: Sequence[tuple[RunFolder, int, dict[str, str]]]) -> Row:
     runs = tuple(run for run, _, _ in members)
     epochs = tuple(run.metrics() for run in runs)
-    found = [_measured(run) | figures_of(lines) for run, lines in zip(runs, epochs, strict=True)]
-    names = dict.fromkeys(name for one in found for name in one)
-    figures = {name: tuple(one[name] for one in found if name in one) for name in names}
+    # A seed that was run again is no second seed: its runs are one value.
+    by_name: dict[str, dict[int, list[float]]] = {}
+    for (run, seed, _), lines in zip(members, epochs, strict=True):
+        for figure, value in (_measured(run) | figures_of(lines)).items():
+            by_name.setdefault(figure, {}).setdefault(seed, []).append(value)
+    figures = {figure: tuple(map(mean, of_seed.values())) for figure, of_seed in by_name.items()}
     group = str(runs[0].info().get("group") or runs[0].path.name)
     name = runs[0].path.name if len(runs) == 1 else group
-    return Row(name, runs, tuple(seed for _, seed, _ in members), members[0][2], figures, epochs)
+    seeds = tuple(dict.fromkeys(seed for _, seed, _ in members))
+    return Row(name, runs, seeds, members[0][2], figures, epochs)
 
 
 def _measured(run: RunFolder) -> dict[str, float]:

@@ -120,6 +120,18 @@ def test_the_page_stands_alone(runs: Path) -> None:
     assert "84.0 ± 5.3" in page.text
 
 
+def test_a_seed_that_was_run_again_is_no_second_seed(runs: Path) -> None:
+    """Three runs of two seeds: the deviation is that of two values."""
+    again = RunFolder(runs / "tiny" / "global" / "two-seed2")
+    again.write_settings(again.settings() | {"seed": 1})
+    row = json.loads(compare(runs, "-f", "json").stdout)["rows"][1]
+    assert (row["seeds"], len(row["runs"])) == ([0, 1], 3)
+    assert row["figures"]["mAP"]["values"] == pytest.approx([0.8, 0.86])
+    assert row["figures"]["pairwise_f"] == {"mean": 0.5, "deviation": 0.0, "values": [0.5, 0.5]}
+    assert next(csv.DictReader(io.StringIO(compare(runs, "-f", "csv").stdout)))["seeds"] == "1"
+    assert "(of" not in compare(runs).stdout.split("shop")[0]
+
+
 def test_without_names_the_runs_like_the_newest(runs: Path) -> None:
     result = CliRunner().invoke(app, ["compare", "--runs", str(runs), "-f", "json"])
     assert [row["name"] for row in json.loads(result.stdout)["rows"]] == ["one-seed0", "two"]

@@ -44,7 +44,7 @@ def compare_page(found: Comparison) -> str:
 def _runs(row: Row) -> str:
     seeds = ", ".join(map(str, row.seeds))
     folder = row.runs[0].path if len(row.runs) == 1 else row.runs[0].path.parent
-    return f"{folder}, seed{'s' if len(row.runs) > 1 else ''} {seeds}"
+    return f"{folder}, seed{'s' if len(row.seeds) > 1 else ''} {seeds}"
 
 
 def _curve(row: Row, keys: Sequence[str]) -> Line:
