@@ -135,8 +135,9 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
+    from icsr_cli.recipes.both_stages import begun_by
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.opening import Wish, begun_by, check, resolve
+    from icsr_cli.recipes.opening import Wish, check, resolve
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
 
@@ -288,29 +289,18 @@ def _run(
     Gives the run's folder, too.
     """
     from icsr_cli.recipes import opening
+    from icsr_cli.recipes.both_stages import go_on_or_begin
     from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
-    progress = place.progress
     typed = partial(options.typed, data_root=place.data_root)
 
-    def opened() -> Any:
-        grouped, begun = "group" in wish.facts, run
-        if wish.name is not None:
-            there = wish.runs_root / data.name / stage / wish.name
-            begun = there if there.is_dir() else run
-        elif wish.after is not None:
-            begun = opening.run_after(data, wish)
-        if resume and (begun is not None or not (grouped or wish.after)):
-            return opening.resume(data, stage, wish, begun, progress)
-        if not resume:
-            return opening.start(data, stage, wish, progress)
-        asked = opening.planned(wish)
-        if grouped:
-            opening.check_like_others(data, stage, asked, wish.facts["group"])
-        progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
-        return opening.start(data, stage, asked, progress)
-
-    folder, settings = place.ranks.from_leader(opened)
+    folder, settings = place.ranks.from_leader(
+        lambda: (
+            go_on_or_begin(data, stage, wish, run, place.progress)
+            if resume
+            else opening.start(data, stage, wish, place.progress)
+        )
+    )
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
         if not place.ranks.leads:

@@ -5,7 +5,7 @@ For the command line, the demo and the benchmarks alike.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -24,7 +24,7 @@ from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
-from icsr_cli.runs.folder import begun_or_gone, find_runs
+from icsr_cli.runs.folder import begun_or_gone
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -64,6 +64,17 @@ class Wish:
     processes: int = 1
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def kept(self) -> dict[str, Any]:
+        """Give what a run cannot be told again by ``--resume`` alone, as plain values."""
+        return {
+            "name": self.name,
+            "method": self.method,
+            "config": None if self.config is None else str(self.config.absolute()),
+            "config_sha256": None if self.config is None else checksum(self.config),
+            "options": {key: value for key, value in self.options.items() if value is not None},
+            "assignments": list(self.assignments),
+        }
+
 
 def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[RunFolder, Settings]:
     """Make the folder of a new run; every fault is found before.
@@ -82,7 +93,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     if wish.after is not None:
         facts["after"] = wish.after.name
     if wish.then is not None:
-        facts["then"] = _kept(wish.then)
+        facts["then"] = wish.then.kept()
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
@@ -261,72 +272,6 @@ def resume(
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
     return folder, settings
-
-
-def begun_by(data: Dataset, wishes: Sequence[Wish]) -> tuple[Path | None, list[str]]:
-    """Find the command that began the newest run, of the wishes' names if they have any, and its stages.
-
-    Gives its first run, too, where no name says which that is; no stages where there is no run.
-    """
-    root, names = wishes[0].runs_root, {wish.name for wish in wishes} - {None}
-    runs = [run for run in find_runs(root, data.name) if (run.path / "settings.yaml").is_file()]
-    found = [run for run in runs if run.path.name in names or not names]
-    if (method := wishes[0].method) is not None:
-        found = [run for run in found if run.settings().get("method") == method]
-    if not found:
-        return None, []
-    first, info = found[-1], found[-1].info()
-    if info.get("after"):  # a cam run that was removed is not missed
-        first = next((run for run in runs if run.stage == "cam" and run.path.name == info["after"]), first)
-    both = first is not found[-1] or "then" in info
-    return None if names else first.path, ["cam", "global"] if both else [first.stage]
-
-
-def _kept(wish: Wish) -> dict[str, Any]:
-    """Give what of a wish a run cannot be told again by ``--resume`` alone, as plain values."""
-    return {
-        "name": wish.name,
-        "method": wish.method,
-        "config": None if wish.config is None else str(wish.config.absolute()),
-        "config_sha256": None if wish.config is None else checksum(wish.config),
-        "options": {key: value for key, value in wish.options.items() if value is not None},
-        "assignments": list(wish.assignments),
-    }
-
-
-def planned(wish: Wish) -> Wish:
-    """Lay what the command of the cam run ``wish.after`` asked of the global stage beneath a wish."""
-    info = {} if wish.after is None else open_run(wish.after).info()
-    if wish.after is None or not (then := info.get("then")):
-        return wish
-    config = wish.config if wish.config_typed else None
-    if config is None and then["config"] and checksum(Path(then["config"])) != then.get("config_sha256"):
-        raise UsageError(
-            f"The settings file {then['config']} is not what it was when {wish.after} was begun. Put that "
-            "back, or name one for what is left with --config."
-        )
-    now = {key: value for key, value in wish.options.items() if value is not None}
-    pairs = wish.after / "pairs.csv"
-    return replace(
-        wish,
-        name=wish.name or then["name"],
-        method=wish.method or then["method"],
-        config=config or (Path(then["config"]) if then["config"] else None),
-        options={**then["options"], **now},
-        assignments=(*then["assignments"], *wish.assignments),
-        pairs=wish.pairs or (pairs if info.get("pairs") else None),
-        facts={**{key: info[key] for key in ("group", "tensorboard") if key in info}, **wish.facts},
-    )
-
-
-def run_after(data: Dataset, wish: Wish) -> Path | None:
-    """Give the newest global run that the command of the cam run ``wish.after`` began; None for none."""
-    own = (
-        run.path
-        for run in reversed(find_runs(wish.runs_root, data.name, "global"))
-        if wish.after is not None and run.info().get("after") == wish.after.name
-    )
-    return next(own, None)
 
 
 def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None:

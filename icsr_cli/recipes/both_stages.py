@@ -1,0 +1,91 @@
+"""One command that trains both stages: what began a run, and what it asked of the stage behind."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from icsr_cli.config.schema import Settings
+from icsr_cli.errors import UsageError
+from icsr_cli.files import checksum
+from icsr_cli.progress import Progress
+from icsr_cli.recipes import opening
+from icsr_cli.recipes.opening import Wish
+from icsr_cli.runs import RunFolder, open_run
+from icsr_cli.runs.folder import find_runs
+from icsr_cli.types import Dataset
+
+
+def begun_by(data: Dataset, wishes: Sequence[Wish]) -> tuple[Path | None, list[str]]:
+    """Find the command that began the newest run, of the wishes' names if they have any, and its stages.
+
+    Gives its first run, too, where no name says which that is; no stages where there is no run.
+    """
+    root, names = wishes[0].runs_root, {wish.name for wish in wishes} - {None}
+    runs = [run for run in find_runs(root, data.name) if (run.path / "settings.yaml").is_file()]
+    found = [run for run in runs if run.path.name in names or not names]
+    if (method := wishes[0].method) is not None:
+        found = [run for run in found if run.settings().get("method") == method]
+    if not found:
+        return None, []
+    first, info = found[-1], found[-1].info()
+    if info.get("after"):  # a cam run that was removed is not missed
+        first = next((run for run in runs if run.stage == "cam" and run.path.name == info["after"]), first)
+    both = first is not found[-1] or "then" in info
+    return None if names else first.path, ["cam", "global"] if both else [first.stage]
+
+
+def go_on_or_begin(
+    data: Dataset, stage: str, wish: Wish, run: Path | None, progress: Progress
+) -> tuple[RunFolder, Settings]:
+    """Resume ``run`` or the one a wish names; begin it where several were asked for and it is not there.
+
+    Raises what ``opening.resume`` and ``opening.start`` do.
+    """
+    grouped = "group" in wish.facts
+    if wish.name is not None:
+        there = wish.runs_root / data.name / stage / wish.name
+        run = there if there.is_dir() else run
+    elif wish.after is not None:
+        run = _run_after(data, wish)
+    if run is not None or not (grouped or wish.after):
+        return opening.resume(data, stage, wish, run, progress)
+    asked = _planned(wish)
+    if grouped:
+        opening.check_like_others(data, stage, asked, wish.facts["group"])
+    progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
+    return opening.start(data, stage, asked, progress)
+
+
+def _planned(wish: Wish) -> Wish:
+    """Lay what the command of the cam run ``wish.after`` asked of the global stage beneath a wish."""
+    info = {} if wish.after is None else open_run(wish.after).info()
+    if wish.after is None or not (then := info.get("then")):
+        return wish
+    config = wish.config if wish.config_typed else None
+    if config is None and then["config"] and checksum(Path(then["config"])) != then.get("config_sha256"):
+        raise UsageError(
+            f"The settings file {then['config']} is not what it was when {wish.after} was begun. Put that "
+            "back, or name one for what is left with --config."
+        )
+    now = {key: value for key, value in wish.options.items() if value is not None}
+    pairs = wish.after / "pairs.csv"
+    return replace(
+        wish,
+        name=wish.name or then["name"],
+        method=wish.method or then["method"],
+        config=config or (Path(then["config"]) if then["config"] else None),
+        options={**then["options"], **now},
+        assignments=(*then["assignments"], *wish.assignments),
+        pairs=wish.pairs or (pairs if info.get("pairs") else None),
+        facts={**{key: info[key] for key in ("group", "tensorboard") if key in info}, **wish.facts},
+    )
+
+
+def _run_after(data: Dataset, wish: Wish) -> Path | None:
+    """Give the newest global run that the command of the cam run ``wish.after`` began; None for none."""
+    own = (
+        run.path
+        for run in reversed(find_runs(wish.runs_root, data.name, "global"))
+        if wish.after is not None and run.info().get("after") == wish.after.name
+    )
+    return next(own, None)
