@@ -37,7 +37,7 @@ def embed(
     import numpy as np
 
     from icsr_cli.files import whole_file
-    from icsr_cli.recipes.debiasing import debiased, debiasing
+    from icsr_cli.recipes.debiasing import StoredStatistics, debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
     from icsr_cli.recipes.gallery import embed_readable, images_of, open_embedder
     from icsr_cli.recipes.steps import choose_engine
@@ -53,6 +53,8 @@ def embed(
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
     embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
     how = debiasing(debias, embedder.weights, embedder.size)
+    if isinstance(how, StoredStatistics):  # before images are embedded
+        how.check_cameras(camera_names, "Let --pattern read the same names")
     features, kept = embed_readable(given.root, given.paths, embedder, progress, "Features")
     ids = given.identities if given.has_identities else None
     known = {"paths": np.array(given.paths), "cameras": cameras, "ids": ids, **given.when()}

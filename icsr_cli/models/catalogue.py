@@ -14,7 +14,7 @@ from icsr_cli.models import backbones
 from icsr_cli.models.backbones import Architecture, Make
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.sources import fetch
-from icsr_cli.models.weights import load_into, load_weights, norm_of, read_metadata, size_of
+from icsr_cli.models.weights import load_into, load_weights, norm_of, read_metadata, size_of, way_out
 from icsr_cli.types import PIXEL_NORMS, PixelNorm, Size, Three
 
 
@@ -139,6 +139,12 @@ def _load(network: Network, weights: str | Path | None, header: Mapping[str, str
         return None
     if weights not in ("imagenet", "pretrained"):
         said = load_into(network, load_weights(weights), str(weights), size_of(header))
+        # Average and maximum have no weights that would tell them apart.
+        if (trained := header.get("pooling", network.pooling)) != network.pooling:
+            raise ModelError(
+                f"{weights}: these weights were trained with the pooling {trained}, and {network.pooling} is "
+                f"asked for. {way_out(network.spec, str(weights))}"
+            )
         return norm_of(header) if "arch" in header else said
     if chosen.source is not None:
         file = fetch(chosen.source, arch)

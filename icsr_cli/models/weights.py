@@ -162,7 +162,7 @@ def load_into(
     if any(faults.values()):
         found = "; ".join(f"{len(names)} {what}: {some(names)}" for what, names in faults.items() if names)
         raise ModelError(
-            f"{source}: these weights do not fit {model.spec.title}. {found}. {_way_out(model.spec, source)}"
+            f"{source}: these weights do not fit {model.spec.title}. {found}. {way_out(model.spec, source)}"
         )
     if layout is not None and (fault := layout.fault(model.base)):
         raise ModelError(f"{source}: these weights do not fit {model.arch}: {fault}.")
@@ -175,7 +175,7 @@ def load_into(
     return layout.norm(state) if layout else None
 
 
-def _way_out(spec: ModelSpec, source: str) -> str:
+def way_out(spec: ModelSpec, source: str) -> str:
     """Say how the network of ``spec`` becomes that of ``source``, by its header if it is a file with one."""
     try:
         other = spec_of(read_metadata(source))

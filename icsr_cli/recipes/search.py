@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from icsr_cli.datasets.folder import Pattern, compile_pattern
+from icsr_cli.datasets.scan import image_files
 from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
@@ -91,7 +92,7 @@ def search(
 
     Raises:
         UsageError: ``across_cameras`` or ``debias`` without a pattern, a pattern that is none, a query that
-            does not fit.
+            does not fit, stored statistics of none of the cameras.
         DatasetError: a query that cannot be read, a gallery without a readable image.
     """
     if pattern is None and (across_cameras or debias != "none"):
@@ -107,6 +108,9 @@ def search(
             f"The name of the query {bare[0]} does not fit the pattern {pattern!r}, so its camera is "
             "unknown. Rename it, or leave out --across-cameras."
         )
+    if isinstance(debias, StoredStatistics) and gallery.is_dir():  # before images are embedded
+        seen = (*named, *(_names(reader, path) for path in image_files(gallery, recursive=True)))
+        debias.check_cameras((name.camera for name in seen), "Let --pattern read the same names")
     features = _embed_queries(queries, embedder, progress)
     found = open_gallery(gallery, embedder, progress, keep=keep)
     names = [_names(reader, path) for path in found.paths]

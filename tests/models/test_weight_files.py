@@ -209,6 +209,14 @@ def test_what_the_header_says_is_what_to_ask_for(tmp_path: Path) -> None:
         open_model(path)
 
 
+def test_weights_of_another_pooling_are_refused_where_the_names_would_fit(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    save_weights(build("resnet_small", pooling="avg", seed=1), path)
+    with pytest.raises(ModelError, match=r"pooling avg, and max is asked for.*STAGE\.model\.pooling=avg"):
+        build("resnet_small", pooling="max", weights=path)
+    build("resnet_small", pooling="avg", weights=path)
+
+
 class Plain:
     """A class of its own: opening it would import code."""
 

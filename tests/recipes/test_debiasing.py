@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -226,6 +227,26 @@ def test_a_file_without_them_is_refused(
     refused = icsr(*words, "--debias", "stored", *where, code=2)
     assert "holds no statistics of cameras" in " ".join(refused.stderr.split())
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["search", "embed"])
+def test_other_cameras_are_refused_before_images_are_embedded(
+    command: str, exported: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "icsr_cli.recipes.gallery.embed_files", lambda *given: pytest.fail("images are embedded")
+    )
+    monkeypatch.setattr(
+        "icsr_cli.recipes.search.embed_files", lambda *given: pytest.fail("images are embedded")
+    )
+    query = datasets.load("tiny", tiny_root).splits["query"]
+    shutil.copy(query.root / query.records[0].path, tmp_path / "attic_1.jpg")
+    words = {
+        "search": ["search", tmp_path / "attic_1.jpg", "-g", tmp_path, "--no-cache"],
+        "embed": ["embed", tmp_path, "--out", tmp_path / "out.npz"],
+    }[command]
+    options = ["-n", exported, "--pattern", "{camera}_{name}.jpg", "--debias", "stored", "--device", "cpu"]
+    assert "none of the cameras here (attic)" in " ".join(icsr(*words, *options, code=2).stderr.split())
 
 
 @pytest.mark.parametrize(
