@@ -1,4 +1,4 @@
-"""What the shell offers at the tabulator: data sets, runs, methods, networks, pages that there are.
+"""What the shell offers at the tabulator: data sets, runs, methods and their parts, networks, pages.
 
 Typer keeps those that begin with what is typed.
 """
@@ -26,6 +26,32 @@ def methods() -> list[str]:
     from icsr_cli import config
 
     return [*config.methods()]
+
+
+def clusterers() -> list[str]:
+    """Give what finds clusters, installed plug-ins among them."""
+    from icsr_cli import choices
+
+    return [*choices.available("clusterers")]
+
+
+def refiners() -> list[str]:
+    """Give what makes labels better, installed plug-ins among them, and ``none``."""
+    from icsr_cli import choices
+
+    return ["none", *choices.available("refiners")]
+
+
+def beginnings(ctx: typer.Context) -> list[str]:
+    """Give what a network may begin from, but for files."""
+    return ["imagenet", "none", "cam", *runs(ctx)]
+
+
+def worlds() -> list[str]:
+    """Give the presets of synthetic data."""
+    from icsr_cli.synthesis import PRESETS
+
+    return [*PRESETS]
 
 
 def networks() -> list[str]:

@@ -71,6 +71,7 @@ Clusterer = Annotated[
         "-c",
         metavar="[average-linkage|dbscan|hdbscan|infomap|tracks|NAME]",
         help="What finds the clusters (in training: of the global stage), or a plug-in by its name.",
+        autocompletion=complete.clusterers,
     ),
 ]
 Refine = Annotated[
@@ -79,6 +80,7 @@ Refine = Annotated[
         "--refine",
         metavar="[none|NAME,...]",
         help="Refiners in order: cannot-link, discard, majority, single-camera, split.",
+        autocompletion=complete.refiners,
     ),
 ]
 Network = Annotated[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 from typer.core import TyperGroup
 
-from icsr_cli.cli import options
+from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import make_progress
 from icsr_cli.cli.help import Commands
 from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, show_verification
@@ -163,7 +163,10 @@ def synthetic(
         str | None, typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32.")
     ] = None,
     preset: Annotated[
-        str, typer.Option(help="default, easy, hard, city, separate, metro or market1501.")
+        str,
+        typer.Option(
+            help="default, easy, hard, city, separate, metro or market1501.", autocompletion=complete.worlds
+        ),
     ] = "default",
     assignments: Annotated[
         list[str] | None,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from icsr_cli.cli import options
+from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import QuietProgress, make_progress, print_facts, print_json, print_records, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
 from icsr_cli.errors import RunError, UsageError
@@ -54,6 +54,7 @@ def train(
             "--weights",
             metavar="[imagenet|none|cam|RUN|FILE]",
             help="Weights to begin from; none is random, cam the shared network of a cam run.",
+            autocompletion=complete.beginnings,
         ),
     ] = None,
     download: Annotated[

@@ -80,6 +80,11 @@ def test_every_command_has_help(command: str) -> None:
         ("labels inspect RUNS/tiny/gl", ["RUNS/tiny/global/a"]),
         ("compare RUNS/tiny/cam", ["RUNS/tiny/cam/a"]),
         ("embed t", ["tiny"]),
+        ("train -c db", ["dbscan"]),
+        ("labels generate --refine sp", ["split"]),
+        ("train --init RUNS/tiny/c", ["RUNS/tiny/cam/a"]),
+        ("train --init im", ["imagenet"]),
+        ("prepare synthetic --preset me", ["metro"]),
     ],
 )
 def test_the_shell_completes(
