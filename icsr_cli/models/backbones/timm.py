@@ -67,7 +67,8 @@ _DINO: list[tuple[str, str | None]] = [
     (r"(?:module\.)?head\.", None),
     (r"(?:module\.)?backbone\.", "base."),
 ]
-_HEADS = r"(?:head(?:\.fc)?|head_dist|classifier|fc)\.(?:weight|bias)$"
+#: Classifiers; a norm before one belongs to the features.
+_HEADS = r"(?:head\.(?!norm)|(?:head_dist|aux_head|classifier|classif|last_linear|fc)\.)"
 LAYOUTS = (
     OWN,
     Layout(
