@@ -19,7 +19,10 @@ from torch.nn import functional as F  # noqa: N812
 
 from icsr_cli.errors import ModelError
 from icsr_cli.models import Network, build, detect, load_into, open_model
+from icsr_cli.models.backbones import Make
+from icsr_cli.models.backbones import timm as family
 from icsr_cli.models.backbones.solider import SEMANTIC_WEIGHT
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.types import PIXEL_NORMS, PixelNorm
 
 pytest.importorskip("timm")
@@ -546,3 +549,15 @@ def plain_osnet(state: State, x: Tensor) -> Tensor:
             x = F.avg_pool2d(F.relu(conv(x, f"{stage}.2.0")), 2, 2)
     x = F.relu(conv(x, "conv5")).mean((2, 3))
     return F.relu(batch_norm(F.linear(x, own["fc.0.weight"], own["fc.0.bias"]), "fc.1"))
+
+
+@pytest.mark.parametrize("name", ["levit_128s", "coatnet_nano_rw_224", "inception_v4"])
+def test_the_classifier_of_a_file_is_left_out_whatever_its_name(name: str) -> None:
+    """Names alone: the networks hold no numbers."""
+    import timm
+
+    with unfilled():
+        whole = timm.create_model(name).state_dict()
+        own = family.create(name, Make(family.architecture(name).fetched_size)).state_dict()
+    layout = next(layout for layout in family.LAYOUTS if layout.title == "timm")
+    assert set(layout.rename(whole)) == {f"base.{key}" for key in own} != {f"base.{key}" for key in whole}
