@@ -551,7 +551,9 @@ def plain_osnet(state: State, x: Tensor) -> Tensor:
     return F.relu(batch_norm(F.linear(x, own["fc.0.weight"], own["fc.0.bias"]), "fc.1"))
 
 
-@pytest.mark.parametrize("name", ["levit_128s", "coatnet_nano_rw_224", "inception_v4"])
+@pytest.mark.parametrize(
+    "name", ["levit_128s", "coatnet_nano_rw_224", "inception_v4", "vit_base_patch16_siglip_224"]
+)
 def test_the_classifier_of_a_file_is_left_out_whatever_its_name(name: str) -> None:
     """Names alone: the networks hold no numbers."""
     import timm

@@ -67,8 +67,8 @@ _DINO: list[tuple[str, str | None]] = [
     (r"(?:module\.)?head\.", None),
     (r"(?:module\.)?backbone\.", "base."),
 ]
-#: Classifiers; what stands before one belongs to the features.
-_HEADS = r"(?:head\.(?!norm|pre_logits)|(?:head_dist|aux_head|classifier|classif|last_linear|fc)\.)"
+#: Classifiers, and pooling by attention; what else stands before one belongs to the features.
+_HEADS = r"(?:head\.(?!norm|pre_logits)|(?:head_dist|aux_head|attn_pool|classifier|classif|last_linear|fc)\.)"
 LAYOUTS = (
     OWN,
     Layout(
