@@ -73,21 +73,50 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         raise UsageError("A run was named twice: each counts once.")
     groups: dict[str, list[tuple[RunFolder, int, dict[str, str]]]] = {}
     for run in runs:
-        settings = {"stage": run.stage, **dict(by_method(run.settings()))}
+        settings = {"stage": run.stage, **dict(by_method(run.settings())), **_given(run)}
         seed = int(settings.pop("seed", "0"))  # a whole number, or the settings were refused
         groups.setdefault(json.dumps(settings, sort_keys=True), []).append((run, seed, settings))
     rows = tuple(_row(members) for members in groups.values())
     names = [row.name for row in rows]
-    # Rows that would read alike are named by data set and stage too.
+    # Rows that would read alike are named by their folder.
     rows = tuple(
-        row if names.count(row.name) == 1 else replace(row, name="/".join(row.runs[0].path.parts[-3:]))
-        for row in rows
+        row if names.count(row.name) == 1 else replace(row, name=str(row.runs[0].path)) for row in rows
     )
     keys = dict.fromkeys(key for row in rows for key in row.settings)
     differing = tuple(
         key for key in keys if len({row.settings[key] for row in rows if key in row.settings}) > 1
     )
     return Comparison(rows, differing, tuple(dict.fromkeys(name for row in rows for name in row.figures)))
+
+
+def _given(run: RunFolder) -> dict[str, str]:
+    """Give what a run was trained with beside its settings, by dotted keys, as ``run.json`` has it.
+
+    Labels and weights of the cam stage of one command are not named by its folder, which is another for each
+    seed, but by its settings.
+    """
+    info = run.info()
+    files = {
+        "plugins": info.get("plugins") or [],
+        "pairs": [[info["pairs"]["file"], info["pairs"]["sha256"]]] if info.get("pairs") else [],
+        "local": [[info["local"], info.get("local_sha256")]] if info.get("local") else [],
+        "images": [["training images", info["images"]]] if "images" in info else [],
+    }
+    found = {
+        f"given.{key}": ", ".join(f"{name} ({str(digest)[:8]})" for name, digest in those) or "none"
+        for key, those in files.items()
+    }
+    found["given.cameras"] = said(info.get("cameras") or "all")
+    if info.get("after") is None:
+        return found
+    found["given.local"] = "of its cam stage"
+    if info.get("init") == "cam":
+        found[f"{run.stage}.model.weights"] = "cam"
+    cam = run.path.parents[1] / "cam" / info["after"]
+    if (cam / "settings.yaml").is_file():
+        settings = {key: value for key, value in RunFolder(cam).settings().items() if key == "cam"}
+        found |= dict(by_method(settings))
+    return found
 
 
 def spread(values: Sequence[float]) -> tuple[float, float | None]:
@@ -105,7 +134,7 @@ def text_of(row: Row, figure: str) -> str:
     """Write a figure of a row: the mean, and the deviation if values differ; ``-`` where it has none."""
     if figure not in row.figures:
         return "-"
-    scale, digits = (100.0, 1) if _is_share(figure) else (1.0, _DIGITS.get(figure, 0))
+    scale, digits = (100.0, 1) if _is_share(figure) else (1.0, _DIGITS.get(figure.partition(" (")[0], 0))
     middle, deviation = spread([scale * value for value in row.figures[figure]])
     if not deviation:
         text = f"{middle:,.{digits}f}"
@@ -149,11 +178,13 @@ def figures_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     if not epochs:
         return found
     last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network
-    judged = [line["quality"].get("refined", {}) if "quality" in line else line for line in last]
+    of, judged = "", [line["quality"].get("refined", {}) for line in last if "quality" in line]
+    if not judged:  # of a cam run, whose cameras are judged each for itself
+        of, judged = " (mean of cameras)", last
     for key in _QUALITY:
         values = [float(one[key]) for one in judged if one.get(key) is not None]
         if values:
-            found[key] = mean(values)
+            found[f"{key}{of}"] = mean(values)
     for key in ("clusters", "loss"):
         values = [float(line[key]) for line in last if key in line]
         if values:

@@ -120,6 +120,48 @@ def test_the_page_stands_alone(runs: Path) -> None:
     assert "84.0 ± 5.3" in page.text
 
 
+@pytest.mark.parametrize(
+    ("key", "values", "said"),
+    [
+        (
+            "pairs",
+            {"file": "a.csv", "sha256": "12345678", "same": 1, "different": 0},
+            ["none", "a.csv (12345678)"],
+        ),
+        ("images", "87654321", ["none", "training images (87654321)"]),
+        ("plugins", [["my.py", "abcdefghi"]], ["none", "my.py (abcdefgh)"]),
+        ("local", "local.csv", ["none", "local.csv (None)"]),
+        ("cameras", [0, 2], ["all", "0, 2"]),
+    ],
+)
+def test_what_was_given_beside_the_settings_makes_a_row_of_its_own(
+    key: str, values: object, said: list[str], runs: Path
+) -> None:
+    RunFolder(runs / "tiny" / "global" / "two-seed1").update_info(**{key: values})
+    rows = json.loads(compare(runs, "-f", "json").stdout)["rows"]
+    assert [row["seeds"] for row in rows] == [[0], [0, 2], [1]]
+    assert [row["settings"][f"given.{key}"] for row in rows[1:]] == said
+
+
+def test_seeds_that_each_begin_from_their_own_cam_run_are_one_row(runs: Path) -> None:
+    for seed in range(3):
+        cam = create(runs, "tiny", "cam", name=f"two-seed{seed}")
+        cam.write_settings({"dataset": "tiny", "seed": seed, "cam": {"epochs": 5}})
+        own = RunFolder(runs / "tiny" / "global" / f"two-seed{seed}")
+        own.update_info(after=cam.path.name, init="cam", local=f"{cam.path}/labels/local.csv")
+        settings = own.settings()
+        settings["global"]["model"]["weights"] = f"{cam.path}/last.safetensors"
+        own.write_settings(settings)
+    rows = json.loads(compare(runs, "-f", "json").stdout)["rows"]
+    assert [row["seeds"] for row in rows] == [[0], [0, 1, 2]]
+    cam.write_settings({"dataset": "tiny", "seed": 2, "cam": {"epochs": 6}})
+    rows = json.loads(compare(runs, "-f", "json").stdout)["rows"]
+    assert [(row["seeds"], row["settings"].get("cam.epochs")) for row in rows[1:]] == [
+        ([0, 1], "5"),
+        ([2], "6"),
+    ]
+
+
 def test_a_seed_that_was_run_again_is_no_second_seed(runs: Path) -> None:
     """Three runs of two seeds: the deviation is that of two values."""
     again = RunFolder(runs / "tiny" / "global" / "two-seed2")

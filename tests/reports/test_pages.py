@@ -226,7 +226,7 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
 def test_tiles_of_a_cam_run_are_of_all_cameras(tmp_path: Path) -> None:
     run = run_of(tmp_path, "cam", epochs=5)
     page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
-    assert "0.900 label NMI 1.500 loss" in page.text  # 1 and 2
+    assert "0.900 label NMI (mean of cameras) 1.500 loss" in page.text  # 1 and 2
 
 
 def test_a_command_is_shown_as_it_can_be_typed(tmp_path: Path) -> None:

@@ -43,8 +43,8 @@ def compare_page(found: Comparison) -> str:
 
 def _runs(row: Row) -> str:
     seeds = ", ".join(map(str, row.seeds))
-    folder = row.runs[0].path if len(row.runs) == 1 else row.runs[0].path.parent
-    return f"{folder}, seed{'s' if len(row.seeds) > 1 else ''} {seeds}"
+    folders = ", ".join(str(run.path) for run in row.runs)
+    return f"{folders}; seed{'s' if len(row.seeds) > 1 else ''} {seeds}"
 
 
 def _curve(row: Row, keys: Sequence[str]) -> Line:

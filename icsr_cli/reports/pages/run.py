@@ -13,7 +13,7 @@ from icsr_cli import config
 from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
-from icsr_cli.recipes.comparison import figures_of, said
+from icsr_cli.recipes.comparison import figures_of, said, title
 from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
@@ -168,8 +168,8 @@ def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]
         tiles += [("images", write(found.images)), ("clusters", write(found.clusters))]
         if found.discarded:
             tiles.append(("thrown out", percent(found.discarded / found.images)))
-    names = {"nmi": "label NMI", "loss": "loss"}
-    return tiles + [(title, f"{figures[name]:.3f}") for name, title in names.items() if name in figures]
+    names = [name for name in ("nmi", "nmi (mean of cameras)", "loss") if name in figures]
+    return tiles + [(title(name), f"{figures[name]:.3f}") for name in names]
 
 
 def _retrieval_table(ranking: Ranking) -> Table:
