@@ -1,6 +1,5 @@
 """New crops into a prepared data set of one's own: what was there keeps its place and its numbers."""
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from pathlib import Path
 from icsr_cli.datasets.folder import Row, names_of, natural, number_identities, number_tracks, records_of
 from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
 from icsr_cli.errors import DatasetError
+from icsr_cli.files import checksum
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, Dataset, ImageRecord
 
 
@@ -83,23 +83,18 @@ def _copies(root: Path, known: Sequence[str], new: Sequence[str]) -> dict[str, s
     """
     sizes: dict[int, list[str]] = defaultdict(list)
     for path in (*known, *new):
-        sizes[_size(root / path)].append(path)
-    sizes.pop(-1, None)
+        if (root / path).is_file():  # what cannot be read is named later
+            sizes[(root / path).stat().st_size].append(path)
     fresh, found = set(new), {}
     for paths in sizes.values():
         if len(paths) == 1 or fresh.isdisjoint(paths):
             continue
-        first: dict[bytes, str] = {}
+        first: dict[str, str] = {}
         for path in paths:
-            digest = hashlib.sha256((root / path).read_bytes()).digest()
-            if first.setdefault(digest, path) != path and path in fresh:
+            digest = checksum(root / path)
+            if digest and first.setdefault(digest, path) != path and path in fresh:
                 found[path] = first[digest]
     return found
-
-
-def _size(path: Path) -> int:
-    """Give the bytes of a file; -1 for one that cannot be read, which is named later."""
-    return path.stat().st_size if path.is_file() and os.access(path, os.R_OK) else -1
 
 
 def _identities(

@@ -8,7 +8,6 @@ import lzma
 import os
 import shutil
 import stat
-import struct
 import tarfile
 import zipfile
 import zlib
@@ -17,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
 from icsr_cli import files
-from icsr_cli.errors import DatasetError, reason, room
+from icsr_cli.errors import DatasetError, IcsrError, reason, room
 from icsr_cli.progress import Progress
 
 _COPY = 1 << 20
@@ -38,19 +37,6 @@ _MAGIC = {
 #: Headers whose content is read at once: long names, and tables of pax.
 _IN_MEMORY = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE,
               tarfile.SOLARIS_XHDTYPE)  # fmt: skip
-_DAMAGE = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    gzip.BadGzipFile,
-    EOFError,
-    zlib.error,
-    lzma.LZMAError,
-    NotImplementedError,
-    ValueError,
-    OverflowError,
-    struct.error,
-    RecursionError,
-)
 
 
 def unpack(
@@ -60,8 +46,7 @@ def unpack(
 
     Members that lead out of the folder (``..``, absolute), links, devices, names that come twice, and what
     holds more than ``expansion`` times its size and 100 MB (a bomb; a member counts 512 bytes at least) are
-    refused. It is unpacked into a folder
-    beside and renamed at the end: on any fault nothing is left.
+    refused. It is unpacked into a folder beside and renamed at the end: on any fault nothing is left.
     Raises DatasetError.
     """
     kind = _kind(archive)
@@ -75,14 +60,15 @@ def unpack(
     try:
         with files.whole_folder(target) as temporary:
             opened(archive, temporary, expansion, progress or Progress())
-    except _DAMAGE as error:
+    except (IcsrError, MemoryError):
+        raise
+    except Exception as error:  # these libraries raise nearly any kind on a damaged file
+        if isinstance(error, OSError) and error.errno:
+            raise DatasetError(
+                f"Cannot unpack {archive} into {target.parent}: {error.strerror}. Nothing was kept of it."
+            ) from error
         raise DatasetError(
             f"{archive} is truncated or damaged ({reason(error)}). Download it again; nothing was kept of it."
-        ) from error
-    except OSError as error:
-        raise DatasetError(
-            f"Cannot unpack {archive} into {target.parent}: {error.strerror or error}. "
-            "Nothing was kept of it."
         ) from error
     return target
 

@@ -30,12 +30,12 @@ def published(benchmark: Benchmark, data_root: Path) -> Path:
             try:
                 return benchmark.locate(place)[0]
             except DatasetError as error:
-                fault = error if fault is None or "incomplete" in str(error) else fault
+                fault = error if "incomplete" in str(error) else fault
     for root in roots:
         found = _archive(root / benchmark.name, benchmark.place) or _archive(root, benchmark.place)
         if found is not None:
             return found
-    if fault is not None and "incomplete" in str(fault):
+    if fault is not None:
         raise fault
     raise DatasetError(
         f"{benchmark.title} was not found; looked for {places[0]} and below {places[-len(roots)]}. "

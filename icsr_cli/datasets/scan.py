@@ -2,15 +2,13 @@
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 from icsr_cli.errors import DatasetError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"})
-#: Folders that no data set keeps images in.
-_IGNORED_FOLDERS = frozenset({"__MACOSX"})
 
 
 def is_image_name(name: str) -> bool:
@@ -24,36 +22,28 @@ def image_files(folder: Path, *, recursive: bool = False) -> list[str]:
     A link counts as an image even where it leads nowhere, and a pipe too: they are named later, not lost.
     Raises DatasetError where the folder cannot be listed.
     """
-    return sorted(_walk(str(folder), "", recursive, set()))
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
 
+    def refuse(error: OSError) -> None:
+        raise error
 
-def _walk(folder: str, prefix: str, recursive: bool, seen: set[tuple[int, int]]) -> Iterator[str]:
-    """Links to folders are followed, but no folder is entered twice: links may form a ring."""
     try:
-        if not _is_new(folder, seen):
-            return
-        entries = list(os.scandir(folder))
+        for place, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+            if not _is_new(place, seen):  # links may form a ring
+                folders.clear()
+                continue
+            folders[:] = filter(_is_entered, folders) if recursive else ()
+            prefix = "" if place == str(folder) else f"{Path(place).relative_to(folder).as_posix()}/"
+            found += [prefix + name for name in names if is_image_name(name)]
     except OSError as error:
-        raise DatasetError(f"Cannot list the folder {folder}: {error.strerror}.") from error
-    for entry in entries:
-        if _is_folder(entry):
-            if recursive and _is_entered(entry):
-                yield from _walk(entry.path, f"{prefix}{entry.name}/", recursive, seen)
-        elif is_image_name(entry.name):
-            yield prefix + entry.name
+        raise DatasetError(f"Cannot list the folder {error.filename}: {error.strerror}.") from error
+    return sorted(found)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one; a link to itself is none."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_entered(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a folder, or a link to one, that may hold images."""
-    return _is_folder(entry) and entry.name not in _IGNORED_FOLDERS and not entry.name.startswith(".")
+def _is_entered(name: str) -> bool:
+    """Whether a folder of that name may hold images of a data set."""
+    return name != "__MACOSX" and not name.startswith(".")
 
 
 def _is_new(folder: str | Path, seen: set[tuple[int, int]]) -> bool:
@@ -77,6 +67,6 @@ def find_folder(start: Path, wanted: Callable[[Path], bool]) -> Path | None:
             continue
         if wanted(folder):
             return folder
-        with suppress(OSError), os.scandir(folder) as entries:  # one that cannot be listed has none
-            queue.extend(sorted(folder / entry.name for entry in entries if _is_entered(entry)))
+        for _, inner, _ in islice(os.walk(folder), 1):  # one that cannot be listed has none
+            queue.extend(folder / name for name in sorted(filter(_is_entered, inner)))
     return None

@@ -73,20 +73,19 @@ class Augmentation:
     fill: Three = (0.485, 0.456, 0.406)
     norm: PixelNorm = IMAGENET
 
-    def __call__(self, pixels: Tensor, generator: torch.Generator) -> Tensor:
-        """Augment a batch; the result is channels-last in memory and on the device of ``pixels``.
-
-        The generator may live on the device or on the CPU (then both devices draw the same numbers).
-        Nothing waits for the device. Raises InputError for pixels of another shape or type.
-        """
-        return self.apply(pixels, self.draw(len(pixels), generator))
-
     def draw(self, b: int, generator: torch.Generator) -> Tensor:
-        """Throw the dice of ``b`` images: float32 (b, dice), a row each, on the generator's device."""
+        """Throw the dice of ``b`` images: float32 (b, dice), a row each, on the generator's device.
+
+        That may be the CPU where pixels lie elsewhere: then both draw the same numbers.
+        """
         return torch.rand((b, 6 + 2 * _TRIES), generator=generator, device=generator.device)
 
     def apply(self, pixels: Tensor, dice: Tensor) -> Tensor:
-        """Augment uint8 (b, h, w, 3), each image by its row of what ``draw`` gave; else as ``__call__``."""
+        """Augment uint8 (b, h, w, 3), each image by its row of what ``draw`` gave.
+
+        The result is channels-last in memory and on the device of ``pixels``. Nothing waits for the device.
+        Raises InputError for pixels of another shape or type.
+        """
         _check_pixels(pixels)
         if tuple(pixels.shape[1:3]) != (self.height, self.width):
             raise InputError(

@@ -7,11 +7,28 @@ import torch
 from icsr_cli.errors import InputError
 
 
-def feature_matrix(features: Any, name: str, device: torch.device) -> torch.Tensor:
-    """Give ``features`` (numpy or torch) as float32 (n, d) on ``device``.
+def feature_matrices(
+    query: Any, gallery: Any, device: torch.device | str | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Give both (numpy or torch) as float32 (q, d) and (g, d) on one device.
 
-    Raises InputError when it is no matrix, is empty, or holds numbers that are not finite.
+    That is ``device`` if given, else where ``query`` is if it is a tensor, else the GPU if there is one.
+    Raises InputError where one is no matrix, is empty, holds numbers that are not finite, or has other
+    dimensions than the other.
     """
+    if device is None and isinstance(query, torch.Tensor):
+        device = query.device
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    queries, candidates = _matrix(query, "query", where), _matrix(gallery, "gallery", where)
+    if queries.shape[1] != candidates.shape[1]:
+        raise InputError(
+            f"query has {queries.shape[1]} dimensions and gallery {candidates.shape[1]}; expected the same. "
+            "Extract both with the same model."
+        )
+    return queries, candidates
+
+
+def _matrix(features: Any, name: str, device: torch.device) -> torch.Tensor:
     matrix = torch.as_tensor(features).detach()
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise InputError(
@@ -28,21 +45,3 @@ def feature_matrix(features: Any, name: str, device: torch.device) -> torch.Tens
             "Look for a diverged model or for half precision that overflowed."
         )
     return matrix
-
-
-def same_width(query: torch.Tensor, gallery: torch.Tensor) -> None:
-    """Raise InputError unless both have the same number of dimensions."""
-    if query.shape[1] != gallery.shape[1]:
-        raise InputError(
-            f"query has {query.shape[1]} dimensions and gallery {gallery.shape[1]}; expected the same. "
-            "Extract both with the same model."
-        )
-
-
-def compute_device(features: Any, device: torch.device | str | None) -> torch.device:
-    """Where to compute: ``device`` if given, else where a tensor is, else the GPU if there is one."""
-    if device is not None:
-        return torch.device(device)
-    if isinstance(features, torch.Tensor):
-        return features.device
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

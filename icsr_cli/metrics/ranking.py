@@ -28,7 +28,7 @@ import torch
 
 from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
+from icsr_cli.metrics.inputs import feature_matrices
 from icsr_cli.metrics.match_ranks import match_ranks
 from icsr_cli.types import UNKNOWN_IDENTITY, DoubleArray, IntArray
 
@@ -183,10 +183,7 @@ def _check_names(
 def _check_features(
     query: Any, gallery: Any, names: _Names, device: torch.device | str | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    where = compute_device(query, device)
-    queries = feature_matrix(query, "query", where)
-    candidates = feature_matrix(gallery, "gallery", where)
-    same_width(queries, candidates)
+    queries, candidates = feature_matrices(query, gallery, device)
     both = (("query", queries, names.query_ids), ("gallery", candidates, names.gallery_ids))
     for name, matrix, ids in both:
         if len(matrix) != len(ids):
@@ -312,8 +309,6 @@ def _score_queries(
     found, start, count = np.unique(rows, return_index=True, return_counts=True)
     ranks = ranks[np.lexsort((ranks, rows))]
     hits = np.arange(len(rows)) - np.repeat(start, count) + 1
-    if len(found) == 0:
-        return found, (np.empty(0), np.empty(0), np.empty(0, dtype=np.int64))
     precision = np.add.reduceat(hits / ranks, start) / count
     return found, (precision, count / ranks[start + count - 1], ranks[start])
 

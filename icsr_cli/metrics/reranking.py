@@ -16,7 +16,7 @@ from icsr_cli.checks import check_count
 from icsr_cli.compilation import compiled
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
-from icsr_cli.metrics.inputs import compute_device, feature_matrix, same_width
+from icsr_cli.metrics.inputs import feature_matrices
 from icsr_cli.metrics.ranking import BLOCK_NUMBERS
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, FloatArray
@@ -48,9 +48,7 @@ def rerank(
         raise InputError(
             f"lambda_value is {lambda_value}; expected 0 (re-ranked distance alone) to 1 (original alone)."
         )
-    where = compute_device(query, device)
-    parts = feature_matrix(query, "query", where), feature_matrix(gallery, "gallery", where)
-    same_width(*parts)
+    parts = feature_matrices(query, gallery, device)
     n_queries = len(parts[0])
     features = torch.cat(parts)
     nearest, farthest, distances = _nearest(features, n_queries, max(k1 + 1, k2))

@@ -2,44 +2,51 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-N = TypeVar("N", bound="_OwnStatistics")
+_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def synchronise_batch_norm(network: nn.Module) -> None:
     """Let every BatchNorm of ``network`` take its statistics over all ranks; parameters stay the same.
 
-    On a GPU that is torch's own SyncBatchNorm, which has no kernels for the CPU; there it is ours.
+    On a GPU that is torch's own SyncBatchNorm. It has no kernels for the CPU, and forgets an activation that
+    a module holds: there it is ours.
     """
     to_torch: Any = nn.SyncBatchNorm.convert_sync_batchnorm
     for place, module in _batch_norms(network):
         on_gpu = next(iter(module.state_dict().values())).is_cuda
-        network.set_submodule(place, to_torch(module) if on_gpu else SynchronisedBatchNorm.of(module))
+        if on_gpu and not any(module.children()):
+            network.set_submodule(place, to_torch(module))
+        else:
+            module.__class__ = SynchronisedBatchNorm
 
 
-def _batch_norms(network: nn.Module) -> list[tuple[str, nn.modules.batchnorm._BatchNorm]]:
-    modules = network.named_modules()
-    return [(name, module) for name, module in modules if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+def _batch_norms(network: nn.Module) -> list[tuple[str, Any]]:
+    return [found for found in network.named_modules() if isinstance(found[1], _BatchNorm)]
 
 
-class _OwnStatistics(nn.modules.batchnorm._BatchNorm):
-    """BatchNorm over (b, c, ...) that takes its statistics otherwise in training; names and buffers stay."""
+class _OwnStatistics(_BatchNorm):
+    """BatchNorm over (b, c, ...) that takes its statistics otherwise in training.
 
-    @classmethod
-    def of(cls: type[N], module: nn.modules.batchnorm._BatchNorm) -> N:
-        """Take over the parameters and buffers of ``module``; they are shared, not copied."""
-        made = cls(
-            module.num_features, module.eps, module.momentum, module.affine, module.track_running_stats
-        )
-        made.__dict__.update(
-            _parameters=module._parameters, _buffers=module._buffers, training=module.training
-        )
-        return made
+    A module becomes one by its class: names, parameters and buffers stay, and so does what it does to the
+    normalised (timm's BatchNormAct2d holds an activation).
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise (b, c, ...)."""
+        found = self.normalised(input) if self.training else super().forward(input)
+        for after in self.children():
+            found = after(found)
+        return found
+
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise in training; here as usual."""
+        return super().forward(input)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
         if input.dim() < 2:
@@ -63,10 +70,8 @@ class SynchronisedBatchNorm(_OwnStatistics):
     as ``torch.nn.BatchNorm2d`` does in one process. Parameters, buffers and names are the same.
     """
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalise (b, c, ...)."""
-        if not self.training:
-            return super().forward(input)
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise (b, c, ...) in training."""
         values = input.to(torch.promote_types(input.dtype, torch.float32))
         over = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
@@ -92,9 +97,7 @@ class _Total(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.clone()
-        dist.all_reduce(total)
-        return total
+        return _total(gradient)
 
 
 def _total(part: Tensor) -> Tensor:
@@ -104,10 +107,8 @@ def _total(part: Tensor) -> Tensor:
 
 def group_batch_norm(network: nn.Module, images: int) -> None:
     """Let every BatchNorm of ``network`` normalise groups of ``images`` in training; parameters stay."""
-    for place, module in _batch_norms(network):
-        grouped = GroupedBatchNorm.of(module)
-        grouped.images = images
-        network.set_submodule(place, grouped)
+    for _, module in _batch_norms(network):
+        module.__class__, module.images = GroupedBatchNorm, images
 
 
 class GroupedBatchNorm(_OwnStatistics):
@@ -120,11 +121,11 @@ class GroupedBatchNorm(_OwnStatistics):
 
     images: int
 
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalise (b, c, ...)."""
+    def normalised(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalise (b, c, ...) in training."""
         groups = max(1, round(len(input) / self.images))
-        if not self.training or groups == 1:
-            return super().forward(input)
+        if groups == 1:
+            return super().normalised(input)
         whole, longer = divmod(len(input), groups)
         sizes = [whole + (group < longer) for group in range(groups)]
         # Not tensor_split: the way back would fill a batch with zeros for each group, and add them all.
@@ -157,10 +158,7 @@ def statistics_of_the_batch(network: nn.Module) -> Iterator[None]:
         for _, module in _batch_norms(network)
         if module.running_mean is not None and module.running_var is not None
     ]
-    hooks = [
-        module.register_forward_pre_hook(_blend(module.running_mean, module.running_var))
-        for module, *_ in kept
-    ]
+    hooks = [module.register_forward_pre_hook(_blend(mean, variance)) for module, mean, variance in kept]
     try:
         yield
     finally:

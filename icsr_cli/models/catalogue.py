@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 
+from icsr_cli.checks import check_count
 from icsr_cli.errors import InputError, ModelError, did_you_mean
 from icsr_cli.models import backbones
 from icsr_cli.models.backbones import Architecture, Make
@@ -90,7 +91,10 @@ def build(
     """
     chosen = architecture(arch)
     pooling = pooling or chosen.pooling
-    _check(num_features, pooling, stripes)
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
+    check_count("num_features", num_features, low=0)
+    check_count("stripes", stripes)
     if drop_path and not (chosen.has_drop_path and 0 <= drop_path < 1):
         raise InputError(
             f"drop_path: {drop_path:g}: {arch} takes {'0 to 1' if chosen.has_drop_path else '0'}."
@@ -185,12 +189,3 @@ def _check_patches(arch: str, size: Size, patch: int) -> None:
             f"{arch} takes images in patches of {patch} pixels, and {size[0]} x {size[1]} is no multiple of "
             f"that. Take --height {height} --width {width}."
         )
-
-
-def _check(num_features: int, pooling: str, stripes: int) -> None:
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
-    if num_features < 0:
-        raise InputError(f"num_features: {num_features} is below 0. Give a width, or 0 for no embedding.")
-    if stripes < 1:
-        raise InputError(f"stripes: {stripes} is below 1. Give the number of horizontal stripes, 1 for none.")

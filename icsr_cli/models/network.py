@@ -87,10 +87,6 @@ class Pooling(nn.Module):
         pooled = torch.cat([part.mean((2, 3)) for part in parts], dim=1)
         return pooled.pow(1 / self.p) if self.kind == "gem" else pooled
 
-    def extra_repr(self) -> str:
-        """Show kind and stripes."""
-        return f"{self.kind!r}, stripes={self.stripes}"
-
 
 class Network(nn.Module):
     """Float (b, 3, h, w) to unit float32 (b, ``dim``).

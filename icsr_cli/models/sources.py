@@ -1,13 +1,17 @@
 """Where published weights are to be had, and how they get here: only where somebody asks."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlparse
 
 import torch
 
-from icsr_cli.errors import ModelError
+from icsr_cli.errors import ModelError, reason
+
+T = TypeVar("T")
 
 #: The environment's word that weights may be downloaded.
 DOWNLOAD = "ICSR_DOWNLOAD"
@@ -31,9 +35,22 @@ class Source:
         return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(self.address).path).name
 
 
-def may_download() -> bool:
-    """Tell whether somebody asked for downloads: the environment says ``ICSR_DOWNLOAD=1``."""
-    return os.environ.get(DOWNLOAD) == "1"
+def download(what: str, place: str, ways: str, get: Callable[[], T]) -> T:
+    """Call ``get`` where somebody asked for downloads: the environment says ``ICSR_DOWNLOAD=1``.
+
+    Raises ModelError where nobody did or it fails: ``what`` is not ``place``, and there are other ``ways``.
+    """
+    if os.environ.get(DOWNLOAD) != "1":
+        raise ModelError(
+            f"{what} is not {place}, and nothing is downloaded without being asked for. Add --download, "
+            f"once. {ways}"
+        )
+    try:
+        return get()
+    except Exception as error:  # the hub's client raises errors of several libraries
+        raise ModelError(
+            f"{what} is not {place} and could not be fetched ({reason(error)}). {ways}"
+        ) from error
 
 
 def fetch(source: Source, arch: str) -> Path:
@@ -42,24 +59,16 @@ def fetch(source: Source, arch: str) -> Path:
     Raises ModelError where it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
     """
     file, address = source.file, source.address
-    if file.exists():
-        return file
-    ways = (
-        f"Download {address} (licence: {source.licence}) and put it there, or name it with --init FILE, or "
-        "start from random weights with --init none."
-    )
-    if not may_download():
-        raise ModelError(
-            f"ImageNet weights of {arch}: {file.name} is not in {file.parent}, and nothing is downloaded "
-            f"without being asked for. Add --download, once. {ways}"
-        )
-    digest = file.stem.rpartition("-")[2]
-    try:
+
+    def get() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
+        digest = file.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
-    except (OSError, RuntimeError, ValueError) as error:  # URLError: an OSError; a wrong hash: RuntimeError
-        raise ModelError(
-            f"ImageNet weights of {arch}: {file.name} is not in {file.parent} and could not be fetched "
-            f"({error}). {ways}"
-        ) from error
+
+    if not file.exists():
+        ways = (
+            f"Download {address} (licence: {source.licence}) and put it there, or name it with --init FILE, "
+            "or start from random weights with --init none."
+        )
+        download(f"ImageNet weights of {arch}: {file.name}", f"in {file.parent}", ways, get)
     return file

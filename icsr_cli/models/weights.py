@@ -104,22 +104,17 @@ def _read_torch(path: Path) -> Any:
         with torch.serialization.safe_globals(numbers), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if culprit := _FORBIDDEN.search(str(error)):
+    except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
+        unread = isinstance(error, pickle.UnpicklingError)
+        if unread and (culprit := _FORBIDDEN.search(str(error))):
             raise ModelError(
                 f"{path}: refused, because it holds an object ({culprit.group(1)}) that could run code when "
                 "opened. Give a file with nothing but tensors and numbers, a state dict or safetensors."
             ) from error
-        raise _damaged(path, "no readable tensors") from error
-    except Exception as error:  # torch.load raises nearly every kind of error on a damaged file
-        raise _damaged(path, reason(error)) from error
-
-
-def _damaged(path: Path, why: str) -> ModelError:
-    size = path.stat().st_size
-    return ModelError(
-        f"{path}: not a whole PyTorch checkpoint ({size} bytes; {why}). Copy or download it again."
-    )
+        raise ModelError(
+            f"{path}: not a whole PyTorch checkpoint ({path.stat().st_size} bytes; "
+            f"{'no readable tensors' if unread else reason(error)}). Copy or download it again."
+        ) from error
 
 
 def is_backbone(state: Mapping[str, Tensor]) -> bool:

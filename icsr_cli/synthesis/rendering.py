@@ -1,8 +1,5 @@
 """A synthetic world as a folder in the layout of Market-1501, written whole or not at all."""
 
-import time
-from collections import Counter
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
@@ -23,19 +20,6 @@ from icsr_cli.types import NO_TRACK, PixelArray
 
 #: Below so many pixels per process, starting one more costs more time than it saves.
 _PIXELS_PER_WORKER: Final = 1 << 23
-
-
-@dataclass(frozen=True)
-class RenderReport:
-    """What was rendered: files per folder, and how long it took in seconds."""
-
-    images: dict[str, int]
-    seconds: float
-
-    @property
-    def total(self) -> int:
-        """Files in all folders."""
-        return sum(self.images.values())
 
 
 def draw(world: World) -> tuple[tuple[str, ...], PixelArray]:
@@ -61,7 +45,7 @@ def tracks_of(world: World) -> dict[str, tuple[int, int]]:
 
 def render(
     target: Path, world: World, *, progress: Progress | None = None, workers: int | None = None
-) -> RenderReport:
+) -> None:
     """Write ``world`` to the folder ``target``: Market-1501's three folders and ``world.json``.
 
     The folder appears whole or not at all, also when this is interrupted. The same world gives the same
@@ -70,7 +54,6 @@ def render(
     Raises :class:`InputError` on totals that cannot be met or a bad ``workers``, and
     :class:`DatasetError` where ``target`` holds something already or cannot be written.
     """
-    started = time.perf_counter()
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, expected 1 or more, or None for as many as are worth it")
     content = plan(world)
@@ -90,9 +73,6 @@ def render(
             f"the synthetic data set could not be written to {target}: {error}. "
             "Nothing was left behind; check the free space and the rights of the folder, and try again"
         ) from error
-    files = Counter(name.split("/")[0] for name in content.files)
-    images = {name: files[name] for name in FOLDERS}
-    return RenderReport(images, time.perf_counter() - started)
 
 
 def _write(folder: Path, world: World, content: Plan, workers: int, progress: Progress) -> None:

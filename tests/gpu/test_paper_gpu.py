@@ -259,12 +259,12 @@ def test_what_the_paper_gpu_knows_of_waits(gpu: PaperGpu) -> None:
 def test_augmentation(gpu: PaperGpu) -> None:
     pixels = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (5, 8, 6, 3), dtype=np.uint8))
     changed = Augmentation(8, 6, pad=2)
-    expected = changed(pixels, torch.Generator().manual_seed(3))
+    expected = changed.apply(pixels, changed.draw(5, torch.Generator().manual_seed(3)))
     with gpu:
         there = gpu.upload(pixels)
         for generator in (PaperGenerator(), torch.Generator()):
             gpu.waits.clear()
-            found = changed(there, generator.manual_seed(3))
+            found = changed.apply(there, changed.draw(5, generator.manual_seed(3)))
             assert torch.equal(host(found), expected)
             assert places(gpu.waits) <= IN_A_STEP.keys()
 

@@ -23,6 +23,10 @@ def dice(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
+def augmented(augmentation: Augmentation, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    return augmentation.apply(batch, augmentation.draw(len(batch), generator))
+
+
 def slow_normalise(image: Image.Image) -> torch.Tensor:
     mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
     return vision.normalize(vision.to_tensor(image), mean, std)
@@ -48,7 +52,7 @@ def test_flip_pad_and_crop_against_every_possible_result(border: str, mode: str)
         for left in range(2 * pad + 1)
     ]
     batch = torch.from_numpy(np.asarray(image).copy()).expand(4000, h, w, 3)
-    found = Augmentation(h, w, pad=pad, border=border, erase=0)(batch, dice())
+    found = augmented(Augmentation(h, w, pad=pad, border=border, erase=0), batch, dice())
     assert found.is_contiguous(memory_format=torch.channels_last)
     exact = "donot_use_mm_for_euclid_dist"
     distance = torch.cdist(found.flatten(1), torch.stack(possible).flatten(1), compute_mode=exact)
@@ -61,13 +65,13 @@ def test_flip_pad_and_crop_against_every_possible_result(border: str, mode: str)
 
 def test_each_image_keeps_its_place_in_the_batch() -> None:
     batch = torch.arange(100, dtype=torch.uint8)[:, None, None, None].expand(100, 8, 8, 3)
-    found = Augmentation(8, 8, pad=3, erase=0)(batch, dice())
+    found = augmented(Augmentation(8, 8, pad=3, erase=0), batch, dice())
     torch.testing.assert_close(found[:, :, 4, 4], normalise(batch)[:, :, 4, 4])
 
 
 def test_a_part_of_a_batch_is_augmented_as_in_the_whole() -> None:
     batch, augmentation = pixels(9, 16, 8), Augmentation(16, 8, pad=3, erase=0.8)
-    whole = augmentation(batch, dice())
+    whole = augmented(augmentation, batch, dice())
     drawn = augmentation.draw(9, dice())
     torch.testing.assert_close(augmentation.apply(batch[4:7], drawn[4:7]), whole[4:7], atol=0, rtol=0)
 
@@ -88,7 +92,7 @@ def test_erasing_is_a_rectangle_with_the_usual_distribution(h: int, w: int) -> N
     count = 3000
     batch = pixels(1, h, w, seed=2).expand(count, h, w, 3)
     plain = normalise(batch)
-    found = Augmentation(h, w, flip=0, pad=0, erase=1)(batch, dice(3))
+    found = augmented(Augmentation(h, w, flip=0, pad=0, erase=1), batch, dice(3))
     hole = (found == FILL[:, None, None]).all(dim=1)
     assert torch.equal(torch.where(hole[:, None], plain, found), plain)
     rows, columns = hole.any(dim=2), hole.any(dim=1)
@@ -114,20 +118,20 @@ def test_erasing_is_a_rectangle_with_the_usual_distribution(h: int, w: int) -> N
 
 def test_erase_probability() -> None:
     batch = pixels(1, 16, 8).expand(2000, 16, 8, 3)
-    found = Augmentation(16, 8, flip=0, pad=0, erase=0.3)(batch, dice())
+    found = augmented(Augmentation(16, 8, flip=0, pad=0, erase=0.3), batch, dice())
     share = (found != normalise(batch)).flatten(1).any(dim=1).double().mean().item()
     assert share == pytest.approx(0.3, abs=0.045)
 
 
 def test_no_rectangle_fits() -> None:
     batch = pixels(50, 1, 1)
-    found = Augmentation(1, 1, flip=0, pad=0, erase=1, erase_area=(1.0, 1.0))(batch, dice())
+    found = augmented(Augmentation(1, 1, flip=0, pad=0, erase=1, erase_area=(1.0, 1.0)), batch, dice())
     assert torch.equal(found, normalise(batch))
 
 
 def test_erasing_comes_after_the_crop() -> None:
     batch = torch.full((500, 16, 8, 3), 255, dtype=torch.uint8)
-    found = Augmentation(16, 8, pad=4, erase=1)(batch, dice())
+    found = augmented(Augmentation(16, 8, pad=4, erase=1), batch, dice())
     values = found.permute(0, 2, 3, 1).reshape(-1, 3)
     black, white = normalise(
         torch.tensor([0, 255], dtype=torch.uint8)[:, None, None, None].expand(2, 1, 1, 3)
@@ -141,16 +145,16 @@ def test_generator_decides_and_goes_on() -> None:
     batch, augment = pixels(8, 16, 8), Augmentation(16, 8)
     generator = dice(5)
     state = generator.get_state()
-    first, second = augment(batch, generator), augment(batch, generator)
+    first, second = augmented(augment, batch, generator), augmented(augment, batch, generator)
     generator.set_state(state)
-    assert torch.equal(augment(batch, generator), first)
+    assert torch.equal(augmented(augment, batch, generator), first)
     assert not torch.equal(first, second)
 
 
 def test_nothing_to_do() -> None:
     batch = pixels(4, 6, 5)
-    assert torch.equal(Augmentation(6, 5, flip=0, pad=0, erase=0)(batch, dice()), normalise(batch))
-    flipped = Augmentation(6, 5, flip=1, pad=0, erase=0)(batch, dice())
+    assert torch.equal(augmented(Augmentation(6, 5, flip=0, pad=0, erase=0), batch, dice()), normalise(batch))
+    flipped = augmented(Augmentation(6, 5, flip=1, pad=0, erase=0), batch, dice())
     assert torch.equal(flipped, normalise(batch.flip(2)))
 
 
@@ -164,11 +168,11 @@ def test_nothing_to_do() -> None:
     ],
 )
 def test_wrong_pixels(bad: torch.Tensor, message: str) -> None:
-    for call in (normalise, lambda batch: Augmentation(16, 8)(batch, dice())):
+    for call in (normalise, lambda batch: augmented(Augmentation(16, 8), batch, dice())):
         with pytest.raises(InputError, match=message):
             call(bad)
 
 
 def test_wrong_size_of_image() -> None:
     with pytest.raises(InputError, match=r"16 x 8 \(height x width\), got 8 x 16"):
-        Augmentation(16, 8)(pixels(1, 8, 16), dice())
+        augmented(Augmentation(16, 8), pixels(1, 8, 16), dice())

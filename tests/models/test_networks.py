@@ -179,8 +179,11 @@ def test_seed_is_local() -> None:
     [
         ({"arch": "resnet_smal"}, "Did you mean 'resnet_small'"),
         ({"arch": "resnet50", "pooling": "sum"}, "gem, avg, max"),
-        ({"arch": "resnet50", "num_features": -1}, "num_features: -1"),
-        ({"arch": "resnet50", "stripes": 0}, "stripes: 0"),
+        (
+            {"arch": "resnet50", "num_features": -1},
+            "num_features must be a whole number of at least 0, got -1",
+        ),
+        ({"arch": "resnet50", "stripes": 0}, "stripes must be a whole number of at least 1, got 0"),
     ],
 )
 def test_wrong_arguments(arguments: dict, message: str) -> None:

@@ -124,7 +124,7 @@ def test_the_norm_travels_from_training_to_the_card(tmp_path: Path) -> None:
     expected = ((values - mean) / std).float().permute(0, 3, 1, 2)
     torch.testing.assert_close(normalise(torch.from_numpy(pixels), norm), expected, atol=1e-5, rtol=1e-5)
     still = Augmentation(*SIZE, flip=0, pad=0, erase=0, norm=norm)
-    found = still(torch.from_numpy(pixels), torch.Generator().manual_seed(0))
+    found = still.apply(torch.from_numpy(pixels), still.draw(3, torch.Generator().manual_seed(0)))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     with torch.no_grad():
         torch.testing.assert_close(extract(network, pixels), network(expected), atol=1e-5, rtol=1e-4)

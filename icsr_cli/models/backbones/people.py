@@ -19,7 +19,6 @@ from icsr_cli.models.backbones.timm import create
 from icsr_cli.models.sources import Source
 from icsr_cli.types import PIXEL_NORMS, Size
 
-_VIT = {"small": "vit_small_patch16_224", "base": "vit_base_patch16_224"}
 _WIDTHS = {"small": 384, "base": 768}
 _PATCH = 16
 _PARTS = 3
@@ -61,13 +60,13 @@ class _Stem(nn.Module):
 
 
 def _ics(kind: str, wish: Make) -> Backbone:
-    network = create(_VIT[kind], wish)
+    network = create(f"vit_{kind}_patch16_224", wish)
     network.patch_embed = _Stem(wish.size, _WIDTHS[kind])
     return Backbone(network, _WIDTHS[kind], "tokens", 1, _PATCH, sized=True, class_token=True)
 
 
 def _pass(kind: str, wish: Make) -> Backbone:
-    network = create(_VIT[kind], wish, reg_tokens=_PARTS)
+    network = create(f"vit_{kind}_patch16_224", wish, reg_tokens=_PARTS)
     prefix = 1 + _PARTS
     return Backbone(
         network, _WIDTHS[kind], "tokens", prefix, _PATCH, parts=_PARTS, sized=True, class_token=True
@@ -102,5 +101,5 @@ ARCHITECTURES = {
         ("vit_{}_ics", _ics, _SSL, _SSL_PAGE),
         ("pass_vit_{}", _pass, _PASS, _PASS_PAGE),
     )
-    for kind in _VIT
+    for kind in _WIDTHS
 }

@@ -15,20 +15,14 @@ from icsr_cli.types import PixelNorm
 if TYPE_CHECKING:  # it takes seconds, and the names of networks are asked for by every command
     from torchvision.models import ResNet
 
-_BLOCKS = {
-    "resnet18": ("BasicBlock", (2, 2, 2, 2)),
-    "resnet34": ("BasicBlock", (3, 4, 6, 3)),
-    "resnet50": ("Bottleneck", (3, 4, 6, 3)),
-    "resnet101": ("Bottleneck", (3, 4, 23, 3)),
-    "resnet152": ("Bottleneck", (3, 8, 36, 3)),
-}
-#: The first weights that torchvision published, which the method's numbers stand on.
-_IMAGENET = {
-    "resnet18": "resnet18-f37072fd.pth",
-    "resnet34": "resnet34-b627a593.pth",
-    "resnet50": "resnet50-0676ba61.pth",
-    "resnet101": "resnet101-63fe2227.pth",
-    "resnet152": "resnet152-394f9c45.pth",
+#: Kind of block, blocks of each stage, and the first weights that torchvision published, which the method's
+#: numbers stand on.
+_KINDS = {
+    "resnet18": ("BasicBlock", (2, 2, 2, 2), "resnet18-f37072fd.pth"),
+    "resnet34": ("BasicBlock", (3, 4, 6, 3), "resnet34-b627a593.pth"),
+    "resnet50": ("Bottleneck", (3, 4, 6, 3), "resnet50-0676ba61.pth"),
+    "resnet101": ("Bottleneck", (3, 4, 23, 3), "resnet101-63fe2227.pth"),
+    "resnet152": ("Bottleneck", (3, 8, 36, 3), "resnet152-394f9c45.pth"),
 }
 
 
@@ -41,10 +35,9 @@ def layers_of(network: ResNet) -> Backbone:
     return Backbone(layers, network.fc.in_features)
 
 
-def _resnet(arch: str, wish: Make) -> Backbone:
+def _resnet(block: str, counts: tuple[int, ...], wish: Make) -> Backbone:
     from torchvision.models import resnet
 
-    block, counts = _BLOCKS[arch]
     return layers_of(resnet.ResNet(getattr(resnet, block), list(counts), num_classes=1))
 
 
@@ -97,10 +90,10 @@ _PEOPLE = {"LUPerson": Source("https://github.com/DengpanFu/LUPerson", "see its 
 
 ARCHITECTURES = {
     arch: Architecture(
-        partial(_resnet, arch),
+        partial(_resnet, block, counts),
         LAYOUTS,
-        Source(f"https://download.pytorch.org/models/{_IMAGENET[arch]}", "BSD-3-Clause (torchvision)"),
-        pages=_PEOPLE if _BLOCKS[arch][0] == "Bottleneck" else {},
+        Source(f"https://download.pytorch.org/models/{file}", "BSD-3-Clause (torchvision)"),
+        pages=_PEOPLE if block == "Bottleneck" else {},
     )
-    for arch in _BLOCKS
+    for arch, (block, counts, file) in _KINDS.items()
 }

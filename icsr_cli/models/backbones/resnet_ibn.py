@@ -9,7 +9,12 @@ from icsr_cli.models.backbones import Architecture, Backbone, Make
 from icsr_cli.models.backbones.resnet import LAYOUTS, layers_of
 from icsr_cli.models.sources import Source
 
-_COUNTS = {"resnet_ibn50a": (3, 4, 6, 3), "resnet_ibn101a": (3, 4, 23, 3)}
+#: Blocks of each stage, and the published weights.
+_KINDS = {
+    "resnet_ibn50a": ((3, 4, 6, 3), "resnet50_ibn_a-d9d0bb7b.pth"),
+    "resnet_ibn101a": ((3, 4, 23, 3), "resnet101_ibn_a-59ea0ac6.pth"),
+}
+_RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
 
 
 class InstanceBatchNorm(nn.Module):
@@ -30,23 +35,19 @@ class InstanceBatchNorm(nn.Module):
         return torch.cat((self.IN(first), self.BN(rest)), dim=1)
 
 
-def _resnet_ibn(arch: str, wish: Make) -> Backbone:
+def _resnet_ibn(counts: tuple[int, ...], wish: Make) -> Backbone:
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    network = ResNet(Bottleneck, list(_COUNTS[arch]), num_classes=1)
+    network = ResNet(Bottleneck, list(counts), num_classes=1)
     for stage in (network.layer1, network.layer2, network.layer3):
         for block in stage:
             block.bn1 = InstanceBatchNorm(block.bn1.num_features)
     return layers_of(network)
 
 
-_RELEASE = "https://github.com/XingangPan/IBN-Net/releases/download/v1.0/"
-_IMAGENET = {
-    "resnet_ibn50a": _RELEASE + "resnet50_ibn_a-d9d0bb7b.pth",
-    "resnet_ibn101a": _RELEASE + "resnet101_ibn_a-59ea0ac6.pth",
-}
-
 ARCHITECTURES = {
-    arch: Architecture(partial(_resnet_ibn, arch), LAYOUTS, Source(_IMAGENET[arch], "see its page (IBN-Net)"))
-    for arch in _COUNTS
+    arch: Architecture(
+        partial(_resnet_ibn, counts), LAYOUTS, Source(_RELEASE + file, "see its page (IBN-Net)")
+    )
+    for arch, (counts, file) in _KINDS.items()
 }

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from icsr_cli.errors import InputError, ModelError, did_you_mean, reason
 from icsr_cli.models.backbones import OWN, Architecture, Backbone, Layout, Make, State
-from icsr_cli.models.sources import Source, may_download
+from icsr_cli.models.sources import Source, download
 from icsr_cli.models.unfilled import unfilled
 from icsr_cli.types import IMAGENET, PIXEL_NORMS, PixelNorm, Size
 
@@ -172,10 +172,7 @@ def create(name: str, wish: Make, **more: Any) -> nn.Module:
 def _probe(name: str) -> Backbone:
     """Look at the shape of what ``name`` gives, without computing anything; its layers hold no numbers."""
     size = _config(name).input_size[1:]
-    with unfilled():
-        network = create(name, Make(size)).eval()
-    with torch.no_grad():
-        found = network(torch.empty(1, 3, *size, device="meta"))
+    network, found = _looked_at(name, size)
     if not isinstance(found, Tensor) or found.dim() not in (3, 4):
         shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
         raise InputError(f"arch: timm:{name} gives {shape}, no map of features and no tokens.")
@@ -189,6 +186,14 @@ def _probe(name: str) -> Backbone:
         if patch:
             return Backbone(network, found.shape[2], "tokens", prefix, patch, class_token=named)
     raise InputError(f"arch: timm:{name} gives {found.shape[1]} tokens, no rows and columns of patches.")
+
+
+def _looked_at(name: str, size: Size) -> tuple[nn.Module, Any]:
+    """Give ``name`` without numbers, and what it makes of an image of ``size``."""
+    with unfilled():
+        network = create(name, Make(size)).eval()
+    with torch.no_grad():
+        return network, network(torch.empty(1, 3, *size, device="meta"))
 
 
 def _patch(count: int, size: Size) -> int:
@@ -209,11 +214,8 @@ def _make(name: str, wish: Make) -> Backbone:
 @cache
 def _try(name: str, size: Size) -> None:
     """Raise InputError where ``name`` takes no images of ``size``, which some find out as they compute."""
-    with unfilled():
-        network = create(name, Make(size)).eval()
     try:
-        with torch.no_grad():
-            network(torch.empty(1, 3, *size, device="meta"))
+        _looked_at(name, size)
     except RuntimeError as error:
         own = _config(name).input_size[1:]
         raise InputError(
@@ -237,17 +239,8 @@ def _fetch(name: str) -> State:
     where = f"https://huggingface.co/{known.hf_hub_id} (licence: {known.license or 'see there'})"
     ways = f"Download {file} from {where} and name it with --init FILE, or take --init none."
     if not isinstance(here, str):
-        if not may_download():
-            raise ModelError(
-                f"Weights of timm:{name}: {file} of {known.hf_hub_id} is not on this machine, and nothing is "
-                f"downloaded without being asked for. Add --download, once. {ways}"
-            )
-        try:
-            here = hf_hub_download(known.hf_hub_id, file)
-        except Exception as error:  # the hub's client raises errors of several libraries
-            raise ModelError(
-                f"Weights of timm:{name} could not be fetched ({reason(error)}). {ways}"
-            ) from error
+        what = f"Weights of timm:{name}: {file} of {known.hf_hub_id}"
+        here = download(what, "on this machine", ways, partial(hf_hub_download, known.hf_hub_id, file))
     try:
         # As timm makes it, at its own size: timm knows the names in its files, and loads strictly.
         network: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay={"file": str(here)})
