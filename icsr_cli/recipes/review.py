@@ -75,7 +75,8 @@ def open_review(
         raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
     split = dataset.train
     clusters, local = _labels(run, split)
-    known = kept_pairs(run.path, split.paths, run.info().get("pairs")) or pairs_of((), split)
+    kept = kept_pairs(run.path, split.paths, run.info().get("pairs"))
+    known = pairs_of((), split) if kept is None else kept
     given = read_pairs(pairs, split.paths, pairs_labels)
     names = f"the run's own pairs ({run.path / 'pairs.csv'})", str(pairs)
     both = known if given is None else _joined(known, given, names, split.paths)
