@@ -266,7 +266,7 @@ def add_to_folder(
         )
     size = size or tuple(details.get("size", (256, 128)))
     how.setdefault("store", details.get("store", "raw"))
-    crops = OwnCrops(None if table else pattern, table)
+    crops = OwnCrops(pattern, table)
     plan = Plan(name, FOLDER, data_root, size, **how)
     with places.alone(plan.folder):
         root, rows, unread = crops.rows(source)
