@@ -54,6 +54,14 @@ def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None =
     return np.asarray(array, dtype=np.int64)
 
 
+def image_numbers(name: str, given: Any, n: int) -> IntArray:
+    """Give ``given`` as numbers of n images, int64 (m,), 0 to n - 1, or raise an InputError that names it."""
+    numbers = whole_numbers(name, given, low=0)
+    if len(numbers) and int(numbers.max()) >= n:
+        raise InputError(f"{name} must be images, 0 to {n - 1}, got {int(numbers.max())}.")
+    return numbers
+
+
 def texts(name: str, array: Any) -> Any:
     """Give an array of strings as such; bytes are UTF-8, as names of files are.
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from icsr_cli.checks import check_count, image_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.pixels import as_images, scaled, upcoming, upload
 from icsr_cli.progress import Task, Watch, unwatched
@@ -81,19 +82,12 @@ def _check(pixels: Any, rows: Any, batch_size: int, precision: str) -> IntArray:
     kind = getattr(pixels, "dtype", type(pixels).__name__)
     if len(shape) != 4 or shape[3] != 3 or kind not in (torch.uint8, np.uint8):
         raise InputError(f"pixels: expected uint8 (n, h, w, 3), got {kind} {shape}.")
-    if batch_size < 1:
-        raise InputError(f"batch_size: expected at least 1, got {batch_size}.")
+    check_count("batch_size", batch_size)
     if precision not in PRECISIONS:
         raise InputError(f"precision: {precision!r} is not one of {', '.join(PRECISIONS)}.")
     if rows is None:
         return np.arange(shape[0], dtype=np.int64)
-    rows = np.asarray(rows.cpu() if isinstance(rows, Tensor) else rows)
-    if rows.ndim != 1 or (rows.size and rows.dtype.kind not in "iu"):
-        raise InputError(f"rows: expected int (n,), got {rows.dtype} {rows.shape}.")
-    if rows.size and (rows.min() < 0 or rows.max() >= shape[0]):
-        raise InputError(f"rows: expected 0 to {shape[0] - 1}, got {rows.min()} to {rows.max()}.")
-    checked: IntArray = rows.astype(np.int64, copy=False)
-    return checked
+    return image_numbers("rows", rows, shape[0])
 
 
 def _constants(norm: PixelNorm, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

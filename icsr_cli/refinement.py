@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, neighbour_arrays, whole_numbers
+from icsr_cli.checks import as_numpy, image_numbers, neighbour_arrays, whole_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance, number_rows
 
@@ -116,18 +116,10 @@ def refine(
     labels = whole_numbers("labels", labels, n)
     local_labels = whole_numbers("local_labels", local_labels, n)
     cameras = whole_numbers("cameras", cameras, n, low=0)
-    nodes = as_numpy(nodes)
-    if nodes.ndim != 1 or (nodes.size and nodes.dtype.kind not in "iu"):
-        raise InputError(
-            f"nodes must be whole numbers of shape (m,), got shape {nodes.shape}, dtype {nodes.dtype}."
-        )
-    if nodes.size and not 0 <= int(nodes.min()) <= int(nodes.max()) < n:
-        raise InputError(
-            f"nodes must be images, 0 to {n - 1}, got numbers from {nodes.min()} to {nodes.max()}."
-        )
+    nodes = image_numbers("nodes", nodes, n)
     if thrown_out not in ("discard", "split"):
         raise InputError(f"thrown_out must be 'discard' or 'split', got {thrown_out!r}.")
-    discarded = _contradicted(labels, local_labels, cameras, nodes.astype(np.int64))
+    discarded = _contradicted(labels, local_labels, cameras, nodes)
     if thrown_out == "discard":
         refined = np.where(discarded, NO_CLUSTER, labels)
     else:

@@ -44,6 +44,7 @@ def assign(
     The table: path, cluster (-1: somebody new), the nearest cluster in any case, and its distance.
     """
     from icsr_cli import config, datasets
+    from icsr_cli.files import csv_bytes, write_bytes
     from icsr_cli.recipes.assignment import assign_files, limit_of, open_known
     from icsr_cli.recipes.gallery import images_of
     from icsr_cli.recipes.steps import choose_engine
@@ -58,24 +59,24 @@ def assign(
     data = datasets.load(run.dataset, data_root)
     known = open_known(run, data, settings, data_root, engine, progress)
     name, farthest = limit_of(known.limits, at)
-    found = assign_files(given.root, given.paths, known, farthest, progress)
-    found.write(out)
+    rows = assign_files(given.root, given.paths, known, farthest, progress)
+    write_bytes(out, csv_bytes([rows[0], *(row.values() for row in rows)]))
+    seen = [row["cluster"] for row in rows if row["cluster"] >= 0]
     facts = {
         "run": str(run.path),
         "known_clusters": len(known.clusters.numbers),
         "at": name,
         "farthest": round(farthest, 4),
-        "images": len(found.paths),
-        "known": int((found.clusters >= 0).sum()),
-        "new": int((found.clusters < 0).sum()),
+        "images": len(rows),
+        "known": len(seen),
+        "new": len(rows) - len(seen),
         "written": str(out),
     }
     if as_json:
         limits_said = {key: round(value, 4) for key, value in known.limits.items()}
-        rows = {"limits": limits_said, "assigned": found.rows()}
-        print_json(facts | rows)
+        print_json(facts | {"limits": limits_said, "assigned": rows})
         return
     print_facts("Assigned", {**facts, "written": None})
-    if most := Counter(sorted(found.clusters[found.clusters >= 0].tolist())).most_common(5):
+    if most := Counter(sorted(seen)).most_common(5):
         print_table("Clusters with most new images", ("cluster", "new images"), most)
     say(f"Written to {out}", whole=True)

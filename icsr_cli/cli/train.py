@@ -303,7 +303,7 @@ def _run(
         )
     )
     if stage == "cam":
-        table = run_cam_stage(data, settings, folder, place, cameras=folder.info().get("cameras"))
+        table = run_cam_stage(data, settings, folder, place)
         if not place.ranks.leads:
             return folder.path, None
         if wish.then is not None:  # what follows is trained by this command

@@ -9,8 +9,7 @@ import numpy as np
 
 from icsr_cli.config.schema import Settings
 from icsr_cli.errors import InputError, RunError, UsageError
-from icsr_cli.files import csv_bytes, write_bytes
-from icsr_cli.labelling.assignment import Assigned, KnownClusters, assign, estimate
+from icsr_cli.labelling.assignment import KnownClusters, assign, estimate
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, weights_of
 from icsr_cli.recipes.gallery import FileEmbedder, embed_readable
@@ -47,32 +46,6 @@ def limit_of(limits: Mapping[str, float], chosen: str | None) -> tuple[str, floa
             f"Those beside {FROM_LABELS!r} come from icsr eval."
         )
     return "given", distance
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What became of new images.
-
-    ``paths`` (n,) that could be read, ``found`` their nearest clusters, ``clusters`` int64 (n,) those they
-    are given to, -1 for somebody new.
-    """
-
-    paths: tuple[str, ...]
-    found: Assigned
-    clusters: IntArray
-
-    def rows(self) -> list[dict[str, Any]]:
-        """Give a row for each image: path, cluster, distance, and the nearest cluster in any case."""
-        columns = (column.tolist() for column in (self.clusters, self.found.nearest, self.found.distances))
-        return [
-            {"path": path, "cluster": cluster, "nearest": nearest, "distance": round(distance, 4)}
-            for path, cluster, nearest, distance in zip(self.paths, *columns, strict=True)
-        ]
-
-    def write(self, path: Path) -> None:
-        """Write the rows as a CSV, whole or not at all; a cluster of -1 is somebody new."""
-        columns = ("path", "cluster", "nearest", "distance")
-        write_bytes(path, csv_bytes([columns, *(row.values() for row in self.rows())]))
 
 
 @dataclass(frozen=True)
@@ -123,12 +96,19 @@ def limits_of(run: RunFolder, features: Any, labels: IntArray) -> dict[str, floa
 
 def assign_files(
     folder: Path, paths: Sequence[str], known: Known, farthest: float, progress: Progress
-) -> Assignment:
+) -> list[dict[str, Any]]:
     """Embed image files and give each to the nearest cluster, or to nobody where that is too far.
+
+    Gives a row for each that can be read: path, cluster (-1: somebody new), the nearest cluster in any case,
+    and its distance.
 
     Raises:
         DatasetError: none can be read.
     """
     features, kept = embed_readable(folder, paths, known.embedder, progress, "New features")
     found = assign(features, known.clusters)
-    return Assignment(tuple(paths[row] for row in kept), found, found.within(farthest))
+    columns = (kept, found.within(farthest), found.nearest, found.distances)
+    return [
+        {"path": paths[row], "cluster": cluster, "nearest": nearest, "distance": round(distance, 4)}
+        for row, cluster, nearest, distance in zip(*(column.tolist() for column in columns), strict=True)
+    ]

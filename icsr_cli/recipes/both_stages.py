@@ -45,8 +45,9 @@ def go_on_or_begin(
     if wish.name is not None:
         there = wish.runs_root / data.name / stage / wish.name
         run = there if there.is_dir() else run
-    elif wish.after is not None:
-        run = _run_after(data, wish)
+    elif wish.after is not None:  # the newest run that the command of that cam run began, if any
+        runs = reversed(find_runs(wish.runs_root, data.name, "global"))
+        run = next((one.path for one in runs if one.info().get("after") == wish.after.name), None)
     if run is not None or not (grouped or wish.after):
         return opening.resume(data, stage, wish, run, progress)
     asked = _planned(wish)
@@ -79,13 +80,3 @@ def _planned(wish: Wish) -> Wish:
         pairs=wish.pairs or (pairs if info.get("pairs") else None),
         facts={**{key: info[key] for key in ("group", "tensorboard") if key in info}, **wish.facts},
     )
-
-
-def _run_after(data: Dataset, wish: Wish) -> Path | None:
-    """Give the newest global run that the command of the cam run ``wish.after`` began; None for none."""
-    own = (
-        run.path
-        for run in reversed(find_runs(wish.runs_root, data.name, "global"))
-        if wish.after is not None and run.info().get("after") == wish.after.name
-    )
-    return next(own, None)

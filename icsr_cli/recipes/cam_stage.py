@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import CamSettings
-from icsr_cli.errors import TrainingError
+from icsr_cli.errors import TrainingError, some
 from icsr_cli.labelling import evidence_of, label
 from icsr_cli.labelling.constraints import within
 from icsr_cli.progress import Task
@@ -63,12 +63,9 @@ def _warn_of_small(stage: Stage, small: Sequence[CameraLabels]) -> None:
     """Say once which cameras have too few images."""
     if not small:
         return
-    named = ", ".join(
-        f"Camera {stage.run.camera_name(one.camera)} has {len(one.rows)} image(s)" for one in small[:5]
-    )
-    more = f" and {len(small) - 5:,} more cameras have few" if len(small) > 5 else ""
+    named = [f"Camera {stage.run.camera_name(one.camera)} has {len(one.rows)} image(s)" for one in small]
     stage.progress.warn(
-        f"{named}{more}, too few to cluster: they get no local label, and the refinement leaves them alone."
+        f"{some(named)}, too few to cluster: they get no local label, and the refinement leaves them alone."
     )
 
 

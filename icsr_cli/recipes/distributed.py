@@ -130,16 +130,13 @@ class Ranks(Team):
         if self.size == 1:
             return make()
         outcome: list[Any] = [None, None]
-        failure: IcsrError | None = None
         if self.leads:
             try:
-                outcome = [make(), None]
+                outcome[0] = make()
             except IcsrError as error:
-                failure = error
-                outcome = [None, error.exit_code]
+                dist.broadcast_object_list([None, error.exit_code], device=torch.device("cpu"))
+                raise
         dist.broadcast_object_list(outcome, device=torch.device("cpu"))
-        if failure is not None:
-            raise failure
         made, exit_code = outcome
         if exit_code is not None:
             self.follow(exit_code)

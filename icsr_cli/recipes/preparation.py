@@ -266,7 +266,7 @@ def add_to_folder(
         )
     size = size or tuple(details.get("size", (256, 128)))
     how.setdefault("store", details.get("store", "raw"))
-    crops = OwnCrops(None if table else pattern, table)
+    crops = OwnCrops(pattern, table)
     plan = Plan(name, FOLDER, data_root, size, **how)
     with places.alone(plan.folder):
         root, rows, unread = crops.rows(source)
@@ -400,19 +400,15 @@ def _complaints(reading: Reading, bad: Sequence[Unread]) -> list[str]:
 
 def _row(plan: Plan, name: str, split: Split, reading: Reading, bad: Sequence[Unread]) -> SplitReport:
     published = plan.benchmark.counts.get(name) if plan.benchmark else None
-    counts = index.counts(split, plan.distractor)
     distractors = 0 if plan.distractor is None else int((split.identities == plan.distractor).sum())
     return SplitReport(
         split=name,
-        images=counts["images"],
-        identities=counts["identities"],
-        cameras=counts["cameras"],
+        **{"tracks": 0, **index.counts(split, plan.distractor)},
         published_images=published.images if published else None,
         published_identities=published.identities if published else None,
         ignored=reading.ignored.get(name, 0),
         distractors=distractors,
         bad=sum(item.split == name for item in bad),
-        tracks=counts.get("tracks", 0),
     )
 
 

@@ -8,7 +8,7 @@ import gc
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -64,7 +64,8 @@ class Recorded(nn.Module):
         buffers = [(buffer, buffer.clone()) for buffer in self.module.buffers()]
         try:
             with _no_collection():
-                played = _play(_Whole(self.module), images)
+                # Within another, as the network's own ``forward`` is to stay as it is.
+                played = _play(nn.Sequential(self.module), images)
         except RuntimeError as error:
             if "captur" not in str(error):
                 raise
@@ -76,17 +77,6 @@ class Recorded(nn.Module):
             for buffer, before in buffers:
                 buffer.copy_(before)
         return {images.shape: played}
-
-
-class _Whole(nn.Module):
-    """Stands for a network whose own ``forward`` is to stay as it is."""
-
-    def __init__(self, inside: nn.Module) -> None:
-        super().__init__()
-        self.inside = inside
-
-    def forward(self, images: Tensor) -> Any:
-        return self.inside(images)
 
 
 def _memory(device: torch.device) -> tuple[int, int]:

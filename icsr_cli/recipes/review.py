@@ -75,7 +75,8 @@ def open_review(
         raise UsageError(f"{run.path} is a run of the cam stage; the labels of a global run are reviewed.")
     split = dataset.train
     clusters, local = _labels(run, split)
-    known = kept_pairs(run.path, split.paths, run.info().get("pairs")) or pairs_of((), split)
+    kept = kept_pairs(run.path, split.paths, run.info().get("pairs"))
+    known = pairs_of((), split) if kept is None else kept
     given = read_pairs(pairs, split.paths, pairs_labels)
     names = f"the run's own pairs ({run.path / 'pairs.csv'})", str(pairs)
     both = known if given is None else _joined(known, given, names, split.paths)
@@ -115,12 +116,9 @@ def pairs_of(answers: Sequence[Answer], split: Split) -> Pairs:
 
 def _labels(run: RunFolder, split: Split) -> tuple[IntArray, IntArray | None]:
     """Give cluster and local cluster of each image in the last labels of the run, -1 where there is none."""
-    files = run.label_files()
-    if not files:
-        raise RunError(f"The run {run.path} has no labels yet: its first epoch is not finished.")
-    table = read_labels(files[-1])
+    table = read_labels(file := run.find_labels())
     if not (table.places(split) >= 0).any():
-        raise RunError(f"{files[-1]} holds none of the training images: it is of another data set.")
+        raise RunError(f"{file} holds none of the training images: it is of another data set.")
     clusters, local = (table.of_images(split, column) for column in ("clusters", "local_clusters"))
     return clusters, local if (local != NO_CLUSTER).any() else None
 

@@ -158,13 +158,8 @@ def _debiased(
             np.concatenate([queries, gallery]), [one.camera for one in (*named, *names)], progress
         )
         return both[: len(queries)], both[len(queries) :]
-    cameras = sorted({name.camera for name in names if name.camera is not None})
-    number = {camera: place for place, camera in enumerate(cameras)}
-    of_query, of_image = (
-        np.array([number.get(one.camera or "", len(cameras)) for one in some], dtype=np.int64)
-        for some in (named, names)
-    )
-    known = of_image < len(cameras)
+    of_query, of_image, unknown = _camera_numbers(named, names)
+    known = of_image < unknown
     if not known.any():
         raise UsageError(
             "--debias needs the camera of each image, and no image of the gallery fits --pattern."
@@ -193,29 +188,30 @@ def _query_names(path: Path, reader: Pattern | None) -> Names:
 
 def _own_rows(queries: Sequence[Path], gallery: Gallery) -> list[int | None]:
     """Give the row of each query in the gallery, None where it does not lie there."""
-    folder, rows = gallery.folder.resolve(), {path: row for row, path in enumerate(gallery.paths)}
-    files = (query.resolve() for query in queries)
-    return [
-        rows.get(file.relative_to(folder).as_posix()) if file.is_relative_to(folder) else None
-        for file in files
-    ]
+    folder = gallery.folder.resolve().as_posix()
+    rows = {f"{folder}/{path}": row for row, path in enumerate(gallery.paths)}
+    return [rows.get(query.resolve().as_posix()) for query in queries]
 
 
-def _camera_numbers(queries: Sequence[Names], gallery: Sequence[Names]) -> tuple[IntArray, IntArray]:
-    """Give the cameras of queries int64 (q,) and gallery (g,) as numbers from 1; 0 is an unknown one."""
-    number: dict[str | None, int] = {None: 0}
+def _camera_numbers(queries: Sequence[Names], gallery: Sequence[Names]) -> tuple[IntArray, IntArray, int]:
+    """Give cameras as numbers, those of queries int64 (q,) and of the gallery (g,), and how many it has.
+
+    That last one stands for a camera that nobody knows, or that took no image of the gallery.
+    """
+    cameras = sorted({one.camera for one in gallery if one.camera is not None})
+    number = {camera: place for place, camera in enumerate(cameras)}
     of_query, of_image = (
-        np.array([number.setdefault(one.camera, len(number)) for one in some], dtype=np.int64)
+        np.array([number.get(one.camera or "", len(cameras)) for one in some], dtype=np.int64)
         for some in (queries, gallery)
     )
-    return of_query, of_image
+    return of_query, of_image, len(cameras)
 
 
 def _nearest(
     queries: FloatArray,
     gallery: FloatArray,
     own: Sequence[int | None],
-    cameras: tuple[IntArray, IntArray] | None,
+    cameras: tuple[IntArray, IntArray, int] | None,
     top: int,
 ) -> Iterator[tuple[int, list[tuple[int, float]]]]:
     """Give for each query how many images it is held against, and the rows of the ``top`` nearest of these.
@@ -228,7 +224,8 @@ def _nearest(
         for place, row in enumerate(similarity, start=first):
             allowed = np.ones(len(gallery), dtype=bool)
             if cameras is not None:
-                allowed = (cameras[1] != 0) & (cameras[1] != cameras[0][place])
+                of_query, of_image, unknown = cameras
+                allowed = (of_image != unknown) & (of_image != of_query[place])
             if (itself := own[place]) is not None:
                 allowed[itself] = False
             rows = np.flatnonzero(allowed)

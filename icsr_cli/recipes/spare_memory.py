@@ -11,7 +11,7 @@ move once: the second computation moves copies, which are thrown away.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -106,9 +106,15 @@ def _compute_in_parts(base: nn.Module, parts: int) -> None:
 
 def _checkpoint(module: nn.Module, forward: Callable[..., Any], *given: Any, **named: Any) -> Any:
     """Compute ``forward``, and once more on the way back, where nothing is to be remembered of it."""
-    return checkpoint(
-        forward, *given, use_reentrant=False, context_fn=lambda: (nullcontext(), _Forgotten(module)), **named
-    )
+    again = False
+
+    def compute(*given: Any, **named: Any) -> Any:
+        nonlocal again
+        with _copied_buffers(_norms(module)) if again else nullcontext():
+            again = True
+            return forward(*given, **named)
+
+    return checkpoint(compute, *given, use_reentrant=False, **named)
 
 
 def _norms(module: nn.Module) -> list[nn.Module]:
@@ -143,18 +149,3 @@ def _move(norms: Sequence[nn.Module], moved: Sequence[Buffers]) -> None:
             if buffer is not None:
                 stacked = torch.stack([end for end in ends if end is not None])
                 buffer.copy_(stacked.mean(dim=0) if buffer.is_floating_point() else stacked[0])
-
-
-class _Forgotten(AbstractContextManager[None]):
-    """Around a computation whose running statistics are thrown away; may be entered within itself."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._norms = _norms(module)
-        self._open: list[AbstractContextManager[Buffers]] = []
-
-    def __enter__(self) -> None:
-        self._open.append(_copied_buffers(self._norms))
-        self._open[-1].__enter__()
-
-    def __exit__(self, *error: object) -> None:
-        self._open.pop().__exit__(None, None, None)

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from icsr_cli.choices import Options
 from icsr_cli.config.schema import ModelSettings, StageSettings
-from icsr_cli.errors import TrainingError, UsageError
+from icsr_cli.errors import TrainingError, UsageError, reason
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
@@ -117,9 +117,8 @@ def choose_engine(device: str | None, precision: str) -> Engine:
         # With its number: tensors are on cuda:0, and what compares devices finds that it is not cuda.
         chosen = torch.empty(1, device=chosen).device
     except (RuntimeError, AssertionError) as error:
-        gpus = torch.cuda.device_count()
-        reason = str(error).splitlines()[0]
-        raise UsageError(f"The device {name!r} cannot be used: {reason}. There are {gpus} GPUs.") from None
+        why, gpus = reason(error), torch.cuda.device_count()
+        raise UsageError(f"The device {name!r} cannot be used: {why}. There are {gpus} GPUs.") from None
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Engine(chosen, precision)

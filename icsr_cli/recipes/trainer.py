@@ -138,21 +138,11 @@ class Trainer:
         """Give what embeds images at (n,) in batches of a size; it is timed as ``part``."""
         stage = self.stage
         with self.timed(part), stage.progress.task(title, images, "img") as task:
-            how = {"device": stage.engine.device, "precision": stage.engine.precision}
-
-            def embed(rows: IntArray, batch_size: int) -> Tensor:
-                return extract_together(
-                    self.network,
-                    stage.pixels,
-                    rows,
-                    stage.ranks,
-                    batch_size=batch_size,
-                    task=task,
-                    watch=stage.watch,
-                    **how,
-                )
-
-            yield embed
+            how: dict[str, Any] = {"device": stage.engine.device, "precision": stage.engine.precision}
+            how |= {"task": task, "watch": stage.watch}
+            yield lambda rows, batch_size: extract_together(
+                self.network, stage.pixels, rows, stage.ranks, batch_size=batch_size, **how
+            )
 
     def train(self, batches: Iterable[Batch], memories: Sequence[Memory], seed: int, title: str) -> float:
         """Train an epoch and give its mean loss; the schedule moves on.

@@ -1,6 +1,6 @@
 """From a prepared data set and an open run to a finished one: minds the run folder."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,19 +36,12 @@ class Workplace:
     ranks: Ranks = ALONE
 
 
-def run_cam_stage(
-    dataset: Dataset,
-    settings: Settings,
-    run: RunFolder,
-    workplace: Workplace,
-    *,
-    cameras: Sequence[int] | None = None,
-) -> LabelTable:
-    """Train the cam stage into ``run``, on every camera or on ``cameras``, and give the local labels."""
+def run_cam_stage(dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace) -> LabelTable:
+    """Train the cam stage into ``run``, on the cameras that it names or on all; gives the local labels."""
     # Ranks with cameras of their own walk at their own pace; only a network they share stops them together.
     together = settings.cam.network == "shared"
     with _opened(dataset, settings, run, workplace, together=together) as stage:
-        return train_cam_stage(stage, cameras)
+        return train_cam_stage(stage, run.info().get("cameras"))
 
 
 def run_global_stage(dataset: Dataset, settings: Settings, run: RunFolder, workplace: Workplace) -> Network:

@@ -441,8 +441,10 @@ def epoch_of(file: Path) -> int:
 
 def run_of(path: Path) -> RunFolder | None:
     """Give the run that a file or folder is, or lies in, if it does."""
-    # The folders that a path does not name are there all the same, as the current one is.
-    above = path.parents[:2] if len(path.parents) > 1 or path.is_absolute() else path.absolute().parents[:2]
+    # The folders that a path does not name are there all the same, as the current one is; the one above
+    # ``..`` is not that which stands before it.
+    named = ".." not in path.parts and (len(path.parents) > 1 or path.is_absolute())
+    above = path.parents[:2] if named else (path.parent.resolve() / path.name).parents[:2]
     folders = (path, *above)
     return next((RunFolder(folder) for folder in folders if (folder / "run.json").is_file()), None)
 

@@ -1,6 +1,5 @@
 """One process trains in a run folder at a time."""
 
-import json
 import os
 import platform
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from icsr_cli.errors import RunError
-from icsr_cli.files import read_json
+from icsr_cli.files import read_json, write_json
 
 
 @contextmanager
@@ -34,8 +33,7 @@ def training_lock(folder: Path) -> Iterator[None]:
         ) from None
     try:
         who = {"process": os.getpid(), "host": platform.node(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
-        holder.unlink(missing_ok=True)  # whoever wrote it is gone, and a pipe would be waited for
-        holder.write_text(json.dumps(who), encoding="utf-8")
+        write_json(holder, who)
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -11,7 +11,6 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,7 +18,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order
 
-from icsr_cli.errors import RunError, UsageError, printable, reason
+from icsr_cli.errors import RunError, UsageError, did_you_mean, printable, reason
 from icsr_cli.files import check_header, csv_bytes, regular, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import open_run
@@ -69,7 +68,7 @@ def read_answers(path: Path) -> list[Answer]:
     except csv.Error as error:
         raise UsageError(f"{path} is no table of pairs: {reason(error)}.") from None
     odd = [
-        f"line {one.line}: {one.answer!r}{_nearest(one.answer, ANSWERS)}"
+        f"line {one.line}: {one.answer!r}.{did_you_mean(one.answer, ANSWERS)}"
         for one in answers
         if one.answer not in ANSWERS
     ]
@@ -197,13 +196,8 @@ def _row(
         name = stand_ins[int(cluster[1])]
     if name not in rows:
         # Looking for the nearest among all images takes a moment: only for those that are named.
-        faults.append(f"line {line}: {name!r}{_nearest(name, rows) if len(faults) < _NAMED else ''}")
+        faults.append(f"line {line}: {name!r}.{did_you_mean(name, rows) if len(faults) < _NAMED else ''}")
     return rows.get(name, -1)
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    near = get_close_matches(name, names, 1)
-    return f" (did you mean {near[0]!r}?)" if near else ""
 
 
 def _typical(table: LabelTable) -> dict[int, str]:

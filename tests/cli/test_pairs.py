@@ -17,7 +17,7 @@ from typer.testing import Result
 from icsr_cli.errors import UsageError
 from icsr_cli.recipes.review import Review, pairs_of
 from icsr_cli.runs import open_run, read_labels
-from icsr_cli.runs.pairs import Answer, read_answers, write_answers
+from icsr_cli.runs.pairs import Answer, about_pairs, keep_pairs, read_answers, write_answers
 from icsr_cli.types import Dataset
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -169,6 +169,15 @@ def test_review_asks_and_answers_from_the_truth(
     assert len(asked) == len(both)
     doubted = [{one.first, one.second} for one in both if one.answer == "unsure"]
     assert doubted == [{lines[0].first, lines[0].second}]
+    # Nor is that where it is all that a run knows.
+    doubt = pairs_of([replace(lines[0], answer="unsure")], tiny.train)
+    first = open_run(next((tmp_path / "runs/tiny/global").iterdir()))
+    keep_pairs(first.path, doubt, tiny.train.paths)
+    first.update_info(pairs=about_pairs(answers, doubt, tiny.train.paths))
+    doubts = tmp_path / "doubts.csv"
+    unsure = icsr("labels", "review", "--questions", 3, "--truth", "--out", doubts, *places)
+    assert unsure.exit_code == 0, unsure.output
+    assert [one.answer for one in read_answers(doubts)].count("unsure") == 1
     # A run that obeys them asks about the rest.
     obeyed = train("global", tmp_path, tiny_root, *own, "--pairs", more, "--name", "obeyed")
     assert obeyed.exit_code == 0, obeyed.output

@@ -183,6 +183,10 @@ def test_a_fault_leaves_what_was_there(fault: str, home: Path, shop: Dataset) ->
         (["shop", "--add", "week2", "--source", "crops", "--seed", "0"], "leave out --source, --seed"),
         (["shop", "--add", "week2", "--dry-run"], "not what is added: --source week2 --dry-run"),
         (["shop", "--add", "week2", "--test-share", "0.3"], "leave out --test-share"),
+        (
+            ["shop", "--add", "week2", "--csv", "new.csv", "--pattern", "{camera}.png"],
+            "Give either --pattern",
+        ),
         (["shop", "--add", "week2", "--verify"], "leave out --add"),
         (["shop", "--expansion", "3", "--verify"], "leave out --expansion"),
     ],

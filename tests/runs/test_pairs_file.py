@@ -80,10 +80,10 @@ def test_a_cluster_stands_for_its_most_typical_image(file: Path, tmp_path: Path)
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        (["train/a.jpg,train/e.jpg,same"], "line 2: 'train/e.jpg' (did you mean 'train/"),
-        (["train/a.jpg,train/b.jp,same"], "line 2: 'train/b.jp' (did you mean 'train/b.jpg'?)"),
+        (["train/a.jpg,train/e.jpg,same"], "line 2: 'train/e.jpg'. Did you mean 'train/"),
+        (["train/a.jpg,train/b.jp,same"], "line 2: 'train/b.jp'. Did you mean 'train/b.jpg'?"),
         (["a,b,c"] * 9, "line 2: 'c'"),
-        (["a,b,sane"], "line 2: 'sane' (did you mean 'same'?)"),
+        (["a,b,sane"], "line 2: 'sane'. Did you mean 'same'?"),
         (["a,b,same"] * 9, "and 13 more"),
         (["a,b"], "line 2: ''"),
         (

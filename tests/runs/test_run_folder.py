@@ -566,5 +566,10 @@ def test_a_file_is_of_its_run_from_within_its_folder(tmp_path: Path, monkeypatch
     found = run_of(Path("epoch_001.csv"))
     assert found is not None
     assert found.path.samefile(run.path)
+    found = run_of(Path("../labels/epoch_001.csv"))
+    assert found is not None
+    assert found.path.samefile(run.path)
+    monkeypatch.chdir(run.path)
+    assert run_of(Path("../weights.pth.tar")) is None
     monkeypatch.chdir(tmp_path)
     assert run_of(Path("epoch_001.csv")) is None
