@@ -1,6 +1,6 @@
 """What the labels of one epoch look like: tables in, plain records out; no terminal, no file.
 
-Every record has fields that go into JSON as they are (``dataclasses.asdict``). What is told of local labels
+Every record goes into JSON as it is, rows by ``dataclasses.asdict``. What is told of local labels
 is None where the labels have none.
 """
 
@@ -22,36 +22,6 @@ LISTS: Final = {
     "most_mixed_clusters": "Most mixed clusters",
     "most_discarded_clusters": "Clusters that lost most images",
 }
-
-
-@dataclass(frozen=True)
-class Overview:
-    """One epoch in a few numbers. ``kept`` counts the information nodes as well, and what left the noise."""
-
-    images: int
-    clusters: int
-    clusters_after_refinement: int
-    kept: int
-    discarded: int
-    noise: int
-    nodes: int
-    sizes: dict[str, float]
-    sizes_after_refinement: dict[str, float]
-
-
-@dataclass(frozen=True)
-class CameraRow:
-    """One camera: its images by state, and the clusters and local clusters they are in."""
-
-    camera: str
-    images: int
-    kept: int
-    discarded: int
-    noise: int
-    nodes: int
-    clusters: int
-    local_clusters: int | None
-    identities: int | None
 
 
 @dataclass(frozen=True)
@@ -92,14 +62,17 @@ class ImageRow:
     identity: int | None
 
 
-def overview(table: LabelTable) -> Overview:
-    """Count clusters and images of ``table``, before and after the refinement."""
-    return Overview(
-        clusters_after_refinement=_distinct(table.labels),
+def overview(table: LabelTable) -> dict[str, Any]:
+    """Count clusters and images of ``table``, before and after the refinement.
+
+    ``kept`` counts the information nodes as well, and what left the noise.
+    """
+    return {
         **_counts(table),
-        sizes=_sizes(table.clusters),
-        sizes_after_refinement=_sizes(table.labels),
-    )
+        "clusters_after_refinement": _distinct(table.labels),
+        "sizes": _sizes(table.clusters),
+        "sizes_after_refinement": _sizes(table.labels),
+    }
 
 
 def thrown_out(table: LabelTable) -> BoolArray:
@@ -109,16 +82,16 @@ def thrown_out(table: LabelTable) -> BoolArray:
     return np.asarray((table.clusters != NO_CLUSTER) & lost)
 
 
-def camera_rows(table: LabelTable) -> tuple[CameraRow, ...]:
-    """Describe each camera, in rising order."""
+def camera_rows(table: LabelTable) -> list[dict[str, Any]]:
+    """Describe each camera, in rising order: its images by state, and what they are in."""
     rows = []
     for camera in np.unique(table.cameras).tolist():
         own = select(table, np.flatnonzero(table.cameras == camera))
         local = _distinct(own.local_clusters) if table.has_local else None
         people = _distinct(own.identities) if own.has_identities else None
-        name = table.camera_name(camera)
-        rows.append(CameraRow(camera=name, local_clusters=local, identities=people, **_counts(own)))
-    return tuple(rows)
+        known = {"local_clusters": local, "identities": people}
+        rows.append({"camera": table.camera_name(camera), **_counts(own), **known})
+    return rows
 
 
 def cluster_lists(table: LabelTable, count: int = 10) -> dict[str, tuple[ClusterRow, ...]]:
@@ -171,8 +144,8 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
     if is_local(table):
         lists = {name: rows if name == "largest_clusters" else () for name, rows in lists.items()}
     return {
-        "overview": asdict(overview(table)),
-        "cameras": [asdict(row) for row in camera_rows(table)],
+        "overview": overview(table),
+        "cameras": camera_rows(table),
         "quality": {**dict.fromkeys(("global", "local", "refined")), **known},
         **{name: [asdict(row) for row in rows] for name, rows in lists.items()},
     }
@@ -198,11 +171,11 @@ def _counts(table: LabelTable) -> dict[str, int]:
     noise = int(((table.clusters == NO_CLUSTER) & (table.labels == NO_CLUSTER)).sum())
     return {
         "images": len(table),
-        "clusters": _distinct(table.clusters),
         "kept": len(table) - lost - noise,
         "discarded": lost,
         "noise": noise,
         "nodes": int((table.states == "node").sum()),
+        "clusters": _distinct(table.clusters),
     }
 
 

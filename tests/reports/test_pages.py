@@ -246,8 +246,8 @@ def test_tiles_of_labels_count_what_the_tables_count(source: LabelSource) -> Non
     labels = labels_of()
     found = overview(labels)
     page = Page(overview_page(source, labels, None))
-    assert found.nodes
-    assert f"{found.kept / found.images:.1%} kept" in page.text.replace(" %", "%")
+    assert found["nodes"]
+    assert f"{found['kept'] / found['images']:.1%} kept" in page.text.replace(" %", "%")
 
 
 def test_damaged_evaluations_are_none(tmp_path: Path) -> None:

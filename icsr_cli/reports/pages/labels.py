@@ -39,7 +39,7 @@ def overview_page(
         lists = lists[:1]  # within one camera nothing is mixed or thrown out
     rows = {row.cluster: row for _, chosen in lists for row in chosen}
     galleries = [cluster_gallery(labels, row, pictures, images) for row in rows.values()]
-    cameras = [asdict(row) for row in report.camera_rows(labels)]
+    cameras = report.camera_rows(labels)
     return render(
         "labels.html",
         title=f"Labels of {source.name}",
@@ -53,7 +53,7 @@ def overview_page(
         quality=quality_table(labels),
         lists=[(title, _cluster_table(chosen)) for title, chosen in lists],
         galleries=galleries,
-        counts=(len(rows), report.overview(labels).clusters),
+        counts=(len(rows), report.overview(labels)["clusters"]),
         local=labels.has_local,
         cohesion=any(row.cohesion is not None for row in rows.values()),
     )
@@ -62,9 +62,9 @@ def overview_page(
 def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
     """Count images and clusters, and give the share of what became of the images."""
     found = report.overview(labels)
-    parts = {"kept": found.kept, "thrown out": found.discarded, "in no cluster": found.noise}
-    shares = [(name, percent(count / found.images)) for name, count in parts.items() if count]
-    return [("images", write(found.images)), ("clusters", write(found.clusters)), *shares]
+    parts = {"kept": "kept", "discarded": "thrown out", "noise": "in no cluster"}
+    shares = [(name, percent(found[key] / found["images"])) for key, name in parts.items() if found[key]]
+    return [*((name, write(found[name])) for name in ("images", "clusters")), *shares]
 
 
 def _size_chart(labels: LabelTable) -> Markup:

@@ -165,9 +165,9 @@ def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]
         tiles += [("mAP", percent(ranking.mAP)), ("Rank-1", percent(ranking.rank(1)))]
     if view.labels is not None:
         found = overview(view.labels)
-        tiles += [("images", write(found.images)), ("clusters", write(found.clusters))]
-        if found.discarded:
-            tiles.append(("thrown out", percent(found.discarded / found.images)))
+        tiles += [("images", write(found["images"])), ("clusters", write(found["clusters"]))]
+        if found["discarded"]:
+            tiles.append(("thrown out", percent(found["discarded"] / found["images"])))
     names = [name for name in ("nmi", "nmi (mean of cameras)", "loss") if name in figures]
     return tiles + [(title(name), f"{figures[name]:.3f}") for name in names]
 
