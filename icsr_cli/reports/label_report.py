@@ -4,6 +4,8 @@ Every record goes into JSON as it is, rows by ``dataclasses.asdict``. What is to
 is None where the labels have none.
 """
 
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -14,7 +16,7 @@ from icsr_cli.errors import RunError
 from icsr_cli.reports.truth import is_local, judged
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.quality import local_codes
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, DoubleArray, FloatArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
 
 #: The lists of clusters by name, with their titles.
 LISTS: Final = {
@@ -94,27 +96,62 @@ def camera_rows(table: LabelTable) -> list[dict[str, Any]]:
     return rows
 
 
-def cluster_lists(table: LabelTable, count: int = 10) -> dict[str, tuple[ClusterRow, ...]]:
+def cluster_lists(table: LabelTable, count: int = 10) -> dict[str, list[ClusterRow]]:
     """Give up to ``count`` clusters of each of ``LISTS``, as they are before the refinement.
 
     The largest by images. The most mixed, of many cameras and low cohesion, by cameras x (1 - cohesion),
     where the labels say the cohesion (a cluster of one image has 1); then of local clusters per camera, then
-    of cameras, then of images. Those that lost most images to the refinement; none that lost none.
+    of cameras, then of images. Those that lost most images to the refinement; none that lost none. Of the
+    cam stage the largest alone, as within one camera nothing is mixed or thrown out.
     """
-    figures = _ClusterFigures(table)
-    spread = figures.cameras * (1 - np.nan_to_num(figures.cohesion, nan=1))
-    largest = (figures.clusters, -figures.images)
-    mixed = (*largest, -figures.cameras, -figures.mixing, -spread)
-    lost = np.lexsort((figures.clusters, -figures.discarded))
-    orders = (np.lexsort(largest), np.lexsort(mixed), lost[figures.discarded[lost] > 0])
-    return {name: figures.rows(order[:count]) for name, order in zip(LISTS, orders, strict=True)}
+
+    def mixing(row: ClusterRow) -> tuple[float, ...]:
+        spread = row.cameras * (1 - (1 if row.cohesion is None else row.cohesion))
+        return spread, row.local_clusters_per_camera or 0, row.cameras, row.images
+
+    rows = sorted(cluster_rows(table), key=lambda row: row.images, reverse=True)
+    found = [rows]
+    if not is_local(table):
+        found.append(sorted(rows, key=mixing, reverse=True))
+        lost = (row for row in rows if row.discarded)
+        found.append(sorted(lost, key=lambda row: (-row.discarded, row.cluster)))
+    return {name: chosen[:count] for name, chosen in zip(LISTS, found, strict=False)}
 
 
 def cluster_row(table: LabelTable, cluster: int) -> ClusterRow:
     """Describe one cluster. Raises RunError when there is none of that number."""
     _require(cluster, table.clusters[table.clusters != NO_CLUSTER], "cluster")
-    figures = _ClusterFigures(table)
-    return figures.rows(np.flatnonzero(figures.clusters == cluster))[0]
+    return next(row for row in cluster_rows(table) if row.cluster == cluster)
+
+
+def cluster_rows(table: LabelTable) -> Iterator[ClusterRow]:
+    """Describe every cluster, in rising order."""
+    order, has_local = np.argsort(table.clusters, kind="stable"), table.has_local
+    clusters, starts = np.unique(table.clusters[order], return_index=True)
+    columns = (table.cameras, local_codes(table), table.identities, thrown_out(table), _cohesion(table))
+    cut = (np.split(column[order], starts[1:]) for column in (*columns, table.states == "node"))
+    for cluster, rows, *own in zip(clusters.tolist(), np.split(order, starts[1:]), *cut, strict=True):
+        if cluster == NO_CLUSTER:
+            continue
+        cameras, local, known, lost, alike, nodes = own
+        labelled, alike = local != NO_CLUSTER, alike[np.isfinite(alike)]
+        parts = _kinds(local[labelled])
+        # Only cameras in which a local cluster is known can divide a cluster.
+        divided = max(1, _kinds(cameras[labelled]))
+        people = Counter(known[known != UNKNOWN_IDENTITY].tolist())
+        yield ClusterRow(
+            cluster=cluster,
+            images=len(rows),
+            kept=int((~lost).sum()),
+            discarded=int(lost.sum()),
+            cameras=_kinds(cameras),
+            local_clusters=parts if has_local else None,
+            local_clusters_per_camera=parts / divided if has_local else None,
+            cohesion=_number(alike.mean(dtype=np.float64)) if len(alike) else None,
+            nodes=tuple(table.paths[row] for row in rows[nodes].tolist()),
+            identities=len(people) or None,
+            purity=max(people.values()) / people.total() if people else None,
+        )
 
 
 def cluster_images(table: LabelTable, cluster: int) -> tuple[ImageRow, ...]:
@@ -141,13 +178,11 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
     """Give everything about one epoch as a dictionary that goes into JSON."""
     known = {name: part.as_dict() for name, part in judged(table).items()}
     lists = cluster_lists(table, count)
-    if is_local(table):
-        lists = {name: rows if name == "largest_clusters" else () for name, rows in lists.items()}
     return {
         "overview": overview(table),
         "cameras": camera_rows(table),
         "quality": {**dict.fromkeys(("global", "local", "refined")), **known},
-        **{name: [asdict(row) for row in rows] for name, rows in lists.items()},
+        **{name: [asdict(row) for row in lists.get(name, ())] for name in LISTS},
     }
 
 
@@ -161,7 +196,11 @@ def select(table: LabelTable, rows: npt.NDArray[np.intp]) -> LabelTable:
 
 
 def _distinct(labels: IntArray) -> int:
-    return len(np.unique(labels[labels != NO_CLUSTER]))
+    return _kinds(labels[labels != NO_CLUSTER])
+
+
+def _kinds(values: IntArray) -> int:
+    return len(set(values.tolist()))
 
 
 def _counts(table: LabelTable) -> dict[str, int]:
@@ -230,67 +269,3 @@ def _cohesion(table: LabelTable) -> FloatArray:
 def _number(value: np.floating[Any]) -> float | None:
     """Give a number for JSON: None for NaN, else the four decimals of a label file."""
     return round(float(value), 4) if np.isfinite(value) else None
-
-
-class _ClusterFigures:
-    """Every cluster's figures as arrays over clusters in rising order, counted without a loop."""
-
-    def __init__(self, table: LabelTable) -> None:
-        inside = np.flatnonzero(table.clusters != NO_CLUSTER)
-        self._table, self._inside = table, inside
-        self.clusters, self._of_image = np.unique(table.clusters[inside], return_inverse=True)
-        self.images = self._total(np.ones(len(inside), dtype=bool))
-        self.discarded = self._total(thrown_out(table)[inside])
-        self.cameras = self._kinds(table.cameras[inside])[0]
-        local = local_codes(table)[inside]
-        self.local_clusters = self._kinds(local, local != NO_CLUSTER)[0]
-        # Only cameras in which a local cluster is known can divide a cluster.
-        divided = self._kinds(table.cameras[inside], local != NO_CLUSTER)[0]
-        self.mixing = self.local_clusters / np.maximum(divided, 1)
-        self.cohesion = self._mean(_cohesion(table)[inside])
-
-    def rows(self, order: npt.NDArray[np.intp]) -> tuple[ClusterRow, ...]:
-        """Give the records of the clusters at these places."""
-        table, inside, local = self._table, self._inside, self._table.has_local
-        known = table.identities[inside] != UNKNOWN_IDENTITY
-        people, most = self._kinds(table.identities[inside], known)
-        judged = self._total(known)
-        at_node = inside[table.states[inside] == "node"]
-        return tuple(
-            ClusterRow(
-                cluster=int(self.clusters[place]),
-                images=int(self.images[place]),
-                kept=int(self.images[place] - self.discarded[place]),
-                discarded=int(self.discarded[place]),
-                cameras=int(self.cameras[place]),
-                local_clusters=int(self.local_clusters[place]) if local else None,
-                local_clusters_per_camera=float(self.mixing[place]) if local else None,
-                cohesion=_number(self.cohesion[place]),
-                nodes=tuple(
-                    table.paths[row] for row in at_node[table.clusters[at_node] == self.clusters[place]]
-                ),
-                identities=int(people[place]) if judged[place] else None,
-                purity=float(most[place] / judged[place]) if judged[place] else None,
-            )
-            for place in order.tolist()
-        )
-
-    def _total(self, mask: BoolArray) -> IntArray:
-        """Count the images under ``mask`` in each cluster."""
-        return np.bincount(self._of_image[mask], minlength=len(self.clusters))
-
-    def _mean(self, values: FloatArray) -> DoubleArray:
-        """Average the finite values in each cluster; NaN where there are none."""
-        known = np.isfinite(values)
-        sums = np.bincount(self._of_image[known], weights=values[known], minlength=len(self.clusters))
-        with np.errstate(invalid="ignore"):
-            return np.asarray(sums / self._total(known))
-
-    def _kinds(self, values: IntArray, mask: BoolArray | None = None) -> tuple[IntArray, IntArray]:
-        """Give per cluster how many different values it holds, and how often the most frequent one."""
-        chosen = np.ones(len(values), dtype=bool) if mask is None else mask
-        cells = np.stack([self._of_image[chosen], values[chosen]])
-        (owner, _), counts = np.unique(cells, axis=1, return_counts=True)
-        most = np.zeros(len(self.clusters), dtype=np.int64)
-        np.maximum.at(most, owner, counts)
-        return np.bincount(owner, minlength=len(self.clusters)), most

@@ -13,7 +13,7 @@ from icsr_cli.reports.label_report import ClusterRow
 from icsr_cli.reports.page import Table, percent, render, table_of, write
 from icsr_cli.reports.pages.images import CLUSTER_PICTURES, cluster_gallery
 from icsr_cli.reports.pictures import Pictures
-from icsr_cli.reports.truth import is_local, quality_table
+from icsr_cli.reports.truth import quality_table
 from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER
@@ -34,9 +34,7 @@ def overview_page(
     images: int = CLUSTER_PICTURES,
 ) -> str:
     """Show an epoch: figures, cameras, quality, and ``count`` clusters of each list, ``images`` of each."""
-    lists = list(zip(report.LISTS.values(), report.cluster_lists(labels, count).values(), strict=True))
-    if is_local(labels):
-        lists = lists[:1]  # within one camera nothing is mixed or thrown out
+    lists = list(zip(report.LISTS.values(), report.cluster_lists(labels, count).values(), strict=False))
     rows = {row.cluster: row for _, chosen in lists for row in chosen}
     galleries = [cluster_gallery(labels, row, pictures, images) for row in rows.values()]
     cameras = report.camera_rows(labels)
