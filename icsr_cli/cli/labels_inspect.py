@@ -224,17 +224,7 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
         print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return
     heading(f"{before.stem} -> {path.stem}")
-    figures = {
-        "images": changes.images,
-        "in a cluster in both": changes.compared,
-        "moved": len(changes.moved),
-        "agreement (NMI)": changes.agreement,
-        "joined a cluster": changes.into_cluster,
-        "became noise": changes.into_noise,
-        "newly thrown out": changes.now_discarded,
-        "let back in": changes.no_longer_discarded,
-    }
-    print_table("What changed", list(figures), [list(figures.values())])
+    print_records("What changed", [changes.figures])
     for title, parts in (("Clusters that split", changes.split), ("Clusters that merged", changes.merged)):
         if parts:
             rows = [

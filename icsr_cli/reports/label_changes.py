@@ -13,6 +13,7 @@ import numpy as np
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
 from icsr_cli.reports.label_report import select, thrown_out
+from icsr_cli.reports.page import percent
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, most_frequent
 
@@ -87,6 +88,23 @@ class LabelChanges:
     into_noise: int
     now_discarded: int
     no_longer_discarded: int
+
+    @property
+    def figures(self) -> dict[str, int | float | None]:
+        """The numbers, as they are called where they are shown."""
+        share = f" ({percent(len(self.moved) / self.compared)})" if self.compared else ""
+        return {
+            "images in both epochs": self.images,
+            "in a cluster in both": self.compared,
+            f"moved{share}": len(self.moved),
+            "agreement (NMI)": self.agreement,
+            "clusters split": len(self.split),
+            "clusters merged": len(self.merged),
+            "joined a cluster": self.into_cluster,
+            "became noise": self.into_noise,
+            "newly thrown out": self.now_discarded,
+            "let back in": self.no_longer_discarded,
+        }
 
 
 def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:

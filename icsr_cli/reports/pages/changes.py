@@ -10,8 +10,8 @@ import numpy as np
 from icsr_cli.errors import RunError
 from icsr_cli.reports import label_changes as changes
 from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
-from icsr_cli.reports.label_changes import ClusterMoves, ImageChange, LabelChanges
-from icsr_cli.reports.page import Table, counted, percent, render, table, table_of, write
+from icsr_cli.reports.label_changes import ClusterMoves, ImageChange
+from icsr_cli.reports.page import Table, counted, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels
@@ -109,7 +109,7 @@ def change_page(
         facts={"Before": epochs.files[0], "After": epochs.files[1]},
         notes=epochs.notes,
         epochs=epochs,
-        tiles=_tiles(changes.compare_labels(before, after)),
+        tiles=[(name, write(value)) for name, value in changes.compare_labels(before, after).figures.items()],
         states=_state_table(changes.state_changes(before, after), epochs),
         lists=[
             (way.title, way.anchor, _cluster_table(way, rows), [row.cluster for row in rows])
@@ -117,22 +117,6 @@ def change_page(
         ],
         galleries=[_gallery(way, row, pictures) for way, rows in lists for row in rows],
     )
-
-
-def _tiles(found: LabelChanges) -> list[tuple[str, str]]:
-    share = f" ({percent(len(found.moved) / found.compared)})" if found.compared else ""
-    return [
-        ("images in both epochs", write(found.images)),
-        ("in a cluster in both", write(found.compared)),
-        (f"moved{share}", write(len(found.moved))),
-        ("agreement (NMI)", write(found.agreement)),
-        ("clusters split", write(len(found.split))),
-        ("clusters merged", write(len(found.merged))),
-        ("joined a cluster", write(found.into_cluster)),
-        ("became noise", write(found.into_noise)),
-        ("newly thrown out", write(found.now_discarded)),
-        ("let back in", write(found.no_longer_discarded)),
-    ]
 
 
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
