@@ -76,7 +76,10 @@ def export(
     from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import run_of
 
-    kind = _format(kind, out)
+    if out is not None:
+        options.check_out(out, "--out", *([f".{kind}"] if kind else [".onnx", ".safetensors"]))
+        kind = "safetensors" if out.suffix == ".safetensors" else "onnx"
+    kind = kind or "onnx"
     if resize and takes == "pixels":
         raise UsageError("--resize-in-graph takes crops of any size, --input pixels those of one size.")
     takes = "crops" if resize else takes
@@ -95,9 +98,7 @@ def export(
     )
     path, opened, size = embedder.weights, embedder.network, embedder.size
     target = out or Path(f"{opened.arch}_{size[0]}x{size[1]}.{kind}")
-    options.check_out(target, "--out")
-    if target.exists() and target.samefile(path):
-        raise UsageError(f"{target} is the network to export itself. Give another --out.")
+    options.check_out(target, "--out", reads=[path])
     if kind == "safetensors":
         _check_card(target.with_suffix(".md"))
     run = run_of(path)
@@ -134,17 +135,6 @@ def _check_card(card: Path) -> None:
     options.check_out(card, "The model card")
     if card.exists() and b"open_model(" not in card.read_bytes():
         raise UsageError(f"The model card {card} would take the place of another file. Give another --out.")
-
-
-def _format(kind: str | None, out: Path | None) -> Literal["onnx", "safetensors"]:
-    suffix = out.suffix.lower().lstrip(".") if out else ""
-    if out is not None and kind is None and suffix not in ("onnx", "safetensors"):
-        raise UsageError(f"--out {out} ends in neither .onnx nor .safetensors: let it end in one of them.")
-    wanted = kind or suffix or "onnx"
-    if out is not None and suffix != wanted:
-        # Readers, ours among them, go by the suffix.
-        raise UsageError(f"--out {out} does not fit --format {wanted}: let it end in .{wanted}.")
-    return "safetensors" if wanted == "safetensors" else "onnx"
 
 
 def _dataset(name: str | None, run: RunFolder | None, data_root: Path) -> Dataset | None:

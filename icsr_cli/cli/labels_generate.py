@@ -98,9 +98,7 @@ def generate(
     from icsr_cli.runs.pairs import read_pairs
 
     if out is not None:
-        options.check_out(out, "--out", ".npz", ".csv")
-    if out is not None and out.exists() and out.samefile(features):
-        raise UsageError(f"{out} holds the features themselves. Give another --out.")
+        options.check_out(out, "--out", ".npz", ".csv", reads=[features])
     if images_per_cluster is not None and local != "cluster":
         raise UsageError("--images-per-cluster is for the clusters of each camera: add --local cluster.")
     options.load_plugins(plugin)
@@ -259,9 +257,7 @@ _MEASURES = (
 
 def _quality(labels: IntArray, ids: IntArray | None) -> dict[str, float]:
     """Give the quality where there is a truth, and something to compare with it."""
-    from icsr_cli.metrics import label_quality
+    from icsr_cli.metrics import judge
 
-    if ids is None or not ((labels >= 0) & (ids >= 0)).any():
-        return {}
-    values = label_quality(labels, ids).as_dict()
-    return {name: float(values[name]) for name in _MEASURES}
+    judged = None if ids is None else judge(labels, ids)
+    return {} if judged is None else {name: getattr(judged, name) for name in _MEASURES}

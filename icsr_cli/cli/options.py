@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -192,16 +192,19 @@ def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
         raise UsageError(f"{why} leave out {', '.join(typed)}.")
 
 
-def check_out(path: Path, option: str, *suffixes: str) -> None:
+def check_out(path: Path, option: str, *suffixes: str, reads: Iterable[Path] = ()) -> None:
     """Refuse a place where no file can be written, before what it is to hold is computed.
 
     ``suffixes`` are those it may have, any if there are none: a file of another kind is not written over.
+    Nor is one of those that the command ``reads``.
     """
     above = next((folder for folder in path.parents if folder.exists()), path)
     if suffixes and path.suffix not in suffixes:
         raise UsageError(f"{option} must end in {' or '.join(filter(None, suffixes))}, got {path}.")
     if path.exists() and not path.is_file():
         raise UsageError(f"{option} {path} is there and is no file. Name another.")
+    if path.exists() and (read := [one for one in reads if one.exists() and path.samefile(one)]):
+        raise UsageError(f"{option} {path} is {read[0]}, which is read here. Name another.")
     if not above.is_dir():
         raise UsageError(f"{option} {path} cannot be written: {above} is no folder. Name another.")
     if not os.access(above, os.W_OK | os.X_OK):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from itertools import chain, count
 from pathlib import Path
@@ -12,7 +12,6 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import make_progress, print_json, print_records, say
-from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -61,6 +60,7 @@ def search(
     as_json: options.Json = False,
 ) -> None:
     """Rank the images of a folder by how much they look like the same person: a table and a picture."""
+    from icsr_cli.datasets.scan import image_files
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
@@ -69,8 +69,8 @@ def search(
 
     if out is not None:
         picture_format(out)  # before anything is computed
-        options.check_out(out, "--out")
-        _refuse_overwriting(out, images, gallery)
+        looked_in = image_files(gallery, recursive=True) if out.exists() and gallery.is_dir() else []
+        options.check_out(out, "--out", reads=[*images, *(gallery / path for path in looked_in)])
     progress = make_progress(quiet, as_json)
     engine = choose_engine(device, precision)
     embedder = open_embedder(network, runs_root, engine, progress, height=height, width=width)
@@ -96,18 +96,6 @@ def search(
         print_json({"network": embedder.weights, "picture": picture, **asdict(found)})
     elif picture is not None:
         say(f"Written to {picture}", whole=True)
-
-
-def _refuse_overwriting(out: Path, images: Sequence[Path], gallery: Path) -> None:
-    """Raise UsageError where the picture would take the place of one that is looked for or in."""
-    from icsr_cli.datasets.scan import image_files
-
-    if not out.exists():
-        return
-    looked_in = image_files(gallery, recursive=True) if gallery.is_dir() else []
-    for one in (*images, *(gallery / path for path in looked_in)):
-        if one.exists() and out.samefile(one):
-            raise UsageError(f"--out {out} is {one}, a picture to look for or in. Give another --out.")
 
 
 def _warn(found: SearchResult, warn: Callable[[str], None]) -> None:

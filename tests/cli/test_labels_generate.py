@@ -141,7 +141,7 @@ def test_paths_of_bytes(tmp_path, arrays):
 
 
 def test_features_are_not_overwritten(tmp_path, arrays):
-    with pytest.raises(UsageError, match="holds the features"):
+    with pytest.raises(UsageError, match="which is read here"):
         run(tmp_path, arrays, "--out", tmp_path / "features.npz")
     assert np.load(tmp_path / "features.npz")["features"].shape == (180, 24)
 

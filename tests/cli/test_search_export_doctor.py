@@ -135,8 +135,8 @@ def test_names_with_brackets_are_shown_as_they_are(
         (["--gallery", "{empty}"], 1, "There is no image in the gallery"),
         (["--gallery", "nowhere"], 1, "does not exist"),
         (["--gallery", "{gallery}", "--out", "a.gif"], 2, ".png"),
-        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{query}"], 2, "Give another --out"),
-        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{answer}"], 2, "Give another --out"),
+        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{query}"], 2, "which is read here"),
+        (["--gallery", "{gallery}", "-n", "nowhere.pth", "--out", "{answer}"], 2, "which is read here"),
         (["--gallery", "nowhere", "--out", "{answer}"], 1, "does not exist"),
         (["--gallery", "{gallery}", "--across-cameras"], 2, "--pattern"),
         (["--gallery", "{gallery}", "--network", "nowhere.pth"], 1, "nowhere.pth"),
@@ -235,10 +235,10 @@ def test_export_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--out", "x.bin"], "let it end in"),
-        (["--out", "x.onnx", "--format", "safetensors"], "does not fit --format safetensors"),
+        (["--out", "x.bin"], "must end in .onnx or .safetensors"),
+        (["--out", "x.onnx", "--format", "safetensors"], "must end in .safetensors, got x.onnx"),
         (["--out", "x.safetensors", "--input", "pixels"], "--format onnx"),
-        (["--out", "{weights}"], "Give another --out"),
+        (["--out", "{weights}"], "which is read here"),
         (["--format", "tflite"], "onnx"),
     ],
 )
