@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pkgutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -159,9 +157,7 @@ def synthetic(
         str | None, typer.Option(metavar="N or FROM-TO", help="Images per person and camera.")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="Other people; the cameras stay the same.")] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Height and width of the images, such as 64x32.")
-    ] = None,
+    size: Size = None,
     preset: Annotated[
         str,
         typer.Option(
@@ -184,6 +180,7 @@ def synthetic(
     if verify:
         _verify(ctx, name, data_root, workers, as_json, quiet)
         return
+    from icsr_cli.config import parse_assignment
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.synthesis import World
 
@@ -197,7 +194,7 @@ def synthetic(
     if (shape := _size(size)) is not None:
         dials["height"], dials["width"] = shape
     try:
-        world = World.preset(preset, **dials | _dials(assignments or []))
+        world = World.preset(preset, **dials | dict(map(parse_assignment, assignments or ())))
     except InputError as error:
         raise UsageError(str(error)) from error
     progress = make_progress(quiet, as_json)
@@ -357,18 +354,3 @@ def _one_or_two(option: str, text: str, sign: str, example: str) -> tuple[int, i
     if not first.isdecimal() or (both and not second.isdecimal()):
         raise UsageError(f"{option} {text!r}: give a number, or {example}.")
     return int(first), int(second if both else first)
-
-
-def _dials(assignments: Sequence[str]) -> dict[str, Any]:
-    dials: dict[str, Any] = {}
-    for assignment in assignments:
-        dial, equals, text = assignment.partition("=")
-        if not equals:
-            raise UsageError(f"--set {assignment!r}: give DIAL=VALUE, e.g. --set background=1.6.")
-        try:
-            dials[dial.strip()] = json.loads(text)
-        except ValueError:
-            raise UsageError(
-                f"--set {assignment!r}: the value is a number, or a pair such as [2,6]."
-            ) from None
-    return dials

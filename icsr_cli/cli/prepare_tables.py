@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from icsr_cli.cli.console import heading, make_progress, print_json, print_table, say
+from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
 from icsr_cli.errors import DatasetError, UsageError, room
 
 if TYPE_CHECKING:
@@ -112,12 +112,7 @@ def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
             {"splits": table, "cameras": reading.camera_names, "examples": examples, "unread": misfits}
         )
         return
-    columns = ("images", "identities", "cameras", *(["tracks"] if "track" in when else []))
-    print_table(
-        "Would be read",
-        ("split", *columns),
-        [(name, *(found.get(column, 0) for column in columns)) for name, found in table.items()],
-    )
+    print_records("Would be read", [{"split": name, **found} for name, found in table.items()])
     print_table("Examples", ("path", "camera", "id", *when), examples)
     print_table("Cameras", ("number", "name"), list(enumerate(reading.camera_names))[:30])
     if misfits:

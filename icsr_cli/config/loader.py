@@ -184,15 +184,14 @@ def _given(options: Mapping[str, Any] | None, assignments: Iterable[str]) -> Ite
         if value is not None:
             yield _branch(key, value), "the command line"
     for assignment in assignments:
-        yield _branch(*_parse_assignment(assignment)), f"--set {assignment}"
+        yield _branch(*parse_assignment(assignment)), f"--set {assignment}"
 
 
-def _parse_assignment(assignment: str) -> tuple[str, Any]:
+def parse_assignment(assignment: str) -> tuple[str, Any]:
+    """Read what ``--set`` says: a key, and its value in YAML. Raises UsageError."""
     key, equals, text = assignment.partition("=")
     if not equals or not key.strip():
-        raise UsageError(
-            f"--set takes key=value, for instance --set cam.optimizer.lr=0.001; got {assignment!r}."
-        )
+        raise UsageError(f"--set takes key=value, for instance --set seed=2; got {assignment!r}.")
     try:
         return key.strip(), parse_yaml(text)
     except ValueError as error:
