@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pkgutil
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -342,15 +343,16 @@ def _verify(
 def _size(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
-    height, _, width = text.lower().partition("x")
-    if not (height.isdecimal() and width.isdecimal() and 0 < int(height) <= 4096 and 0 < int(width) <= 4096):
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower())
+    height, width = map(int, found.groups()) if found else (0, 0)
+    if not (0 < height <= 4096 and 0 < width <= 4096):
         raise UsageError(f"--size {text!r} is no height x width; give pixels such as 256x128, at most 4096.")
-    return int(height), int(width)
+    return height, width
 
 
 def _one_or_two(option: str, text: str, sign: str, example: str) -> tuple[int, int]:
     """Read a number, which then counts twice, or two with a sign between them."""
-    first, both, second = text.partition(sign)
-    if not first.isdecimal() or (both and not second.isdecimal()):
+    found = re.fullmatch(rf"(\d{{1,9}})(?:\{sign}(\d{{1,9}}))?", text)
+    if not found:
         raise UsageError(f"{option} {text!r}: give a number, or {example}.")
-    return int(first), int(second if both else first)
+    return int(found[1]), int(found[2] or found[1])
