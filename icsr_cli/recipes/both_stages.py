@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import RunError, UsageError
 from icsr_cli.files import checksum
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening
 from icsr_cli.recipes.opening import Wish
 from icsr_cli.runs import RunFolder, open_run
-from icsr_cli.runs.folder import find_runs
+from icsr_cli.runs.folder import clear_not_begun, find_runs
 from icsr_cli.types import Dataset
 
 
@@ -21,7 +22,7 @@ def begun_by(data: Dataset, wishes: Sequence[Wish]) -> tuple[Path | None, list[s
     Gives its first run, too, where no name says which that is; no stages where there is no run.
     """
     root, names = wishes[0].runs_root, {wish.name for wish in wishes} - {None}
-    runs = [run for run in find_runs(root, data.name) if (run.path / "settings.yaml").is_file()]
+    runs = _begun(root, data.name)
     found = [run for run in runs if run.path.name in names or not names]
     if (method := wishes[0].method) is not None:
         found = [run for run in found if run.settings().get("method") == method]
@@ -39,14 +40,18 @@ def go_on_or_begin(
 ) -> tuple[RunFolder, Settings]:
     """Resume ``run`` or the one a wish names; begin it where several were asked for and it is not there.
 
-    Raises what ``opening.resume`` and ``opening.start`` do.
+    Raises what ``opening.resume`` and ``opening.start`` do, and RunError where it never began.
     """
     grouped = "group" in wish.facts
     if wish.name is not None:
         there = wish.runs_root / data.name / stage / wish.name
+        if clear_not_begun(there) and not (grouped or wish.after):
+            raise RunError(
+                f"{there} was stopped before it began. The same command without --resume begins it."
+            )
         run = there if there.is_dir() else run
     elif wish.after is not None:  # the newest run that the command of that cam run began, if any
-        runs = reversed(find_runs(wish.runs_root, data.name, "global"))
+        runs = reversed(_begun(wish.runs_root, data.name, "global"))
         run = next((one.path for one in runs if one.info().get("after") == wish.after.name), None)
     if run is not None or not (grouped or wish.after):
         return opening.resume(data, stage, wish, run, progress)
@@ -55,6 +60,10 @@ def go_on_or_begin(
         opening.check_like_others(data, stage, asked, wish.facts["group"])
     progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
     return opening.start(data, stage, asked, progress)
+
+
+def _begun(*of: Any) -> list[RunFolder]:
+    return [run for run in find_runs(*of) if (run.path / "settings.yaml").is_file()]
 
 
 def _planned(wish: Wish) -> Wish:

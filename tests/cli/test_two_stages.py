@@ -96,6 +96,33 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
 
 
+@pytest.mark.parametrize("killed", [1, 2, 3])
+@pytest.mark.parametrize("name", [(), ("--name", "own")])
+def test_a_run_killed_before_it_was_written_down(train: Any, tmp_path: Path, name: Any, killed: int) -> None:
+    """It is begun anew, by --resume where another run says how; it lacks its settings, and more perhaps."""
+    ended(train(*SHORT, "--name", "own"))
+    own = tmp_path / "tiny/global/own"
+
+    def kill(run: Path) -> None:
+        facts = json.loads((run / "run.json").read_text())
+        shutil.rmtree(run)
+        run.mkdir()
+        if killed > 1:
+            few = ("stage", "dataset", "started")
+            kept = facts if killed > 2 else {key: facts[key] for key in few}
+            (run / "run.json").write_text(json.dumps(kept | {"status": "running"}))
+
+    kill(own)
+    ended(train("--resume", *name))
+    assert facts(own)["status"] == "finished"
+    assert len(runs(tmp_path, "global")) == 1
+    kill(own)
+    refused = train("global", *SHORT, "--resume", "--name", "own")
+    assert (refused.exit_code, "without --resume begins it" in " ".join(refused.stderr.split())) == (1, True)
+    kill(tmp_path / "tiny/cam/own")
+    ended(train(*SHORT, "--name", "own"))
+
+
 def test_a_cam_run_of_its_own_gets_no_second_stage(train: Any, tmp_path: Path) -> None:
     """Nor where the method, named again, has two; one that belongs to a stopped command says how to go on."""
     ended(train("cam", *SHORT, "--name", "own"))
