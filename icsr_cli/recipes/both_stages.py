@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import RunError, UsageError
+from icsr_cli.errors import RunError
 from icsr_cli.files import checksum
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening
@@ -72,18 +72,19 @@ def _planned(wish: Wish) -> Wish:
     if wish.after is None or not (then := info.get("then")):
         return wish
     config = wish.config if wish.config_typed else None
-    if config is None and then["config"] and checksum(Path(then["config"])) != then.get("config_sha256"):
-        raise UsageError(
-            f"The settings file {then['config']} is not what it was when {wish.after} was begun. Put that "
-            "back, or name one for what is left with --config."
-        )
+    if config is None and then["config"]:
+        config = wish.after / "then.yaml"
+        if checksum(config) != then.get("config_sha256"):
+            raise RunError(
+                f"{config} has changed since the run began. Put {then['config']} there, as it was."
+            )
     now = {key: value for key, value in wish.options.items() if value is not None}
     pairs = wish.after / "pairs.csv"
     return replace(
         wish,
         name=wish.name or then["name"],
         method=wish.method or then["method"],
-        config=config or (Path(then["config"]) if then["config"] else None),
+        config=config,
         options={**then["options"], **now},
         assignments=(*then["assignments"], *wish.assignments),
         pairs=wish.pairs or (pairs if info.get("pairs") else None),

@@ -17,7 +17,7 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
-from icsr_cli.files import checksum
+from icsr_cli.files import checksum, write_bytes
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
@@ -111,6 +111,8 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             folder.keep_local(local)
         if pairs is not None:
             keep_pairs(folder.path, pairs, data.train.paths)
+        if wish.then is not None and wish.then.config is not None:
+            write_bytes(folder.path / "then.yaml", wish.then.config.read_bytes())
         # Last: a run that has its settings can be gone on with.
         folder.write_settings(settings.dump(folder.stage))
     progress.note(f"Run: {folder.path}")
