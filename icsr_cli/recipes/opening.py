@@ -113,9 +113,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             keep_pairs(folder.path, pairs, data.train.paths)
         if wish.then is not None and wish.then.config is not None:
             write_bytes(folder.path / "then.yaml", wish.then.config.read_bytes())
+        progress.note(f"Run: {folder.path}")
         # Last: a run that has its settings can be gone on with.
         folder.write_settings(settings.dump(folder.stage))
-    progress.note(f"Run: {folder.path}")
     return folder, settings
 
 

@@ -14,6 +14,7 @@ from typer.testing import Result
 
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import opening, training
+from icsr_cli.recipes.interruption import Stop
 from icsr_cli.runs import RunFolder
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -29,6 +30,10 @@ def train(tiny_root: Path, tmp_path: Path) -> Any:
 
 def stopped(*_: Any, **__: Any) -> None:
     raise Interrupted("Stopped.", signal_number=15)
+
+
+def at_once(*_: Any, **__: Any) -> None:
+    raise Stop(2)
 
 
 def runs(folder: Path, stage: str) -> list[Path]:
@@ -121,6 +126,30 @@ def test_a_run_killed_before_it_was_written_down(train: Any, tmp_path: Path, nam
     assert (refused.exit_code, "without --resume begins it" in " ".join(refused.stderr.split())) == (1, True)
     kill(tmp_path / "tiny/cam/own")
     ended(train(*SHORT, "--name", "own"))
+
+
+@pytest.mark.parametrize(
+    "place", [(training, "run_cam_stage"), (training, "run_global_stage"), (opening, "_global_inputs")]
+)
+def test_a_signal_that_ends_the_command_at_once(train: Any, tmp_path: Path, place: Any) -> None:
+    """In training the second signal, or one between two runs: what was begun is in the way of a new run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*place, at_once)
+        ended_at_once = train(*SHORT, "--seeds", "5,6")
+    assert ended_at_once.exit_code == 130
+    said = " ".join(ended_at_once.stderr.split())
+    group = runs(tmp_path, "cam")[0].name.removesuffix("-seed5")
+    assert f"go on with the same command and --name {group} --resume" in said
+    ended(train(*SHORT, "--seeds", "5,6", "--name", group, "--resume"))
+    assert [run.name for run in runs(tmp_path, "global")] == [f"{group}-seed5", f"{group}-seed6"]
+
+
+def test_a_signal_before_anything_was_begun(train: Any, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_settings", at_once)
+        found = train(*SHORT, "--name", "own")
+    assert (found.exit_code, "the same command starts again" in found.stderr) == (130, True)
+    assert not runs(tmp_path, "cam")
 
 
 def test_a_cam_run_of_its_own_gets_no_second_stage(train: Any, tmp_path: Path) -> None:
