@@ -137,7 +137,7 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.recipes.both_stages import begun_by
+    from icsr_cli.recipes.both_stages import begun_by, group_left
     from icsr_cli.recipes.distributed import leave
     from icsr_cli.recipes.interruption import Stop, stopped
     from icsr_cli.recipes.opening import Wish, check, resolve
@@ -213,6 +213,8 @@ def train(
                 folder, settings = _open(each, data, asked, named, resume, place)
                 after, begun = folder.path, True
                 found.append(_run(each, data, asked, folder, settings, place, as_json))
+        if not some_seeds and (left := group_left(folder)):
+            place.progress.warn(left)
     except (Interrupted, KeyboardInterrupt) as error:
         if not begun:
             raise
@@ -287,7 +289,7 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         raise UsageError("--seed and --seeds say the same; give one of them.")
     group = wish.name or time.strftime("%Y%m%d-%H%M%S")
     for each in seeds:
-        facts = {**wish.facts, "group": group}
+        facts = {**wish.facts, "group": group, "seeds": seeds}
         yield replace(wish, options={"seed": each}, name=f"{group}-seed{each}", facts=facts)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening
@@ -44,12 +44,15 @@ def go_on_or_begin(
     """
     grouped = "group" in wish.facts
     if wish.name is not None:
-        there = wish.runs_root / data.name / stage / wish.name
+        root = wish.runs_root
+        there = root / data.name / stage / wish.name
         if clear_not_begun(there) and not (grouped or wish.after):
             raise RunError(
                 f"{there} was stopped before it began. The same command without --resume begins it."
             )
         run = there if there.is_dir() else run
+        if run is None and (of_group := [one for one in _begun(root, data.name) if _group(one) == wish.name]):
+            raise UsageError(f"{wish.name} is a group of seeds. {_whole(of_group[-1])}")
     elif wish.after is not None:  # the newest run that the command of that cam run began, if any
         runs = reversed(_begun(wish.runs_root, data.name, "global"))
         run = next((one.path for one in runs if one.info().get("after") == wish.after.name), None)
@@ -60,6 +63,27 @@ def go_on_or_begin(
         opening.check_like_others(data, stage, asked, wish.facts["group"])
     progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
     return opening.start(data, stage, asked, progress)
+
+
+def group_left(run: RunFolder) -> str:
+    """Say which seeds of the group of a run are not trained to the end, if any, and how they go on."""
+    beside = {
+        str(each): run.path.with_name(f"{_group(run)}-seed{each}") for each in run.info().get("seeds", ())
+    }
+    there = {seed: RunFolder(path) for seed, path in beside.items() if (path / "run.json").is_file()}
+    left = [seed for seed in beside if seed not in there or there[seed].info().get("status") != "finished"]
+    return f"Of the group {_group(run)} is not finished: seed {some(left)}. {_whole(run)}" if left else ""
+
+
+def _whole(run: RunFolder) -> str:
+    seeds = ",".join(map(str, run.info().get("seeds", ()))) or "..."
+    return (
+        f"All of it goes on with the command that began it and --seeds {seeds} --name {_group(run)} --resume."
+    )
+
+
+def _group(run: RunFolder) -> str | None:
+    return run.info().get("group")
 
 
 def _begun(*of: Any) -> list[RunFolder]:
@@ -88,5 +112,5 @@ def _planned(wish: Wish) -> Wish:
         options={**then["options"], **now},
         assignments=(*then["assignments"], *wish.assignments),
         pairs=wish.pairs or (pairs if info.get("pairs") else None),
-        facts={**{key: info[key] for key in ("group", "tensorboard") if key in info}, **wish.facts},
+        facts={**{key: info[key] for key in ("group", "seeds", "tensorboard") if key in info}, **wish.facts},
     )

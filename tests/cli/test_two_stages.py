@@ -144,6 +144,26 @@ def test_a_signal_that_ends_the_command_at_once(train: Any, tmp_path: Path, plac
     assert [run.name for run in runs(tmp_path, "global")] == [f"{group}-seed5", f"{group}-seed6"]
 
 
+def test_one_run_of_a_group_that_was_stopped(train: Any, tmp_path: Path) -> None:
+    """It goes on alone, and says what is left of the group; the group's own name is that of no run."""
+    group = ("--seeds", "5,6", "--name", "two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", at_once)
+        assert train(*SHORT, *group).exit_code == 130
+    named = train("--resume", "--name", "two")
+    again = "--seeds 5,6 --name two --resume"
+    assert (named.exit_code, again in " ".join(named.stderr.split())) == (2, True), named.output
+    alone = train("--resume")
+    ended(alone)
+    assert [run.name for run in runs(tmp_path, "global")] == ["two-seed5"]
+    assert "not finished: seed 6." in " ".join(alone.stderr.split())
+    assert again in " ".join(alone.stderr.split())
+    ended(train(*SHORT, *group, "--resume"))
+    alone = train("--resume")
+    ended(alone)
+    assert "not finished" not in alone.stderr
+
+
 def test_a_signal_before_anything_was_begun(train: Any, tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "write_settings", at_once)
