@@ -17,10 +17,11 @@ import typer
 from icsr_cli.cli import complete, options
 from icsr_cli.cli.console import QuietProgress, make_progress, print_facts, print_json, print_records, say
 from icsr_cli.cli.options import of_machine, of_method, of_run
-from icsr_cli.errors import RunError, UsageError
+from icsr_cli.errors import Interrupted, RunError, UsageError
 from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
+    from icsr_cli.config.schema import Settings
     from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.training import Workplace
     from icsr_cli.runs import RunFolder
@@ -136,8 +137,9 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.recipes.both_stages import begun_by
+    from icsr_cli.recipes.both_stages import begun_by, group_left
     from icsr_cli.recipes.distributed import leave
+    from icsr_cli.recipes.interruption import Stop, stopped
     from icsr_cli.recipes.opening import Wish, check, resolve
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
@@ -198,7 +200,7 @@ def train(
 
     if not resume:  # by the leader: another rank might see what it has begun already
         place.ranks.from_leader(check_before)
-    found = []
+    found, begun = [], False
     try:
         for own in wishes:
             after = None
@@ -208,8 +210,17 @@ def train(
             ]
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
-                after, shown = _run(each, data, asked, named, resume, place, as_json)
-                found.append(shown)
+                folder, settings = _open(each, data, asked, named, resume, place)
+                after, begun = folder.path, True
+                found.append(_run(each, data, asked, folder, settings, place, as_json))
+        if not some_seeds and (left := group_left(folder)):
+            place.progress.warn(left)
+    except (Interrupted, KeyboardInterrupt) as error:
+        if not begun:
+            raise
+        code = error.exit_code if isinstance(error, Interrupted | Stop) else 130
+        group = f"--name {wishes[0].facts['group']} " if some_seeds and name is None else ""
+        raise stopped(code - 128, f"{group}--resume") from error
     finally:  # what is finished is told where the next one is interrupted, or fails
         if as_json and place.ranks.leads and found:
             print_json(found[0] if len(wishes) * len(stages) == 1 else found)
@@ -278,52 +289,61 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         raise UsageError("--seed and --seeds say the same; give one of them.")
     group = wish.name or time.strftime("%Y%m%d-%H%M%S")
     for each in seeds:
-        facts = {**wish.facts, "group": group}
+        facts = {**wish.facts, "group": group, "seeds": seeds}
         yield replace(wish, options={"seed": each}, name=f"{group}-seed{each}", facts=facts)
 
 
-def _run(
-    stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace, as_json: bool
-) -> tuple[Path, dict[str, Any] | None]:
-    """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON.
-
-    Gives the run's folder, too.
-    """
+def _open(
+    stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace
+) -> tuple[RunFolder, Settings]:
+    """Begin the run of a stage, or find the one to go on with."""
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.both_stages import go_on_or_begin
-    from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
-    typed = partial(options.typed, data_root=place.data_root)
-
-    folder, settings = place.ranks.from_leader(
+    return place.ranks.from_leader(
         lambda: (
             go_on_or_begin(data, stage, wish, run, place.progress)
             if resume
             else opening.start(data, stage, wish, place.progress)
         )
     )
+
+
+def _run(
+    stage: str,
+    data: Dataset,
+    wish: Wish,
+    folder: RunFolder,
+    settings: Settings,
+    place: Workplace,
+    as_json: bool,
+) -> dict[str, Any] | None:
+    """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON."""
+    from icsr_cli.recipes import opening
+    from icsr_cli.recipes.training import run_cam_stage, run_global_stage
+
+    typed = partial(options.typed, data_root=place.data_root)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place)
         if not place.ranks.leads:
-            return folder.path, None
+            return None
         if wish.then is not None:  # what follows is trained by this command
-            return folder.path, _show_local_labels(folder, table, data, None, as_json)
+            return _show_local_labels(folder, table, data, None, as_json)
         if folder.info().get("then"):
             following = typed(
                 *("train", "--resume", "-d", data.name, "--name", folder.path.name), runs_root=wish.runs_root
             )
-            return folder.path, _show_local_labels(folder, table, data, following, as_json)
+            return _show_local_labels(folder, table, data, following, as_json)
         usual = opening.uses_local(opening.resolve(data, wish, Progress()))
         method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
         following = typed(
             *("train", "global", "-d", data.name, *method, "--local", folder.path), runs_root=wish.runs_root
         )
-        return folder.path, _show_local_labels(folder, table, data, following, as_json)
+        return _show_local_labels(folder, table, data, following, as_json)
     network = run_global_stage(data, settings, folder, place)
     measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
     following = typed(*(("eval",) if measurable else ("labels", "inspect")), folder.path)
-    shown = _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
-    return folder.path, shown
+    return _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
 
 
 def _take_place(

@@ -18,11 +18,16 @@ class Interruption:
     def check(self) -> None:
         """Raise ``Interrupted`` where a signal has come."""
         if self.signal_number is not None:
-            name = signal.Signals(self.signal_number).name
-            raise Interrupted(
-                f"{name}: stopped. Every finished epoch is saved; go on with the same command and --resume.",
-                signal_number=self.signal_number,
-            )
+            raise stopped(self.signal_number)
+
+
+def stopped(signal_number: int, resume: str = "--resume") -> Interrupted:
+    """Tell of a signal that ended a command which had begun a run."""
+    name = signal.Signals(signal_number).name
+    return Interrupted(
+        f"{name}: stopped. Every finished epoch is saved; go on with the same command and {resume}.",
+        signal_number=signal_number,
+    )
 
 
 class Stop(KeyboardInterrupt):

@@ -17,14 +17,14 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
-from icsr_cli.files import checksum
+from icsr_cli.files import checksum, write_bytes
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
 from icsr_cli.recipes.training import check_same_settings, differences
-from icsr_cli.runs import RunFolder, create, newest, open_run, run_of
-from icsr_cli.runs.folder import begun_or_gone
+from icsr_cli.runs import RunFolder, newest, open_run, run_of
+from icsr_cli.runs.folder import begin
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -104,17 +104,18 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
-    folder = create(wish.runs_root, data.name, stage, name=wish.name)
     local = facts.pop("local", None)
-    with begun_or_gone(folder):
+    with begin(wish.runs_root, data.name, stage, name=wish.name) as folder:
         folder.update_info(**facts, local=None)
         if local is not None:
             folder.keep_local(local)
         if pairs is not None:
             keep_pairs(folder.path, pairs, data.train.paths)
+        if wish.then is not None and wish.then.config is not None:
+            write_bytes(folder.path / "then.yaml", wish.then.config.read_bytes())
+        progress.note(f"Run: {folder.path}")
         # Last: a run that has its settings can be gone on with.
         folder.write_settings(settings.dump(folder.stage))
-    progress.note(f"Run: {folder.path}")
     return folder, settings
 
 

@@ -57,6 +57,7 @@ class Info(_Part):
     local: str | None = None
     init: str | None = None
     group: str | None = None
+    seeds: list[_Count] = []
     images: str | None = None
     after: str | None = None
     then: _Then | None = None

@@ -10,6 +10,7 @@
 ``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
 ``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
 ``pairs.csv``             what is known of pairs of images (see ``icsr_cli.runs.pairs``), if anything is
+``then.yaml``             the settings file that the stage behind a cam run was given, if it was
 ``evaluation.json``       what was measured of it (see ``icsr_cli.runs.evaluation``), if anything was
 ``events/``               event files for TensorBoard, where they were asked for
 ========================  =====================================================================
@@ -48,6 +49,7 @@ from icsr_cli.files import (
 from icsr_cli.plain_yaml import flat, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
+from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
@@ -354,7 +356,29 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
     Raises:
         RunError: where a run of that name is there already.
     """
-    parent = root / dataset / stage
+    with begin(root, dataset, stage, name=name) as run:
+        return run
+
+
+@contextmanager
+def begin(root: Path, dataset: str, stage: str, *, name: str | None = None) -> Iterator[RunFolder]:
+    """Create a run folder and hold it until the rest of it is written down.
+
+    Leaves none where that fails: it would be taken for the newest one.
+    """
+    run = RunFolder(_new_folder(root / dataset / stage, name))
+    with training_lock(run.path):
+        try:
+            # To the microsecond: runs are put in order by it.
+            started = datetime.now(UTC).isoformat(timespec="microseconds")
+            run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
+            yield run
+        except BaseException:
+            run.remove()
+            raise
+
+
+def _new_folder(parent: Path, name: str | None) -> Path:
     check_free(parent, name)
     parent.mkdir(parents=True, exist_ok=True)
     base = name or time.strftime("%Y%m%d-%H%M%S")
@@ -365,23 +389,8 @@ def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> 
         except FileExistsError:
             check_free(parent, name)  # another process was faster
             continue
-        run = RunFolder(path)
-        # To the microsecond: runs are put in order by it.
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
-        with begun_or_gone(run):
-            run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
-        return run
+        return path
     raise RunError(f"Too many runs were started in {parent} within one second.")
-
-
-@contextmanager
-def begun_or_gone(run: RunFolder) -> Iterator[None]:
-    """Leave no folder of a new run that cannot be written down: it would be taken for the newest one."""
-    try:
-        yield
-    except BaseException:
-        run.remove()
-        raise
 
 
 def check_free(parent: Path, name: str | None) -> None:
@@ -410,13 +419,31 @@ def check_free(parent: Path, name: str | None) -> None:
 
 def _clear_unused(path: Path) -> None:
     """Remove the folder of a run that ended before its first epoch: there is nothing in it to go on with."""
-    if not (path / "run.json").is_file():
+    if clear_not_begun(path) or not (path / "run.json").is_file() or _has_trained(path):
         return
-    kept = (path / "metrics.jsonl", path / "checkpoints", path / "labels")
-    run = RunFolder(path)
-    if any(place.exists() for place in kept) or run.info().get("status") not in ("failed", "interrupted"):
-        return
-    run.remove()
+    if (run := RunFolder(path)).info().get("status") in ("failed", "interrupted"):
+        run.remove()
+
+
+def clear_not_begun(path: Path) -> bool:
+    """Remove the folder of a run whose process was killed before it had written it down; say whether it was.
+
+    Its settings are not there, which are the last, and nobody holds it.
+    """
+    if not path.is_dir() or (path / "settings.yaml").exists() or _has_trained(path):
+        return False
+    if not (path / "run.json").is_file() and any(path.glob("[!.]*")):  # somebody's own
+        return False
+    try:
+        with training_lock(path):
+            RunFolder(path).remove()
+    except RunError:  # it is just being begun
+        return False
+    return True
+
+
+def _has_trained(path: Path) -> bool:
+    return any((path / name).exists() for name in ("metrics.jsonl", "checkpoints", "labels"))
 
 
 def open_run(path: Path) -> RunFolder:

@@ -14,6 +14,7 @@ from typer.testing import Result
 
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import opening, training
+from icsr_cli.recipes.interruption import Stop
 from icsr_cli.runs import RunFolder
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
@@ -29,6 +30,10 @@ def train(tiny_root: Path, tmp_path: Path) -> Any:
 
 def stopped(*_: Any, **__: Any) -> None:
     raise Interrupted("Stopped.", signal_number=15)
+
+
+def at_once(*_: Any, **__: Any) -> None:
+    raise Stop(2)
 
 
 def runs(folder: Path, stage: str) -> list[Path]:
@@ -96,6 +101,77 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
 
 
+@pytest.mark.parametrize("killed", [1, 2, 3])
+@pytest.mark.parametrize("name", [(), ("--name", "own")])
+def test_a_run_killed_before_it_was_written_down(train: Any, tmp_path: Path, name: Any, killed: int) -> None:
+    """It is begun anew, by --resume where another run says how; it lacks its settings, and more perhaps."""
+    ended(train(*SHORT, "--name", "own"))
+    own = tmp_path / "tiny/global/own"
+
+    def kill(run: Path) -> None:
+        facts = json.loads((run / "run.json").read_text())
+        shutil.rmtree(run)
+        run.mkdir()
+        if killed > 1:
+            few = ("stage", "dataset", "started")
+            kept = facts if killed > 2 else {key: facts[key] for key in few}
+            (run / "run.json").write_text(json.dumps(kept | {"status": "running"}))
+
+    kill(own)
+    ended(train("--resume", *name))
+    assert facts(own)["status"] == "finished"
+    assert len(runs(tmp_path, "global")) == 1
+    kill(own)
+    refused = train("global", *SHORT, "--resume", "--name", "own")
+    assert (refused.exit_code, "without --resume begins it" in " ".join(refused.stderr.split())) == (1, True)
+    kill(tmp_path / "tiny/cam/own")
+    ended(train(*SHORT, "--name", "own"))
+
+
+@pytest.mark.parametrize(
+    "place", [(training, "run_cam_stage"), (training, "run_global_stage"), (opening, "_global_inputs")]
+)
+def test_a_signal_that_ends_the_command_at_once(train: Any, tmp_path: Path, place: Any) -> None:
+    """In training the second signal, or one between two runs: what was begun is in the way of a new run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(*place, at_once)
+        ended_at_once = train(*SHORT, "--seeds", "5,6")
+    assert ended_at_once.exit_code == 130
+    said = " ".join(ended_at_once.stderr.split())
+    group = runs(tmp_path, "cam")[0].name.removesuffix("-seed5")
+    assert f"go on with the same command and --name {group} --resume" in said
+    ended(train(*SHORT, "--seeds", "5,6", "--name", group, "--resume"))
+    assert [run.name for run in runs(tmp_path, "global")] == [f"{group}-seed5", f"{group}-seed6"]
+
+
+def test_one_run_of_a_group_that_was_stopped(train: Any, tmp_path: Path) -> None:
+    """It goes on alone, and says what is left of the group; the group's own name is that of no run."""
+    group = ("--seeds", "5,6", "--name", "two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", at_once)
+        assert train(*SHORT, *group).exit_code == 130
+    named = train("--resume", "--name", "two")
+    again = "--seeds 5,6 --name two --resume"
+    assert (named.exit_code, again in " ".join(named.stderr.split())) == (2, True), named.output
+    alone = train("--resume")
+    ended(alone)
+    assert [run.name for run in runs(tmp_path, "global")] == ["two-seed5"]
+    assert "not finished: seed 6." in " ".join(alone.stderr.split())
+    assert again in " ".join(alone.stderr.split())
+    ended(train(*SHORT, *group, "--resume"))
+    alone = train("--resume")
+    ended(alone)
+    assert "not finished" not in alone.stderr
+
+
+def test_a_signal_before_anything_was_begun(train: Any, tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunFolder, "write_settings", at_once)
+        found = train(*SHORT, "--name", "own")
+    assert (found.exit_code, "the same command starts again" in found.stderr) == (130, True)
+    assert not runs(tmp_path, "cam")
+
+
 def test_a_cam_run_of_its_own_gets_no_second_stage(train: Any, tmp_path: Path) -> None:
     """Nor where the method, named again, has two; one that belongs to a stopped command says how to go on."""
     ended(train("cam", *SHORT, "--name", "own"))
@@ -128,15 +204,18 @@ def test_options_of_a_refiner_that_the_command_names(train: Any, tmp_path: Path)
 
 
 def test_settings_that_changed_before_the_second_stage(train: Any, tmp_path: Path) -> None:
+    """Or are gone: those count that the command was given, of which the cam run keeps a copy."""
     mine = tmp_path / "mine.yaml"
     mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "run_cam_stage", stopped)
         assert train(*SHORT, "--config", mine).exit_code == 143
-    mine.write_text("global: {optimizer: {lr: 0.0009}}\n")
+    mine.unlink()
+    copy = runs(tmp_path, "cam")[0] / "then.yaml"
+    copy.write_text("global: {optimizer: {lr: 0.0009}}\n")
     refused = train("--resume")
-    assert (refused.exit_code, "is not what it was" in refused.stderr) == (2, True)
-    mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
+    assert (refused.exit_code, "then.yaml has changed" in " ".join(refused.stderr.split())) == (1, True)
+    copy.write_text("global: {optimizer: {lr: 0.0007}}\n")
     ended(train("--resume"))
     assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
 

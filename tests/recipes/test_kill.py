@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -87,7 +86,6 @@ def next_command(kind: Kind, name: str) -> list[str]:
     """What a person types after a kill: the same with --resume, where there is something to go on with."""
     if (kind.folder(name) / "settings.yaml").exists():
         return [*kind.start(name), "--resume"]
-    shutil.rmtree(kind.folder(name), ignore_errors=True)
     return kind.start(name)
 
 
@@ -149,6 +147,9 @@ def test_killed_at_random_moments(server: Server, kinds: dict[str, Kind], name: 
 
 MOMENTS = {
     "shared": [
+        ("run.json", 1, "whole"),
+        ("run.json", 1, "renamed"),
+        ("settings.yaml", 1, "half"),
         ("settings.yaml", 1, "renamed"),
         ("metrics.jsonl", 1, "half"),
         ("metrics.jsonl", 1, "renamed"),

@@ -34,7 +34,7 @@ from icsr_cli.runs import (
     write_labels,
 )
 from icsr_cli.runs.evaluation import image_thresholds, read_evaluations, record_evaluations, weights_digest
-from icsr_cli.runs.folder import epoch_of
+from icsr_cli.runs.folder import begin, clear_not_begun, epoch_of
 from icsr_cli.types import ImageRecord, Labels, Split
 
 
@@ -82,7 +82,7 @@ def test_runs_get_names_of_their_own(tmp_path: Path) -> None:
     assert len({run.path for run in runs}) == 3
     assert find_runs(tmp_path, "market1501", "cam")[0].path == runs[0].path
     assert (runs[0].stage, runs[0].dataset) == ("cam", "market1501")
-    create(tmp_path, "market1501", "cam", name="mine")
+    create(tmp_path, "market1501", "cam", name="mine").write_settings({})
     with pytest.raises(RunError, match="--resume"):
         create(tmp_path, "market1501", "cam", name="mine")
 
@@ -515,6 +515,7 @@ def test_a_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
 
 def test_a_run_that_failed_before_its_first_epoch_does_not_block_its_name(tmp_path: Path) -> None:
     run = create(tmp_path, "d", "cam", name="mine")
+    run.write_settings({})
     with pytest.raises(RunError, match="--resume"):
         create(tmp_path, "d", "cam", name="mine")  # it is running
     run.update_info(status="failed", reason="no memory")
@@ -524,6 +525,18 @@ def test_a_run_that_failed_before_its_first_epoch_does_not_block_its_name(tmp_pa
     again.update_info(status="failed")
     with pytest.raises(RunError, match="--resume"):
         create(tmp_path, "d", "cam", name="mine")
+
+
+def test_a_run_that_is_just_being_begun_keeps_its_name(tmp_path: Path) -> None:
+    with begin(tmp_path, "d", "cam", name="mine") as run:
+        assert not clear_not_begun(run.path)
+        with pytest.raises(RunError, match="already"):
+            create(tmp_path, "d", "cam", name="mine")
+    assert clear_not_begun(run.path)
+    assert not run.path.exists()
+    run.path.mkdir()
+    (run.path / "notes.txt").touch()  # somebody's own
+    assert not clear_not_begun(run.path)
 
 
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
