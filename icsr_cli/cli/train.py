@@ -210,6 +210,8 @@ def train(
             ]
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
+                if after and config and not resume:  # as it was when the command began
+                    asked = replace(asked, config=after / "then.yaml")
                 folder, settings = _open(each, data, asked, named, resume, place)
                 after, begun = folder.path, True
                 found.append(_run(each, data, asked, folder, settings, place, as_json))

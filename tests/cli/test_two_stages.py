@@ -220,6 +220,21 @@ def test_settings_that_changed_before_the_second_stage(train: Any, tmp_path: Pat
     assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
 
 
+def test_settings_that_change_while_the_first_stage_is_trained(train: Any, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
+    run_cam_stage = training.run_cam_stage
+
+    def changing(*given: Any) -> Any:
+        mine.write_text("global: {optimizer: {lr: 0.0009}}\n")
+        return run_cam_stage(*given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", changing)
+        ended(train(*SHORT, "--config", mine))
+    assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
+
+
 def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> None:
     """That of the run says nothing new, and asks for no setting again; another one is all that is wrong."""
     ended(train("global", "--epochs", "1", "--init", "none", "-m", "cluster-contrast"))
