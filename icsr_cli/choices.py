@@ -99,7 +99,10 @@ class Options(Keys):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the method reads beside features: ``cameras``, ``local``, ``tracks``."""
+        """What the method reads beside features: ``cameras``, ``local``, ``tracks``.
+
+        With ``cameras`` alone it tells cameras from each other: of one it makes nothing.
+        """
         return frozenset()
 
     def faults(self, images: int) -> list[str]:
