@@ -174,7 +174,8 @@ def _show_overview(
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
     rows = []
     for line in metrics:
-        hidden = ("nodes", "camera_nmi", "kept")  # with them the table would not fit 80 columns
+        # With them the table would not fit 80 columns.
+        hidden = ("nodes", "camera_nmi", "kept", "pairs_same", "pairs_different")
         row = {key: value for key, value in line.items() if not isinstance(value, dict) and key not in hidden}
         judged = line.get("quality", {})
         titles = {"global": "NMI", "refined": "NMI refined"}
