@@ -217,7 +217,7 @@ def _show_images(
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
-    from icsr_cli.reports.label_changes import compare_labels
+    from icsr_cli.reports.label_changes import SAME_EPOCH, compare_labels
     from icsr_cli.runs import read_labels
 
     changes = compare_labels(read_labels(before), table)
@@ -225,6 +225,8 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
         print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return
     heading(f"{before.stem} -> {path.stem}")
+    if before == path:
+        say(SAME_EPOCH)
     figures = {
         "images": changes.images,
         "in a cluster in both": changes.compared,

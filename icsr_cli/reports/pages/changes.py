@@ -51,7 +51,7 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
     notes = view.source(after).notes
     if before == after:
-        notes += ("These are the labels of one and the same epoch: nothing can have moved.",)
+        notes += (changes.SAME_EPOCH,)
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), notes)
     first, second = (read_labels(file) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)
