@@ -10,6 +10,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import print_json, print_table, say
+from icsr_cli.errors import counted
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
@@ -149,7 +150,8 @@ def _gigabytes(count: int | None) -> str:
 def _show_plan(found: Schedule) -> None:
     """Print the estimate of a run as tables."""
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
-    say(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
+    trained = f"{counted(found.images, 'training image')} under {counted(found.cameras, 'camera')}"
+    say(f"{trained}, on {where}; estimated.")
     rows = []
     for stage in found.stages:
         parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]

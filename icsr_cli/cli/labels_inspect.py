@@ -11,7 +11,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from icsr_cli.reports.label_report import ClusterRow, ImageRow
@@ -150,7 +150,6 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.label_report import LISTS, label_report
-    from icsr_cli.reports.page import counted
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -159,7 +158,7 @@ def _show_overview(
         return
     if folder is not None:
         heading(f"Run: {folder.path} ({folder.info().get('status')})")
-    heading(f"{path}: {len(table):,} images, {counted(len(set(table.cameras.tolist())), 'camera')}")
+    heading(f"{path}: {counted(len(table), 'image')}, {counted(len(set(table.cameras.tolist())), 'camera')}")
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])

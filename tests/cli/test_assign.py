@@ -109,7 +109,7 @@ def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     done = assign(home, tiny_root, tmp_path, "--to", home / "runs/tiny/global/known")
     assert done.exit_code == 0, done.output
-    assert "1 images cannot be read" in " ".join(done.output.split())
+    assert "1 image cannot be read" in " ".join(done.output.split())
     assert (home / "found.csv").read_text().count("\n") == 4
 
 

@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, counted
 from icsr_cli.reports import label_changes as changes
 from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange, LabelChanges
-from icsr_cli.reports.page import Table, counted, percent, render, table, table_of, write
+from icsr_cli.reports.page import Table, percent, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels

@@ -10,7 +10,7 @@ from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
 from icsr_cli.reports.label_report import ClusterRow
-from icsr_cli.reports.page import Table, percent, render, table_of, write
+from icsr_cli.reports.page import Table, percent, render, table_of, tile, write
 from icsr_cli.reports.pages.images import CLUSTER_PICTURES, cluster_gallery
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import is_local, quality_table
@@ -64,7 +64,7 @@ def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
     found = report.overview(labels)
     parts = {"kept": found.kept, "thrown out": found.discarded, "in no cluster": found.noise}
     shares = [(name, percent(count / found.images)) for name, count in parts.items() if count]
-    return [("images", write(found.images)), ("clusters", write(found.clusters)), *shares]
+    return [tile(found.images, "image"), tile(found.clusters, "cluster"), *shares]
 
 
 def _size_chart(labels: LabelTable) -> Markup:
