@@ -62,7 +62,7 @@ def main(crops: Path, folder: Path, epochs: int, iters: int, size: tuple[int, in
     plain = config.load("", method="cluster-contrast").global_
     found = label(evidence_of(features, plain, cameras=dataset.train.cameras), plain)
     print(f"Plain clustering of these features: {found.labels.max() + 1:,} clusters, "
-          f"{found.figures['camera_nmi']:.2f} of what they tell is the camera")  # fmt: skip
+          f"{found.figures.get('camera_nmi', 0):.2f} of what they tell is the camera")  # fmt: skip
 
 
 if __name__ == "__main__":

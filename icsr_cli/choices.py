@@ -12,6 +12,7 @@ defines.
 import hashlib
 import importlib
 import importlib.util
+import logging
 import re
 import sys
 import traceback
@@ -39,6 +40,7 @@ ROOMS: Final = {
     "samplers": "batches",
     "optimizers": "build",
 }
+_LOG: Final = logging.getLogger("icsr")
 _PLUGIN: Final = "icsr_plugin"
 _plugins: dict[tuple[str, str], ModuleType] = {}
 
@@ -99,7 +101,10 @@ class Options(Keys):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the method reads beside features: ``cameras``, ``local``, ``tracks``."""
+        """What the method reads beside features: ``cameras``, ``local``, ``tracks``.
+
+        With ``cameras`` alone it tells cameras from each other: of one it makes nothing.
+        """
         return frozenset()
 
     def faults(self, images: int) -> list[str]:
@@ -271,9 +276,14 @@ def _add(module: ModuleType, source: str) -> None:
 
 @cache
 def _load_installed() -> None:
-    """Add the methods of installed packages, once."""
+    """Add the methods of installed packages, once; one that cannot be used is left out, with a word."""
     for entry in entry_points(group="icsr.methods"):
-        _add(entry.load(), f"The entry point {entry.name} of {entry.value}")
+        try:
+            _add(entry.load(), f"The entry point {entry.name} of {entry.value}")
+        except (Exception, SystemExit) as error:
+            package = entry.dist.name if entry.dist else entry.value
+            why = f"{type(error).__name__}: {reason(error)}"
+            _LOG.warning("The method %s of the package %s is left out: %s.", entry.name, package, why)
 
 
 def chosen(settings: BaseModel) -> Iterator[tuple[str, Options]]:

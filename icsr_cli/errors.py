@@ -25,6 +25,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """Write a number of things: 1 image, 2 images."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Ask for the one that comes nearest, as a sentence behind another; nothing where none is near."""
     near = get_close_matches(name, known, n=1)

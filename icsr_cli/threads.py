@@ -36,7 +36,7 @@ def thread_count() -> int:
     if torch is not None:
         return int(torch.get_num_threads())
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(asked)) if asked.isdigit() else usable_cpus()
+    return max(1, int(asked)) if asked.isdecimal() else usable_cpus()
 
 
 def row_ranges(n: int, parts: int | None = None, *, first: int = 0) -> Iterator[tuple[int, int]]:

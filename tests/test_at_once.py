@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 import threading
 import time
 
@@ -9,6 +10,14 @@ from threadpoolctl import threadpool_info
 
 from icsr_cli import threads
 from icsr_cli.threads import at_once
+
+
+@pytest.mark.parametrize(("asked", "threads_"), [("3", 3), ("0", 1), ("²", 5), ("", 5)])
+def test_threads_that_are_asked_for(monkeypatch, asked, threads_):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 5)
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert threads.thread_count() == threads_
 
 
 def test_at_once_gives_results_in_order_whoever_ends_first():

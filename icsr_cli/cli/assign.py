@@ -54,6 +54,8 @@ def assign(
     progress = make_progress(quiet, as_json)
     given, _ = images_of(images, split, None, data_root, progress)
     run = open_run(to) if to is not None else newest(runs_root, stage="global", file="last.safetensors")
+    if to is None:
+        progress.note(f"Run: {run.path} (the newest)")
     settings = config.load_run(run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
     engine = choose_engine(device, precision)
     data = datasets.load(run.dataset, data_root)
@@ -76,7 +78,7 @@ def assign(
         limits_said = {key: round(value, 4) for key, value in known.limits.items()}
         print_json(facts | {"limits": limits_said, "assigned": rows})
         return
-    print_facts("Assigned", {**facts, "written": None})
+    print_facts("Assigned", {**facts, "farthest": f"{farthest:.4f}", "written": None})
     if most := Counter(sorted(seen)).most_common(5):
         print_table("Clusters with most new images", ("cluster", "new images"), most)
     say(f"Written to {out}", whole=True)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as RichBars
     from rich.progress import TaskID
+    from rich.table import Table
+    from rich.text import Text
 
 
 #: Longer words of a table, such as paths, are folded.
@@ -35,13 +37,37 @@ def make_progress(quiet: bool, as_json: bool) -> Progress:
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Print a table on standard output; columns in which every value is a number are right-aligned.
 
-    Values are shown as they are, brackets too; for colours give a ``rich.text.Text``.
+    Columns for which the width has no room go on below, behind the first one. Values are shown as they are,
+    brackets too; for colours give a ``rich.text.Text``.
     """
+    from rich.segment import Segment
+    from rich.text import Text
+
+    cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
+    if title:
+        heading(title)  # a title of the table's own is folded at its width, paths too
+    console, left = output(), list(range(1, len(columns)))
+    whole = console.options.update(max_width=10_000)
+    while True:
+        for count in range(len(left), -1, -1):
+            shown = [0, *left[:count]]
+            table = _table([columns[i] for i in shown], [[row[i] for i in shown] for row in cells])
+            if not _has_width():
+                console.width = max(console.width, console.measure(table, options=whole).maximum)
+            lines = Segment.split_lines(console.render(table))
+            if count < 2 or Segment.get_line_length(next(iter(lines))) <= console.width:
+                break
+        console.print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
+        left = left[count:]
+        if not left:
+            return
+
+
+def _table(columns: Sequence[str], cells: Sequence[Sequence[Text]]) -> Table:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[value if isinstance(value, Text) else Text(_text(value)) for value in row] for row in rows]
     numeric = [bool(cells) and all(_is_number(row[i].plain) for row in cells) for i in range(len(columns))]
     table = Table(
         header_style="bold",
@@ -55,16 +81,16 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         words = [*column.split(), *(texts if right else (word for text in texts for word in text.split()))]
         words = [word for word in words if right or len(word) <= _WORD]
         width = max(map(len, words), default=0)
-        table.add_column(Text(column), justify="right" if right else "left", overflow="fold", min_width=width)
+        table.add_column(
+            Text(column),
+            justify="right" if right else "left",
+            overflow="fold",
+            min_width=width,
+            no_wrap=width >= max(map(len, (column, *texts))),
+        )
     for row in cells:
         table.add_row(*row)
-    if title:
-        heading(title)  # a title of the table's own is folded at its width, paths too
-    console = output()
-    if not _has_width():
-        whole = console.options.update(max_width=10_000)
-        console.width = max(console.width, console.measure(table, options=whole).maximum)
-    console.print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
+    return table
 
 
 def print_records(title: str, rows: Sequence[Mapping[str, Any]], hidden: Collection[str] = ()) -> None:

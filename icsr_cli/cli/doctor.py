@@ -10,6 +10,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import print_json, print_table, say
+from icsr_cli.errors import counted
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.diagnosis import Diagnosis
@@ -151,7 +152,8 @@ def _show_plan(found: Schedule) -> None:
     from icsr_cli.reports.page import duration
 
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
-    say(f"{found.images:,} training images under {found.cameras} cameras, on {where}; estimated.")
+    trained = f"{counted(found.images, 'training image')} under {counted(found.cameras, 'camera')}"
+    say(f"{trained}, on {where}; estimated.")
     rows = []
     for stage in found.stages:
         parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]

@@ -185,7 +185,8 @@ def _estimate(
         f"one cluster ({file.name}) under two cameras count as the same person."
     )
     if not found:
-        say("There are none: no such pairs are in one cluster, or none in different ones.")
+        why = "no such pairs are in one cluster, or none in different ones"
+        say(f"There are none: {'all images are of one camera' if embedder.dataset.n_cameras == 1 else why}.")
     _show_thresholds(found, "Estimated thresholds: the same person, if the distance is at most")
 
 

@@ -10,7 +10,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import make_progress, print_json, print_table, say
-from icsr_cli.errors import IcsrError, UsageError
+from icsr_cli.errors import IcsrError, UsageError, counted
 
 if TYPE_CHECKING:
     from icsr_cli.progress import Progress
@@ -103,10 +103,8 @@ def export(
         _check_card(target.with_suffix(".md"))
     run = run_of(path)
     if run is not None and (status := run.info().get("status")) != "finished":
-        epochs = len(run.metrics())
-        progress.warn(
-            f"The run {run.path} is not finished ({status}): its network is that of {epochs} epochs."
-        )
+        epochs = counted(len(run.metrics()), "epoch")
+        progress.warn(f"The run {run.path} is not finished ({status}): its network is that of {epochs}.")
     data = _dataset(dataset, run, data_root)
     origin = origin_of(path, run, data.layout if data else None)
     if size_of(read_metadata(path)) != size:
@@ -125,8 +123,8 @@ def export(
     _show(found)
     if (stored := origin.statistics) is not None:
         say(
-            f"Statistics of {len(stored.cameras)} cameras ({stored.mode}): {stored.images:,} training images "
-            f"of {stored.dataset}"
+            f"Statistics of {counted(len(stored.cameras), 'camera')} ({stored.mode}): "
+            f"{counted(stored.images, 'training image')} of {stored.dataset}"
         )
 
 

@@ -11,7 +11,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from icsr_cli.reports.label_report import ClusterRow, ImageRow
@@ -150,7 +150,6 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.label_report import LISTS, label_report
-    from icsr_cli.reports.page import counted
 
     found = label_report(table, count)
     metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
@@ -159,7 +158,7 @@ def _show_overview(
         return
     if folder is not None:
         heading(f"Run: {folder.path} ({folder.info().get('status')})")
-    heading(f"{path}: {len(table):,} images, {counted(len(set(table.cameras.tolist())), 'camera')}")
+    heading(f"{path}: {counted(len(table), 'image')}, {counted(len(set(table.cameras.tolist())), 'camera')}")
     if metrics:
         _show_epochs(metrics)
     _show_quality(found["quality"])
@@ -174,7 +173,8 @@ def _show_overview(
 def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
     rows = []
     for line in metrics:
-        hidden = ("nodes", "camera_nmi", "kept")  # with them the table would not fit 80 columns
+        # With them the table would not fit 80 columns.
+        hidden = ("nodes", "camera_nmi", "kept", "pairs_same", "pairs_different")
         row = {key: value for key, value in line.items() if not isinstance(value, dict) and key not in hidden}
         judged = line.get("quality", {})
         titles = {"global": "NMI", "refined": "NMI refined"}
@@ -216,7 +216,7 @@ def _show_images(
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
-    from icsr_cli.reports.label_changes import compare_labels
+    from icsr_cli.reports.label_changes import SAME_EPOCH, compare_labels
     from icsr_cli.runs import read_labels
 
     changes = compare_labels(read_labels(before), table)
@@ -224,6 +224,8 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
         print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return
     heading(f"{before.stem} -> {path.stem}")
+    if before == path:
+        say(SAME_EPOCH)
     print_records("What changed", [changes.figures])
     for title, parts in (("Clusters that split", changes.split), ("Clusters that merged", changes.merged)):
         if parts:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
-from icsr_cli.errors import UsageError
+from icsr_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
     from icsr_cli.config import Settings
@@ -129,7 +129,6 @@ Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on 
 def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:
     """Load the data set, or the one prepared last, and say which one it is."""
     from icsr_cli import datasets
-    from icsr_cli.reports.page import counted
 
     chosen = datasets.newest(data_root) if name is None else name
     dataset = datasets.load(chosen, data_root)

@@ -145,9 +145,9 @@ def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:
         known = None not in (answers.identity, match.identity)
         right = answers.identity == match.identity if known else None
         text = lines(f"{match.rank}.  {match.distance:.3f}", match)
-        return Crop(gallery / match.path, Path(match.path).name, text, right)
+        return Crop(gallery / match.path, match.path, text, right)
 
     query = Crop(
-        answers.query, answers.query.name, lines("query" if answers.matches else "no match", answers)
+        answers.query, str(answers.query), lines("query" if answers.matches else "no match", answers)
     )
     return [query, *map(crop, answers.matches)]

@@ -149,7 +149,7 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
             rows.append(row)
         else:
             unread.append(Unread("", f"{path.name}:{number}: {line.get('path') or ''}", row))
-    refuse_repeated((row.path for row in rows), f"paths come twice in {path}", "Each image is one line.")
+    refuse_repeated((row.path for row in rows), "path", f"named twice in {path}", "Each image is one line.")
     return root, rows, unread
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from icsr_cli.datasets.scan import find_folder, image_files
-from icsr_cli.errors import DatasetError, some
+from icsr_cli.errors import DatasetError, counted, some
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 SPLITS = ("train", "query", "gallery")
@@ -256,12 +256,12 @@ def same_stems(raw: Mapping[str, list[ImageRecord]]) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def refuse_repeated(paths: Iterable[str], fault: str, advice: str) -> None:
-    """Raise DatasetError where a path comes again; the message counts and names those: N ``fault``."""
+def refuse_repeated(paths: Iterable[str], one: str, fault: str, advice: str) -> None:
+    """Raise DatasetError where a path comes again; the message names those: N ``one`` ``fault``."""
     seen: set[str] = set()
     twice = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
     if twice:
-        raise DatasetError(f"{len(twice)} {fault}{first_few(twice)}. {advice}")
+        raise DatasetError(f"{counted(len(twice), one)} {fault}{first_few(twice)}. {advice}")
 
 
 def first_few(names: list[str], limit: int = 5) -> str:

@@ -56,8 +56,8 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
     """Cluster the images and let the refiners work on the clusters, in order.
 
     The labels hold the column ``cohesion`` (each image's mean similarity to the others of its cluster, before
-    the refiners) and the figure ``silhouette``; and, where cameras are known, ``camera_nmi``: how much the
-    labels tell of the camera (0 nothing, 1 everything). Where normalisation is ``auto``, also
+    the refiners) and the figure ``silhouette``; and, of several cameras, ``camera_nmi``: how much the labels
+    tell of the camera (0 nothing, 1 everything). Where normalisation is ``auto``, also
     ``camera_effect``, the share of the cameras' difference that is theirs, and ``normalised``, 1 or 0. Where
     somebody has said something of pairs, the clusters and what each refiner makes of them obey it
     (``constraints``). ``cohesion`` and ``silhouette`` are of all similarities: where the evidence has only
@@ -81,8 +81,9 @@ def label(evidence: Evidence, settings: LabelMethods) -> Labels:
             labels = rules.mend_labels(labels, evidence.similarity)
     if evidence.cameras is None:
         return labels
-    told = _shared_information(labels.labels, evidence.cameras)
-    return replace(labels, figures={**labels.figures, "camera_nmi": told, **_choice(evidence)})
+    several = len(np.unique(evidence.cameras)) > 1
+    told = {"camera_nmi": _shared_information(labels.labels, evidence.cameras)} if several else {}
+    return replace(labels, figures={**labels.figures, **told, **_choice(evidence)})
 
 
 def _choice(evidence: Evidence) -> dict[str, float]:

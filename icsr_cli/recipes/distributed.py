@@ -124,7 +124,7 @@ class Ranks(Team):
         """Let the leading rank make something and give it to all.
 
         Raises:
-            IcsrError: what ``make`` raised, on the leading rank; the others leave with its exit code, so
+            Exception: what ``make`` raised, on the leading rank; the others leave with its exit code, so
                 that it is said once.
         """
         if self.size == 1:
@@ -133,8 +133,9 @@ class Ranks(Team):
         if self.leads:
             try:
                 outcome[0] = make()
-            except IcsrError as error:
-                dist.broadcast_object_list([None, error.exit_code], device=torch.device("cpu"))
+            except Exception as error:  # whatever it is, the others wait for an answer
+                code = getattr(error, "exit_code", 1)
+                dist.broadcast_object_list([None, code], device=torch.device("cpu"))
                 raise
         dist.broadcast_object_list(outcome, device=torch.device("cpu"))
         made, exit_code = outcome

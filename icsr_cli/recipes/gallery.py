@@ -23,7 +23,7 @@ from icsr_cli import datasets
 from icsr_cli.config.schema import ImageSettings
 from icsr_cli.datasets.folder import number_identities, number_tracks, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, UsageError, counted
 from icsr_cli.files import parse_json, regular, stamp, whole_file
 from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
@@ -231,7 +231,8 @@ def embed_readable(
         raise DatasetError(f"None of the {len(paths)} images can be read.")
     if faults:
         row, why = faults[0]
-        progress.warn(f"{len(faults):,} images cannot be read and are left out, such as {paths[row]}: {why}")
+        left_out = f"{counted(len(faults), 'image')} cannot be read: left out"
+        progress.warn(f"{left_out}, such as {paths[row]}: {why}")
     return features, np.delete(np.arange(len(paths)), [row for row, _ in faults])
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from icsr_cli.choices import Options
+from icsr_cli.choices import Options, chosen
 from icsr_cli.config.schema import GlobalSettings
 from icsr_cli.errors import TrainingError
 from icsr_cli.labelling import evidence_of, label, label_cameras, overlapping_tracks, tell_apart
@@ -44,6 +44,8 @@ def train_global_stage(stage: Stage) -> Network:
     if first > own.epochs:
         run.check_network("global", "last", "best")
         stage.progress.note("Every epoch is finished already: nothing is left to train.")
+    if len(np.unique(stage.split.cameras)) == 1:
+        stage.progress.warn(_of_one_camera(own))
     with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:
         for epoch in range(first, own.epochs + 1):
             figures, previous = _epoch(stage, trainer, epoch, previous)
@@ -123,6 +125,16 @@ def _known_locally(
         return {"local": local}
     overlapping = overlapping_tracks(cameras, local, tracks, frames)
     return {"local": local, "pairs": tell_apart(facts.get("pairs"), overlapping, len(local))}
+
+
+def _of_one_camera(own: GlobalSettings) -> str:
+    """Say what one camera leaves undone."""
+    idle = ", ".join(f"{key}: {method.method}" for key, method in chosen(own) if method.needs == {"cameras"})
+    as_without = f", and what compares them does nothing of its own ({idle})" if idle else ""
+    return (
+        f"All training images are of one camera: nothing can be learnt across cameras{as_without}. For that, "
+        "train on a data set of two cameras or more."
+    )
 
 
 def _nothing_left(labels: Labels, own: GlobalSettings) -> str:

@@ -16,7 +16,7 @@ from icsr_cli.datasets.folder import Row
 from icsr_cli.datasets.layout import Benchmark, FolderLayout, Reading, Unread, first_few
 from icsr_cli.datasets.own_file import OwnFile
 from icsr_cli.datasets.published import market1501
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, UsageError, counted
 from icsr_cli.images.store import BadImage, Store, build_pixels, check_images, other_files, verify_pixels
 from icsr_cli.progress import Progress
 from icsr_cli.synthesis import World, render, tracks_of
@@ -392,9 +392,9 @@ def _complaints(reading: Reading, bad: Sequence[Unread]) -> list[str]:
     found = []
     if reading.unread:
         names = first_few([f"{item.path} ({item.reason})" for item in reading.unread], 3)
-        found.append(f"{len(reading.unread)} files were passed over{names}")
+        found.append(f"{counted(len(reading.unread), 'file')} passed over{names}")
     if bad:
-        found.append(f"{len(bad)} images cannot be read and are left out; index.json names them")
+        found.append(f"{counted(len(bad), 'image')} cannot be read: left out; index.json names them")
     return found
 
 

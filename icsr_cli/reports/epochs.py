@@ -66,7 +66,7 @@ def seconds_table(epochs: Sequence[Epoch]) -> Table | None:
 def network_name(part: str, names: Sequence[str] = ()) -> str:
     """Name the network of a line of a cam run: ``shared``, or ``camera 3``, or by the camera's own name."""
     number = part.removeprefix("camera_")
-    named = number.isdigit() and int(number) < len(names)
+    named = number.isdecimal() and int(number) < len(names)
     return f"camera {names[int(number)]}" if named else part.replace("_", " ")
 
 

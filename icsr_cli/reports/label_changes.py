@@ -19,6 +19,8 @@ from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, most_frequent
 
 #: A part counts from this share of the split or merged cluster's images on: a stray image makes no split.
 _LEAST_SHARE = 0.2
+#: What is said where both tables are one.
+SAME_EPOCH = "These are the labels of one and the same epoch: nothing can have moved."
 
 
 @dataclass(frozen=True)

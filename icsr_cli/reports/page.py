@@ -13,6 +13,8 @@ from typing import Any, Final
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from icsr_cli.errors import counted
+
 _NUMBER: Final = re.compile(r"-|-?[\d,]+(\.\d+)?%?")
 #: Fields whose titles are other words than their names.
 _TITLES: Final = {
@@ -61,9 +63,10 @@ def title_of(key: str) -> str:
     return re.sub(r" f\b", " F", words)
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Write a number of things: 1 image, 2 images."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def tile(number: int, one: str) -> tuple[str, str]:
+    """Give the tile of a number of things: what they are called, and the number."""
+    value, name = counted(number, one).split()
+    return name, value
 
 
 def write(value: object) -> str:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from icsr_cli.errors import DatasetError, UsageError
+from icsr_cli.errors import DatasetError, UsageError, printable
 from icsr_cli.files import whole_file
 from icsr_cli.images.decode import decode
 
@@ -31,7 +31,10 @@ _QUERY, _RIGHT, _WRONG = "#1f4fd8", "#1a7f37", "#c62828"
 
 @dataclass(frozen=True)
 class Crop:
-    """One image and what is written below it; ``right`` frames it green or red, None not at all."""
+    """One image and what is written below it: the end of ``title``, a path, and ``lines``.
+
+    ``right`` frames it green or red, None not at all.
+    """
 
     path: Path
     title: str
@@ -125,9 +128,19 @@ def _draw_crop(
         outside = (left - _FRAME, top - _FRAME, right + _FRAME - 1, bottom + _FRAME - 1)
         pen.rectangle(outside, outline=frame, width=_FRAME)
     below = bottom + _FRAME + 4
-    pen.text((left, below), shorten(crop.title, font, _CROP[0]), fill=frame or _INK, font=font)
-    for number, line in enumerate(crop.lines, start=1):
+    title, *lines = (_in_font(text, font) for text in (crop.title, *crop.lines))
+    pen.text((left, below), shorten_path(title, font, _CROP[0]), fill=frame or _INK, font=font)
+    for number, line in enumerate(lines, start=1):
         pen.text((left, below + number * _LINE), shorten(line, font, _CROP[0]), fill=_FAINT, font=font)
+
+
+def _in_font(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """Escape the letters that the font has not: all of them would be the same empty box."""
+    box = bytes(font.getmask("\U0010ffff"))
+    return "".join(
+        one if bytes(font.getmask(one)) != box else one.encode("unicode_escape").decode()
+        for one in printable(text)
+    )
 
 
 def _fitted(path: Path) -> Image.Image | None:
@@ -149,3 +162,12 @@ def shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
         if font.getlength(shorter) <= width:
             return shorter
     return "…"
+
+
+def shorten_path(path: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    """Give as much of the end of ``path`` as is at most ``width`` wide; a longer name is shortened."""
+    name = path.rpartition("/")[2]
+    if font.getlength(f"…{name}") > width:
+        return shorten(name, font, width)
+    ends = (path, *(f"…{path[cut:]}" for cut in range(1, len(path))))
+    return next(end for end in ends if font.getlength(end) <= width)

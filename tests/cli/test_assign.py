@@ -54,6 +54,14 @@ def test_images_it_was_trained_on_are_known(home: Path, tiny_root: Path, tiny: D
     assert {row["cluster"] for row in written} <= {str(number) for number in range(99)}
 
 
+def test_the_run_that_is_taken_and_the_distance_are_said(home: Path, tiny_root: Path) -> None:
+    done = assign(home, tiny_root, "tiny", "--at", 0.60361)
+    assert f"Run: {home / 'runs/tiny/global/known'} (the newest)" in done.stderr
+    assert "0.6036" in done.stdout
+    named = assign(home, tiny_root, "tiny", "--to", home / "runs/tiny/global/known")
+    assert "(the newest)" not in named.stderr
+
+
 def test_nobody_is_known_at_no_distance(home: Path, tiny_root: Path, tiny: Dataset) -> None:
     done = assign(home, tiny_root, "tiny", "--split", "query", "--at", 0)
     assert done.exit_code == 0, done.output
@@ -101,7 +109,7 @@ def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path:
     (tmp_path / "broken.jpg").write_bytes(b"no image")
     done = assign(home, tiny_root, tmp_path, "--to", home / "runs/tiny/global/known")
     assert done.exit_code == 0, done.output
-    assert "1 images cannot be read" in " ".join(done.output.split())
+    assert "1 image cannot be read" in " ".join(done.output.split())
     assert (home / "found.csv").read_text().count("\n") == 4
 
 

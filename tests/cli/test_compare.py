@@ -97,6 +97,18 @@ def test_every_format_says_the_same(runs: Path) -> None:
     assert rows[0]["mAP (shop, camera) seeds"] == "0"
 
 
+def test_any_number_of_runs_fits_80_columns(runs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(7):
+        run = create(runs, "tiny", "global", name=f"other{number}")
+        run.write_settings({"dataset": "tiny", "seed": 0, "global": {"iters": number}})
+        run.record({"epoch": 1, "loss": 2.0, "kept": 3, "seconds": {"training": 3.0}})
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = compare(runs).stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    assert [words.count(f"other{number}") for number in range(7)] == [2] * 7
+
+
 def test_latex_reads_no_name_as_its_own(runs: Path) -> None:
     place = runs / "tiny" / "global" / "one-seed0"
     place.rename(place.with_name(r"[a{b$c^d~e\f"))

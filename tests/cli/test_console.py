@@ -11,6 +11,7 @@ import pytest
 import typer
 
 from icsr_cli.cli.console import LineProgress, print_table
+from icsr_cli.cli.labels_inspect import _show_epochs
 from icsr_cli.cli.main import _open_standard_files
 
 
@@ -33,11 +34,24 @@ def shown(monkeypatch: pytest.MonkeyPatch, width: int) -> str:
 
 @pytest.mark.parametrize("width", [20, 40, 45, 46, 47, 80, 120])
 def test_no_number_is_cut_off(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
-    """Where there is less room than the figures need, the terminal breaks the lines."""
+    """Columns that have no room go on below."""
     text = shown(monkeypatch, width)
     assert all(f"{number}.125 " in text for number in range(5))
     assert text.count("number") == 5
-    assert max(map(len, text.splitlines())) <= max(width, 61)
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_epochs_with_pairs_fit_80_columns_beside_each_other(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    pairs = {"pairs_same": 12, "pairs_different": 1234, "pairs_mended": 5, "moved": 17}
+    judged = {name: {"nmi": 0.5} for name in ("global", "refined")}
+    line = {"epoch": 1, "loss": 2.5, "images": 1234, "clusters": 123, "kept": 1200, "noise": 34}
+    _show_epochs([line | {"silhouette": 0.25, "camera_nmi": 0.1} | pairs | {"quality": judged}])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert sum("epoch" in line for line in lines) == 1
 
 
 def test_a_title_is_one_line_above_a_narrow_table(

@@ -13,6 +13,8 @@ from in_process import icsr
 from PIL import Image
 from tiny_world import TINY
 
+from icsr_cli.types import Dataset
+
 RUN = "runs/odd/global/one"
 
 
@@ -46,6 +48,9 @@ def test_clusters_of_one_camera_give_no_thresholds(home: Path, monkeypatch: pyte
     result = icsr("eval", "runs/odd/global/alone")
     assert result.exit_code == 0, result.output
     assert "There are none: no such pairs are in one cluster" in " ".join(result.stdout.split())
+    monkeypatch.setattr(Dataset, "n_cameras", 1)
+    result = icsr("eval", "runs/odd/global/alone")
+    assert "There are none: all images are of one camera." in result.stdout
 
 
 @pytest.mark.parametrize(

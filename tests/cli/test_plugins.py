@@ -57,6 +57,34 @@ def test_what_a_plugin_does_wrong(tmp_path: Path, source: str, code: int, words:
     assert not (tmp_path / "labels.csv").exists()
 
 
+def test_an_installed_package_that_fails_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    bodies = {
+        "broken_one": "import nothing_of_this_name",
+        "no_method": "",
+        "whole_one": refiner("return labels"),
+    }
+    for name, body in bodies.items():
+        (tmp_path / f"{name}.py").write_text(body)
+        info = tmp_path / f"{name}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-of-others\nVersion: 1\n")
+        (info / "entry_points.txt").write_text(f"[icsr.methods]\n{name} = {name}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(choices, "_plugins", {})
+    choices._load_installed.cache_clear()
+    try:
+        assert "whole-one" in choices.available("refiners")
+    finally:
+        choices._load_installed.cache_clear()
+    failed, none = sorted(caplog.messages)
+    assert failed.startswith(
+        "The method broken_one of the package broken_one-of-others is left out: ModuleNot"
+    )
+    assert "no_method is no method: it must define Options" in none
+
+
 def test_any_suffix_and_no_name_twice(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text(refiner("return labels"))
     assert run(tmp_path, refiner("return labels"), "--plugin", tmp_path / "text.txt").exit_code == 0

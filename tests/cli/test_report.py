@@ -188,6 +188,7 @@ def test_what_moved_as_a_page(root: Path, tiny_root: Path, tmp_path: Path) -> No
     page = page_of(out)
     for words in ("From epoch 1 to epoch 3", "epoch_001.csv", "epoch_003.csv"):
         assert words in page.text
+    assert "one and the same epoch" in icsr("labels", "inspect", "--compare", 3, *places).stdout
     changes = json.loads(icsr("labels", "inspect", "--compare", 1, "--json", *places).stdout)
     assert f"{len(changes['moved'])} moved (" in page.text
     assert bool(changes["moved"]) <= bool(page.images)

@@ -266,7 +266,7 @@ def test_csv_paths(tmp_path):
     [
         ("", r"has the columns \(none\)"),
         ("file,cam\na.jpg,1\n", "has the columns file, cam. Its first line must be"),
-        ("path,camera\na.jpg,1\nb.jpg,1\na.jpg,2\n", "1 paths come twice in .*images.csv, such as a.jpg"),
+        ("path,camera\na.jpg,1\nb.jpg,1\na.jpg,2\n", "1 path named twice in .*images.csv, such as a.jpg"),
         ("path,camera,Camera\na.jpg,1,2\n", "2 columns 'camera'. Leave one of them"),
     ],
 )

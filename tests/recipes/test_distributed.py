@@ -279,17 +279,17 @@ def test_a_fault_is_said_once(commands: Commands, options: tuple[str, ...], mess
     assert "Traceback" not in errors
 
 
-def fail(way: str) -> None:
+def fail(way: str, kind: type[Exception]) -> None:
     """Fail as all ranks do; the leading one takes a while to say so. Prints when each of them leaves."""
     ranks, _ = join(["cpu"])
     code: Any = 1
 
     def fault() -> None:
-        raise TrainingError("no loss")
+        raise kind("no loss")
 
     try:
         getattr(ranks, way)(fault)
-    except TrainingError:
+    except kind:
         time.sleep(1)
     except SystemExit as ended:
         code = ended.code
@@ -297,8 +297,11 @@ def fail(way: str) -> None:
     os._exit(code)
 
 
-@pytest.mark.parametrize("way", ["together", "from_leader"])
-def test_who_says_nothing_leaves_last(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("way", "kind"),
+    [("together", TrainingError), ("from_leader", TrainingError), ("from_leader", OSError)],
+)
+def test_who_says_nothing_leaves_last(way: str, kind: type[Exception], tmp_path: Path) -> None:
     """A launcher ends all ranks when one has gone, also the one that has not spoken yet."""
-    said, quiet = (float(output.split()[-1]) for output, _ in run_ranks(2, tmp_path, fail, way, code=1))
+    said, quiet = (float(output.split()[-1]) for output, _ in run_ranks(2, tmp_path, fail, way, kind, code=1))
     assert said < quiet

@@ -112,7 +112,7 @@ def test_one_percent_is_the_limit(tmp_path):
     (root / "bounding_box_train" / "0200_c1s1_000200_00.png").write_bytes(b"")
     report = prepare("market1501", root, tmp_path / "data", size=SIZE)
     assert (report.splits[0].images, report.splits[0].bad) == (198, 2)
-    assert any("2 images cannot be read and are left out" in note for note in report.notes)
+    assert any("2 images cannot be read: left out" in note for note in report.notes)
     spoilt[1].write_bytes(b"")
     with pytest.raises(DatasetError, match="3 of 200 images"):
         prepare("market1501", root, tmp_path / "data", size=SIZE)

@@ -360,6 +360,22 @@ def test_small_cameras_are_said_and_left_alone(tiny: Dataset, pixels: Stored, tm
     assert "Camera 0 has 1 image(s)" in stage.progress.texts[0]
 
 
+def test_what_one_camera_leaves_undone_is_said_once(tiny: Dataset, pixels: Stored, tmp_path: Path) -> None:
+    rows = np.flatnonzero(tiny.train.cameras == 0)
+    own = ("global.distance.method=camera-jaccard", "global.memory={method: camera-proxies}")
+    own += ("global.refiners=[]", "global.epochs=2", "global.clusterer.eps=0.9")
+    stage = global_stage(tiny, pixels, create(tmp_path, "tiny", "global"), None, *own)
+    stage = replace(stage, split=tiny.train.select(rows), pixels=pixels[torch.from_numpy(rows)])
+    train_global_stage(stage)
+    assert isinstance(stage.progress, Warnings)
+    assert [text for text in stage.progress.texts if "one camera" in text] == [
+        "All training images are of one camera: nothing can be learnt across cameras, and what compares them "
+        "does nothing of its own (memory.0: camera-proxies, distance: camera-jaccard). For that, train on a "
+        "data set of two cameras or more."
+    ]
+    assert all("camera_nmi" not in line for line in stage.run.metrics())
+
+
 def test_no_camera_with_enough_images_is_an_error(tmp_path: Path) -> None:
     split = Split(tmp_path, tuple(ImageRecord(f"{i}.jpg", i) for i in range(5)))
     pixels = torch.zeros((5, 32, 16, 3), dtype=torch.uint8)

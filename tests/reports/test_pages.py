@@ -26,7 +26,7 @@ from icsr_cli.reports.charts import Line, PointGroup, bar_chart, line_chart, sca
 from icsr_cli.reports.epochs import LABELS, curves, epoch_table, seconds_table
 from icsr_cli.reports.galleries import sampled
 from icsr_cli.reports.label_report import label_report, overview
-from icsr_cli.reports.page import duration, table, write
+from icsr_cli.reports.page import duration, table, tile, write
 from icsr_cli.reports.pages.changes import CLUSTER_PICTURES, STAYED_PICTURES, Epochs, change_page
 from icsr_cli.reports.pages.images import camera_page, cluster_page, discarded_page
 from icsr_cli.reports.pages.labels import overview_page
@@ -240,6 +240,10 @@ def test_one_epoch_alone_has_not_moved(tmp_path: Path) -> None:
     write_labels(run.label_file(1), labels_of())
     page = Page(pages.find("changes").page(View((run,), tmp_path)))
     assert "labels of one and the same epoch: nothing can have moved" in page.text
+
+
+def test_tiles_count_one_as_one() -> None:
+    assert (tile(1, "cluster"), tile(1200, "image")) == (("cluster", "1"), ("images", "1,200"))
 
 
 def test_tiles_of_labels_count_what_the_tables_count(source: LabelSource) -> None:

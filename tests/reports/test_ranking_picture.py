@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, ImageFont
 
 from icsr_cli.errors import UsageError
-from icsr_cli.reports.ranking_picture import Crop, draw_rankings, shorten, write_ranking_picture
+from icsr_cli.reports.ranking_picture import Crop, draw_rankings, shorten, shorten_path, write_ranking_picture
 
 
 @pytest.fixture
@@ -86,3 +86,24 @@ def test_long_names_lose_their_middle() -> None:
     assert short.endswith(".jpg")
     assert "…" in short
     assert shorten("anything", font, 1) == "…"
+
+
+def test_letters_that_the_font_has_not_are_escaped(image: Path) -> None:
+    def drawn(line: str) -> bytes:
+        return draw_rankings([[Crop(image, "q", (line,))]]).tobytes()
+
+    assert drawn("日") == drawn("\\u65e5")
+    assert drawn("日") != drawn("本")
+    assert drawn("a\udcff") == drawn("a\\udcff")
+
+
+def test_of_a_path_its_end_is_shown() -> None:
+    font = ImageFont.load_default(size=15)
+    assert shorten_path("c1/000.jpg", font, 128) == "c1/000.jpg"
+    short = shorten_path("a/folder/of/cameras/c1/000.jpg", font, 128)
+    assert font.getlength(short) <= 128
+    assert short.startswith("…")
+    assert short.endswith("/c1/000.jpg")
+    name = "0123456789_a_very_long_name_of_an_image.jpg"
+    assert shorten_path(f"c1/{name}", font, 128) == shorten(name, font, 128)
+    assert shorten_path("c1/000.jpg", font, 1) == "…"

@@ -68,7 +68,8 @@ class ListLayout:
                 )
             refuse_repeated(
                 (row.path for row in rows),
-                f"images are listed twice in {', '.join(_LISTS[split])}",
+                "image",
+                f"listed twice in {', '.join(_LISTS[split])}",
                 "Take the lists as the authors published them.",
             )
             splits[split] = tuple(rows)

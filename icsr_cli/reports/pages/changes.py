@@ -7,11 +7,11 @@ from typing import Final
 
 import numpy as np
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, counted
 from icsr_cli.reports import label_changes as changes
 from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange
-from icsr_cli.reports.page import Table, counted, render, table, table_of, write
+from icsr_cli.reports.page import Table, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels
@@ -51,7 +51,7 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     run = f"{view.run.dataset}, {view.run.stage} run {view.run.path.name}"
     notes = view.source(after).notes
     if before == after:
-        notes += ("These are the labels of one and the same epoch: nothing can have moved.",)
+        notes += (changes.SAME_EPOCH,)
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), notes)
     first, second = (read_labels(file) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from statistics import mean
 
+from icsr_cli.errors import counted
 from icsr_cli.recipes.comparison import Comparison, Row, compare
 from icsr_cli.reports.charts import Line
 from icsr_cli.reports.epochs import chart, value_of
-from icsr_cli.reports.page import counted, render, table
+from icsr_cli.reports.page import render, table
 from icsr_cli.reports.view import View
 
 _CURVES = (

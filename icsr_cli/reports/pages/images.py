@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from icsr_cli.errors import counted
 from icsr_cli.reports import label_report as report
 from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, sampled, shown
 from icsr_cli.reports.label_report import ClusterRow, ImageRow
-from icsr_cli.reports.page import counted, percent, render
+from icsr_cli.reports.page import percent, render
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import LabelSource
 from icsr_cli.runs import LabelTable

@@ -10,7 +10,7 @@ from icsr_cli.reports import label_report as report
 from icsr_cli.reports.charts import bar_chart
 from icsr_cli.reports.epochs import curves, epoch_table
 from icsr_cli.reports.label_report import ClusterRow
-from icsr_cli.reports.page import Table, percent, render, table_of, write
+from icsr_cli.reports.page import Table, percent, render, table_of, tile, write
 from icsr_cli.reports.pages.images import CLUSTER_PICTURES, cluster_gallery
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.truth import quality_table
@@ -62,7 +62,7 @@ def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
     found = report.overview(labels)
     parts = {"kept": "kept", "discarded": "thrown out", "noise": "in no cluster"}
     shares = [(name, percent(found[key] / found["images"])) for key, name in parts.items() if found[key]]
-    return [*((name, write(found[name])) for name in ("images", "clusters")), *shares]
+    return [tile(found["images"], "image"), tile(found["clusters"], "cluster"), *shares]
 
 
 def _size_chart(labels: LabelTable) -> Markup:

@@ -10,10 +10,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from icsr_cli.errors import UsageError, not_utf8
+from icsr_cli.errors import UsageError, counted, not_utf8
 from icsr_cli.labelling.questions import JOIN, Questions
 from icsr_cli.reports.galleries import Gallery, sampled, shown
-from icsr_cli.reports.page import counted, render, script
+from icsr_cli.reports.page import render, script
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.runs.pairs import Answer
 from icsr_cli.types import IntArray, Split

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from markupsafe import Markup
 
 from icsr_cli import config
-from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError
+from icsr_cli.errors import DatasetError, IcsrError, InputError, ModelError, RunError, counted
 from icsr_cli.metrics import Ranking
 from icsr_cli.plain_yaml import flat
 from icsr_cli.recipes.comparison import figures_of, said, title
@@ -19,7 +19,7 @@ from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, m
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
 from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
 from icsr_cli.reports.label_report import overview
-from icsr_cli.reports.page import Table, duration, percent, render, table, write
+from icsr_cli.reports.page import Table, duration, percent, render, table, tile
 from icsr_cli.reports.pictures import Thumbnail, thumbnail
 from icsr_cli.reports.truth import quality_table
 from icsr_cli.reports.view import View
@@ -165,7 +165,7 @@ def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]
         tiles += [("mAP", percent(ranking.mAP)), ("Rank-1", percent(ranking.rank(1)))]
     if view.labels is not None:
         found = overview(view.labels)
-        tiles += [("images", write(found["images"])), ("clusters", write(found["clusters"]))]
+        tiles += [tile(found["images"], "image"), tile(found["clusters"], "cluster")]
         if found["discarded"]:
             tiles.append(("thrown out", percent(found["discarded"] / found["images"])))
     names = [name for name in ("nmi", "nmi (mean of cameras)", "loss") if name in figures]
@@ -215,11 +215,11 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
     for place, cluster in enumerate(np.unique(clusters).tolist()):
         own = points[clusters == cluster]
         if cluster == NO_CLUSTER:
-            groups.append(PointGroup(f"in no cluster, {len(own)} images", own, "var(--faint)"))
+            groups.append(PointGroup(f"in no cluster, {counted(len(own), 'image')}", own, "var(--faint)"))
             continue
         saturation, lightness = (75, 60)[place % 2], (46, 58, 52)[place % 3]
         colour = f"hsl({place * 137.50776 % 360:.1f}, {saturation}%, {lightness}%)"
-        groups.append(PointGroup(f"cluster {cluster}, {len(own)} images", own, colour))
+        groups.append(PointGroup(f"cluster {cluster}, {counted(len(own), 'image')}", own, colour))
     return groups
 
 
