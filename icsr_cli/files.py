@@ -204,7 +204,10 @@ def read_arrays(path: Path, fault: type[IcsrError], wanted: Container[str] | Non
     Raises ``fault`` where it is no ``.npz`` of plain arrays, names one twice, or is damaged.
     """
     if not zipfile.is_zipfile(path):
-        raise fault(f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one.")
+        raise fault(
+            f"{path} is not an .npz file. numpy.savez(PATH, NAME=array, ...) makes one; of features, so does "
+            "icsr embed ... --out FILE.npz."
+        )
     try:
         with np.load(path, allow_pickle=False) as archive:
             check_zip_list(archive.zip)

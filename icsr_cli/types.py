@@ -144,7 +144,8 @@ class Dataset:
     """A prepared data set: its splits, and the name of each camera (index = camera number).
 
     ``layout`` names the reader it came from: a published data set, ``synthetic``, ``folder``, or ``plugin``,
-    a file of the user's own, whose ``settings`` of a run were kept with it.
+    a file of the user's own. ``settings``: those of a run that differ for it, the size of its images among
+    them.
     """
 
     name: str

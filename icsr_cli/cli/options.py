@@ -167,7 +167,8 @@ def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
     """
     from icsr_cli import config, datasets
 
-    if dataset in (*datasets.available(), "synthetic", "folder"):
+    possible = {*datasets.available(), "synthetic", "folder"}
+    if dataset in possible.difference(datasets.names(data_root)):
         return config.load(dataset, **asked)
     return config.load_for(datasets.load(dataset, data_root), **asked)
 

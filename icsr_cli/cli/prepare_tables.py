@@ -40,7 +40,7 @@ def show_list(data_root: Path, as_json: bool) -> None:
         print_table(f"Data sets under {data_root}", columns, rows)
     for item in found:
         if item.prepared and item.about:
-            say(item.about, whole=True)
+            say(f"{item.name}: {item.about}", whole=True)
     heading("Not prepared")
     for item in found:
         if not item.prepared:
@@ -104,7 +104,9 @@ def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:
     examples = []
     for record in records[:: max(1, len(records) // 5)][:5]:
         numbers = [getattr(record, name) for name in ("identity", *when)]
-        known = [number if number >= 0 else "unknown" for number in numbers]
+        known: list[int | str] = [number if number >= 0 else "unknown" for number in numbers]
+        if reading.identities and record.identity >= 0:
+            known[0] = reading.identities[record.identity]
         examples.append((record.path, reading.camera_names[record.camera], *known))
     misfits = [(item.path, item.reason) for item in reading.unread]
     if as_json:

@@ -133,17 +133,18 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
             reader = csv.DictReader(file)
             columns = [(column or "").strip().lower() for column in reader.fieldnames or []]
             reader.fieldnames = columns
-            lines = list(reader)
+            lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DatasetError(f"Cannot read {path}: {error}. Expected a CSV file in UTF-8.") from error
     if not {"path", "camera"} <= set(columns):
         raise DatasetError(
             f"{path} has the columns {', '.join(columns) or '(none)'}. Its first line must be "
-            "path,camera or path,camera,id or path,camera,id,split; track and frame may follow."
+            "path,camera or path,camera,id or path,camera,id,split, with commas; track and frame, or time, "
+            "may follow."
         )
     check_header(path, columns, DatasetError)
     rows, unread = [], []
-    for number, line in enumerate(lines, start=2):
+    for number, line in lines:
         row = _csv_row(line, root)
         if isinstance(row, Row):
             rows.append(row)

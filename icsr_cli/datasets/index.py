@@ -151,8 +151,17 @@ def load(name: str, data_root: Path) -> Dataset:
         camera_names=tuple(about["cameras"]),
         notes=tuple(about["notes"]),
         layout=about["layout"],
-        settings=about["details"].get("settings", {}),
+        settings=_settings(name, about),
     )
+
+
+def _settings(name: str, about: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the settings of a run on it: images have the size that they were prepared at."""
+    from icsr_cli.datasets import settings
+
+    own = about["details"].get("settings") or settings(name, about["layout"])
+    size = dict(zip(("height", "width"), about["details"].get("size", ()), strict=False))
+    return {**own, "image": {**own.get("image", {}), **size}}
 
 
 def _read_table(folder: Path, about: Mapping[str, Any]) -> bytes:

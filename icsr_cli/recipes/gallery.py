@@ -152,15 +152,16 @@ def images_of(
 ) -> tuple[Split, tuple[str, ...]]:
     """Find the images of a folder, their names read by ``pattern``, or of a part of a data set.
 
-    Images whose names do not fit are left out and warned of. ``split`` is of a data set: train by default.
+    Images whose names do not fit are left out and warned of. ``split`` is of a data set, train by default: of
+    a folder and a data set of one name it means the data set.
     Gives the images, and the names of the cameras: none where nobody knows which camera took an image.
 
     Raises:
         UsageError: ``split`` of a folder, ``pattern`` of a data set, or no image fits.
         DatasetError: there is no such data set, or no image in the folder.
     """
-    folder = Path(images)
-    if not folder.is_dir():
+    folder, both = Path(images), images in datasets.names(data_root)
+    if not folder.is_dir() or (both and split is not None):
         data = datasets.load(images, data_root)
         if pattern is not None:
             raise UsageError(
@@ -171,8 +172,8 @@ def images_of(
         if part is None or not len(part):
             raise UsageError(f"The data set {images!r} has no {split or 'train'} images.")
         return part, data.camera_names
-    if images in datasets.names(data_root):
-        progress.note(f"{images} is the folder here, not the data set of that name.")
+    if both:
+        progress.note(f"{images} is the folder here; --split train means the data set of that name.")
     if split is not None:
         raise UsageError(
             f"--split is for a prepared data set; {images} is a folder, and all its images are taken. "

@@ -191,7 +191,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     if gpus is not None and gpus < 1:
         raise UsageError(f"--gpus takes a number of at least 1, got {gpus}.")
     rates = rates_of(gpu or here() or ("a100" if gpus else "cpu"))
-    if dataset in datasets.available():
+    if dataset in set(datasets.available()).difference(datasets.names(data_root)):
         published = datasets.benchmark(dataset)
         images = published.counts["train"].images
         if images is not None:

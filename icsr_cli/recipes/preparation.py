@@ -1,5 +1,6 @@
 """Prepare a data set: unpack or render, read the layout, decode every image once, write the index."""
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -274,7 +275,8 @@ def add_to_folder(
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
         before = {part: len(split) for part, split in dataset.splits.items()}
-        lasting = (note for note in dataset.notes if "no identit" not in note)  # more images may have some
+        # Of identities they may not hold any more.
+        lasting = (note for note in dataset.notes if not re.match("no identit|every image has an id", note))
         reading = replace(reading, notes=(*lasting, *reading.notes))
         return _finish(plan, reading, details, before, known["bad"])
 

@@ -75,9 +75,7 @@ class View:
         if self.runs:
             return config.load_run(self.run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
         prepared = index.head(self.data_root, self.data.name)["details"]
-        image = dict(zip(("height", "width"), prepared.get("size", ()), strict=False))
-        image |= {"store": prepared.get("store", "raw")}
-        return config.load_for(self.data, beneath={"image": image})
+        return config.load_for(self.data, beneath={"image": {"store": prepared.get("store", "raw")}})
 
     @cached_property
     def embedder(self) -> Embedder:

@@ -205,13 +205,15 @@ def _read_rows(path: Path) -> dict[str, Any]:
     if text and not text.endswith("\n"):
         raise RunError(f"The last line of {path} is not whole: the file is cut off. Make the labels again.")
     try:
-        header, *rows = [row for row in csv.reader(io.StringIO(text, newline="")) if row] or [[]]
+        reader = csv.reader(io.StringIO(text, newline=""))
+        lines = [(reader.line_num, row) for row in reader if row]
     except csv.Error as error:
         raise RunError(f"{path} is no table of labels: {error}.") from None
+    header, rows = lines[0][1] if lines else [], [row for _, row in lines[1:]]
     check_header(path, header, RunError)
     if not rows:
         raise RunError(f"{path} holds the labels of no image; expected a header and a line for each.")
-    odd = next((number for number, row in enumerate(rows, 2) if len(row) != len(header)), None)
+    odd = next((number for number, row in lines if len(row) != len(header)), None)
     if odd is not None:
         raise RunError(f"Line {odd} of {path} is not {len(header)} fields long; is the file cut off?")
     return dict(zip(header, zip(*rows, strict=True), strict=True))
@@ -243,8 +245,11 @@ def _numbers(name: str, column: Any) -> npt.NDArray[Any]:
         return np.array(list(map(int, column)), dtype=np.int64)
     else:
         column = [value or "nan" for value in column]
-    with np.errstate(over="ignore"):
-        numbers = np.array(column, dtype=np.float32)
+    try:
+        with np.errstate(over="ignore"):
+            numbers = np.array(column, dtype=np.float32)
+    except ValueError as error:
+        raise InputError(f"the column {name} must be numbers: {reason(error)}.") from None
     for row in np.flatnonzero(np.isinf(numbers)).tolist():
         if "inf" not in str(column[row]).lower():
             raise InputError(f"the column {name} holds {column[row]}, too large a number.")

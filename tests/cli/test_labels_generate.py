@@ -234,6 +234,7 @@ def test_not_an_archive(tmp_path):
     path.write_bytes(b"PK\x03\x04 not really")
     result = CliRunner().invoke(app, [str(path)])
     assert isinstance(result.exception, InputError)
+    assert "icsr embed ... --out FILE.npz" in str(result.exception)
     np.save(tmp_path / "array.npy", np.ones(3))
     result = CliRunner().invoke(app, [str(tmp_path / "array.npy")])
     assert isinstance(result.exception, InputError)

@@ -16,8 +16,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from icsr_cli import datasets
+from icsr_cli import config, datasets
 from icsr_cli.cli.main import app
+from icsr_cli.recipes import plan as paper
 
 SMALL = ["--identities", "3+2", "--cameras", "2", "--images", "2-3", "--size", "32x16"]
 
@@ -168,6 +169,32 @@ def test_own_crops(icsr, tmp_path):
     assert datasets.load("shop", tmp_path / "data").camera_names == ("door", "till")
     assert "all sound" in icsr("shop", "--verify").stdout
     assert "all sound" in icsr("folder", "shop", "--verify").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [
+        ("shop", ("folder", "shop", "--source", "crops", "--pattern", "{camera}/{name}.png")),
+        ("synthetic", ("synthetic", *SMALL[:-2])),
+        ("market1501", ("market1501", "--source", "M")),
+    ],
+)
+def test_images_are_looked_at_in_the_size_that_they_were_prepared_at(icsr, tmp_path, monkeypatch, name, how):
+    files(tmp_path / "crops", "door/1.png", "till/2.png")
+    files(tmp_path / "M", *MARKET)
+    icsr(*how, "--size", "24x16")
+    image = config.load_for(datasets.load(name, tmp_path / "data")).image
+    assert image.size == (24, 16)
+    told = CliRunner().invoke(app, ["methods", "icsr", "-d", name, "--json"]).stdout
+    assert json.loads(told)["image"] == image.model_dump()
+    told = CliRunner().invoke(app, ["models", "resnet_small", "-d", name]).stdout
+    assert "an image of 24 x 16" in told
+    planned = []
+    monkeypatch.setattr(paper, "plan", lambda settings, *_: planned.append(settings.image.size))
+    paper.answer(name, tmp_path / "data", None, "t4")
+    assert planned == [(24, 16)]
+    icsr(*how, "--size", "16x16")
+    assert config.load_for(datasets.load(name, tmp_path / "data")).image.size == (16, 16)
 
 
 def test_own_crops_from_a_table(icsr, tmp_path):

@@ -63,9 +63,10 @@ def test_mars_says_where_tracks_are_missing_and_what_is_damaged(trees, tmp_path)
     (root / "info" / "query_IDX.mat").write_bytes(b"MATLAB 5.0" + bytes(200))
     with pytest.raises(DatasetError, match="Get the folder info again"):
         prepare("mars", root, tmp_path / "data")
-    savemat(root / "info" / "query_IDX.mat", {"query_IDX": np.array([[9]])})
-    with pytest.raises(DatasetError, match="cannot be read"):
-        prepare("mars", root, tmp_path / "data")
+    for odd in (9, 0, -1):
+        savemat(root / "info" / "query_IDX.mat", {"query_IDX": np.array([[odd]])})
+        with pytest.raises(DatasetError, match="cannot be read"):
+            prepare("mars", root, tmp_path / "data")
 
 
 def test_reads_the_records_at_any_depth(published, tmp_path):

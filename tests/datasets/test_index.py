@@ -21,7 +21,8 @@ from icsr_cli.types import Dataset, ImageRecord, Split
 def make(root, name="shop", splits=None, layout="folder"):
     splits = splits or {"train": (ImageRecord("a/1.jpg", 0), ImageRecord("b/2.jpg", 1, 7))}
     parts = {part: Split(root, records) for part, records in splits.items()}
-    return Dataset(name, root, parts, ("door", "till"), ("a note",), layout)
+    own = {**datasets.settings(name, layout), "image": {}}  # nobody said a size
+    return Dataset(name, root, parts, ("door", "till"), ("a note",), layout, own)
 
 
 def test_round_trip(tmp_path):

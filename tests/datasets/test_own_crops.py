@@ -248,16 +248,18 @@ def test_csv_paths(tmp_path):
     inside.mkdir()
     path = table(
         tmp_path,
-        f"path,camera\n{inside.resolve()}/a.jpg,1\n../b.jpg,1\n/etc/c.jpg,1\nd.jpg,\n,1\n\0e.jpg,1\n",
+        f"path,camera\n{inside.resolve()}/a.jpg,1\n../b.jpg,1\n/etc/c.jpg,1\nd.jpg,\n,1\n\0e.jpg,1\n"
+        '"f\ng.jpg",1\n\nh.jpg,\n',
     )
     _, rows, unread = read_csv(path, inside)
-    assert rows == [Row("a.jpg", "1")]
+    assert rows == [Row("a.jpg", "1"), Row("f\ng.jpg", "1")]
     assert [item.path for item in unread] == [
         "images.csv:3: ../b.jpg",
         "images.csv:4: /etc/c.jpg",
         "images.csv:5: d.jpg",
         "images.csv:6: ",
         "images.csv:7: \0e.jpg",
+        "images.csv:11: h.jpg",
     ]
 
 
@@ -266,6 +268,7 @@ def test_csv_paths(tmp_path):
     [
         ("", r"has the columns \(none\)"),
         ("file,cam\na.jpg,1\n", "has the columns file, cam. Its first line must be"),
+        ("path;camera;id\na.jpg;1;2\n", "with commas; track and frame, or time, may"),
         ("path,camera\na.jpg,1\nb.jpg,1\na.jpg,2\n", "1 path named twice in .*images.csv, such as a.jpg"),
         ("path,camera,Camera\na.jpg,1,2\n", "2 columns 'camera'. Leave one of them"),
     ],

@@ -114,6 +114,21 @@ def test_copies_are_named(home: Path, shop: Dataset) -> None:
     assert report["splits"][0]["images"] == 5
 
 
+def test_notes_of_identities_do_not_outlive_them(home: Path) -> None:
+    write(home / "crops", *(f"{person}/{camera}/1.png" for person in ("Anna", "Bob") for camera in "ab"))
+    pattern = "{id}/{camera}/{name}.png"
+    told = icsr("shop", "--source", "crops", "--pattern", pattern, "--dry-run", "--json").stdout
+    assert {example[2] for example in json.loads(told)["examples"]} == {"Anna", "Bob"}
+    icsr("shop", "--source", "crops", "--pattern", pattern, "--size", "12x6")
+    assert any("every image has an id" in note for note in datasets.load("shop", home / "data").notes)
+    write(home / "more", "Carl/a/1.png", seed=9)
+    icsr("shop", "--add", "more")
+    notes = datasets.load("shop", home / "data").notes
+    assert [note for note in notes if "id" in note.split()] == []
+    listed = CliRunner().invoke(app, ["prepare", "--list"]).stdout
+    assert f"shop: folder: {home}" in listed
+
+
 def test_identities_keep_their_names(home: Path) -> None:
     write(
         home / "crops",

@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from icsr_cli import datasets
 from icsr_cli.distances import normalise_cameras
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
@@ -161,7 +162,10 @@ def test_a_folder_that_hides_a_data_set_is_told_of(
     monkeypatch.chdir(crops.parent)
     (crops.parent / "tiny").symlink_to(crops)
     images_of("tiny", None, None, tiny_root, heard)
-    assert heard.notes == ["tiny is the folder here, not the data set of that name."]
+    assert heard.notes == ["tiny is the folder here; --split train means the data set of that name."]
+    found, cameras = images_of("tiny", "gallery", None, tiny_root, heard)
+    assert found.paths == datasets.load("tiny", tiny_root).splits["gallery"].paths
+    assert (len(cameras), len(heard.notes)) == (len(datasets.load("tiny", tiny_root).camera_names), 1)
 
 
 @pytest.mark.parametrize(

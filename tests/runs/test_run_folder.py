@@ -268,7 +268,11 @@ def test_names_of_another_tool_may_be_bytes(tmp_path: Path) -> None:
         ),
         (
             "path,camera,identity,cluster,local_cluster,label,state,cohesion\na,0,,0,0,0,kept,b\n",
-            "string to float: .b",
+            "damaged: the column cohesion must be numbers: .*string to float: .b",
+        ),
+        (
+            'path,camera,identity,cluster,local_cluster,label,state\n"a\nb",0,,0,0,0,kept\n\nc,0\n',
+            "Line 5 of",
         ),
         (
             "path,camera,identity,cluster,local_cluster,label,state\na,0,,0,0,0,noise\n",

@@ -81,9 +81,10 @@ def _queries(root: Path, images: int) -> BoolArray:
         from scipy.io import loadmat
 
         bounds = np.asarray(loadmat(regular(root / _TRACKS))["track_test_info"])[:, :2].astype(np.int64)
-        chosen = bounds[
-            np.asarray(loadmat(regular(root / _QUERIES))["query_IDX"]).astype(np.int64).ravel() - 1
-        ]
+        asked = np.asarray(loadmat(regular(root / _QUERIES))["query_IDX"]).astype(np.int64).ravel()
+        if len(asked) and asked.min() < 1:
+            raise ValueError(f"the query {asked.min()}, and tracks count from 1")
+        chosen = bounds[asked - 1]
         if len(chosen) and (chosen.min() < 1 or chosen.max() > images or (chosen[:, 0] > chosen[:, 1]).any()):
             raise ValueError(f"tracks of images that the list of {images:,} has not")
     except Exception as error:  # scipy raises many kinds for a damaged file
