@@ -271,6 +271,11 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
     """Give a wish for each seed; the runs of several are named after the group and the seed."""
     import time
 
+    said = next((one for one in wish.assignments if one.partition("=")[0].strip() == "seed"), None)
+    if said and (seeds is not None or seed is not None):
+        raise UsageError(
+            f"--set {said} and {'--seed' if seeds is None else '--seeds'} say the same; give one of them."
+        )
     if seeds is None:
         yield replace(wish, options={} if seed is None else {"seed": seed})
         return

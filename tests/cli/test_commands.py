@@ -333,6 +333,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny --cameras x", 2, "--cameras takes"),
         ("train cam -d tiny --cameras ²", 2, "--cameras takes"),
         ("train cam -d tiny --seeds 3,3", 2, "names a number twice"),
+        ("train cam -d tiny --seeds 1,2 --set seed=5", 2, "--set seed=5 and --seeds say the same"),
+        ("train cam -d tiny --seed 3 --set seed=5", 2, "--set seed=5 and --seed say the same"),
         ("train cam -d tiny --seeds 1,2 --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --seeds 1 --name a --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --name a --resume", 2, "give one of them"),
