@@ -440,5 +440,8 @@ def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> 
     if as_json:
         return {"run": str(folder.path), "features": dim, **row}
     print_facts("Last epoch", row)
-    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
+    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)", whole=True)
+    if folder.choice:
+        say(f"Best: {folder.path / 'best.safetensors'} ({folder.choice})", whole=True)
+    say(f"Next: {following}", whole=True)
     return None

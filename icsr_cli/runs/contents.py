@@ -58,6 +58,7 @@ class Info(_Part):
     init: str | None = None
     group: str | None = None
     images: str | None = None
+    best_epoch: _Count = 0
     after: str | None = None
     then: _Then | None = None
     pairs: _Pairs | None = None

@@ -589,6 +589,24 @@ def test_a_seed_that_joins_a_group_later_is_trained_as_the_others_were(
     assert settings[0].replace("seed: 1", "seed: 2") == settings[1]
 
 
+@pytest.mark.parametrize(("select", "words"), [("silhouette", "silhouette"), ("test-map", "the test set")])
+def test_the_chosen_epoch_is_said(places: list[str], tmp_path: Path, select: str, words: str) -> None:
+    own = [*SETTINGS, "--set", "global.epochs=2", "-m", "cluster-contrast", "--init", "none", "--name", "a"]
+    runs = [*places[:2], "--runs", tmp_path]
+    trained = icsr("train", "global", *own, *runs, "--select", select)
+    assert trained.exit_code == 0, trained.output
+    run = tmp_path / "tiny" / "global" / "a"
+    epoch = json.loads((run / "run.json").read_text())["best_epoch"]
+    key = "silhouette" if select == "silhouette" else "test_mAP"
+    values = [json.loads(line)[key] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert values[epoch - 1] == max(values)
+    said = f"epoch {epoch}, chosen by {words}"
+    assert said in " ".join(trained.stdout.split())
+    assert ("The test set chooses" in (run / "log.txt").read_text()) == (select == "test-map")
+    assert said in " ".join(icsr("eval", run, *runs).stderr.split())
+    assert said not in " ".join(icsr("eval", run / "last.safetensors", *runs).stderr.split())
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 @pytest.mark.parametrize("command", [["--help"], ["methods"]])
 def test_a_full_disk_behind_standard_output(command: list[str]) -> None:

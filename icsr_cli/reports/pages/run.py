@@ -135,6 +135,7 @@ def _facts(
         "Network": str(own.get("model", {}).get("arch", "")),
         "Images": f"{image['height']} x {image['width']}" if {"height", "width"} <= image.keys() else "",
         "Seed": str(settings.get("seed", "")),
+        "Best network": run.choice,
         "State": str(info.get("status", "unknown")),
         "Started": str(info.get("started") or "").replace("T", " ")[:19],
         "Took": duration(elapsed) if elapsed is not None else "",
