@@ -3,7 +3,7 @@
 ========================  =====================================================================
 ``run.json``              stage, data set, status (running, finished, interrupted, failed), times
 ``settings.yaml``         the settings as they were resolved
-``environment.json``      versions, machine, command
+``environment.json``      versions, machine, the command that began it
 ``metrics.jsonl``         one JSON object per finished epoch
 ``log.txt``               what was reported, with times
 ``checkpoints/*.pt``      the state a resumed run goes on from (``torch.load(weights_only=True)``)

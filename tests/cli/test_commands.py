@@ -600,6 +600,10 @@ def test_the_chosen_epoch_is_said(places: list[str], tmp_path: Path, select: str
     key = "silhouette" if select == "silhouette" else "test_mAP"
     values = [json.loads(line)[key] for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert values[epoch - 1] == max(values)
+    made = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(made | {"command": ["icsr", "first"]}))
+    assert icsr("train", "global", run, "--resume", *runs).exit_code == 0
+    assert json.loads((run / "environment.json").read_text()) == made | {"command": ["icsr", "first"]}
     said = f"epoch {epoch}, chosen by {words}"
     assert said in " ".join(trained.stdout.split())
     assert ("The test set chooses" in (run / "log.txt").read_text()) == (select == "test-map")
