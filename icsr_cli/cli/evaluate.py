@@ -91,7 +91,8 @@ def evaluate(
     settings = _settings(data, run, size, config, given, assignments)
     image = settings.image
     how = debiasing(debias, path, image.size)
-    progress.note(f"Network: {path} ({network.arch}, {network.dim} features)")
+    chosen = f", {run.choice}" if run and path.name == "best.safetensors" and run.choice else ""
+    progress.note(f"Network: {path} ({network.arch}, {network.dim} features{chosen})")
     embedder = recipe.Embedder(network, data, image, settings.evaluation, data_root, engine, progress)
     keeps = run is not None and _is_usual(data, run, size, embedder)
     if run is not None and not keeps:

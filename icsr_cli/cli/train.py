@@ -284,6 +284,11 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
     """Give a wish for each seed; the runs of several are named after the group and the seed."""
     import time
 
+    said = next((one for one in wish.assignments if one.partition("=")[0].strip() == "seed"), None)
+    if said and (seeds is not None or seed is not None):
+        raise UsageError(
+            f"--set {said} and {'--seed' if seeds is None else '--seeds'} say the same; give one of them."
+        )
     if seeds is None:
         yield replace(wish, options={} if seed is None else {"seed": seed})
         return
@@ -457,5 +462,8 @@ def _show_global(folder: RunFolder, dim: int, following: str, as_json: bool) -> 
     if as_json:
         return {"run": str(folder.path), "features": dim, **row}
     print_facts("Last epoch", row)
-    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)\nNext: {following}", whole=True)
+    say(f"Network: {folder.path / 'last.safetensors'} ({dim} features)", whole=True)
+    if folder.choice:
+        say(f"Best: {folder.path / 'best.safetensors'} ({folder.choice})", whole=True)
+    say(f"Next: {following}", whole=True)
     return None

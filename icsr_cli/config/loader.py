@@ -69,6 +69,12 @@ def load(
         (mine, str(config)),
         *_given(options, assignments),
     ]
+    for layer, source in layers[4:]:
+        if (said := layer.get("method") or name) != name:
+            raise UsageError(
+                f"{source} says the method {said}, but it is {name} here. Say --method {said}, or leave "
+                "`method` out there."
+            )
     return _resolve(layers, {"dataset": dataset, "method": name}, images, note)
 
 
@@ -146,7 +152,9 @@ def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] |
             count = (images or {}).get(key.partition(".")[0])
             faults += [f"{key}.{fault}" for fault in method.faults(count)] if count is not None else []
     except ValidationError as error:
-        faults = [_describe(fault) for fault in error.errors()]
+        # A default that needs another setting is not made where that one is at fault.
+        own = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+        faults = [_describe(fault) for fault in own]
     if faults:
         lines = [f"  - {_with_source(fault, sources)}" for fault in dict.fromkeys(faults)]
         raise UsageError("Settings that do not fit:\n" + "\n".join(lines))

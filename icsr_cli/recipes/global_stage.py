@@ -38,6 +38,11 @@ def train_global_stage(stage: Stage) -> Network:
     state = run.load_state("global", "best", *Trainer.STATE)
     trainer = Trainer(stage, own, seed_of(stage.settings.seed, STAGE), state)
     first, best = (1, -np.inf) if state is None else (state["epoch"] + 1, state["best"])
+    if stage.settings.select == "test-map":
+        stage.progress.warn(
+            "The test set chooses the epoch of best.safetensors (select: test-map): figures of it on that "
+            "set are too good. Measure last.safetensors."
+        )
     if stage.ranks.leads:
         run.go_on(first - 1, (state or {}).get("figures"))
     previous = None if first == 1 else read_labels(run.label_file(first - 1)).labels
@@ -58,6 +63,7 @@ def train_global_stage(stage: Stage) -> Network:
             if value > best:
                 best = value
                 trainer.save("best")
+                run.update_info(best_epoch=epoch)
             trainer.save("last")
             done = {"epoch": epoch, "best": best, "figures": json.dumps(line)}
             run.save_state("global", {**done, **trainer.state()})
@@ -186,6 +192,8 @@ def _shown(figures: dict[str, Any]) -> dict[str, float]:
         "seconds",
     )
     shown = {name: value for name, value in figures.items() if name not in left_out}
+    if "discarded" in shown:  # as tables say it
+        shown["thrown out"] = shown.pop("discarded")
     if "refined" in figures.get("quality", ()):
         shown["nmi"] = figures["quality"]["refined"]["nmi"]
     return shown

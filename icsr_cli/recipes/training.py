@@ -103,7 +103,8 @@ def _opened(
             if ranks.leads:
                 run.write_settings(settings.dump(run.stage))
                 where = {"device": str(engine.device), "precision": engine.precision, "processes": ranks.size}
-                run.write_environment(describe() | where)
+                first = {key: said for key, said in run.environment().items() if key == "command"}
+                run.write_environment(describe() | where | first)
                 run.update_info(status="running", reason="")
             with interruptible() as interruption:
                 shared = together and ranks.size > 1

@@ -59,6 +59,7 @@ class Info(_Part):
     group: str | None = None
     seeds: list[_Count] = []
     images: str | None = None
+    best_epoch: _Count = 0
     after: str | None = None
     then: _Then | None = None
     pairs: _Pairs | None = None

@@ -3,7 +3,7 @@
 ========================  =====================================================================
 ``run.json``              stage, data set, status (running, finished, interrupted, failed), times
 ``settings.yaml``         the settings as they were resolved
-``environment.json``      versions, machine, command
+``environment.json``      versions, machine, the command that began it
 ``metrics.jsonl``         one JSON object per finished epoch
 ``log.txt``               what was reported, with times
 ``checkpoints/*.pt``      the state a resumed run goes on from (``torch.load(weights_only=True)``)
@@ -102,6 +102,16 @@ class RunFolder:
         if checksum(place) != digest:
             raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")
         return place
+
+    @property
+    def choice(self) -> str:
+        """Say of which epoch ``best.safetensors`` is, and what chose it; nothing where it is the last."""
+        there = (self.path / "settings.yaml").is_file()
+        by = self.settings().get("select", "last") if there else "last"
+        if by == "last":
+            return ""
+        epoch = self.info().get("best_epoch", "unknown")  # in runs from before 0.2
+        return f"epoch {epoch}, chosen by {'the test set (test-map)' if by == 'test-map' else by}"
 
     def keep_local(self, source: Path) -> None:
         """Copy the local labels that the run is given; it goes on by them, whatever becomes of the file."""

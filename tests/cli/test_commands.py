@@ -333,6 +333,8 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny --cameras x", 2, "--cameras takes"),
         ("train cam -d tiny --cameras ²", 2, "--cameras takes"),
         ("train cam -d tiny --seeds 3,3", 2, "names a number twice"),
+        ("train cam -d tiny --seeds 1,2 --set seed=5", 2, "--set seed=5 and --seeds say the same"),
+        ("train cam -d tiny --seed 3 --set seed=5", 2, "--set seed=5 and --seed say the same"),
         ("train cam -d tiny --seeds 1,2 --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --seeds 1 --name a --resume", 2, "--resume --name GROUP"),
         ("train cam some_run -d tiny --name a --resume", 2, "give one of them"),
@@ -585,6 +587,28 @@ def test_a_seed_that_joins_a_group_later_is_trained_as_the_others_were(
     assert [Path(run["run"]).name for run in json.loads(found.stdout)] == ["group-seed1", "group-seed2"]
     settings = [(tmp_path / f"tiny/cam/group-seed{seed}/settings.yaml").read_text() for seed in (1, 2)]
     assert settings[0].replace("seed: 1", "seed: 2") == settings[1]
+
+
+@pytest.mark.parametrize(("select", "words"), [("silhouette", "silhouette"), ("test-map", "the test set")])
+def test_the_chosen_epoch_is_said(places: list[str], tmp_path: Path, select: str, words: str) -> None:
+    own = [*SETTINGS, "--set", "global.epochs=2", "-m", "cluster-contrast", "--init", "none", "--name", "a"]
+    runs = [*places[:2], "--runs", tmp_path]
+    trained = icsr("train", "global", *own, *runs, "--select", select)
+    assert trained.exit_code == 0, trained.output
+    run = tmp_path / "tiny" / "global" / "a"
+    epoch = json.loads((run / "run.json").read_text())["best_epoch"]
+    key = "silhouette" if select == "silhouette" else "test_mAP"
+    values = [json.loads(line)[key] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert values[epoch - 1] == max(values)
+    made = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps(made | {"command": ["icsr", "first"]}))
+    assert icsr("train", "global", run, "--resume", *runs).exit_code == 0
+    assert json.loads((run / "environment.json").read_text()) == made | {"command": ["icsr", "first"]}
+    said = f"epoch {epoch}, chosen by {words}"
+    assert said in " ".join(trained.stdout.split())
+    assert ("The test set chooses" in (run / "log.txt").read_text()) == (select == "test-map")
+    assert said in " ".join(icsr("eval", run, *runs).stderr.split())
+    assert said not in " ".join(icsr("eval", run / "last.safetensors", *runs).stderr.split())
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")

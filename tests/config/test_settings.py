@@ -181,6 +181,24 @@ def test_an_unknown_method_names_the_nearest() -> None:
         config.load("market1501", method="cluster-contrasd")
 
 
+def test_a_file_or_an_assignment_of_another_method_is_refused(tmp_path: Path) -> None:
+    """It may have all settings: a run would name a method that it was not trained by."""
+    file = tmp_path / "own.yaml"
+    file.write_text("method: icsr\nglobal: {epochs: 3}\n")
+    with pytest.raises(UsageError, match=r"own.yaml says the method icsr, but it is cluster-contrast here"):
+        config.load("market1501", config=file, method="cluster-contrast")
+    assert config.load("market1501", config=file, method="icsr").method == "icsr"
+    with pytest.raises(UsageError, match="Say --method cluster-contrast, or leave"):
+        config.load("market1501", assignments=["method=cluster-contrast"])
+
+
+def test_a_default_behind_a_fault_is_no_fault() -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load("market1501", options={"global.model.arch": "nix"})
+    assert "PydanticUndefined" not in str(caught.value)
+    assert str(caught.value).count("\n  - ") == 1
+
+
 @pytest.mark.parametrize("content", ["", "seed: 2\n", "cam: {}\n", "global: {epochs: 3}\n"])
 def test_a_file_may_be_partial_or_empty(tmp_path: Path, content: str) -> None:
     file = tmp_path / "own.yaml"

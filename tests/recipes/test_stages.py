@@ -25,7 +25,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes import evaluation
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
-from icsr_cli.recipes.global_stage import _counts, train_global_stage
+from icsr_cli.recipes.global_stage import _counts, _shown, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, build_memory, repeatable, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
@@ -456,3 +456,7 @@ def test_a_gpu_computes_what_can_be_repeated_while_it_trains() -> None:
         assert told()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
     assert not told()
+
+
+def test_the_line_of_an_epoch_says_thrown_out_as_tables_do() -> None:
+    assert _shown({"clusters": 3, "discarded": 4}) == {"clusters": 3, "thrown out": 4}

@@ -206,6 +206,21 @@ def test_the_state_of_a_run_is_said(tmp_path: Path, info: dict[str, str], words:
     assert words in page.text
 
 
+def test_a_run_took_what_its_epochs_took(tmp_path: Path) -> None:
+    """By the clock a run that was stopped overnight took the night."""
+    info = {"started": "2026-01-01T10:00:00+0000", "ended": "2026-01-02T10:00:00+0000"}
+    page = Page(run_page(run_of(tmp_path, **info), RunView(None, None, None, ALL_ABSENT)))
+    assert re.search(r"Took\s*24\.0 s", page.text)
+    assert re.search(r"by the clock, stops and all: 24 h", page.text)
+
+
+def test_the_epoch_that_was_chosen_is_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, best_epoch=2)
+    run.write_settings({**run.settings(), "select": "test-map"})
+    page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
+    assert "epoch 2, chosen by the test set (test-map)" in page.text
+
+
 def test_a_finished_run_has_no_warning(tmp_path: Path) -> None:
     assert "note" not in Page(run_page(run_of(tmp_path), view_of(labels_of()))).classes
 

@@ -101,7 +101,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
     return render(
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
-        facts=_facts(run, info, environment, settings),
+        facts=_facts(run, info, environment, settings, epochs),
         notes=_warning(info, epochs, settings, run.stage),
         tiles=_tiles(figures_of(epochs), view),
         curves=curves(epochs, run.stage, run.camera_names),
@@ -123,9 +123,13 @@ def run_page(run: RunFolder, view: RunView) -> str:
 
 
 def _facts(
-    run: RunFolder, info: Mapping[str, Any], environment: Mapping[str, Any], settings: Mapping[str, Any]
+    run: RunFolder,
+    info: Mapping[str, Any],
+    environment: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, Any]],
 ) -> dict[str, str]:
-    elapsed = run.elapsed()
+    took = sum(float(part) for epoch in epochs for part in epoch.get("seconds", {}).values())
     image, own = settings.get("image", {}), settings.get(run.stage, {})
     facts = {
         "Run": str(run.path),
@@ -135,9 +139,10 @@ def _facts(
         "Network": str(own.get("model", {}).get("arch", "")),
         "Images": f"{image['height']} x {image['width']}" if {"height", "width"} <= image.keys() else "",
         "Seed": str(settings.get("seed", "")),
+        "Best network": run.choice,
         "State": str(info.get("status", "unknown")),
         "Started": str(info.get("started") or "").replace("T", " ")[:19],
-        "Took": duration(elapsed) if elapsed is not None else "",
+        "Took": duration(took) if took else "",
         "Computed on": ", ".join(environment.get("gpus", ())) or str(environment.get("processor", "")),
         "Local labels": str(info.get("local") or ""),
         "Pairs": say_pairs(info.get("pairs") or {}),
