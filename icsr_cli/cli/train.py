@@ -6,7 +6,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -137,9 +137,8 @@ def train(
 
     The cam stage finds reliable labels within each camera; the global stage trains on all cameras together.
     """
-    from icsr_cli.recipes.both_stages import begun_by, group_left
+    from icsr_cli.recipes.both_stages import begun_by
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.interruption import Stop, stopped
     from icsr_cli.recipes.opening import Wish, check, resolve
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
@@ -200,36 +199,53 @@ def train(
 
     if not resume:  # by the leader: another rank might see what it has begun already
         place.ranks.from_leader(check_before)
+    _train(data, wishes, stages, given, run, place)
+    leave()
+
+
+def _train(
+    data: Dataset,
+    wishes: Sequence[Wish],
+    stages: Sequence[str],
+    given: Mapping[str, Any],
+    run: Path | None,
+    place: Workplace,
+) -> None:
+    """Train each stage of each wish, one after another; ``run`` is the first one to go on with, if any is."""
+    from icsr_cli.recipes.both_stages import group_left
+    from icsr_cli.recipes.interruption import Stop, stopped
+
+    resume, as_json = given["resume"], given["as_json"]
     found, begun = [], False
     try:
         for own in wishes:
             after = None
-            chosen = options.label_methods(clusterer, refine) if len(stages) > 1 else {}  # for --set
+            # For --set.
+            chosen = options.label_methods(given["clusterer"], given["refine"]) if len(stages) > 1 else {}
             asks = [
                 replace(own, options={**own.options, **chosen, **_options(each, given)}) for each in stages
             ]
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
-                if after and config and not resume:  # as it was when the command began
+                if after and own.config and not resume:  # as it was when the command began
                     asked = replace(asked, config=after / "then.yaml")
                 folder, settings = _open(each, data, asked, named, resume, place)
                 after, begun = folder.path, True
                 found.append(_run(each, data, asked, folder, settings, place, as_json))
-        if not some_seeds and (left := group_left(folder)):
+        if not given["seeds"] and (left := group_left(folder)):
             place.progress.warn(left)
     except (Interrupted, KeyboardInterrupt) as error:
         if not begun:
             raise
         code = error.exit_code if isinstance(error, Interrupted | Stop) else 130
-        group = f"--name {wishes[0].facts['group']} " if some_seeds and name is None else ""
+        group = f"--name {wishes[0].facts['group']} " if given["seeds"] and not given["name"] else ""
         raise stopped(code - 128, f"{group}--resume") from error
     finally:  # what is finished is told where the next one is interrupted, or fails
         if as_json and place.ranks.leads and found:
             print_json(found[0] if len(wishes) * len(stages) == 1 else found)
-    leave()
 
 
-def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[str, Any]) -> None:
+def _check_stage(stage: str | None, run: Path | None, resume: bool, given: Mapping[str, Any]) -> None:
     """Refuse options of another stage than the one that is named."""
     if run is not None and not resume:
         raise UsageError(
@@ -243,7 +259,7 @@ def _check_stage(stage: str | None, run: Path | None, resume: bool, given: dict[
         _check_options(stage, given, f"icsr train {stage}")
 
 
-def _check_options(stage: str, given: dict[str, Any], what: str) -> None:
+def _check_options(stage: str, given: Mapping[str, Any], what: str) -> None:
     """Refuse options of the other stage, which ``what`` does not train."""
     others = _OF_GLOBAL if stage == "cam" else _OF_CAM
     wrong = [
@@ -262,7 +278,7 @@ def _of_tracks(local: Path | None) -> bool:
     return local is not None and str(local) == "tracks"
 
 
-def _options(stage: str, given: dict[str, Any]) -> dict[str, Any]:
+def _options(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """Give the settings that the command line names, by dotted key."""
     same = ["batch_size", "iters", "epochs", "num_instances", "network" if stage == "cam" else "normalise"]
     of_stage = {"model.arch": "arch", "model.weights": "init", "optimizer.lr": "lr"}

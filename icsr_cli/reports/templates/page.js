@@ -2,8 +2,9 @@
 "use strict";
 const value = (row, column) => {
   const text = row.cells[column].textContent.trim();
-  const number = Number(text.replace(/[,%]/g, ""));
-  return text !== "" && Number.isFinite(number) ? number : text;
+  // A number may have a deviation or a count behind it: 80.1 ± 0.3, 34 (5).
+  const number = text.replaceAll(",", "").match(/^(-?\d*\.?\d+(?:e-?\d+)?)%?(?: [±(].*)?$/);
+  return number ? Number(number[1]) : text;
 };
 for (const table of document.querySelectorAll("table")) {
   table.querySelectorAll("thead th").forEach((head, column) => {
