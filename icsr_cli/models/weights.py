@@ -140,6 +140,8 @@ def load_into(
     layout = model.architecture.layout_of(state)
     new = dict(state) if layout is None else layout.rename(state)
     own = model.state_dict()
+    if layout is not None:
+        new = {name: new[name] for name in new if name in own or not re.match(layout.spare, name)}
     new = fit_positions(model, own, new, source, size)
     # Files older than PyTorch 0.4.1 do not count batches.
     optional = {name for name in own if name.endswith("num_batches_tracked")}

@@ -52,7 +52,8 @@ class Layout:
     ``names``: (pattern, replacement), the first that a name begins with counts; None: the tensor is left out.
     ``change``: what renaming cannot do, after it. ``norm``: gives what the weights' pixels are normalised
     by, where the layout tells, from the state as it was in the file. ``fault``: says why a backbone cannot be
-    the weights' though names and shapes fit.
+    the weights' though names and shapes fit. ``spare``: a pattern of our names that are left out where the
+    network has none of that name.
     """
 
     title: str
@@ -61,6 +62,7 @@ class Layout:
     change: Callable[[State], State] = lambda state: state
     norm: Callable[[Mapping[str, Tensor]], PixelNorm | None] = lambda state: None
     fault: Callable[[nn.Module], str | None] = lambda backbone: None
+    spare: str = "(?!)"
 
     def rename(self, state: Mapping[str, Tensor]) -> State:
         """Give the tensors the names of our networks, without those that are left out.

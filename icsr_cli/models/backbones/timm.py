@@ -67,15 +67,15 @@ _DINO: list[tuple[str, str | None]] = [
     (r"(?:module\.)?head\.", None),
     (r"(?:module\.)?backbone\.", "base."),
 ]
-#: Classifiers, and pooling by attention; what else stands before one belongs to the features.
-_HEADS = r"(?:head\.(?!norm|pre_logits)|(?:head_dist|aux_head|attn_pool|classifier|classif|last_linear|fc)\.)"
+#: Classifiers, and pooling by attention; some networks have layers of their features under such names.
+_HEADS = r"base\.(?:head|head_dist|aux_head|attn_pool|classifier|classif|last_linear|fc|merger)\."
 LAYOUTS = (
     OWN,
     Layout(
         "CLIP, OpenAI's names", r"visual\.", _OPENAI, _openai, lambda state: PIXEL_NORMS["clip"], _quick_gelu
     ),
     Layout("DINO", r"(?:module\.)?backbone\.", _DINO),
-    Layout("timm", "", [(_HEADS, None), ("", "base.")], _norm_of_tokens),
+    Layout("timm", "", [("", "base.")], _norm_of_tokens, spare=_HEADS),
 )
 
 
