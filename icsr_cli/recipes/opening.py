@@ -18,6 +18,7 @@ from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum, write_bytes
+from icsr_cli.models import read_metadata, size_of
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
@@ -100,6 +101,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         settings, found = _global_inputs(data, settings, wish, progress, resolved)
         facts |= found
     _check_network(settings, stage, wish.processes)
+    _say_other_size(settings, stage, progress)
     pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
@@ -217,6 +219,17 @@ def _check_network(settings: Settings, stage: str, processes: int) -> None:
     own, engine = settings.of(stage), Engine(torch.device("cpu"), "fp32")
     network = build_network(own.model, 0, engine, settings.image.size)
     check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
+
+
+def _say_other_size(settings: Settings, stage: str, progress: Progress) -> None:
+    """Warn where a file of weights was trained on images of another size than those here."""
+    named, here = settings.of(stage).model.weights, settings.image.size
+    there = None if named in _WORDS else size_of(read_metadata(named))
+    if there not in (None, here):
+        progress.warn(
+            f"{named} was trained on images of {there[0]} x {there[1]}, and these are {here[0]} x {here[1]}. "
+            f"--height {there[0]} --width {there[1]} takes its size."
+        )
 
 
 def resolve(

@@ -559,6 +559,21 @@ def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str]
     assert not (tmp_path / "tiny" / "cam" / "group-seed1").exists()
 
 
+def test_weights_of_images_of_another_size_are_warned_of(
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+) -> None:
+    weights, where = (
+        Path(str(trained["global"]["run"])) / "last.safetensors",
+        ["--runs", tmp_path, *places[:2]],
+    )
+    own = ["train", "global", "-d", "tiny", *SETTINGS, "--set", "global.epochs=1", "--refine", "none"]
+    for size in ([], ["--set", "image.height=48"]):
+        found = icsr(*own, "--init", weights, *size, *where)
+        assert found.exit_code == 0, found.output
+        said = "32 x 16, and these are 48 x 16. --height 32 --width 16" in " ".join(found.stderr.split())
+        assert said == bool(size), found.stderr
+
+
 def test_a_name_is_free_in_every_stage_before_the_first_is_trained(places: list[str], tmp_path: Path) -> None:
     (tmp_path / "tiny" / "global" / "a").mkdir(parents=True)
     (tmp_path / "tiny" / "global" / "a" / "settings.yaml").touch()
