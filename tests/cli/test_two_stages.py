@@ -101,8 +101,7 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
 
 
-@pytest.mark.parametrize("killed", [1, 2, 3])
-@pytest.mark.parametrize("name", [(), ("--name", "own")])
+@pytest.mark.parametrize(("killed", "name"), [(1, ()), (2, ("--name", "own")), (3, ())])
 def test_a_run_killed_before_it_was_written_down(train: Any, tmp_path: Path, name: Any, killed: int) -> None:
     """It is begun anew, by --resume where another run says how; it lacks its settings, and more perhaps."""
     ended(train(*SHORT, "--name", "own"))
