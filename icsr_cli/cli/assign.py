@@ -62,7 +62,7 @@ def assign(
     known = open_known(run, data, settings, data_root, engine, progress)
     name, farthest = limit_of(known.limits, at)
     rows = assign_files(given.root, given.paths, known, farthest, progress)
-    write_bytes(out, csv_bytes([rows[0], *(row.values() for row in rows)]))
+    write_bytes(out, csv_bytes([rows[0].keys(), *(row.values() for row in rows)]))
     seen = [row["cluster"] for row in rows if row["cluster"] >= 0]
     facts = {
         "run": str(run.path),
