@@ -33,9 +33,8 @@ def methods(
 
     Example: icsr methods icsr -d market1501 > mine.yaml, then icsr train -d market1501 --config mine.yaml
     """
-    import yaml
-
     from icsr_cli import config as settings
+    from icsr_cli.plain_yaml import format_yaml
 
     if name is None:
         given = ("dataset", "config", "assignments")
@@ -53,4 +52,4 @@ def methods(
     if as_json:
         print_json(chosen)
     else:
-        typer.echo(yaml.safe_dump(chosen, sort_keys=False), nl=False)
+        typer.echo(format_yaml(chosen), nl=False)

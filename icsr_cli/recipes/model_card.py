@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError, ModelError
 from icsr_cli.models import Network, read_metadata
+from icsr_cli.plain_yaml import format_yaml
 from icsr_cli.recipes.debiasing import StoredStatistics
 from icsr_cli.runs import RunFolder
 from icsr_cli.runs.contents import Thresholds, check_contents
@@ -125,7 +125,7 @@ def model_card(network: Network, size: Size, path: Path, origin: Origin) -> str:
         size=size,
         file=path.name,
         origin=origin,
-        settings=yaml.safe_dump(origin.settings, sort_keys=False, allow_unicode=True),
+        settings=format_yaml(origin.settings),
         version=__version__,
     )
 

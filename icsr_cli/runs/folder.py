@@ -31,7 +31,6 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock
 
 from icsr_cli.errors import RunError, UsageError, printable, reason
@@ -46,7 +45,7 @@ from icsr_cli.files import (
     write_json,
     write_text,
 )
-from icsr_cli.plain_yaml import flat, parse_yaml
+from icsr_cli.plain_yaml import flat, format_yaml, parse_yaml
 from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
 from icsr_cli.runs.lock import training_lock
@@ -184,7 +183,7 @@ class RunFolder:
 
     def write_settings(self, settings: Mapping[str, Any]) -> None:
         """Write the resolved settings."""
-        write_text(self.path / "settings.yaml", yaml.safe_dump(dict(settings), sort_keys=False))
+        write_text(self.path / "settings.yaml", format_yaml(settings))
 
     def environment(self) -> dict[str, Any]:
         """Read what the run was made with; it is not needed, so a damaged file is none."""
