@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,17 +48,20 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     if title:
         heading(title)  # a title of the table's own is folded at its width, paths too
     console, left = output(), list(range(1, len(columns)))
-    whole = console.options.update(max_width=10_000)
+
+    def part(count: int) -> Table:
+        shown = [0, *left[:count]]
+        return _table([columns[i] for i in shown], [[row[i] for i in shown] for row in cells])
+
+    def width(count: int) -> int:
+        return Segment.get_line_length(next(iter(Segment.split_lines(console.render(part(count))))))
+
+    if not _has_width():
+        whole = console.options.update(max_width=10_000)
+        console.width = max(console.width, console.measure(part(len(left)), options=whole).maximum)
     while True:
-        for count in range(len(left), -1, -1):
-            shown = [0, *left[:count]]
-            table = _table([columns[i] for i in shown], [[row[i] for i in shown] for row in cells])
-            if not _has_width():
-                console.width = max(console.width, console.measure(table, options=whole).maximum)
-            lines = Segment.split_lines(console.render(table))
-            if count < 2 or Segment.get_line_length(next(iter(lines))) <= console.width:
-                break
-        console.print(table, crop=False)  # a narrow terminal breaks the lines; rich would cut numbers off
+        count = 1 + bisect_right(range(2, len(left) + 1), console.width, key=width)
+        console.print(part(count), crop=False)  # a narrow terminal breaks lines; rich would cut numbers off
         left = left[count:]
         if not left:
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.cli.console import make_progress, output, print_json, print_records, print_table, say
+from icsr_cli.cli.console import make_progress, print_json, print_records, print_table, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -208,23 +208,16 @@ def _show_thresholds(
 
 
 def _show_cameras(title: str, rankings: CameraRankings, names: Sequence[str]) -> None:
-    """Print mAP and Rank-1, a row per query camera and a column per gallery camera, as wide as fits."""
+    """Print mAP and Rank-1, a row per query camera and a column per gallery camera."""
     rows = sorted({query for query, _ in rankings})
     columns = sorted({gallery for _, gallery in rankings})
-    # A column takes the longest of its figures ("100.0") or its name, two blanks and a line.
-    width = 3 + max(5, *(len(names[camera]) for camera in columns))
-    first = 3 + max(len("query"), *(len(names[camera]) for camera in rows))
-    step = max(1, (output().width - 1 - first) // width)
     for key, figure in (("mAP", "mAP"), ("rank_1", "Rank-1")):
         cells = {pair: f"{100 * found.as_dict()[key]:.1f}" for pair, found in rankings.items()}
-        for start in range(0, len(columns), step):
-            shown = columns[start : start + step]
-            part = f", gallery cameras {start + 1} to {start + len(shown)}" if step < len(columns) else ""
-            print_table(
-                f"{figure} by camera (%), {title}: a row per query camera{part}",
-                ["query", *(names[camera] for camera in shown)],
-                [[names[query], *(cells.get((query, camera), "-") for camera in shown)] for query in rows],
-            )
+        print_table(
+            f"{figure} by camera (%), {title}: a row per query camera",
+            ["query", *(names[camera] for camera in columns)],
+            [[names[query], *(cells.get((query, camera), "-") for camera in columns)] for query in rows],
+        )
 
 
 _NAMES = {"plain": "features", "reranked": "with re-ranking", "camera": "camera-aware re-ranking"}

@@ -315,16 +315,19 @@ def test_eval_per_camera(runs: Path, tiny_root: Path) -> None:
     assert "per_camera" not in json.loads(icsr("eval", *options[:-1], "--json").stdout)
 
 
-def test_many_cameras_are_split_over_tables(monkeypatch: pytest.MonkeyPatch) -> None:
-    from icsr_cli.cli import evaluate as module
+def test_many_cameras_are_split_over_tables(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from icsr_cli.cli.evaluate import _show_cameras
 
     some = rank(torch.eye(2), torch.eye(2), [1, 2], [1, 2], [0, 0], [1, 1])
     rankings = {(query, gallery): some for query in range(15) for gallery in range(15) if query != gallery}
-    shown: list[list[str]] = []
-    monkeypatch.setattr(module, "print_table", lambda title, columns, rows: shown.append(list(columns)))
     monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    module._show_cameras("features", rankings, [f"c{number}" for number in range(15)])
-    assert len(shown) == 4
-    assert [name for columns in shown[:2] for name in columns[1:]] == [f"c{number}" for number in range(15)]
-    assert all(sum(max(5, len(name)) + 3 for name in columns) + 1 <= 80 for columns in shown)
+    names = [f"camera{number}" for number in range(15)]
+    _show_cameras("features", rankings, names)
+    lines = capsys.readouterr().out.splitlines()
+    heads = [line.split() for line in lines if line.lstrip().startswith("query ")]
+    assert len(heads) == 6
+    assert [name for head in heads[:3] for name in head[1:]] == names
+    assert max(map(len, lines)) <= 80
+    assert all(sum(line.split()[:1] == [name] for line in lines) == 6 for name in names)
