@@ -44,6 +44,16 @@ def _no_plugin_stays() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def _commands_once() -> Iterator[None]:
+    """Make the commands of a Typer once, not for each line that a test types: it takes a tenth of a second."""
+    from typer import testing
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(testing, "_get_command", functools.cache(testing._get_command))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def _no_width() -> None:
     """Let tables be as wide as in a pipe: workers of xdist are given the width of the terminal."""
     os.environ.pop("COLUMNS", None)

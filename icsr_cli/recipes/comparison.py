@@ -199,7 +199,10 @@ def figures_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _of(run: RunFolder, entry: Mapping[str, Any]) -> str:
-    """Say of an evaluation what is not as usual: data set, weights, protocol, re-ranking, normalisation."""
+    """Say of an evaluation what is not as usual: data set, weights, protocol, re-ranking, normalisation.
+
+    So is an epoch that the test set chose: no honest figure, whatever stands beside it.
+    """
     usual = {
         "dataset": run.dataset,
         "weights": "best.safetensors",
@@ -208,6 +211,8 @@ def _of(run: RunFolder, entry: Mapping[str, Any]) -> str:
         "debias": None,
     }
     odd = [str(entry[key]) for key, value in usual.items() if entry.get(key, value) != value]
+    if run.chosen_by == "test-map" and entry.get("weights", "best.safetensors") == "best.safetensors":
+        odd.append("epoch chosen by the test set")
     return f" ({', '.join(odd)})" if odd else ""
 
 

@@ -103,10 +103,15 @@ class RunFolder:
         return place
 
     @property
+    def chosen_by(self) -> str:
+        """What chose the epoch of ``best.safetensors``: ``last``, ``silhouette`` or ``test-map``."""
+        there = (self.path / "settings.yaml").is_file()
+        return str(self.settings().get("select", "last")) if there else "last"
+
+    @property
     def choice(self) -> str:
         """Say of which epoch ``best.safetensors`` is, and what chose it; nothing where it is the last."""
-        there = (self.path / "settings.yaml").is_file()
-        by = self.settings().get("select", "last") if there else "last"
+        by = self.chosen_by
         if by == "last":
             return ""
         epoch = self.info().get("best_epoch", "unknown")  # in runs from before 0.2

@@ -174,6 +174,15 @@ def test_seeds_that_each_begin_from_their_own_cam_run_are_one_row(runs: Path) ->
     ]
 
 
+def test_figures_of_an_epoch_that_the_test_set_chose_stand_apart(runs: Path) -> None:
+    one = RunFolder(runs / "tiny/global/one-seed0")
+    one.write_settings({**one.settings(), "select": "test-map"})
+    found, other = json.loads(compare(runs, "--format", "json").stdout)["rows"]
+    assert "mAP" not in found["figures"]
+    assert found["figures"]["mAP (epoch chosen by the test set)"]["values"] == MAPS["one"]
+    assert other["figures"]["mAP"]["values"] == MAPS["two"]
+
+
 def test_a_seed_that_was_run_again_is_no_second_seed(runs: Path) -> None:
     """Three runs of two seeds: the deviation is that of two values."""
     again = RunFolder(runs / "tiny" / "global" / "two-seed2")
