@@ -45,7 +45,7 @@ def _no_plugin_stays() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _commands_once() -> Iterator[None]:
-    """Make the commands of a Typer once, not for each line that a test types: it takes a tenth of a second."""
+    """Make the commands of a Typer once, not for each line that is typed: it takes a tenth of a second."""
     from typer import testing
 
     with pytest.MonkeyPatch.context() as patch:
