@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from icsr_cli.types import Dataset
 
 of_schedule = partial(typer.Option, rich_help_panel="Schedule")
+_STAGES = ("cam", "global")
 #: Options of one stage: named with another, they would be ignored.
 _OF_CAM = ("network", "cameras")
 _OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every")
@@ -36,10 +37,11 @@ _OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every
 def train(
     ctx: typer.Context,
     stage: Annotated[
-        Literal["cam", "global"] | None,
+        str | None,
         typer.Argument(
             help="cam: within each camera. global: all cameras together. Left out: what the method says.",
             show_default=False,
+            autocompletion=lambda: _STAGES,
         ),
     ] = None,
     run: Annotated[
@@ -143,6 +145,7 @@ def train(
     from icsr_cli.runs import check_free
     from icsr_cli.runs.tensorboard import writer_class
 
+    stage, run = _stage_and_run(stage, run, resume)
     given = dict(locals())
     _check_stage(stage, run, resume, given)
     if download:
@@ -243,6 +246,18 @@ def _train(
     finally:  # what is finished is told where the next one is interrupted, or fails
         if as_json and place.ranks.leads and found:
             print_json(found[0] if len(wishes) * len(stages) == 1 else found)
+
+
+def _stage_and_run(stage: str | None, run: Path | None, resume: bool) -> tuple[str | None, Path | None]:
+    """Take the first word for a run where it is one to go on with: its folder says of which stage it is."""
+    from icsr_cli.runs import open_run
+
+    if stage is None or stage in _STAGES:
+        return stage, run
+    if not resume or run is not None:
+        raise UsageError(f"{stage} is no stage: icsr train cam, icsr train global, or icsr train for both.")
+    found = open_run(Path(stage))
+    return found.stage, found.path
 
 
 def _check_stage(stage: str | None, run: Path | None, resume: bool, given: Mapping[str, Any]) -> None:

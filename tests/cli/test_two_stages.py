@@ -96,6 +96,9 @@ def test_resume_alone_of_one_stage(train: Any, tmp_path: Path) -> None:
     ended(train("--resume"))
     ended(train("--resume", "--name", "own"))
     assert not runs(tmp_path, "global")
+    ended(train("--resume", tmp_path / "tiny/cam/own"))
+    assert "yours is no stage: icsr train cam" in train("yours").stderr
+    assert "yours is no run folder: it is not there" in train("yours", "--resume").stderr
     refused = train("--resume", "--refine", "none")
     assert refused.exit_code == 2
     assert "--refine belongs to the other stage than the one that is trained here, cam" in refused.stderr
