@@ -43,7 +43,7 @@ for _kind in (_Loader, _Dumper):  # YAML 1.1 takes 1e-4 for a word, YAML 1.2 and
 
 def format_yaml(values: Mapping[str, Any]) -> str:
     """Write plain values so that :func:`parse_yaml` gives them back, their keys in their order."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False)
 
 
 def parse_yaml(text: str) -> Any:

@@ -345,10 +345,8 @@ def _size(text: str | None) -> tuple[int, int] | None:
         return None
     found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", text.lower())
     height, width = map(int, found.groups()) if found else (0, 0)
-    if not all(16 <= side <= 2048 for side in (height, width)):  # as ``image.height`` of the settings
-        raise UsageError(
-            f"--size {text!r} is no height x width; give pixels such as 256x128, each from 16 to 2048."
-        )
+    if not all(0 < side <= 2048 for side in (height, width)):  # no network is trained on larger ones
+        raise UsageError(f"--size {text!r} is no height x width; give pixels such as 256x128, at most 2048.")
     return height, width
 
 

@@ -85,7 +85,7 @@ def test_json_of_a_name_that_is_not_utf_8(capsys: pytest.CaptureFixture[str]) ->
         (["train", "cam", "--name", "../../x"], "plain name"),
         (["train", "cam", "--name", "/tmp/x"], "plain name"),
         (["train", "cam", "--set", "seed=" + "9" * 5000], "number of 5000 digits"),
-        (["train", "cam", "--set", "seed=" + "[" * 3000], "nested more than"),
+        (["train", "cam", "--set", "seed=" + "[" * 500], "nested more than"),
     ],
 )
 def test_wrong_words_are_usage_errors(tiny_root: Path, tmp_path: Path, words: list[str], said: str) -> None:
