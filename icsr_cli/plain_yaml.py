@@ -14,7 +14,7 @@ _LONGEST_FILE: Final = 1 << 20
 _LONGEST_NUMBER: Final = 100
 
 
-#: The parser in C where PyYAML was built with it: ten times faster.
+#: The parser in C, where PyYAML was built with it: settings are read often.
 _Parser: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
