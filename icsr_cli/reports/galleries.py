@@ -37,7 +37,7 @@ def look(state: str) -> Look:
     if state == "noise":
         return Look(state, "loose", "○", "in no cluster")
     if state not in KEPT:
-        return Look(state, "out", "✕", "taken out of its cluster")
+        return Look(state, "out", "✕", "taken out of the cluster it was found in")
     if state == KEPT[0]:
         return Look(state, "plain", "", "in its cluster")
     return Look(state, "chosen", "★", "in its cluster, and marked by the method")

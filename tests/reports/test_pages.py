@@ -153,7 +153,7 @@ def test_states_of_tomorrow_are_shown_in_their_own_words(source: LabelSource) ->
     states = np.where(labels.states == "discarded", "left-alone", labels.states)
     page = Page(overview_page(source, replace(labels, states=states), pictures_of(labels)))
     page.check()
-    assert "left alone: taken out of its cluster" in page.text
+    assert "left alone: taken out of the cluster it was found in" in page.text
     assert page.text.count("✕") == int((states == "left-alone").sum()) + 1
 
 
