@@ -217,7 +217,15 @@ class BarProgress(Progress):
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; the display lives as long as one bar is open."""
         self._bars.start()
-        return _BarTask(self._bars, self._bars.add_task(title, total=total, unit=unit, figures=""))
+        number = self._bars.add_task(title, total=total, unit=unit, figures="")
+        task = _BarTask(self._bars, number)
+        if unit in ("img", "images"):
+            task.show(lambda: self._speed(number))
+        return task
+
+    def _speed(self, number: TaskID) -> dict[str, Figure]:
+        [speed] = [task.speed for task in self._bars.tasks if task.id == number]
+        return {"img/s": int(speed)} if speed else {}
 
     def report(self, title: str, figures: Mapping[str, Figure]) -> None:
         """Print a line above the bars."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from icsr_cli.config.schema import CamSettings
-from icsr_cli.errors import TrainingError, some
+from icsr_cli.errors import TrainingError, counted, some
 from icsr_cli.labelling import evidence_of, label
 from icsr_cli.labelling.constraints import within
 from icsr_cli.progress import Task
@@ -44,7 +44,7 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
     chosen = sorted(set(stage.split.cameras.tolist())) if cameras is None else sorted(set(cameras))
     found = [CameraLabels.none(stage.split, camera) for camera in chosen]
     if stage.ranks.leads:
-        _warn_of_small(stage, [labels for labels in found if len(labels.rows) < FEWEST_IMAGES])
+        _warn_of_small(stage, found)
     trainable = [labels for labels in found if len(labels.rows) >= FEWEST_IMAGES]
     if not trainable:
         raise TrainingError(f"No camera has {FEWEST_IMAGES} images or more: there is nothing to train on.")
@@ -59,14 +59,24 @@ def train_cam_stage(stage: Stage, cameras: Sequence[int] | None = None) -> Label
     return table
 
 
-def _warn_of_small(stage: Stage, small: Sequence[CameraLabels]) -> None:
-    """Say once which cameras have too few images."""
-    if not small:
-        return
-    named = [f"Camera {stage.run.camera_name(one.camera)} has {len(one.rows)} image(s)" for one in small]
-    stage.progress.warn(
-        f"{some(named)}, too few to cluster: they get no local label, and the refinement leaves them alone."
-    )
+def _warn_of_small(stage: Stage, found: Sequence[CameraLabels]) -> None:
+    """Say once which cameras have too few images to be clustered, or fewer than are compared with each."""
+
+    def named(fewest: int, most: int) -> str:
+        sizes = {stage.run.camera_name(one.camera): len(one.rows) for one in found}
+        few = [f"camera {name} has {counted(n, 'image')}" for name, n in sizes.items() if fewest <= n < most]
+        return some(few)
+
+    if none := named(0, FEWEST_IMAGES):
+        stage.progress.warn(
+            f"{none}, too few to cluster: they get no local label, and the refinement leaves them alone."
+        )
+    compared = getattr(stage.settings.cam.distance, "k1", 0)
+    if few := named(FEWEST_IMAGES, compared + 1):
+        stage.progress.warn(
+            f"{few}, where {compared} neighbours are compared (cam.distance.k1): there all images are "
+            "neighbours of each other, and the local labels tell little of who is who."
+        )
 
 
 def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
@@ -86,7 +96,7 @@ def _train_cameras(stage: Stage, found: Sequence[CameraLabels]) -> None:
 
 def _whole_run(stage: Stage, networks: int) -> Task:
     """Open the bar that tells the time left of all networks."""
-    return stage.progress.task("Whole run", networks * stage.settings.cam.epochs, "epochs")
+    return stage.progress.task("Cam stage", networks * stage.settings.cam.epochs, "epochs")
 
 
 def _train_network(

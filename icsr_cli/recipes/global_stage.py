@@ -51,7 +51,7 @@ def train_global_stage(stage: Stage) -> Network:
         stage.progress.note("Every epoch is finished already: nothing is left to train.")
     if len(np.unique(stage.split.cameras)) == 1:
         stage.progress.warn(_of_one_camera(own))
-    with stage.progress.task("Whole run", own.epochs + 1 - first, "epochs") as whole:
+    with stage.progress.task("Global stage", own.epochs + 1 - first, "epochs") as whole:
         for epoch in range(first, own.epochs + 1):
             figures, previous = _epoch(stage, trainer, epoch, previous)
             whole.advance()

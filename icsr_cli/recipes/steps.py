@@ -1,6 +1,7 @@
 """The training loop: batches of images -> augmented -> features -> loss -> one step of the optimiser."""
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
 from icsr_cli.models.network import unwrapped
 from icsr_cli.pixels import Stored, upcoming, upload
-from icsr_cli.progress import Task, Watch, unwatched
+from icsr_cli.progress import Figure, Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
 from icsr_cli.types import Epoch, IntArray, Size
 
@@ -233,13 +234,18 @@ def train_epoch(
 
     network.train()
     total = torch.zeros((), device=engine.device)
-    steps = 0
+    steps, images, started = 0, 0, time.perf_counter()
+
+    def live() -> dict[str, Figure]:
+        return {"loss": float(total) / steps, "img/s": int(images / (time.perf_counter() - started))}
+
     with closing(upcoming(pixels, batches, lambda batch: _own_rows(batch, ranks))) as queue:
         for batch, fetched in queue:
             total += step(batch, fetched)
             steps += 1
+            images += sum(len(part.rows) for part in batch)
             task.advance()
-            task.show(lambda total=total, steps=steps: {"loss": float(total) / steps})  # type: ignore[misc]
+            task.show(live)
             check()
     mean = float(total) / max(steps, 1)
     inside = unwrapped(network)  # what is spread over ranks or compiled shares its weights

@@ -401,7 +401,7 @@ def test_a_camera_of_one_image(tmp_path: Path) -> None:
     options = ["-d", "mine", *SETTINGS, *TINY_NETWORK, *places]
     cam = icsr("train", "cam", *options)
     assert cam.exit_code == 0, cam.output
-    assert "Camera 1 has 1 image(s), too few to cluster" in cam.stderr
+    assert "camera 1 has 1 image, too few to cluster" in cam.stderr
     few = ["--set", "global.clusterer={method: average-linkage, n_clusters: 8}"]
     own = icsr("train", "global", "--method", "icsr", *options, *few)
     assert own.exit_code == 0, own.output
