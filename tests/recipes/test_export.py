@@ -192,7 +192,8 @@ def test_metadata_hold_what_a_tracker_needs() -> None:
 def test_safetensors_open_again_and_have_a_card(tmp_path: Path) -> None:
     network = make()
     run = create(tmp_path / "runs", "market1501", "global", name="a")
-    run.write_settings({"dataset": "market1501", "cam": {"lr": 1}, "global": {"model": {"arch": "x"}}})
+    settings = {"dataset": "market1501", "method": "camera-aware", "cam": {"lr": 1}}
+    run.write_settings({**settings, "global": {"model": {"arch": "x"}}})
     quality = {"refined": {"pairwise_f": 0.512345, "nmi": 0.75}}
     run.write_metrics([{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.5, "quality": quality}])
     run.finish()
@@ -208,6 +209,7 @@ def test_safetensors_open_again_and_have_a_card(tmp_path: Path) -> None:
     card = found.card.read_text()
     for words in (
         "trained on market1501",
+        "Trained without identities, by the method camera-aware of icsr.",
         "Academic use only; no redistribution.",
         "ICCV 2015",
         "| epoch | 2 |",
