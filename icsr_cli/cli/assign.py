@@ -32,7 +32,7 @@ def assign(
     out: Annotated[Path, typer.Option("--out", "-o", help="The table that is written.")] = Path(
         "assigned.csv"
     ),
-    precision: options.Precision = "auto",
+    precision: options.Precision = None,
     device: options.Device = None,
     data_root: options.DataRoot = Path("data"),
     runs_root: options.RunsRoot = Path("runs"),
@@ -57,7 +57,7 @@ def assign(
     if to is None:
         progress.note(f"Run: {run.path} (the newest)")
     settings = config.load_run(run.path / "settings.yaml", sections=config.OF_THE_NETWORK)
-    engine = choose_engine(device, precision)
+    engine = choose_engine(device, precision, run)
     data = datasets.load(run.dataset, data_root)
     known = open_known(run, data, settings, data_root, engine, progress)
     name, farthest = limit_of(known.limits, at)

@@ -20,7 +20,7 @@ def embed(
     split: options.SplitName = None,
     pattern: options.Pattern = None,
     debias: options.Debias = "none",
-    precision: options.Precision = "auto",
+    precision: options.Precision = None,
     device: options.Device = None,
     data_root: options.DataRoot = Path("data"),
     runs_root: options.RunsRoot = Path("runs"),
@@ -40,7 +40,6 @@ def embed(
     from icsr_cli.recipes.debiasing import StoredStatistics, debiased, debiasing
     from icsr_cli.recipes.feature_files import writer
     from icsr_cli.recipes.gallery import embed_readable, images_of, open_embedder
-    from icsr_cli.recipes.steps import choose_engine
 
     options.check_out(out, "--out", ".npz", ".parquet")
     save = writer(out.suffix)
@@ -51,7 +50,7 @@ def embed(
         raise UsageError(f"The name {odd[0]!r} is no UTF-8, which .parquet needs: let --out end in .npz.")
     if debias != "none" and cameras is None:
         raise UsageError("--debias needs the camera of each image: say where a path has it by --pattern.")
-    embedder = open_embedder(network, runs_root, choose_engine(device, precision), progress)
+    embedder = open_embedder(network, runs_root, device, precision, progress)
     how = debiasing(debias, embedder.weights, embedder.size)
     if isinstance(how, StoredStatistics):  # before images are embedded
         how.check_cameras(camera_names, "Let --pattern read the same names")

@@ -52,7 +52,7 @@ def evaluate(
     tracks: Annotated[
         bool, typer.Option("--tracks", help="From track to track: the mean features of each.")
     ] = False,
-    precision: options.Precision = "auto",
+    precision: options.Precision = None,
     device: options.Device = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
@@ -84,7 +84,7 @@ def evaluate(
     data = options.open_dataset(run.dataset if run and dataset is None else dataset, data_root, progress)
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
-    engine = choose_engine(device, precision)
+    engine = choose_engine(device, precision, run)
     digest = None if run is None else weights_digest(path)
     network, size = recipe.open_network(path, engine, arch)
     given = {"image.height": height, "image.width": width, "evaluation.batch_size": batch_size}
@@ -97,8 +97,8 @@ def evaluate(
     keeps = run is not None and _is_usual(data, run, size, embedder)
     if run is not None and not keeps:
         progress.warn(
-            f"The run's settings say otherwise (--height, --width, --config or --set is given), so "
-            f"{run.path / 'evaluation.json'} does not keep these figures."
+            "The run's settings say otherwise (--height, --width, --precision, --config or --set is given), "
+            f"so {run.path / 'evaluation.json'} does not keep these figures."
         )
     if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
         ignored = ("rerank", "camera_rerank", "debias", "per_camera", "tracks")
@@ -164,8 +164,12 @@ def _settings(
 
 def _is_usual(data: Dataset, run: RunFolder, size: Size | None, embedder: Embedder) -> bool:
     """Whether a network is looked at as its run says: then its figures stand beside those of other runs."""
+    from icsr_cli.recipes.steps import choose_engine
+
     own = _settings(data, run, size, None, {}, None)
     usual = own.evaluation.model_copy(update={"batch_size": embedder.settings.batch_size})
+    if embedder.engine != choose_engine(str(embedder.engine.device), None, run):
+        return False
     return embedder.image.size == own.image.size and embedder.settings == usual
 
 

@@ -73,7 +73,6 @@ def export(
     from icsr_cli.recipes.export import export_onnx, export_safetensors
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.model_card import origin_of
-    from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.runs import run_of
 
     if out is not None:
@@ -90,7 +89,8 @@ def export(
         network,
         runs_root,
         # Whole data sets are embedded for statistics only.
-        choose_engine(None if debias in ("centre", "full") else "cpu", "fp32"),
+        None if debias in ("centre", "full") else "cpu",
+        "fp32",
         progress,
         height=height,
         width=width,

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -56,16 +57,19 @@ class _Commands(TyperGroup):
 
 @contextmanager
 def _explained(*, debug: bool) -> Iterator[None]:
-    """Turn a fault into one message and an exit code; one of ours, or with ``debug`` any, is shown whole."""
+    """Turn a fault into one message and an exit code; with ``debug``, or if nobody foresaw it, show it whole."""
     try:
         yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         text, code = _explain(error)
         text = _explain_plugin(error, text)
-        if text is None or debug:
+        if text is None:
             raise
         with _undisturbed():
-            _say(text, "red" if code < 128 else "yellow")
+            if debug:
+                traceback.print_exception(error)
+            else:
+                _say(text, "red" if code < 128 else "yellow")
         raise typer.Exit(code) from None
 
 

@@ -106,7 +106,8 @@ Device = Annotated[
     str | None, of_machine("--device", help="cpu, cuda, cuda:1, ...; the first GPU if there is one.")
 ]
 Precision = Annotated[
-    Literal["auto", "fp32", "bf16"], of_machine("--precision", help="auto: bf16 on a GPU that has it.")
+    Literal["auto", "fp32", "bf16"] | None,
+    of_machine("--precision", help="That of the run, or auto: bf16 on a GPU that has it."),
 ]
 Plugin = Annotated[
     list[Path] | None,

@@ -53,7 +53,7 @@ def search(
     cache: Annotated[
         bool, typer.Option("--cache/--no-cache", help="Keep the gallery's features in its folder .icsr.")
     ] = True,
-    precision: options.Precision = "auto",
+    precision: options.Precision = None,
     device: options.Device = None,
     runs_root: options.RunsRoot = Path("runs"),
     quiet: options.Quiet = False,
@@ -64,7 +64,6 @@ def search(
     from icsr_cli.recipes.debiasing import debiasing
     from icsr_cli.recipes.gallery import open_embedder
     from icsr_cli.recipes.search import search as search_gallery
-    from icsr_cli.recipes.steps import choose_engine
     from icsr_cli.reports.ranking_picture import picture_format, write_ranking_picture
 
     if out is not None:
@@ -72,8 +71,7 @@ def search(
         looked_in = image_files(gallery, recursive=True) if out.exists() and gallery.is_dir() else []
         options.check_out(out, "--out", reads=[*images, *(gallery / path for path in looked_in)])
     progress = make_progress(quiet, as_json)
-    engine = choose_engine(device, precision)
-    embedder = open_embedder(network, runs_root, engine, progress, height=height, width=width)
+    embedder = open_embedder(network, runs_root, device, precision, progress, height=height, width=width)
     found = search_gallery(
         images,
         gallery,

@@ -171,7 +171,7 @@ class StageSettings(Section):
     ``memory`` is one choice, or several whose losses are added by their weights.
     """
 
-    model: ModelSettings = ModelSettings()
+    model: ModelSettings = Field(default_factory=ModelSettings)
     epochs: int = Field(50, ge=1)
     iters: int = Field(200, ge=1)
     batch_size: int = Field(64, ge=2)
@@ -180,7 +180,7 @@ class StageSettings(Section):
     accumulate: int = Field(1, ge=1)
     checkpoint: bool = False
     clip: float = Field(0.0, ge=0, allow_inf_nan=False)
-    augmentation: AugmentationSettings = AugmentationSettings()
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
     sampler: Sampler = "identity"  # type: ignore[assignment]
     optimizer: Optimizer = "adam"  # type: ignore[assignment]
     memory: Memories = "clusters"  # type: ignore[assignment]
@@ -238,7 +238,7 @@ class GlobalSettings(StageSettings):
     (``running``), or of each camera's own images (``camera``), for which all images are embedded once more.
     """
 
-    model: GlobalModelSettings = GlobalModelSettings()
+    model: GlobalModelSettings = Field(default_factory=GlobalModelSettings)
     local: LocalClusterer = None
     local_distance: LocalDistance = None
     label_norm: Literal["running", "camera"] = "running"
@@ -281,10 +281,10 @@ class Settings(Section):
     compile: bool = False
     select: Literal["last", "silhouette", "test-map"] = "last"
     eval_every: int = Field(0, ge=0)
-    image: ImageSettings = ImageSettings()
-    cam: CamSettings = CamSettings()
-    global_: GlobalSettings = Field(GlobalSettings(), alias="global")
-    evaluation: EvaluationSettings = EvaluationSettings()
+    image: ImageSettings = Field(default_factory=ImageSettings)
+    cam: CamSettings = Field(default_factory=CamSettings)
+    global_: GlobalSettings = Field(default_factory=GlobalSettings, alias="global")
+    evaluation: EvaluationSettings = Field(default_factory=EvaluationSettings)
 
     @field_validator("stages")
     @classmethod

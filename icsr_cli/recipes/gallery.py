@@ -29,7 +29,8 @@ from icsr_cli.images.decode import resized_or_reason
 from icsr_cli.models import Network, resized
 from icsr_cli.progress import Progress, Task
 from icsr_cli.recipes.evaluation import open_network, weights_file
-from icsr_cli.recipes.steps import Engine
+from icsr_cli.recipes.steps import Engine, choose_engine
+from icsr_cli.runs import run_of
 from icsr_cli.threads import ahead, usable_cpus
 from icsr_cli.types import FloatArray, ImageRecord, IntArray, PixelArray, Size, Split
 
@@ -62,15 +63,20 @@ class FileEmbedder:
 def open_embedder(
     checkpoint: Path | None,
     runs_root: Path,
-    engine: Engine,
+    device: str | None,
+    precision: str | None,
     progress: Progress,
     *,
     height: int | None = None,
     width: int | None = None,
     dataset: str | None = None,
 ) -> FileEmbedder:
-    """Open what ``weights_file`` finds, at the size of its images or another, and say which it is."""
+    """Open what ``weights_file`` finds, at the size of its images or another, and say which it is.
+
+    ``device`` and ``precision`` as ``choose_engine`` takes them.
+    """
     path = weights_file(checkpoint, runs_root, dataset)
+    engine = choose_engine(device, precision, run_of(path))
     network, trained = open_network(path, engine)
     default = trained or ImageSettings().size
     size = height or default[0], width or default[1]

@@ -23,6 +23,7 @@ from icsr_cli.models.network import unwrapped
 from icsr_cli.pixels import Stored, upcoming, upload
 from icsr_cli.progress import Figure, Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
+from icsr_cli.runs import RunFolder
 from icsr_cli.types import Epoch, IntArray, Size
 
 
@@ -104,9 +105,10 @@ class Engine:
         return extract(network, pixels, rows, device=self.device, precision=self.precision, **how)
 
 
-def choose_engine(device: str | None, precision: str) -> Engine:
+def choose_engine(device: str | None, precision: str | None, run: RunFolder | None = None) -> Engine:
     """Take ``device``, else the first GPU, else the CPU; ``auto`` is bf16 on a GPU that has it.
 
+    ``precision`` None: that of ``run``, whose network is looked at, or ``auto``.
     Raises UsageError where the device does not exist.
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -120,6 +122,8 @@ def choose_engine(device: str | None, precision: str) -> Engine:
     except (RuntimeError, AssertionError) as error:
         why, gpus = reason(error), torch.cuda.device_count()
         raise UsageError(f"The device {name!r} cannot be used: {why}. There are {gpus} GPUs.") from None
+    if precision is None:
+        precision = "auto" if run is None else run.precision
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     return Engine(chosen, precision)

@@ -105,8 +105,16 @@ class RunFolder:
     @property
     def chosen_by(self) -> str:
         """What chose the epoch of ``best.safetensors``: ``last``, ``silhouette`` or ``test-map``."""
+        return self._setting("select", "last")
+
+    @property
+    def precision(self) -> str:
+        """What it computes in: ``fp32``, ``bf16`` or ``auto``."""
+        return self._setting("precision", "auto")
+
+    def _setting(self, key: str, default: str) -> str:
         there = (self.path / "settings.yaml").is_file()
-        return str(self.settings().get("select", "last")) if there else "last"
+        return str(self.settings().get(key, default)) if there else default
 
     @property
     def choice(self) -> str:

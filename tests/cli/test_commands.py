@@ -23,9 +23,11 @@ from safetensors.torch import load_file, save_file
 from tiny_world import TINY
 from typer.testing import CliRunner
 
+from icsr_cli.cli.console import QuietProgress
 from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import training
+from icsr_cli.recipes.gallery import open_embedder
 from icsr_cli.runs import RunFolder, create, read_labels, write_labels
 from icsr_cli.runs.evaluation import weights_digest
 
@@ -56,6 +58,18 @@ def test_help_needs_no_heavy_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_names_of_methods_need_no_torch() -> None:
+    """As the shell asks for them at the tabulator, and ``icsr methods`` prints them."""
+    code = (
+        "import sys; from icsr_cli.cli import complete\n"
+        "assert 'camera-aware' in complete.methods() and 'dbscan' in complete.clusterers()\n"
+        "assert 'discard' in complete.refiners() and 'hard' in complete.worlds()\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize(
@@ -224,7 +238,7 @@ def test_eval_of_a_run_stays_with_the_run(
     assert "trained on another data set, tiny" in other.stderr
 
 
-@pytest.mark.parametrize("other", [("--height", 48), ("--set", "evaluation.k1=5")])
+@pytest.mark.parametrize("other", [("--height", 48), ("--precision", "bf16"), ("--set", "evaluation.k1=5")])
 def test_eval_keeps_what_the_settings_of_the_run_give(
     trained: dict[str, dict[str, object]], places: list[str], other: tuple[object, ...], tmp_path: Path
 ) -> None:
@@ -248,6 +262,17 @@ def test_settings_of_a_stage_that_is_not_trained_are_told_of(places: list[str], 
     said = " ".join(done.stderr.split())
     assert "--set global.epochs=7 changes nothing: that stage is not trained here" in said
     assert "cam.epochs=1 changes" not in said
+
+
+def test_a_run_is_looked_at_in_its_own_precision(
+    trained: dict[str, dict[str, object]], tmp_path: Path
+) -> None:
+    run = RunFolder(Path(shutil.copytree(str(trained["global"]["run"]), tmp_path / "run")))
+    run.write_settings({**run.settings(), "precision": "bf16"})
+    weights = run.path / "last.safetensors"
+    for precision, expected in ((None, "bf16"), ("fp32", "fp32")):
+        embedder = open_embedder(weights, tmp_path, "cpu", precision, QuietProgress())
+        assert embedder.engine.precision == expected
 
 
 def test_eval_shows_what_it_cannot_keep(
@@ -685,6 +710,8 @@ def test_the_page_of_a_label_file_takes_the_pixels_that_are_prepared(
 def test_debug_shows_the_traceback(tmp_path: Path) -> None:
     done = Forked(tmp_path / "debug", forked.icsr, ["train", "cam", "--data-root", str(tmp_path), "--debug"])
     assert "Traceback" in done.end(1)[1]
+    words = ("methods", "icsr", "--set", "global.clusterer.esp=0.4")
+    assert [icsr(*words, *more).exit_code for more in ([], ["--debug"])] == [2, 2]
 
 
 @pytest.mark.parametrize(
