@@ -57,7 +57,7 @@ class _Commands(TyperGroup):
 
 @contextmanager
 def _explained(*, debug: bool) -> Iterator[None]:
-    """Turn a fault into one message and an exit code; with ``debug``, or if nobody foresaw it, show it whole."""
+    """Turn a fault into one message and an exit code; with ``debug``, or if nobody foresaw it, show it."""
     try:
         yield
     except (Exception, KeyboardInterrupt, SystemExit) as error:
