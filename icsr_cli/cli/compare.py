@@ -10,7 +10,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import message, print_json, print_table
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.comparison import Comparison
@@ -27,6 +27,7 @@ def compare(
     ] = "table",
     html: Annotated[Path | None, typer.Option("--html", help="Write one page, with curves.")] = None,
     runs_root: options.RunsRoot = Path("runs"),
+    as_json: options.Json = False,
 ) -> None:
     """Hold runs side by side: settings that differ, retrieval, label quality, time.
 
@@ -35,6 +36,8 @@ def compare(
     """
     from icsr_cli.recipes.comparison import compare as compared
 
+    if as_json and style not in ("table", "json"):
+        raise UsageError(f"--json and --format {style} both say what is printed; give one of them.")
     if html is not None:
         options.check_out(html, "--html", *options.PAGES)
     found = compared(_open(runs, runs_root))
@@ -43,7 +46,7 @@ def compare(
         from icsr_cli.reports.pages.compare import compare_page
 
         write_text(html, compare_page(found))
-    _FORMATS[style](found)
+    _FORMATS["json" if as_json else style](found)
 
 
 def _open(paths: list[Path] | None, root: Path) -> list[RunFolder]:

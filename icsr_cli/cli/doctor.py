@@ -153,7 +153,7 @@ def _show_plan(found: Schedule) -> None:
 
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
     trained = f"{counted(found.images, 'training image')} under {counted(found.cameras, 'camera')}"
-    say(f"{trained}, on {where}; estimated.")
+    say(f"{found.dataset}: {trained}, on {where}; estimated.")
     rows = []
     for stage in found.stages:
         parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]

@@ -154,8 +154,9 @@ class StagePlan:
 
 @dataclass(frozen=True)
 class Schedule:
-    """A run on so many devices."""
+    """A run on so many devices, of a data set by its name."""
 
+    dataset: str
     rates: Rates
     devices: int
     images: int
@@ -174,7 +175,12 @@ class Schedule:
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything for JSON."""
-        own = {"device": self.rates.name, "devices": self.devices, "images": self.images}
+        own = {
+            "dataset": self.dataset,
+            "device": self.rates.name,
+            "devices": self.devices,
+            "images": self.images,
+        }
         stages = [stage.as_dict() for stage in self.stages]
         return {**own, "cameras": self.cameras, "stages": stages, "seconds": self.seconds, "fits": self.fits}
 
@@ -230,7 +236,7 @@ def plan(settings: Settings, images: int, cameras: int, rates: Rates, devices: i
         else:
             shares = images, devices, 1
         stages.append(_stage(stage, settings, rates, *shares))
-    return Schedule(rates, devices, images, cameras, tuple(stages))
+    return Schedule(settings.dataset, rates, devices, images, cameras, tuple(stages))
 
 
 def _stage(

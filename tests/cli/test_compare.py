@@ -77,6 +77,7 @@ def test_seeds_become_mean_and_deviation(runs: Path) -> None:
 
 
 def test_every_format_says_the_same(runs: Path) -> None:
+    assert compare(runs, "--json").stdout == compare(runs, "-f", "json").stdout
     table = compare(runs).stdout
     assert "84.0 ± 5.3" in table
     assert "82.0 (of 1)" in table

@@ -191,12 +191,12 @@ def icsr(*words: str) -> Any:
 def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     there = ["--plan", "--data-root", str(tiny_root), "-d", "tiny", "-a", "resnet_small"]
     answer = json.loads(icsr(*there, "--gpus", "2", "--gpu", "h100", "--json").stdout)
-    assert (answer["devices"], answer["device"]) == (2, "NVIDIA H100 80 GB")
+    assert (answer["dataset"], answer["devices"], answer["device"]) == ("tiny", 2, "NVIDIA H100 80 GB")
     assert answer["seconds"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]))
     monkeypatch.setattr(paper, "here", lambda: None)  # as on a machine without a GPU
     table = icsr("--plan", "-d", "msmt17", "--gpus", "8", "--data-root", str(tmp_path))
     assert table.exit_code == 0, table.output
-    assert "32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
+    assert "msmt17: 32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
     for wrong, words in (
         (["--gpus", "2"], "add --plan"),
         ([*there, "--gpus", "0"], "at least 1"),
