@@ -152,7 +152,7 @@ def _show_overview(
     from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
-    metrics = folder.metrics() if folder is not None and folder.stage == "global" else []
+    metrics = [] if folder is None else folder.metrics()
     if as_json:
         print_json({"labels": str(path), "epochs": metrics, **found})
         return
@@ -163,6 +163,8 @@ def _show_overview(
         _show_epochs(metrics)
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
+    states = (f"{count:,} {state.replace('-', ' ')}" for state, count in found["states"].items())
+    say(f"Images by what became of them: {', '.join(states)}.")
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
     for example in found["largest_clusters"][:1]:

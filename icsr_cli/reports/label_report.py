@@ -178,8 +178,10 @@ def label_report(table: LabelTable, count: int = 10) -> dict[str, Any]:
     """Give everything about one epoch as a dictionary that goes into JSON."""
     known = {name: part.as_dict() for name, part in judged(table).items()}
     lists = cluster_lists(table, count)
+    states, counts = np.unique(table.states, return_counts=True)
     return {
         "overview": overview(table),
+        "states": dict(zip(states.tolist(), counts.tolist(), strict=True)),
         "cameras": camera_rows(table),
         "quality": {**dict.fromkeys(("global", "local", "refined")), **known},
         **{name: [asdict(row) for row in lists.get(name, ())] for name in LISTS},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -326,6 +327,11 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
     shown = icsr("labels", "inspect", "--runs", places[3]).stdout
     assert "cohesion" in shown
     assert "(finished)" in shown
+    states = ", ".join(f"{count} {state}" for state, count in found["states"].items())
+    assert f"Images by what became of them: {states}." in " ".join(shown.split())
+    assert sum(found["states"].values()) == sum(row["images"] for row in found["cameras"])
+    cam = icsr("labels", "inspect", str(trained["cam"]["run"])).stdout
+    assert re.search(r"Epochs\s+network +epoch +loss +clusters", cam)
     names = json.loads((Path(str(trained["cam"]["run"])) / "run.json").read_text())["camera_names"]
     assert [row["camera"] for row in found["cameras"]] == names
     named = json.loads(icsr("labels", "inspect", "--camera", names[1], "--json", "--runs", places[3]).stdout)
