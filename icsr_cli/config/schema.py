@@ -137,6 +137,10 @@ class ModelSettings(Section):
     def _fits(self) -> ModelSettings:
         if self.drop_path and not _architecture(self.arch).has_drop_path:
             raise ValueError(f"drop_path: {self.arch} has no stochastic depth; leave it at 0")
+        if self.pooling == "cls" and _architecture(self.arch).pooling != "cls":
+            raise ValueError(
+                f"pooling: cls takes the class token, and {self.arch} has none; gem, avg, max pool"
+            )
         if self.pooling == "cls" and self.stripes > 1:
             raise ValueError("stripes: cls is one token; leave stripes at 1, or take another pooling")
         return self

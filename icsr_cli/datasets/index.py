@@ -18,6 +18,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+from icsr_cli.datasets.run_settings import settings
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import read_bytes, read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
@@ -157,8 +158,6 @@ def load(name: str, data_root: Path) -> Dataset:
 
 def _settings(name: str, about: Mapping[str, Any]) -> Mapping[str, Any]:
     """Give the settings of a run on it: images have the size that they were prepared at."""
-    from icsr_cli.datasets import settings
-
     own = about["details"].get("settings") or settings(name, about["layout"])
     size = dict(zip(("height", "width"), about["details"].get("size", ()), strict=False))
     return {**own, "image": {**own.get("image", {}), **size}}
