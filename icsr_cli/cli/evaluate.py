@@ -29,9 +29,9 @@ def evaluate(
     ] = None,
     dataset: Annotated[str | None, options.a_dataset(help="Data set; that of the run if left out.")] = None,
     resume: Annotated[
-        Path | None,
-        typer.Option("--resume", metavar="FILE", help="CHECKPOINT, as the published code names it."),
-    ] = None,
+        bool,
+        typer.Option("--resume", help="As the published code writes it, before CHECKPOINT or alone."),
+    ] = False,
     arch: Annotated[
         str | None,
         typer.Option(
@@ -73,9 +73,7 @@ def evaluate(
     from icsr_cli.runs.evaluation import read_evaluations, weights_digest
 
     progress = make_progress(quiet, as_json)
-    if checkpoint is not None and resume is not None:
-        raise UsageError("Give the weights once: as CHECKPOINT, or with --resume.")
-    path = recipe.weights_file(checkpoint or resume, runs_root, dataset)
+    path = recipe.weights_file(checkpoint, runs_root, dataset)
     run = run_of(path)
     if run is not None:
         read_evaluations(run.path)  # a damaged file is found out before anything is computed

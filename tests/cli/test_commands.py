@@ -151,12 +151,12 @@ def test_eval_takes_the_newest_run_a_run_or_a_file(
     run = Path(str(trained["global"]["run"]))
     answers = [
         icsr("eval", *which, "-d", "tiny", "--json", *places)
-        for which in ([], [run], ["--resume", run], [run / "last.safetensors"])
+        for which in ([], ["--resume"], [run], ["--resume", run], [run / "last.safetensors"])
     ]
-    assert [answer.exit_code for answer in answers] == [0] * 4
+    assert [answer.exit_code for answer in answers] == [0] * 5
     figures = [json.loads(answer.stdout)["plain"] for answer in answers]
-    assert figures[0] == figures[1] == figures[2]
-    assert figures[0] == figures[3]  # the last epoch is the best one by default
+    assert figures[0] == figures[1] == figures[2] == figures[3]
+    assert figures[0] == figures[4]  # the last epoch is the best one by default
     table = icsr("eval", run, "--rerank", "--camera-rerank", *places)
     assert "Rank-1" in table.stdout
     assert "camera-aware re-ranking" in table.stdout
