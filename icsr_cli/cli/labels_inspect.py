@@ -149,6 +149,7 @@ def _find(
 def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
+    from icsr_cli.reports.epochs import network_name
     from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
@@ -159,8 +160,11 @@ def _show_overview(
     if folder is not None:
         heading(f"Run: {folder.path} ({folder.info().get('status')})")
     heading(f"{path}: {counted(len(table), 'image')}, {counted(len(set(table.cameras.tolist())), 'camera')}")
-    if metrics:
-        _show_epochs(metrics)
+    if folder is not None and metrics:
+        names = folder.camera_names
+        _show_epochs(
+            [one | {"part": network_name(one["part"], names)} if "part" in one else one for one in metrics]
+        )
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
     states = (f"{count:,} {state.replace('-', ' ')}" for state, count in found["states"].items())
