@@ -28,7 +28,7 @@ def evaluate(
         options.a_run(help="Weights (.safetensors, .pth.tar) or a run; the newest run if left out."),
     ] = None,
     dataset: Annotated[str | None, options.a_dataset(help="Data set; that of the run if left out.")] = None,
-    resume: Annotated[
+    resume: Annotated[  # says nothing that CHECKPOINT does not: the published command lines have it
         bool,
         typer.Option("--resume", help="As the published code writes it, before CHECKPOINT or alone."),
     ] = False,

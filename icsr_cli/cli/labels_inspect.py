@@ -150,6 +150,7 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.epochs import network_name
+    from icsr_cli.reports.galleries import look
     from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
@@ -167,7 +168,7 @@ def _show_overview(
         )
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
-    states = (f"{count:,} {state.replace('-', ' ')}" for state, count in found["states"].items())
+    states = (f"{count:,} {look(state).word}" for state, count in found["states"].items())
     say(f"Images by what became of them: {', '.join(states)}.")
     for name, title in LISTS.items():
         _show_clusters(title, found[name])

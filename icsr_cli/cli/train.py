@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from icsr_cli.types import Dataset
 
 of_schedule = partial(typer.Option, rich_help_panel="Schedule")
+#: Those of ``runs``, which --help does not load.
 _STAGES = ("cam", "global")
 #: Options of one stage: named with another, they would be ignored.
 _OF_CAM = ("network", "cameras")

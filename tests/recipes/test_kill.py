@@ -207,14 +207,14 @@ def test_killed_in_the_middle_of_a_file(server: Server, kinds: dict[str, Kind], 
 
 
 #: A tiny ViT, with all that a step may be told.
-REST = ["image.height=64", "image.width=32", "global.model.stripes=1", "global.refiners=[]"]
-REST += ["global.accumulate=2", "global.checkpoint=true", "global.clip=1.0", "global.model.drop_path=0.3"]
-OWN = ["global.model.arch=timm:test_vit"]
-OWN += ["global.optimizer={method: adamw, schedule: cosine, layer_decay: 0.8, decay_norms: false}"]
+ALL = ["image.height=64", "image.width=32", "global.model.stripes=1", "global.refiners=[]"]
+ALL += ["global.accumulate=2", "global.checkpoint=true", "global.clip=1.0", "global.model.drop_path=0.3"]
+ALL += ["global.model.arch=timm:test_vit"]
+ALL += ["global.optimizer={method: adamw, schedule: cosine, layer_decay: 0.8, decay_norms: false}"]
 
 
 def test_killed_with_all_that_a_step_may_be_told(server: Server, tiny_root: Path, tmp_path: Path) -> None:
-    options = [word for each in [*OWN, *REST] for word in ("--set", each)]
+    options = [word for each in ALL for word in ("--set", each)]
     options += ["--init", "none"]
     places = ["--data-root", str(tiny_root), "--runs", str(tmp_path)]
     kind = Kind("global", options, places, tmp_path / "tiny/global/whole", 0)
