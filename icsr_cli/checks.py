@@ -19,6 +19,15 @@ def as_numpy(array: Any) -> Any:
     return (array.float() if str(array.dtype) == "torch.bfloat16" else array).numpy()
 
 
+def in_kind(found: Any, given: Any) -> Any:
+    """Give the numpy array ``found`` in the kind of ``given``: as a tensor on its device, or as it is."""
+    if not hasattr(given, "detach"):
+        return found
+    import torch
+
+    return torch.from_numpy(found).to(given.device)
+
+
 def check_count(name: str, value: Any, low: int = 1) -> int:
     """Give ``value`` as an int of at least ``low``, or raise an InputError that names it."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < low:

@@ -8,19 +8,22 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, image_numbers, neighbour_arrays, whole_numbers
+from icsr_cli.checks import as_numpy, image_numbers, in_kind, neighbour_arrays, whole_numbers
 from icsr_cli.errors import InputError
-from icsr_cli.types import NO_CLUSTER, BoolArray, IntArray, Neighbours, by_first_appearance, number_rows
+from icsr_cli.types import NO_CLUSTER, IntArray, Neighbours, by_first_appearance, number_rows
 
 NodeRule = Literal["highest", "last-above-mean"]
 ThrownOut = Literal["discard", "split"]
 
 
 class Refined(NamedTuple):
-    """``labels`` int64 (n,) after the refinement; ``discarded`` bool (n,): the images thrown out."""
+    """``labels`` int64 (n,) after the refinement; ``discarded`` bool (n,): the images thrown out.
 
-    labels: IntArray
-    discarded: BoolArray
+    numpy or torch, as the labels came.
+    """
+
+    labels: Any
+    discarded: Any
 
 
 def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
@@ -34,7 +37,7 @@ def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
         min_similarity: least similarity of an edge, -1 to 1.
 
     Returns:
-        float64 (n,), 0 for an image without an edge.
+        float64 (n,), in the kind of the neighbours, 0 for an image without an edge.
 
     Raises:
         InputError: indices and distances of other shapes, distances that are not finite.
@@ -46,10 +49,10 @@ def node_scores(neighbours: Neighbours, min_similarity: float = 0.5) -> Any:
     exact = distances.astype(np.float64)
     # Were all images equal, the mean would be 0: a bound keeps the scores finite.
     near = 1 / np.maximum(exact + exact.mean(), 1e-12)
-    return np.where(edges, near, 0).sum(axis=1)
+    return in_kind(np.where(edges, near, 0).sum(axis=1), neighbours.indices)
 
 
-def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> IntArray:
+def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> Any:
     """Choose the information node of each cluster.
 
     ``"highest"``: its image of highest score, on a tie the lowest index. ``"last-above-mean"``, the
@@ -62,12 +65,12 @@ def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> I
         rule: see above.
 
     Returns:
-        int64 (m,): images, clusters in order of their labels.
+        int64 (m,), in the kind of the scores: images, clusters in order of their labels.
 
     Raises:
         InputError: what came is not as said above.
     """
-    scores = as_numpy(scores)
+    given, scores = scores, as_numpy(scores)
     if scores.ndim != 1 or scores.dtype.kind not in "fiu" or not np.isfinite(scores).all():
         raise InputError(
             f"scores must be finite numbers of shape (n,), got shape {scores.shape}, dtype {scores.dtype}."
@@ -82,7 +85,7 @@ def information_nodes(scores: Any, labels: Any, rule: NodeRule = "highest") -> I
         raise InputError(f"rule must be 'highest' or 'last-above-mean', got {rule!r}.")
     order = order[labels[order] != NO_CLUSTER]
     first = np.unique(labels[order], return_index=True)[1]
-    return np.asarray(order[first], dtype=np.int64)
+    return in_kind(np.asarray(order[first], dtype=np.int64), given)
 
 
 def refine(
@@ -107,12 +110,12 @@ def refine(
 
     Returns:
         ``labels`` int64 (n,), 0..m-1 in order of first appearance, -1 for noise and discarded;
-        ``discarded`` bool (n,), the images thrown out (under ``"split"`` too).
+        ``discarded`` bool (n,), the images thrown out (under ``"split"`` too). In the kind of the labels.
 
     Raises:
         InputError: what came is not as said above.
     """
-    n = as_numpy(labels).size
+    given, n = labels, as_numpy(labels).size
     labels = whole_numbers("labels", labels, n)
     local_labels = whole_numbers("local_labels", local_labels, n)
     cameras = whole_numbers("cameras", cameras, n, low=0)
@@ -125,7 +128,7 @@ def refine(
     else:
         apart = (np.where(discarded, part, 0) for part in (cameras, local_labels))
         refined = np.where(labels == NO_CLUSTER, NO_CLUSTER, number_rows(labels, discarded, *apart))
-    return Refined(by_first_appearance(refined), discarded)
+    return Refined(in_kind(by_first_appearance(refined), given), in_kind(discarded, given))
 
 
 def _contradicted(labels: IntArray, local_labels: IntArray, cameras: IntArray, nodes: IntArray) -> Any:

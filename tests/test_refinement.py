@@ -139,15 +139,17 @@ def test_refine_worked_by_hand():
     assert split.labels.tolist() == [0, 0, 1, 0, 0, 2]
 
 
-def test_torch_in():
+def test_torch_in_torch_out():
     case = [torch.tensor(part) for part in ([0, 0, 1], [0, 1, 2], [0, 0, 0], [0])]
-    assert refine(*case).labels.tolist() == [0, -1, 1]
+    labels, discarded = refine(*case)
+    assert torch.equal(labels, torch.tensor([0, -1, 1]))
+    assert torch.equal(discarded, torch.tensor([False, True, False]))
     neighbours = knn(torch.from_numpy(GOLDEN["features"]), 15, metric="cosine")
     scores = node_scores(neighbours)
-    np.testing.assert_allclose(scores, GOLDEN["node_score"], rtol=1e-5)
-    assert information_nodes(torch.from_numpy(scores), torch.zeros(700, dtype=torch.int64)).tolist() == [
-        int(scores.argmax())
-    ]
+    assert scores.dtype == torch.float64
+    np.testing.assert_allclose(scores.numpy(), GOLDEN["node_score"], rtol=1e-5)
+    nodes = information_nodes(scores, np.zeros(700, dtype=np.int64))
+    assert torch.equal(nodes, scores.argmax().reshape(1))
 
 
 @settings(max_examples=100, deadline=None)

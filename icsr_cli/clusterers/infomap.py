@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from icsr_cli import choices
-from icsr_cli.checks import check_count, check_number, neighbour_arrays
+from icsr_cli.checks import as_numpy, check_count, check_number, in_kind, neighbour_arrays
 from icsr_cli.errors import InputError, MissingExtraError
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Neighbours, by_first_appearance
 
@@ -32,7 +32,8 @@ class Options(choices.Options):
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the graph of cosine neighbours: int64 (n,), -1 for noise."""
-    return infomap(evidence.neighbours(options.k), **options.model_dump(exclude={"k"}))
+    found: IntArray = as_numpy(infomap(evidence.neighbours(options.k), **options.model_dump(exclude={"k"})))
+    return found
 
 
 def infomap(
@@ -42,7 +43,7 @@ def infomap(
     *,
     trials: int = 1,
     seed: int = 1,
-) -> IntArray:
+) -> Any:
     """Cluster into the modules of a random walk: Rosvall and Bergstrom, PNAS 2008 (arXiv 0707.0609).
 
     The graph is directed, from each image to its neighbours other than itself, weighted by similarity;
@@ -57,7 +58,7 @@ def infomap(
         seed: of the search, at least 1.
 
     Returns:
-        int64 (n,): modules 0..m-1 in order of first appearance, -1 for noise.
+        int64 (n,), in the kind of the neighbours: modules 0..m-1 in order of first appearance, -1 for noise.
 
     Raises:
         InputError: what came is not as said above.
@@ -75,12 +76,12 @@ def infomap(
         raise MissingExtraError("infomap", "infomap", "Clustering by Infomap", error) from error
     labels = np.full(len(neighbours), NO_CLUSTER, dtype=np.int64)
     if len(rows) == 0:
-        return labels
+        return in_kind(labels, neighbours.indices)
     search = Infomap(directed=True, two_level=True, silent=True, seed=seed, num_trials=trials)
     search.add_links(np.column_stack([rows, columns, weights]).astype(np.float64))
     nodes, modules = _run(search)
     labels[nodes] = modules
-    return by_first_appearance(labels, min_size)
+    return in_kind(by_first_appearance(labels, min_size), neighbours.indices)
 
 
 def _run(search: Any) -> tuple[IntArray, IntArray]:

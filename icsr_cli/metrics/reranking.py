@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 
 from icsr_cli import exact_search
-from icsr_cli.checks import check_count
+from icsr_cli.checks import check_count, in_kind
 from icsr_cli.compilation import compiled
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
@@ -61,7 +61,7 @@ def rerank(
         _blend(distances, farthest, overlaps, np.float32(lambda_value), low, high)
 
     in_threads(blend, row_ranges(n_queries))
-    return torch.from_numpy(distances).to(query.device) if isinstance(query, torch.Tensor) else distances
+    return in_kind(distances, query)
 
 
 def _nearest(

@@ -10,6 +10,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from icsr_cli import choices
+from icsr_cli.checks import as_numpy
 from icsr_cli.refinement import NodeRule, ThrownOut, information_nodes, node_scores
 from icsr_cli.refinement import refine as refine_labels
 from icsr_cli.types import Evidence, Labels
@@ -40,7 +41,7 @@ def throw_out(evidence: Evidence, labels: Labels, options: Options, thrown_out: 
     """Refine ``labels``; see ``icsr_cli.refinement.refine``."""
     if evidence.local is None:
         return labels
-    scores = node_scores(evidence.neighbours(options.k), options.min_similarity)
+    scores = as_numpy(node_scores(evidence.neighbours(options.k), options.min_similarity))
     nodes = information_nodes(scores, labels.labels, options.node)
     refined, discarded = refine_labels(
         labels.labels, evidence.local, evidence.cameras, nodes, thrown_out=thrown_out

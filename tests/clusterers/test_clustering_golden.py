@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.sparse as sp
+import torch
 from sklearn.metrics import normalized_mutual_info_score
 
 from icsr_cli.clustering import average_linkage, dbscan, infomap, silhouette
@@ -38,7 +39,10 @@ def test_dbscan(eps):
 
 def test_infomap():
     pytest.importorskip("infomap")
-    labels = infomap(golden_neighbours())
+    neighbours = golden_neighbours()
+    labels = infomap(neighbours)
+    tensors = Neighbours(torch.from_numpy(neighbours.indices), torch.from_numpy(neighbours.distances))
+    assert torch.equal(infomap(tensors), torch.from_numpy(labels))
     assert normalized_mutual_info_score(labels, GOLDEN["infomap_labels"]) > 0.95
     sizes = np.bincount(labels[labels >= 0])
     assert sizes.min() >= 5
