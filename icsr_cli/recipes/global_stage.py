@@ -192,8 +192,6 @@ def _shown(figures: dict[str, Any]) -> dict[str, float]:
         "seconds",
     )
     shown = {name: value for name, value in figures.items() if name not in left_out}
-    if "discarded" in shown:  # as tables say it
-        shown["thrown out"] = shown.pop("discarded")
     if "refined" in figures.get("quality", ()):
         shown["nmi"] = figures["quality"]["refined"]["nmi"]
     return shown

@@ -41,7 +41,7 @@ class ClusterRow:
     cluster: int
     images: int
     kept: int
-    discarded: int
+    thrown_out: int
     cameras: int
     local_clusters: int | None
     local_clusters_per_camera: float | None
@@ -113,8 +113,8 @@ def cluster_lists(table: LabelTable, count: int = 10) -> dict[str, list[ClusterR
     found = [rows]
     if not is_local(table):
         found.append(sorted(rows, key=mixing, reverse=True))
-        lost = (row for row in rows if row.discarded)
-        found.append(sorted(lost, key=lambda row: (-row.discarded, row.cluster)))
+        lost = (row for row in rows if row.thrown_out)
+        found.append(sorted(lost, key=lambda row: (-row.thrown_out, row.cluster)))
     return {name: chosen[:count] for name, chosen in zip(LISTS, found, strict=False)}
 
 
@@ -143,7 +143,7 @@ def cluster_rows(table: LabelTable) -> Iterator[ClusterRow]:
             cluster=cluster,
             images=len(rows),
             kept=int((~lost).sum()),
-            discarded=int(lost.sum()),
+            thrown_out=int(lost.sum()),
             cameras=_kinds(cameras),
             local_clusters=parts if has_local else None,
             local_clusters_per_camera=parts / divided if has_local else None,
@@ -213,7 +213,7 @@ def _counts(table: LabelTable) -> dict[str, int]:
     return {
         "images": len(table),
         "kept": len(table) - lost - noise,
-        "discarded": lost,
+        "thrown_out": lost,
         "noise": noise,
         "nodes": int((table.states == "node").sum()),
         "clusters": _distinct(table.clusters),

@@ -18,7 +18,6 @@ from icsr_cli.errors import counted
 _NUMBER: Final = re.compile(r"-|-?[\d,]+(\.\d+)?%?")
 #: Fields whose titles are other words than their names.
 _TITLES: Final = {
-    "discarded": "thrown out",
     "local_clusters_per_camera": "local per camera",
     "part": "network",
     "test_mAP": "mAP on the test set",

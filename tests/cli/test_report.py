@@ -167,7 +167,7 @@ def test_labels_as_a_page(root: Path, tiny_root: Path, tmp_path: Path) -> None:
         ([], None),
         (["--cluster", largest["cluster"]], largest["images"]),
         (["--camera", 1], overview["cameras"][1]["images"]),
-        (["--discarded"], overview["overview"]["discarded"]),
+        (["--discarded"], overview["overview"]["thrown_out"]),
     ):
         result = icsr("labels", "inspect", *options, "--html", out, *places)
         assert result.exit_code == 0, result.output

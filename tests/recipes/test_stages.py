@@ -462,5 +462,7 @@ def test_a_gpu_computes_what_can_be_repeated_while_it_trains() -> None:
     assert not told()
 
 
-def test_the_line_of_an_epoch_says_thrown_out_as_tables_do() -> None:
-    assert _shown({"clusters": 3, "discarded": 4}) == {"clusters": 3, "thrown out": 4}
+def test_the_line_of_an_epoch_keeps_the_words_of_the_methods() -> None:
+    quality = {"refined": {"nmi": 0.5}}
+    shown = _shown({"clusters": 3, "discarded": 4, "kept": 9, "quality": quality})
+    assert shown == {"clusters": 3, "discarded": 4, "nmi": 0.5}

@@ -73,7 +73,7 @@ def tables(draw):
 def test_overview():
     found = overview(TABLE)
     assert (found["images"], found["clusters"], found["clusters_after_refinement"]) == (7, 2, 2)
-    assert [found[name] for name in ("kept", "discarded", "noise", "nodes")] == [5, 1, 1, 2]
+    assert [found[name] for name in ("kept", "thrown_out", "noise", "nodes")] == [5, 1, 1, 2]
     assert list(found["sizes"].values()) == [2, 2.5, 3, 3.5, 4, 3]
     assert list(found["sizes_after_refinement"].values()) == [2, 2.25, 2.5, 2.75, 3, 2.5]
 
@@ -83,7 +83,7 @@ def test_what_a_refiner_took_out_of_the_noise_is_kept():
         TABLE, labels=np.array([0, 0, -1, 0, 1, 1, 1]), states=np.array([*TABLE.states[:6], "kept"])
     )
     found = overview(table)
-    assert (found["kept"], found["discarded"], found["noise"]) == (6, 1, 0)
+    assert (found["kept"], found["thrown_out"], found["noise"]) == (6, 1, 0)
     assert [(row["kept"], row["noise"]) for row in camera_rows(table)] == [(3, 0), (2, 0), (1, 0)]
 
 
@@ -102,7 +102,7 @@ def test_cameras():
         "camera": "0",
         "images": 4,
         "kept": 3,
-        "discarded": 1,
+        "thrown_out": 1,
         "noise": 0,
         "nodes": 2,
         "clusters": 2,
@@ -142,7 +142,7 @@ def test_labels_without_local_ones_tell_nothing_of_them():
 
 def test_one_cluster():
     row = cluster_row(TABLE, 0)
-    assert (row.images, row.kept, row.discarded, row.cameras, row.local_clusters) == (4, 3, 1, 2, 3)
+    assert (row.images, row.kept, row.thrown_out, row.cameras, row.local_clusters) == (4, 3, 1, 2, 3)
     assert row.local_clusters_per_camera == 1.5
     assert row.nodes == ("a",)
     assert (row.identities, row.purity) == (2, 0.75)
@@ -209,7 +209,7 @@ def test_figures_equal_counting_by_hand(table):
         local = {(table.cameras[i], table.local_clusters[i]) for i in inside if table.local_clusters[i] >= 0}
         people = Counter(int(table.identities[i]) for i in inside if table.identities[i] >= 0)
         assert row.images == len(inside)
-        assert row.discarded == sum(table.states[i] == "discarded" for i in inside)
+        assert row.thrown_out == sum(table.states[i] == "discarded" for i in inside)
         assert row.cameras == len({int(table.cameras[i]) for i in inside})
         divided = len(local) / max(1, len({camera for camera, _ in local}))
         told = (len(local), divided) if table.has_local else (None, None)

@@ -51,8 +51,8 @@ def cluster_gallery(labels: LabelTable, row: ClusterRow, pictures: Pictures | No
         facts.append(f"{row.local_clusters_per_camera:.2f} local clusters per camera")
     if row.cohesion is not None:
         facts.append(f"cohesion {row.cohesion:.2f}")
-    if row.discarded:
-        facts.append(f"{row.discarded:,} thrown out")
+    if row.thrown_out:
+        facts.append(f"{row.thrown_out:,} thrown out")
     if row.identities is not None and row.purity is not None:
         facts.append(f"{counted(row.identities, 'identity', 'identities')}, {percent(row.purity)} of one")
     images = report.cluster_images(labels, row.cluster)

@@ -60,7 +60,7 @@ def overview_page(
 def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
     """Count images and clusters, and give the share of what became of the images."""
     found = report.overview(labels)
-    parts = {"kept": "kept", "discarded": "thrown out", "noise": "in no cluster"}
+    parts = {"kept": "kept", "thrown_out": "thrown out", "noise": "in no cluster"}
     shares = [(name, percent(found[key] / found["images"])) for key, name in parts.items() if found[key]]
     return [tile(found["images"], "image"), tile(found["clusters"], "cluster"), *shares]
 

@@ -171,8 +171,8 @@ def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]
     if view.labels is not None:
         found = overview(view.labels)
         tiles += [tile(found["images"], "image"), tile(found["clusters"], "cluster")]
-        if found["discarded"]:
-            tiles.append(("thrown out", percent(found["discarded"] / found["images"])))
+        if found["thrown_out"]:
+            tiles.append(("thrown out", percent(found["thrown_out"] / found["images"])))
     names = [name for name in ("nmi", "nmi (mean of cameras)", "loss") if name in figures]
     return tiles + [(title(name), f"{figures[name]:.3f}") for name in names]
 
