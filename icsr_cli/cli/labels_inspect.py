@@ -166,6 +166,7 @@ def _show_overview(
         _show_epochs(
             [one | {"part": network_name(one["part"], names)} if "part" in one else one for one in metrics]
         )
+        _show_last_epoch(folder, metrics)
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
     states = (f"{count:,} {look(state).word}" for state, count in found["states"].items())
@@ -188,6 +189,16 @@ def _show_epochs(metrics: Sequence[dict[str, Any]]) -> None:
         row |= {title: judged[name]["nmi"] for name, title in titles.items() if name in judged}
         rows.append(row)
     print_records("Epochs", rows)
+
+
+def _show_last_epoch(run: RunFolder, metrics: Sequence[dict[str, Any]]) -> None:
+    """Show the labels of each camera in its network's last epoch, and the epoch whose labels are kept."""
+    last = {int(camera): own for line in metrics for camera, own in line.get("cameras", {}).items()}
+    rows = [
+        {"camera": run.camera_name(camera), **own, "NMI": own.get("quality", {}).get("nmi")}
+        for camera, own in sorted(last.items())
+    ]
+    print_records("Cameras in their last epoch", rows, hidden=("quality",))
 
 
 def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:

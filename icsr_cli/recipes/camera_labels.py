@@ -80,6 +80,7 @@ def figures_of(split: Split, found: Sequence[CameraLabels], current: Sequence[La
     cameras = {}
     for labels, now in zip(found, current, strict=True):
         own: dict[str, Any] = {"clusters": now.n_clusters, "silhouette": now.figures["silhouette"]}
+        own["best_epoch"] = labels.epoch
         if (judged := judge(now.labels, split.identities[labels.rows])) is not None:
             own["quality"] = judged.as_dict()
         cameras[str(labels.camera)] = own

@@ -332,6 +332,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
     assert sum(found["states"].values()) == sum(row["images"] for row in found["cameras"])
     cam = icsr("labels", "inspect", str(trained["cam"]["run"])).stdout
     assert re.search(r"Epochs\s+network +epoch +loss +clusters", cam)
+    assert re.search(r"Cameras in their last epoch\s+camera +clusters +silhouette +best epoch", cam)
     names = json.loads((Path(str(trained["cam"]["run"])) / "run.json").read_text())["camera_names"]
     assert [row["camera"] for row in found["cameras"]] == names
     named = json.loads(icsr("labels", "inspect", "--camera", names[1], "--json", "--runs", places[3]).stdout)
