@@ -215,6 +215,9 @@ def test_what_cannot_be_compared(runs: Path) -> None:
     twice = CliRunner().invoke(app, ["compare", path, path])
     assert twice.exit_code == 2
     assert "named twice" in twice.stderr
+    both = CliRunner().invoke(app, ["compare", path, "--json", "-f", "md"])
+    assert both.exit_code == 2
+    assert "give one of them" in both.stderr
     nowhere = CliRunner().invoke(app, ["compare", str(runs)])
     assert nowhere.exit_code == 1
     assert "is no run folder" in nowhere.stderr
