@@ -15,7 +15,7 @@ import torch
 
 from icsr_cli import config
 from icsr_cli.choices import chosen
-from icsr_cli.config.schema import ModelSettings, Settings
+from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum, write_bytes
 from icsr_cli.models import read_metadata, size_of
@@ -280,7 +280,7 @@ def resume(
         settings = _asked_again(folder, data, wish)
     else:
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
-        settings = _as_found_then(folder, settings)
+        settings = _with_weights_of(folder, settings)
     check_same_settings(folder, settings)
     if wish.facts:
         folder.update_info(**wish.facts)
@@ -313,16 +313,20 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
 def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
     """Give the settings that a wish asks for, with what the run has found."""
     again = partial(resolve, data, wish, Progress(), ())
-    return _as_found_then(folder, use_local(again(), again, wish.local or folder.local))
+    settings = use_local(again(), again, wish.local or folder.local)
+    if settings.of(folder.stage).model.weights == folder.info().get("init"):
+        began = config.load_run(folder.path / "settings.yaml")
+        settings = _with_network(settings, folder.stage, began.of(folder.stage).model, began.image, again)
+    return _with_weights_of(folder, settings)
 
 
-def _as_found_then(folder: RunFolder, settings: Settings) -> Settings:
-    """Give settings that name the same weights as the run with the network that was found in them then."""
-    if settings.of(folder.stage).model.weights != folder.info().get("init"):
+def _with_weights_of(folder: RunFolder, settings: Settings) -> Settings:
+    """Give settings that name the weights a run began from by the file that was found for it then."""
+    model = settings.of(folder.stage).model
+    if model.weights != folder.info().get("init"):
         return settings
-    began = config.load_run(folder.path / "settings.yaml")
-    settings = _with_model(settings, folder.stage, began.of(folder.stage).model)
-    return settings.model_copy(update={"image": began.image})
+    began = config.load_run(folder.path / "settings.yaml").of(folder.stage).model
+    return _with_model(settings, folder.stage, model.model_copy(update={"weights": began.weights}))
 
 
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
@@ -404,6 +408,16 @@ def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Setting
     return settings.model_copy(update={name: settings.of(stage).model_copy(update={"model": model})})
 
 
+def _with_network(
+    settings: Settings, stage: str, model: ModelSettings, image: ImageSettings, resolved: Resolved
+) -> Settings:
+    """Give ``settings`` with a stage's network and images as another run has them, beneath the user's own."""
+    own = {key: getattr(model, key) for key in _OF_THE_NETWORK}
+    found = resolved({"image": image.model_dump(), stage: {"model": own}})
+    settings = _with_model(settings, stage, found.of(stage).model)
+    return settings.model_copy(update={"image": found.image})
+
+
 #: What of a network and its images the weights of another can only fit where it is the same.
 _OF_THE_NETWORK = ("arch", "num_features", "pooling", "stripes")
 
@@ -416,12 +430,12 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     """
     run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
-    model = {key: getattr(began.of(run.stage).model, key) for key in _OF_THE_NETWORK}
-    found = resolved({"image": began.image.model_dump(), stage: {"model": model}})
-    own = found.of(stage).model
-    asked = {f"{stage}.model.{key}": (getattr(own, key), of_run) for key, of_run in model.items()}
+    there = began.of(run.stage).model
+    settings = _with_network(settings, stage, there, began.image, resolved)
+    own = settings.of(stage).model
+    asked = {f"{stage}.model.{key}": (getattr(own, key), getattr(there, key)) for key in _OF_THE_NETWORK}
     for key in ("height", "width"):
-        asked[f"image.{key}"] = getattr(found.image, key), getattr(began.image, key)
+        asked[f"image.{key}"] = getattr(settings.image, key), getattr(began.image, key)
     against = [
         f"  - {key}: {now!r} asked for, {then!r} there" for key, (now, then) in asked.items() if now != then
     ]
@@ -431,8 +445,7 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    settings = _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
-    return settings.model_copy(update={"image": found.image})
+    return _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:

@@ -243,6 +243,14 @@ def test_a_run_goes_on_from_the_network_of_another(tiny_root: Path, tmp_path: Pa
     assert run.metrics()[0]["loss"] != begun.metrics()[0]["loss"]
     resumed = train("global", tmp_path, tiny_root, *own, "--init", begun.path, "--resume", "--name", "second")
     assert resumed.exit_code == 0, resumed.output
+    on = ("--init", begun.path, "--resume", "--name", "second")
+    on = (*on, "--set", "global.model.num_features=64", "--set", "image.height=40")
+    for config in ((), ("--config", tmp_path / "empty.yaml")):
+        (tmp_path / "empty.yaml").touch()
+        refused = train("global", tmp_path, tiny_root, *own, *on, *config)
+        assert refused.exit_code == 2
+        assert "global.model.num_features: 0 in the run, 64 asked for" in refused.stderr
+        assert "image.height" in refused.stderr
     other = train("global", tmp_path, tiny_root, *own, "--init", begun.path, "-a", "resnet50")
     assert other.exit_code == 2
     assert "global.model.arch: 'resnet50' asked for, 'resnet_small' there" in other.stderr
