@@ -24,7 +24,7 @@ from importlib.machinery import SourceFileLoader
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
@@ -127,21 +127,27 @@ class Choice:
     default: str
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        optional = type(None) in get_args(source)
+
+        def read(given: Any) -> Options | None:
+            return None if given is None and optional else self.read(given)
+
         return core_schema.no_info_plain_validator_function(
-            self.read,
+            read,
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda given: given and given.dump()
             ),
         )
 
-    def read(self, given: Any) -> Options | None:
-        """Turn ``NAME`` or ``{method: NAME, ...}`` into the options of that method; None stays."""
-        if given is None or isinstance(given, Options):
+    def read(self, given: Any) -> Options:
+        """Turn ``NAME`` or ``{method: NAME, ...}`` into the options of that method."""
+        if isinstance(given, Options):
             return given
         if isinstance(given, str):
             given = {"method": given}
         if not isinstance(given, dict):
-            raise PydanticCustomError("choice", "expected a method's name or its keys")
+            why = "expected a method's name or its keys; got {given}"
+            raise PydanticCustomError("choice", why, {"given": repr(given)})
         own = dict(given)
         try:
             module = find(self.room, str(own.pop("method", self.default)))

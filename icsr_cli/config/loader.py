@@ -60,7 +60,8 @@ def load(
     of_data = dict(own or import_module("icsr_cli.datasets").settings(dataset, family))
     by_method = of_data.pop("methods", {})
     mine = read_yaml(config) if config else {}
-    name = method or str(mine.get("method") or of_data.get("method") or "icsr")
+    named = (method, mine.get("method"), of_data.get("method"), "icsr")
+    name = str(next(one for one in named if one is not None))
     layers = [
         (of_data, f"the settings of {dataset}"),
         (_method_file(name), f"the method {name}"),
@@ -70,11 +71,14 @@ def load(
         *_given(options, assignments),
     ]
     for layer, source in layers[4:]:
-        if (said := layer.get("method") or name) != name:
+        if (said := layer.get("method")) not in (None, name):
             raise UsageError(
                 f"{source} says the method {said}, but it is {name} here. Say --method {said}, or leave "
                 "`method` out there."
             )
+    for layer, source in layers[5:]:
+        if (said := layer.get("dataset", dataset)) != dataset:
+            raise UsageError(f"{source}: the data set is {dataset} here; -d {said} chooses another.")
     return _resolve(layers, {"dataset": dataset, "method": name}, images, note)
 
 
@@ -271,9 +275,13 @@ def _describe(fault: Any) -> str:
 def _with_source(fault: str, sources: Mapping[str, str]) -> str:
     """Put behind the key where its value came from, where that is known."""
     key, colon, rest = fault.partition(":")
-    near = [name for name in reversed(list(sources)) if name.startswith(key) or key.startswith(name)]
+    near = [
+        name
+        for name in reversed(list(sources))
+        if name == key or name.startswith(f"{key}.") or key.startswith(f"{name}.")
+    ]
     words = re.findall(r"\w+", rest)  # of a section's fault: the settings in it that the fault names
-    meant = [name for name in near if name.removeprefix(f"{key}.") in words] or near
+    meant = [name for name in near if name == key or name.removeprefix(f"{key}.") in words] or near
     source = sources[meant[0]] if meant else ""
     return f"{key} ({source}){colon}{rest}" if source else fault
 

@@ -31,12 +31,17 @@ def _stage(own: Tree) -> tuple[Tree, list[tuple[str, str]]]:
         old = dict(own.pop("refinement"))
         name = str(old.pop("method", "discard"))
         own["refiners"] = [] if name == "none" else [{"method": name, **old}]
-        clusterer = own.get("clusterer")
-        clusterer = {"method": clusterer} if isinstance(clusterer, str) else clusterer
-        if isinstance(clusterer, dict) and clusterer.get("method") == "infomap" and "k" in old:
+        clusterer = _with_keys(own.get("clusterer"))
+        if clusterer.get("method") == "infomap" and "k" in old:
             own["clusterer"] = {"k": old["k"], **clusterer}  # both worked on one graph
         moved.append(("refinement", "refiners"))
-    if "images_per_cluster" in own:
-        own["clusterer"] = {"method": "average-linkage", "images_per_cluster": own.pop("images_per_cluster")}
+    clusterer = {"method": "average-linkage", **_with_keys(own.get("clusterer"))}
+    if "images_per_cluster" in own and clusterer["method"] == "average-linkage":
+        own["clusterer"] = {**clusterer, "images_per_cluster": own.pop("images_per_cluster")}
         moved.append(("images_per_cluster", "clusterer.images_per_cluster"))
     return own, moved
+
+
+def _with_keys(choice: Any) -> Tree:
+    """Give a choice with its keys, which may be its name alone; nothing for what is neither."""
+    return {"method": choice} if isinstance(choice, str) else choice if isinstance(choice, dict) else {}

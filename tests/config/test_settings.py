@@ -125,6 +125,10 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
         (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
         (["global.refiners=[discard, split]", "global.refiners.5.k=3"], "refiners.0 to refiners.1"),
+        (["global.optimizer="], r"global.optimizer .*a method's name or its keys"),
+        (["global.memory=[null]"], r"global.memory.*a method's name or its keys"),
+        (["global.refiners=null"], r"global.refiners.*"),
+        (["cam.clusterer=null"], r"cam.clusterer .*a method's name or its keys"),
         (["global.optimizer.lr=.inf"], r"global.optimizer.lr .*finite"),
         (["global.model.std=[0, 0, 0]"], r"global.model.std.0 .*0.001"),
         (["global.model.mean=[1, 2, 0.5]"], r"global.model.mean.1 .*less than or equal to 1"),
@@ -162,7 +166,7 @@ def test_a_fault_of_a_section_names_what_set_it() -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [("- a\n- b\n", "not keys with values"), ("a: [1\n", "YAML"), ("\xff", "settings")],
+    [("- a\n- b\n", "not keys with values"), ("a: [1\n", "YAML"), ("\xff", "cannot be read as YAML")],
 )
 def test_a_file_that_is_no_settings(tmp_path: Path, content: str, words: str) -> None:
     file = tmp_path / "own.yaml"
@@ -190,6 +194,11 @@ def test_a_file_or_an_assignment_of_another_method_is_refused(tmp_path: Path) ->
     assert config.load("market1501", config=file, method="icsr").method == "icsr"
     with pytest.raises(UsageError, match="Say --method cluster-contrast, or leave"):
         config.load("market1501", assignments=["method=cluster-contrast"])
+    with pytest.raises(UsageError, match="--set dataset=msmt17: the data set is market1501 here; -d msmt17"):
+        config.load("market1501", assignments=["dataset=msmt17"])
+    file.write_text("method: 0")
+    with pytest.raises(UsageError, match="There is no method '0'"):
+        config.load("market1501", config=file)
 
 
 def test_a_default_behind_a_fault_is_no_fault() -> None:
@@ -291,6 +300,25 @@ def test_settings_in_the_former_form_are_read_with_a_word(tmp_path: Path) -> Non
         "global.clustering is now global.clusterer",
         "global.refinement is now global.refiners",
     ]
+
+
+def test_the_former_form_takes_nothing_of_todays_away(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("cam: {images_per_cluster: 7, clusterer: {min_size: 2}}")
+    clusterer: Any = config.load("market1501", config=file).cam.clusterer
+    assert (clusterer.images_per_cluster, clusterer.min_size) == (7, 2)
+    file.write_text("cam: {images_per_cluster: 7, clusterer: {method: dbscan, eps: 0.3}}")
+    with pytest.raises(UsageError, match=r"cam.images_per_cluster .*no such setting"):
+        config.load("market1501", config=file)
+
+
+def test_a_fault_is_no_other_keys_with_the_same_beginning(tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text("global: {epoch: 3, local: bogus}")
+    later = {"options": {"global.epochs": 5}, "assignments": ["global.local_distance=cosine"]}
+    with pytest.raises(UsageError) as caught:
+        config.load("market1501", config=file, **later)
+    assert str(caught.value).count(f"({file})") == 2
 
 
 def test_the_former_form_beside_todays(tmp_path: Path) -> None:
