@@ -168,7 +168,7 @@ def _measured(run: RunFolder) -> dict[str, float]:
     found: dict[str, float] = {}
     for entry in read_evaluations(run.path):
         of = _of(run, entry)
-        found |= {f"{key}{of}": float(entry[key]) for key in _RETRIEVAL if key in entry}
+        found |= {f"{key}{of}": float(entry[key]) for key in _RETRIEVAL if entry.get(key) is not None}
     return found
 
 
@@ -177,7 +177,7 @@ def figures_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     found: dict[str, float] = {}
     if not epochs:
         return found
-    last = [line for line in epochs if line["epoch"] == epochs[-1]["epoch"]]  # one for each network
+    last = list({line.get("part"): line for line in epochs}.values())  # one for each network
     of, judged = "", [line["quality"].get("refined", {}) for line in last if "quality" in line]
     if not judged:  # of a cam run, whose cameras are judged each for itself
         of, judged = " (mean of cameras)", last
@@ -193,7 +193,7 @@ def figures_of(epochs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         former = sum(last[0].get(key, 0) for key in ("kept", "discarded", "noise"))  # of runs before 0.2
         images = last[0].get("images", former)
         found["kept"] = last[0]["kept"] / max(1, images)
-    found["epochs"] = float(last[0]["epoch"])
+    found["epochs"] = float(epochs[-1]["epoch"])
     found["seconds"] = sum(float(part) for line in epochs for part in line.get("seconds", {}).values())
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
@@ -220,15 +220,17 @@ def by_method(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
     """Give dotted keys with texts: a choice as its methods, and their options under the methods' names.
 
     ``global.clusterer`` is ``dbscan``, ``global.clusterer.dbscan.eps`` is ``0.5``: options stand side by
-    side where two runs chose the same method.
+    side where two runs chose the same method. One that is chosen twice has its place before its name.
     """
     for key, value in tree.items():
         chosen = _choices(value)
         if chosen is not None:
             yield f"{prefix}{key}", ", ".join(one["method"] for one in chosen) or "none"
-            for one in chosen:
-                options = {name: option for name, option in one.items() if name != "method"}
-                yield from by_method(options, f"{prefix}{key}.{one['method']}.")
+            names = [one["method"] for one in chosen]
+            for place, (name, one) in enumerate(zip(names, chosen, strict=True)):
+                options = {own: option for own, option in one.items() if own != "method"}
+                which = f".{place}" if names.count(name) > 1 else ""
+                yield from by_method(options, f"{prefix}{key}{which}.{name}.")
         elif isinstance(value, Mapping):
             yield from by_method(value, f"{prefix}{key}.")
         else:

@@ -32,6 +32,7 @@ from icsr_cli.models.unfilled import unfilled
 from icsr_cli.recipes.blocks import blocks
 from icsr_cli.recipes.machine import memory_bytes
 from icsr_cli.recipes.spare_memory import check_parts, spare_memory
+from icsr_cli.recipes.steps import FEWEST_IMAGES_OF_A_RANK
 from icsr_cli.types import Size
 
 #: Of a published peak, what large convolutions and plain copies come to. An assumption, not a measurement.
@@ -242,9 +243,10 @@ def plan(settings: Settings, images: int, cameras: int, rates: Rates, devices: i
 def _stage(
     name: str, settings: Settings, rates: Rates, images: int, devices: int, networks: int
 ) -> StagePlan:
-    """One network on ``images``, its batches split over ``devices``."""
+    """One network on ``images``, its batches split over ``devices`` where they are large enough."""
     own = settings.of(name)
-    batch = max(1, own.batch_size // devices)
+    split = own.batch_size >= FEWEST_IMAGES_OF_A_RANK * devices
+    batch = math.ceil(own.batch_size / devices) if split else own.batch_size
     network = _on_paper(own.model, settings.image.size)
     check_parts(network.base, own, processes=devices, sync_bn=settings.sync_bn)
     if own.bn_group:

@@ -235,3 +235,24 @@ def test_kept_is_the_share_of_all_images(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.output
     [row] = json.loads(found.stdout)["rows"]
     assert row["figures"]["kept"]["mean"] == pytest.approx(0.4)
+
+
+def test_a_method_that_is_chosen_twice_is_no_seed(tmp_path: Path) -> None:
+    for seed, k in enumerate((5, 7)):
+        run = create(tmp_path, "tiny", "global", name=f"run{seed}")
+        refiners = [{"method": "split", "k": k}, {"method": "discard"}, {"method": "split", "k": 9}]
+        run.write_settings({"dataset": "tiny", "seed": seed, "global": {"refiners": refiners}})
+        run.finish()
+    found = json.loads(compare(tmp_path, "--json").stdout)
+    assert [row["settings"]["global.refiners.0.split.k"] for row in found["rows"]] == ["5", "7"]
+
+
+def test_networks_of_cameras_count_by_their_own_last_epoch(tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "cam", name="one")
+    run.write_settings({"dataset": "tiny", "seed": 1, "cam": {}})
+    for part, epoch, clusters in (("camera_0", 1, 10), ("camera_0", 2, 20), ("camera_1", 1, 7)):
+        run.record({"part": part, "epoch": epoch, "loss": 2.0, "clusters": clusters})
+    run.finish()
+    found = CliRunner().invoke(app, ["compare", str(run.path), "--json"])
+    assert found.exit_code == 0, found.output
+    assert json.loads(found.stdout)["rows"][0]["figures"]["clusters"]["mean"] == 27

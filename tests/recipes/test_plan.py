@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from icsr_cli import config
 from icsr_cli.cli.main import app
-from icsr_cli.config.schema import ImageSettings, ModelSettings
+from icsr_cli.config.schema import ModelSettings
 from icsr_cli.errors import UsageError
 from icsr_cli.models import Network, build
 from icsr_cli.recipes import plan as paper
@@ -84,6 +84,11 @@ def test_what_more_devices_and_images_do() -> None:
     assert sum(large.memory.values()) > sum(one.memory.values())
 
 
+def test_a_batch_that_is_too_small_for_the_devices_is_not_split() -> None:
+    few, many, one = (plan(settings(**{"global.batch_size": 8}), 64, 3, SLOW, n).stages[0] for n in (4, 5, 1))
+    assert many.memory["activations"] == one.memory["activations"] > few.memory["activations"]
+
+
 def test_features_by_camera_are_a_second_extraction() -> None:
     [once], [twice] = (
         plan(settings(**{"global.label_norm": norm}), 100, 3, SLOW).stages for norm in ("running", "camera")
@@ -137,8 +142,6 @@ def test_what_an_optimiser_keeps() -> None:
 
 
 def test_what_binds() -> None:
-    image = ImageSettings(height=32, width=16)
-    assert image.height == 32
     quick = Rates("quick", 1e30, 0.0, 1e30, 1e9, 1e30, launch=1.0)
     [found] = plan(settings(cuda_graph=False), 64, 3, quick).stages
     assert found.binds == "training: launching operations"
