@@ -159,6 +159,8 @@ def _faults(found: Any, n: int) -> Iterator[str]:
     for name, column in {"states": found.states, **found.columns}.items():
         if np.shape(column) != (n,):
             yield f"{name} as {np.shape(column)}, not ({n},)"
+        elif name in found.columns and (kind := np.asarray(column).dtype) not in (np.int64, np.float32):
+            yield f"the column {name} as {kind}, not int64 or float32, which a label file gives back exactly"
 
 
 def _shared_information(labels: IntArray, cameras: IntArray) -> float:

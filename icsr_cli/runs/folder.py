@@ -20,6 +20,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import pickle
 import shutil
 import time
@@ -427,10 +428,10 @@ def check_free(parent: Path, name: str | None) -> None:
     if name is None:
         return
     plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
-    if not plain or name.startswith(".") or len(name) > 200:
+    if not plain or name.startswith(".") or len(os.fsencode(name)) > 200:
         raise UsageError(
             f"--name {name!r} must be a plain name: no path, no leading dot, no control character, "
-            "at most 200 characters."
+            "at most 200 bytes."
         )
     _clear_unused(parent / name)
     if (parent / name).exists():

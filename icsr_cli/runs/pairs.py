@@ -49,7 +49,7 @@ def read_answers(path: Path) -> list[Answer]:
         UsageError: the file is missing, no such table, or holds another word than the three answers.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
+        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise UsageError(f"The pairs {path} cannot be read: {error.strerror}.") from None
     try:
@@ -62,8 +62,7 @@ def read_answers(path: Path) -> list[Answer]:
             )
         check_header(path, reader.fieldnames or (), UsageError)
         answers = [
-            Answer(row["first"].strip(), row["second"].strip(), row["answer"].strip(), reader.line_num)
-            for row in reader
+            Answer(row["first"], row["second"], row["answer"].strip(), reader.line_num) for row in reader
         ]
     except csv.Error as error:
         raise UsageError(f"{path} is no table of pairs: {reason(error)}.") from None
@@ -185,6 +184,7 @@ def _row(
     name: str, line: int, rows: dict[str, int], stand_ins: dict[int, str] | None, faults: list[str]
 ) -> int:
     """Give the number of an image, or of the one that stands for a cluster; a fault is added to the list."""
+    name = name if name in rows else name.strip()
     cluster = _CLUSTER.fullmatch(name)
     if cluster is not None and name not in rows:
         if stand_ins is None:

@@ -17,8 +17,16 @@ from typer.testing import Result
 from icsr_cli.errors import UsageError
 from icsr_cli.recipes.review import Review, pairs_of
 from icsr_cli.runs import open_run, read_labels
-from icsr_cli.runs.pairs import Answer, about_pairs, keep_pairs, read_answers, write_answers
-from icsr_cli.types import Dataset
+from icsr_cli.runs.pairs import (
+    Answer,
+    about_pairs,
+    keep_pairs,
+    kept_pairs,
+    read_answers,
+    read_pairs,
+    write_answers,
+)
+from icsr_cli.types import Dataset, Pairs
 
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 
@@ -261,3 +269,16 @@ def test_a_run_goes_on_from_the_network_of_another(tiny_root: Path, tmp_path: Pa
     cam = train("cam", tmp_path, tiny_root, "--method", "icsr", "--init", begun.path, "--name", "after")
     assert cam.exit_code == 0, cam.output
     assert open_run(tmp_path / "runs/tiny/cam/after").info()["init"] == str(begun.path)
+
+
+def test_names_with_space_at_their_ends_are_kept_as_they_are(tmp_path: Path) -> None:
+    paths = [" a/x.jpg", "b/y.jpg ", "c\rd.jpg", "e.jpg"]
+    pairs = Pairs(np.array([[0, 1]]), np.array([[2, 3]]), np.empty((0, 2), dtype=np.int64))
+    keep_pairs(tmp_path, pairs, paths)
+    kept = kept_pairs(tmp_path, paths, about_pairs(None, pairs, paths))
+    assert kept is not None
+    assert (kept.same.tolist(), kept.different.tolist()) == ([[0, 1]], [[2, 3]])
+    write_answers(tmp_path / "typed.csv", [Answer(" e.jpg", "c\rd.jpg", " same ")])
+    typed = read_pairs(tmp_path / "typed.csv", paths)
+    assert typed is not None
+    assert typed.same.tolist() == [[3, 2]]

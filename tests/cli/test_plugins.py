@@ -44,6 +44,7 @@ def run(folder: Path, source: str, *options: object) -> Result:
         (refiner("return replace(labels, labels=labels.labels - 7)"), 1, "leave numbers out"),
         (refiner("return replace(labels, states=['kept'])"), 1, "states as (1,), not (12,)"),
         (refiner("return replace(labels, columns={'x': np.ones(2)})"), 1, "x as (2,), not (12,)"),
+        (refiner("return replace(labels, columns={'x': labels.labels > 0})"), 1, "x as bool, not int64 or"),
         (refiner("return replace(labels, columns={'path': labels.labels})"), 1, "called 'path'"),
         (f"{HEAD}{OPTIONS}def cluster(*_): return np.arange(12) // 4 * 2", 1, "leave numbers out"),
         (f"{HEAD}{OPTIONS}def cluster(*_): return np.zeros(12)", 1, "float64 (12,), not int64"),
