@@ -95,12 +95,19 @@ def check_distinct(name: str, values: Iterable[str]) -> None:
 
 
 def neighbour_arrays(neighbours: Neighbours) -> tuple[Any, Any]:
-    """Give indices (n, k) and distances (n, k) as numpy arrays, or raise an InputError."""
+    """Give indices (n, k) and cosine distances (n, k) as numpy arrays, or raise an InputError."""
     indices, distances = (as_numpy(part) for part in (neighbours.indices, neighbours.distances))
     if indices.ndim != 2 or indices.shape != distances.shape or 0 in indices.shape:
         raise InputError(
             "neighbours must hold indices and distances of one shape (n, k), "
             f"got {indices.shape} and {distances.shape}."
+        )
+    if neighbours.cosine is False:
+        raise InputError('neighbours must be those by cosine: knn(features, k, metric="cosine").')
+    if not 0 <= int(indices.min()) <= int(indices.max()) < len(indices):
+        raise InputError(
+            f"neighbours must have indices from 0 to {len(indices) - 1}, "
+            f"got {indices.min()} to {indices.max()}."
         )
     if not np.isfinite(distances).all():
         raise InputError("neighbours must hold finite distances, got NaN or infinity.")

@@ -172,12 +172,13 @@ class Neighbours:
     """k nearest neighbours of n vectors, nearest first, the vector itself included.
 
     ``indices`` int (n, k) and ``distances`` float32 (n, k) are numpy arrays or torch tensors,
-    the kind the features came in. ``cosine``: the distances are 1 - x·y of unit vectors.
+    the kind the features came in. ``cosine``: whether the distances are 1 - x·y of unit vectors; None where
+    nobody says.
     """
 
     indices: Any
     distances: Any
-    cosine: bool = False
+    cosine: bool | None = None
 
     @property
     def k(self) -> int:

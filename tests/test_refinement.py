@@ -210,6 +210,10 @@ def test_other_bad_input():
         information_nodes(np.zeros(2), np.zeros(2, dtype=int), "first")
     with pytest.raises(InputError, match="neighbours must hold indices and distances of one shape"):
         node_scores(Neighbours(np.zeros((2, 2), dtype=int), np.zeros((2, 3))))
+    with pytest.raises(InputError, match="by cosine: knn"):
+        node_scores(knn(np.eye(3), 2))
+    with pytest.raises(InputError, match="indices from 0 to 0, got 3 to 3"):
+        node_scores(Neighbours(np.full((1, 1), 3), np.zeros((1, 1))))
     with pytest.raises(InputError, match="finite distances"):
         node_scores(Neighbours(np.zeros((1, 1), dtype=int), np.full((1, 1), np.inf)))
     with pytest.raises(InputError, match="min_similarity must be -1 to 1, got 2"):

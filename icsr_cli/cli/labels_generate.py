@@ -144,6 +144,8 @@ def generate(
             least=least,
         )
         labels = label(evidence, settings.global_)
+        for note in labels.notes:
+            progress.warn(note)
         task.advance()
     _show(given, settings.global_, evidence, labels, time.perf_counter() - started, as_json)
     if out is not None:

@@ -11,7 +11,7 @@ import scipy.sparse as sp
 from pydantic import Field, model_validator
 
 from icsr_cli import choices
-from icsr_cli.checks import check_count, check_number
+from icsr_cli.checks import check_count, check_number, in_kind
 from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity, components
 from icsr_cli.errors import InputError
@@ -84,7 +84,7 @@ def best_cut(similarity: sp.csr_array) -> IntArray:
 
 def average_linkage(
     similarity: Any, n_clusters: int | None = None, distance_threshold: float | None = None
-) -> IntArray:
+) -> Any:
     """Cluster exactly as average linkage of the dense matrix 1 - similarity, absent pairs at distance 1.
 
     Sokal and Michener 1958, by the chain of nearest neighbours (Benzecri 1982; Murtagh 1983). The mean
@@ -97,12 +97,13 @@ def average_linkage(
     smallest clusters join first, among equals those with the lowest first image.
 
     Args:
-        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        similarity: (n, n) sparse of scipy, or dense, numpy or torch; symmetric, values in 0 to 1; the
+            diagonal does not matter.
         n_clusters: stop at so many clusters, 1 to n.
         distance_threshold: merge only below this mean distance (strictly). Give one of the two.
 
     Returns:
-        int64 (n,): 0..m-1 in order of first appearance.
+        int64 (n,), torch for torch: 0..m-1 in order of first appearance.
 
     Raises:
         InputError: what came is not as said above.
@@ -115,11 +116,12 @@ def average_linkage(
             f"got n_clusters = {n_clusters!r} and distance_threshold = {distance_threshold!r}."
         )
     if distance_threshold is not None:
-        return _below(matrix, check_number("distance_threshold", distance_threshold))
+        labels = _below(matrix, check_number("distance_threshold", distance_threshold))
+        return in_kind(labels, similarity)
     wanted = check_count("n_clusters", n_clusters)
     if wanted > n:
         raise InputError(f"n_clusters must be at most {n}, the number of images, got {wanted}.")
-    return _into(matrix, wanted)
+    return in_kind(_into(matrix, wanted), similarity)
 
 
 def _below(matrix: sp.csr_array, threshold: float) -> IntArray:

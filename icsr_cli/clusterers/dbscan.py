@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from icsr_cli import choices
-from icsr_cli.checks import check_count, check_number
+from icsr_cli.checks import check_count, check_number, in_kind
 from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Labels, by_first_appearance
@@ -61,7 +61,7 @@ def best_radius(similarity: sp.csr_array, min_samples: int = 4) -> tuple[float, 
     return chosen
 
 
-def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int = 4) -> IntArray:
+def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int = 4) -> Any:
     """Cluster by density: Ester et al., A Density-Based Algorithm, KDD 1996.
 
     Two images are neighbours where 1 - similarity <= eps. An image with at least ``min_samples``
@@ -70,13 +70,14 @@ def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int
     noise. These are scikit-learn's rules; its numbering follows core images, ours all images.
 
     Args:
-        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        similarity: (n, n) sparse of scipy, or dense, numpy or torch; symmetric, values in 0 to 1; the
+            diagonal does not matter.
         eps: radius, above 0 and below 1: every pair that is not stored is at distance 1; or ``auto``, the
             one of 0.2, 0.25, ..., 0.7 that ``best_radius`` chooses.
         min_samples: neighbours, itself included, that make a core image; at least 1.
 
     Returns:
-        int64 (n,): clusters 0..m-1 in order of first appearance, -1 for noise.
+        int64 (n,), torch for torch: clusters 0..m-1 in order of first appearance, -1 for noise.
 
     Raises:
         InputError: what came is not as said above.
@@ -84,10 +85,10 @@ def dbscan(similarity: Any, eps: float | Literal["auto"] = 0.5, min_samples: int
     matrix = check_similarity(similarity)
     min_samples = check_count("min_samples", min_samples)
     if eps == "auto":
-        return best_radius(matrix, min_samples)[1]
+        return in_kind(best_radius(matrix, min_samples)[1], similarity)
     below_one = math.nextafter(1.0, 0.0)
     eps = check_number("eps", eps, below_one, " and below 1, the distance of pairs not stored")
-    return _regions(matrix, eps, min_samples)
+    return in_kind(_regions(matrix, eps, min_samples), similarity)
 
 
 def _regions(matrix: sp.csr_array, eps: float, min_samples: int) -> IntArray:

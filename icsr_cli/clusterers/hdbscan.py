@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from pydantic import Field
 
 from icsr_cli import choices
+from icsr_cli.checks import in_kind
 from icsr_cli.clusterers.similarity import check_similarity, components
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, by_first_appearance, most_frequent
 
@@ -24,12 +25,13 @@ class Options(choices.Options):
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the similarity by density at every level: int64 (n,), -1 for noise."""
-    return hdbscan(evidence.similarity, options.min_cluster_size, options.min_samples, options.select)
+    found: IntArray = hdbscan(evidence.similarity, **options.model_dump())
+    return found
 
 
 def hdbscan(
     similarity: Any, min_cluster_size: int = 4, min_samples: int = 4, select: Literal["eom", "leaf"] = "eom"
-) -> IntArray:
+) -> Any:
     """Cluster by the stability of dense regions: Campello et al., Hierarchical Density Estimates, TKDD 2015.
 
     scikit-learn's, on the pairs that are stored; every other pair is at distance 1, as it is by definition,
@@ -37,13 +39,14 @@ def hdbscan(
     others of its cluster by such pairs alone is noise.
 
     Args:
-        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        similarity: (n, n) sparse of scipy, or dense, numpy or torch; symmetric, values in 0 to 1; the
+            diagonal does not matter.
         min_cluster_size: images of a cluster, at least 2.
         min_samples: neighbours, itself included, that make a dense place, at least 1.
         select: ``eom`` takes the clusters that last longest, ``leaf`` the smallest ones of the tree.
 
     Returns:
-        int64 (n,): clusters 0..m-1 in order of first appearance, -1 for noise.
+        int64 (n,), torch for torch: clusters 0..m-1 in order of first appearance, -1 for noise.
 
     Raises:
         InputError: the similarity is not as said above.
@@ -53,7 +56,7 @@ def hdbscan(
     matrix = check_similarity(similarity)
     n = matrix.shape[0]
     if n < max(min_cluster_size, 2):
-        return np.full(n, -1, dtype=np.int64)
+        return in_kind(np.full(n, -1, dtype=np.int64), similarity)
     least = min(min_samples, n)
     method = HDBSCAN(
         min_cluster_size=min_cluster_size,
@@ -63,7 +66,8 @@ def hdbscan(
         copy=False,
     )
     found = method.fit_predict(_distances(matrix, least)).astype(np.int64)
-    return by_first_appearance(_without_strangers(matrix, found, least), min_cluster_size)
+    labels = by_first_appearance(_without_strangers(matrix, found, least), min_cluster_size)
+    return in_kind(labels, similarity)
 
 
 def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from icsr_cli import choices
 from icsr_cli.checks import as_numpy, check_count, check_number, in_kind, neighbour_arrays
-from icsr_cli.errors import InputError, MissingExtraError
+from icsr_cli.errors import MissingExtraError
 from icsr_cli.types import NO_CLUSTER, Evidence, IntArray, Neighbours, by_first_appearance
 
 
@@ -101,11 +101,6 @@ def _run(search: Any) -> tuple[IntArray, IntArray]:
 
 def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any]:
     indices, distances = neighbour_arrays(neighbours)
-    if not 0 <= int(indices.min()) <= int(indices.max()) < len(indices):
-        raise InputError(
-            f"neighbours must have indices from 0 to {len(indices) - 1}, "
-            f"got {indices.min()} to {indices.max()}."
-        )
     weights = 1 - distances
     kept = (weights >= min_similarity) & (indices != np.arange(len(indices))[:, None])
     rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)

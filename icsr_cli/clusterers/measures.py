@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from icsr_cli.checks import whole_numbers
+from icsr_cli.checks import in_kind, whole_numbers
 from icsr_cli.clusterers.similarity import check_similarity
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import NO_CLUSTER, FloatArray, IntArray
@@ -23,7 +23,8 @@ def silhouette(similarity: Any, labels: Any) -> float:
     another cluster; its silhouette is (b - a) / max(a, b), and 0 in a cluster of one.
 
     Args:
-        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        similarity: (n, n) sparse of scipy, or dense, numpy or torch; symmetric, values in 0 to 1; the
+            diagonal does not matter.
         labels: int (n,); images labelled -1 are left out altogether.
 
     Returns:
@@ -53,23 +54,25 @@ def silhouette_of(matrix: sp.csr_array, labels: IntArray) -> float:
     return float(total / len(numbers))
 
 
-def cohesion(similarity: Any, labels: Any) -> FloatArray:
+def cohesion(similarity: Any, labels: Any) -> Any:
     """Give each image's mean similarity to the others of its cluster, absent pairs at 0.
 
     The mean over a cluster's images is the mean similarity of its pairs.
 
     Args:
-        similarity: (n, n) sparse or dense, symmetric, values in 0 to 1; the diagonal does not matter.
+        similarity: (n, n) sparse of scipy, or dense, numpy or torch; symmetric, values in 0 to 1; the
+            diagonal does not matter.
         labels: int (n,); -1 is an image in no cluster.
 
     Returns:
-        float32 (n,), 0 to 1; ``nan`` for images in no cluster, and for those alone in theirs.
+        float32 (n,), torch for torch, 0 to 1; ``nan`` for images in no cluster, and for those alone in
+        theirs.
 
     Raises:
         InputError: what came is not as said above.
     """
     matrix = check_similarity(similarity)
-    return cohesion_of(matrix, whole_numbers("labels", labels, matrix.shape[0]))
+    return in_kind(cohesion_of(matrix, whole_numbers("labels", labels, matrix.shape[0])), similarity)
 
 
 def cohesion_of(matrix: sp.csr_array, labels: IntArray) -> FloatArray:

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from icsr_cli.checks import as_numpy
 from icsr_cli.errors import InputError
 from icsr_cli.types import IntArray
 
@@ -13,15 +14,21 @@ from icsr_cli.types import IntArray
 def check_similarity(similarity: Any) -> sp.csr_array:
     """Give ``similarity`` (n, n) as CSR, float, its columns sorted and unique; copied only where it must be.
 
+    It is sparse of scipy, or dense, numpy or torch.
     Raises InputError where it is not square, not symmetric, or holds NaN or values outside 0 to 1.
     """
     if not sp.issparse(similarity):
-        if not isinstance(similarity, np.ndarray):
+        dense_tensor = str(getattr(similarity, "layout", "")) == "torch.strided"
+        if not isinstance(similarity, np.ndarray) and not dense_tensor:
             raise InputError(
-                f"similarity must be a scipy.sparse array or a numpy array, got {type(similarity).__name__}."
+                "similarity must be a sparse array of scipy, or a dense one of numpy or torch, "
+                f"got {type(similarity).__name__}."
             )
+        similarity = as_numpy(similarity)
         if similarity.ndim != 2:
             raise InputError(f"similarity must have shape (n, n), got {similarity.shape}.")
+        if similarity.dtype == np.float16:  # which scipy has not
+            similarity = similarity.astype(np.float32)
     matrix = sp.csr_array(similarity)
     if matrix.shape[0] != matrix.shape[1] or matrix.shape[0] == 0:
         raise InputError(f"similarity must have shape (n, n) with n >= 1, got {matrix.shape}.")

@@ -88,10 +88,10 @@ def camera_jaccard_similarity(
         raise InputError(f"least must be 0 to 1, got {least!r}.")
     n = len(vectors)
     of_image = whole_numbers("cameras", cameras, n, low=0)
-    if len(np.unique(of_image)) == 1:
-        return jaccard_similarity(vectors, k1, k2, least=least, team=team)
     own, cross, own2 = (check_count(name, k) for name, k in (("own", own), ("cross", cross), ("own2", own2)))
     cross2 = check_count("cross2", cross2, 0)
+    if len(np.unique(of_image)) == 1:
+        return jaccard_similarity(vectors, k1, k2, least=least, team=team)
     near, far = nearest_by_camera(vectors, of_image, max(own + 1, own2), max(cross, cross2), team)
     lists = near[:, : own + 1], far[:, :cross]
     members = np.concatenate([np.where(mutual(ranks), ranks, n) for ranks in lists], axis=1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from icsr_cli.checks import as_numpy
-from icsr_cli.errors import InputError
+from icsr_cli.errors import InputError, reason
 from icsr_cli.types import FloatArray
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def check_features(features: Any, device: Any = None) -> FloatArray | torch.Tens
     # Squared distances are up to four times as large; numbers below the smallest normal one lose digits.
     squares = as_numpy(squared_lengths(result))
     bad, short = ~(squares <= _FLOAT.max / 4), squares < _FLOAT.tiny
-    if bad.any():
-        raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
+    refuse_infinite(bad)
     if short.any():
         raise InputError(
             f"features must not hold zero vectors, {_rows(short)} are zero or shorter than 1e-19. "
@@ -72,7 +71,10 @@ def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
         return array
     import torch
 
-    return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    try:
+        return torch.from_numpy(array if array.flags.writeable else array.copy()).to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device {device!r} cannot be used: {reason(error)}") from None
 
 
 def like(features: Any, result: Any) -> Any:
@@ -100,6 +102,12 @@ def unit_rows(features: Any) -> Any:
     if bool((abs(lengths - 1) <= 3e-6).all()):
         return features
     return features / lengths[:, None]
+
+
+def refuse_infinite(bad: Any) -> None:
+    """Raise an InputError that names the rows of features that a mask (n,) marks, if any."""
+    if bad.any():
+        raise InputError(f"features must be finite, {_rows(bad)} hold NaN, infinite or overflowing numbers.")
 
 
 def _rows(mask: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from icsr_cli.checks import as_numpy, whole_numbers
-from icsr_cli.distances.features import like
+from icsr_cli.distances.features import like, refuse_infinite
 from icsr_cli.errors import InputError
 from icsr_cli.types import FloatArray, IntArray
 
@@ -39,6 +39,8 @@ class CameraStatistics:
 
         Raises InputError where shapes or values do not fit.
         """
+        if not shrink >= 0:
+            raise InputError(f"shrink must be a number from 0, got {shrink!r}.")
         values, cameras = _checked(features, cameras)
         mean, variance = np.empty((2, int(cameras.max()) + 2, values.shape[1]))
         mean[:], variance[:] = values.mean(axis=0, dtype=np.float64), values.var(axis=0, dtype=np.float64)
@@ -78,7 +80,8 @@ def normalise_cameras(
     Args:
         features: float (n, d), numpy or torch.
         cameras: int (n,), from 0.
-        mode: ``none``; ``centre``: each camera's mean is taken off; ``full``: and its spread made one.
+        mode: ``none``: they stay as they came; ``centre``: each camera's mean is taken off; ``full``: and
+            its spread made one.
         shrink: images at which a camera's own statistics count for half.
 
     Returns:
@@ -99,4 +102,7 @@ def _checked(features: Any, cameras: Any) -> tuple[FloatArray, IntArray]:
     values = as_numpy(features)
     if values.ndim != 2 or values.dtype.kind != "f" or not len(values):
         raise InputError(f"features must be float (n, d) with n >= 1, got {values.dtype} {values.shape}.")
-    return values.astype(np.float32, copy=False), whole_numbers("cameras", cameras, len(values), low=0)
+    with np.errstate(over="ignore"):
+        values = values.astype(np.float32, copy=False)
+    refuse_infinite(~np.isfinite(values).all(axis=1))
+    return values, whole_numbers("cameras", cameras, len(values), low=0)

@@ -107,7 +107,7 @@ class ClusterMemory:
         Raises:
             InputError: shapes, types or targets do not fit.
         """
-        self._check(features, targets)
+        features, targets = self._checked(features, targets)
         with torch.autocast(features.device.type, enabled=False):
             unit = normalize(features.float(), dim=1)
             logits = unit @ self.centroids.T / self.temperature
@@ -120,7 +120,7 @@ class ClusterMemory:
 
         Arguments and errors as in ``loss``. With targets on the CPU nothing waits for the device.
         """
-        self._check(features, targets)
+        features, targets = self._checked(features, targets)
         unit = normalize(features.detach().float(), dim=1)
         targets = targets.long()
         if self.hard:
@@ -158,7 +158,9 @@ class ClusterMemory:
         rows = torch.full_like(present, last).scatter_reduce_(0, inverse, candidate, "amin")
         self._blend(present, unit[rows])
 
-    def _check(self, features: Tensor, targets: Tensor) -> None:
+    def _checked(self, features: Any, targets: Any) -> tuple[Tensor, Tensor]:
+        """Give both as tensors, numpy arrays too, or raise an InputError."""
+        features, targets = torch.as_tensor(features), torch.as_tensor(targets)
         m, d = self.centroids.shape
         if features.dim() != 2 or features.shape[1] != d or not features.is_floating_point():
             raise InputError(
@@ -176,6 +178,7 @@ class ClusterMemory:
             low, high = int(targets.min()), int(targets.max())
             if low < 0 or high >= m:
                 raise InputError(f"targets: expected clusters from 0 to {m - 1}, got {low} to {high}.")
+        return features, targets
 
 
 def _rounds(targets: Tensor) -> tuple[Tensor, list[int]]:

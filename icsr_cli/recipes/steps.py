@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from icsr_cli.choices import Options
 from icsr_cli.config.schema import ModelSettings, StageSettings
-from icsr_cli.errors import TrainingError, UsageError, reason
+from icsr_cli.errors import TrainingError, UsageError, counted, reason
 from icsr_cli.features import extract
 from icsr_cli.images.augment import Augmentation
 from icsr_cli.models import Network, build
@@ -120,8 +120,10 @@ def choose_engine(device: str | None, precision: str | None, run: RunFolder | No
         # With its number: tensors are on cuda:0, and what compares devices finds that it is not cuda.
         chosen = torch.empty(1, device=chosen).device
     except (RuntimeError, AssertionError) as error:
-        why, gpus = reason(error), torch.cuda.device_count()
-        raise UsageError(f"The device {name!r} cannot be used: {why}. There are {gpus} GPUs.") from None
+        unknown = str(error).startswith("Expected one of")  # of all that PyTorch has ever heard of
+        why = "it takes cpu, cuda, or cuda:1 for the second GPU" if unknown else reason(error)
+        gpus = counted(torch.cuda.device_count(), "GPU")
+        raise UsageError(f"The device {name!r} cannot be used: {why}. There are {gpus} here.") from None
     if precision is None:
         precision = "auto" if run is None else run.precision
     if precision == "auto":

@@ -1,7 +1,7 @@
 """Images of a cluster that one camera alone sees become noise: they teach nothing across cameras.
 
-Source: arXiv 2502.10195 (ICLR 2025). Left undone, with a word, where there is one camera, or where too few
-clusters would remain.
+Source: arXiv 2502.10195 (ICLR 2025). Left undone where there is one camera, which the global stage says once
+of all its methods, and, with a word, where too few clusters would remain.
 """
 
 from dataclasses import replace

@@ -174,7 +174,7 @@ GOOD = random_similarity(10, 0.5, 0)
         (GOOD, {"distance_threshold": "0.5"}, "distance_threshold must be a number above 0, got '0.5'"),
         (GOOD[:5], {"n_clusters": 3}, r"similarity must have shape \(n, n\) with n >= 1, got \(5, 10\)"),
         (np.ones(4), {"n_clusters": 3}, r"similarity must have shape \(n, n\), got \(4,\)"),
-        ([[1.0]], {"n_clusters": 1}, "similarity must be a scipy.sparse array or a numpy array, got list"),
+        ([[1.0]], {"n_clusters": 1}, "a sparse array of scipy, or a dense one of numpy or torch, got list"),
         (GOOD * np.nan, {"n_clusters": 3}, "similarity must lie in 0 to 1"),
         (-GOOD, {"n_clusters": 3}, "similarity must lie in 0 to 1"),
         (GOOD * 2, {"n_clusters": 3}, "similarity must lie in 0 to 1"),

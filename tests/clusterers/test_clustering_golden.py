@@ -1,3 +1,4 @@
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,8 @@ import scipy.sparse as sp
 import torch
 from sklearn.metrics import normalized_mutual_info_score
 
-from icsr_cli.clustering import average_linkage, dbscan, infomap, silhouette
+from icsr_cli.clustering import average_linkage, cohesion, dbscan, hdbscan, infomap, silhouette
+from icsr_cli.errors import InputError
 from icsr_cli.types import Neighbours
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
@@ -46,6 +48,18 @@ def test_infomap():
     assert normalized_mutual_info_score(labels, GOLDEN["infomap_labels"]) > 0.95
     sizes = np.bincount(labels[labels >= 0])
     assert sizes.min() >= 5
+
+
+def test_dense_similarities_of_any_kind():
+    dense = SIMILARITY.toarray()[:60, :60]
+    for method in (dbscan, hdbscan, partial(average_linkage, n_clusters=5)):
+        found = method(dense)
+        assert torch.equal(method(torch.from_numpy(dense)), torch.from_numpy(found))
+        assert method(dense.astype(np.float16)).dtype == np.int64
+    alike = cohesion(torch.from_numpy(dense), found)
+    np.testing.assert_array_equal(alike.numpy(), cohesion(dense, found))
+    with pytest.raises(InputError, match="got Tensor"):
+        dbscan(torch.from_numpy(dense).to_sparse())
 
 
 def test_local_labels():

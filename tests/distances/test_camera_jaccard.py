@@ -88,6 +88,8 @@ def test_one_camera_is_the_usual_distance():
     features, _ = world(3)
     found = camera_jaccard_similarity(features, np.zeros(60, int), k1=12, k2=4)
     assert (found != jaccard_similarity(features, 12, 4)).nnz == 0
+    with pytest.raises(InputError, match="own must be a whole number of at least 1, got 0"):
+        camera_jaccard_similarity(features, np.zeros(60, int), own=0)
 
 
 def slow_lists(features, cameras, k, same):

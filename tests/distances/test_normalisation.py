@@ -105,9 +105,15 @@ def test_the_kind_stays_and_none_is_none():
         (np.zeros((3, 2)), [0, 0], "full", r"cameras must have shape \(3,\)"),
         (np.zeros((3, 2)), [0, -1, 0], "full", "cameras must be at least 0"),
         (np.zeros(3), [0, 0, 0], "full", r"features must be float \(n, d\)"),
+        (np.array([[0, 0], [np.nan, 0], [0, 1e39]]), [0, 0, 1], "full", r"finite, 2 rows \(1, 2\) hold"),
         (np.zeros((3, 2)), [0, 0, 0], "half", "mode must be none, centre or full"),
     ],
 )
 def test_bad_input(features, cameras, mode, words):
     with pytest.raises(InputError, match=words):
         normalise_cameras(features, cameras, mode)
+
+
+def test_a_shrink_below_0_is_refused():
+    with pytest.raises(InputError, match=r"shrink must be a number from 0, got -1"):
+        normalise_cameras(np.ones((2, 2)), [0, 1], "full", -1.0)

@@ -337,3 +337,5 @@ def test_the_engine_names_its_gpu(gpu: PaperGpu) -> None:
             assert steps.choose_engine(name, "fp32").device == GPU
     with pytest.raises(UsageError, match="cannot be used"):
         steps.choose_engine("meta", "fp32")
+    with pytest.raises(UsageError, match=r"it takes cpu, cuda, or cuda:1 .* There are "):
+        steps.choose_engine("tpu", "fp32")

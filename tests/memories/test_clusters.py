@@ -116,6 +116,15 @@ def test_autocast_does_not_touch_the_loss() -> None:
     assert memory.loss(features.bfloat16(), targets).dtype == torch.float32
 
 
+def test_arrays_are_taken_as_tensors_are() -> None:
+    features, targets = unit((4, 4), 1), torch.tensor([0, 2, 2, 1])
+    one, other = (ClusterMemory(unit((3, 4), 0)) for _ in range(2))
+    assert one.loss(features.numpy(), targets.numpy()) == other.loss(features, targets)
+    one.update(features.numpy(), targets.numpy())
+    other.update(features, targets)
+    assert torch.equal(one.centroids, other.centroids)
+
+
 def test_update_leaves_no_graph() -> None:
     memory, features = ClusterMemory(unit((3, 4), 0)), unit((2, 4), 1).requires_grad_()
     memory.update(features, torch.tensor([0, 2]))
