@@ -133,14 +133,38 @@ def _resolve(
 ) -> Settings:
     tree: Tree = {}
     sources: dict[str, str] = {}
+    said_by: list[tuple[dict[str, Any], str]] = []
     for given, source in layers:
         layer, moved = upgrade(given)
         for line in moved:
             note(f"{source}: {line}")
         _merge(tree, layer)
-        said = dict.fromkeys((key for key, _ in flat(layer)), source)
+        said_by.append((dict(flat(layer)), source))
+        said = dict.fromkeys(said_by[-1][0], source)
         sources = {key: where for key, where in sources.items() if key not in said} | said
+    for line in _of_former_networks(said_by, sources):
+        note(line)
     return validate(tree | last, sources, images)
+
+
+#: What is said of one network, and may not be meant for another.
+_OF_ONE_NETWORK = ("pooling", "stripes", "mean", "std", "drop_path", "freeze")
+
+
+def _of_former_networks(
+    said_by: Iterable[tuple[Mapping[str, Any], str]], sources: Mapping[str, str]
+) -> Iterator[str]:
+    """Say what stays that was said beside another network: options of a method would be dropped."""
+    values = {key: value for said, _ in said_by for key, value in said.items()}
+    for said, source in said_by:
+        for model in ("cam.model", "global.model"):
+            former, now = said.get(f"{model}.arch"), values.get(f"{model}.arch")
+            own = (f"{model}.{part}" for part in _OF_ONE_NETWORK)
+            # What is nothing, or one stripe, is so for any network.
+            told = [key for key in own if said.get(key) not in (None, 0, 1, []) and sources[key] == source]
+            if told and former not in (None, now):
+                kept = ", ".join(f"{key}={said[key]}" for key in told)
+                yield f"{source}: said of {former}, and stays for {now} unless --set changes it: {kept}"
 
 
 def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] | None = None) -> Settings:

@@ -224,6 +224,30 @@ def test_another_method_drops_the_keys_of_the_former() -> None:
     assert settings.global_.clusterer.dump() == {"method": "dbscan", "eps": 0.5, "min_samples": 4}
 
 
+def test_another_network_keeps_what_was_said_of_the_former_with_a_word() -> None:
+    notes: list[str] = []
+    of_vit = {"method": "cluster-contrast-vit-s", "note": notes.append}
+    settings = config.load("market1501", options={"global.model.arch": "timm:test_vit"}, **of_vit)
+    assert settings.global_.model.drop_path == 0.3
+    assert notes == [
+        "the method cluster-contrast-vit-s: said of timm:vit_small_patch16_224, and stays for timm:test_vit "
+        "unless --set changes it: global.model.pooling=cls, global.model.mean=half, global.model.std=half, "
+        "global.model.drop_path=0.3, global.model.freeze=['patch_embed']"
+    ]
+    with pytest.raises(UsageError) as caught:
+        config.load("market1501", options={"global.model.arch": "resnet18"}, **of_vit)
+    source = "(the method cluster-contrast-vit-s)"
+    assert str(caught.value).splitlines()[1:] == [
+        f"  - global.model.drop_path {source}: resnet18 has no stochastic depth; set it to 0",
+        f"  - global.model.pooling {source}: cls takes the class token, and resnet18 has none; set it to gem",
+    ]
+    notes.clear()
+    fits = ["global.model.pooling=gem", "global.model.drop_path=0", "global.model.freeze=[]"]
+    norm = ["global.model.mean=null", "global.model.std=null", "global.model.arch=resnet18"]
+    config.load("market1501", assignments=[*fits, *norm], **of_vit)
+    assert notes == []
+
+
 def test_one_key_of_one_in_a_list() -> None:
     settings: Any = config.load("market1501", method="icsr", assignments=["global.refiners.0.k=9"])
     assert settings.global_.refiners[0].k == 9
