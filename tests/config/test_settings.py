@@ -210,6 +210,12 @@ def test_a_file_may_be_partial_or_empty(tmp_path: Path, content: str) -> None:
 def test_a_number_of_clusters_is_held_against_the_images() -> None:
     with pytest.raises(UsageError, match=r"global.clusterer.n_clusters .*1,200 clusters of 400 images"):
         config.load("market1501", method="icsr", images={"global": 400})
+    least = {"dbscan": "min_samples", "hdbscan": "min_cluster_size", "infomap": "min_size"}
+    for method, key in {**least, "average-linkage": "min_size"}.items():
+        own = [f"global.clusterer={{method: {method}, {key}: 401}}"]
+        own += ["global.clusterer.n_clusters=9"] if method == "average-linkage" else []
+        with pytest.raises(UsageError, match=rf"global.clusterer.{key} .*a cluster of 401 of 400 images"):
+            config.load("folder", assignments=own, images={"global": 400})
 
 
 def test_one_of_a_list_needs_no_list() -> None:
