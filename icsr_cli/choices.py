@@ -116,6 +116,15 @@ class Options(Keys):
         return {"method": self.method, **self.model_dump(mode="json")}
 
 
+def too_large(images: int, **least: int) -> list[str]:
+    """Say which keys want more images in a cluster than there are ``images``, by ``key: message``."""
+    return [
+        f"{key}: a cluster of {value:,} of {images:,} images; all would be noise"
+        for key, value in least.items()
+        if value > images
+    ]
+
+
 @dataclass(frozen=True)
 class Choice:
     """Annotates a setting that is a method of ``room``: ``Annotated[Options, Choice("clusterers")]``.

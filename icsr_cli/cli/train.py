@@ -198,8 +198,9 @@ def train(
         for own in wishes:
             for each in stages:
                 check_free(runs_root / data.name / each, own.name)
-        for each in stages[1:]:
-            check(data, each, replace(wish, options={**wishes[0].options, **_options(each, given)}))
+        asks = [replace(wish, options={**wishes[0].options, **_options(each, given)}) for each in stages]
+        for each, asked in zip(stages[1:], asks[1:], strict=True):
+            check(data, each, asked, asks[0])
 
     if not resume:  # by the leader: another rank might see what it has begun already
         place.ranks.from_leader(check_before)

@@ -44,10 +44,11 @@ class Options(choices.Options):
         return self
 
     def faults(self, images: int) -> list[str]:
-        """Refuse more clusters than images."""
+        """Refuse more clusters than images, and clusters of more images than there are."""
+        found = choices.too_large(images, min_size=self.min_size)
         if self.n_clusters is not None and self.n_clusters > images:
-            return [f"n_clusters: {self.n_clusters:,} clusters of {images:,} images"]
-        return []
+            found.append(f"n_clusters: {self.n_clusters:,} clusters of {images:,} images")
+        return found
 
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:

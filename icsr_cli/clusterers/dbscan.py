@@ -36,6 +36,10 @@ class Options(choices.Options):
         """Pairs beyond the radius are nobody's neighbours; ``auto`` takes silhouettes, of all pairs."""
         return 0.0 if self.auto else max(0.0, 1 - self.eps - _ROUNDING)
 
+    def faults(self, images: int) -> list[str]:
+        """Refuse clusters of more images than there are."""
+        return choices.too_large(images, min_samples=self.min_samples)
+
 
 def cluster(evidence: Evidence, options: Options) -> Labels:
     """Cluster the similarity by density; the figure ``eps`` tells what ``auto`` chose."""

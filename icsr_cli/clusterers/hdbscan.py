@@ -22,6 +22,10 @@ class Options(choices.Options):
     min_samples: int = Field(4, ge=1, lt=2**31)
     select: Literal["eom", "leaf"] = "eom"
 
+    def faults(self, images: int) -> list[str]:
+        """Refuse clusters of more images than there are."""
+        return choices.too_large(images, min_cluster_size=self.min_cluster_size)
+
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the similarity by density at every level: int64 (n,), -1 for noise."""

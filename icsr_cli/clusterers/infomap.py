@@ -29,6 +29,10 @@ class Options(choices.Options):
         """As many as the graph has."""
         return self.k
 
+    def faults(self, images: int) -> list[str]:
+        """Refuse clusters of more images than there are."""
+        return choices.too_large(images, min_size=self.min_size)
+
 
 def cluster(evidence: Evidence, options: Options) -> IntArray:
     """Cluster the graph of cosine neighbours: int64 (n,), -1 for noise."""

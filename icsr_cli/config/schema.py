@@ -15,9 +15,11 @@ from pydantic import (
     ConfigDict,
     Field,
     PlainSerializer,
+    ValidationError,
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from icsr_cli.choices import Choice, Keys, Options
 from icsr_cli.types import Size
@@ -135,14 +137,25 @@ class ModelSettings(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> ModelSettings:
-        if self.drop_path and not _architecture(self.arch).has_drop_path:
-            raise ValueError(f"drop_path: {self.arch} has no stochastic depth; leave it at 0")
-        if self.pooling == "cls" and _architecture(self.arch).pooling != "cls":
-            raise ValueError(
-                f"pooling: cls takes the class token, and {self.arch} has none; gem, avg, max pool"
+        own, wrong = _architecture(self.arch), {}
+        if self.drop_path and not own.has_drop_path:
+            wrong["drop_path"] = f"{self.arch} has no stochastic depth; set it to 0"
+        if self.pooling == "cls" and own.pooling != "cls":
+            wrong["pooling"] = f"cls takes the class token, and {self.arch} has none; set it to {own.pooling}"
+        elif self.pooling == "cls" and self.stripes > 1:
+            wrong["stripes"] = "the pooling cls is one token; set it to 1, or pooling to avg"
+        if wrong:  # each by its own key, so that it is said where its value came from
+            raise ValidationError.from_exception_data(
+                "model",
+                [
+                    {
+                        "type": PydanticCustomError("choice", "{why}", {"why": why}),
+                        "loc": (key,),
+                        "input": None,
+                    }
+                    for key, why in wrong.items()
+                ],
             )
-        if self.pooling == "cls" and self.stripes > 1:
-            raise ValueError("stripes: cls is one token; leave stripes at 1, or take another pooling")
         return self
 
 

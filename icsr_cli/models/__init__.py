@@ -1,6 +1,6 @@
 """Networks: backbone, pooling, embedding; weights in and out. One file per family in ``backbones``."""
 
-from icsr_cli.models.catalogue import architecture, available, build, resized
+from icsr_cli.models.catalogue import architecture, available, build, faults, resized
 from icsr_cli.models.detection import detect, open_model
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.weights import load_into, load_weights, read_metadata, save_weights, size_of
@@ -13,6 +13,7 @@ __all__ = [
     "available",
     "build",
     "detect",
+    "faults",
     "load_into",
     "load_weights",
     "open_model",

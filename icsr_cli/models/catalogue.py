@@ -15,6 +15,7 @@ from icsr_cli.models import backbones
 from icsr_cli.models.backbones import Architecture, Make
 from icsr_cli.models.network import POOLINGS, ModelSpec, Network
 from icsr_cli.models.sources import fetch
+from icsr_cli.models.unfilled import unfilled
 from icsr_cli.models.weights import load_into, load_weights, norm_of, read_metadata, size_of, way_out
 from icsr_cli.types import PIXEL_NORMS, PixelNorm, Size, Three
 
@@ -115,6 +116,19 @@ def build(
         raise InputError(f"{error}.") from None
     network.freeze(freeze)
     return network
+
+
+def faults(size: Size, stripes: int, freeze: Sequence[str], **options: Any) -> list[str]:
+    """Say what of a network for images of ``size`` does not fit, by ``key: message``; no number is computed.
+
+    ``options``: the others of ``build``; weights are not looked at.
+    """
+    try:
+        with unfilled():
+            network = build(**{**options, "weights": None}, size=size).eval()
+    except InputError as error:
+        return [f"arch: {error}"]
+    return network.faults(size, stripes, freeze)
 
 
 def resized(network: Network, size: Size) -> Network:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from icsr_cli.errors import InputError
+from icsr_cli.errors import InputError, counted
 from icsr_cli.models.backbones import Architecture, Backbone
 from icsr_cli.types import IMAGENET, PixelNorm, Size
 
@@ -142,16 +142,46 @@ class Network(nn.Module):
         Raises InputError where there is no such part, or it has no parameters.
         """
         for part in parts:
-            named = [
-                value
-                for name, value in self.base.named_parameters()
-                if name == part or name.startswith(f"{part}.")
-            ]
+            named = self._parameters_of(part)
             if not named:
-                there = dict.fromkeys(name.partition(".")[0] for name, _ in self.base.named_parameters())
-                raise InputError(f"freeze: {self.arch} has no part {part!r}. It has {', '.join(there)}.")
+                raise InputError(f"freeze: {self._lacks(part)}")
             for parameter in named:
                 parameter.requires_grad_(False)
+
+    def _parameters_of(self, part: str) -> list[nn.Parameter]:
+        return [
+            value
+            for name, value in self.base.named_parameters()
+            if name == part or name.startswith(f"{part}.")
+        ]
+
+    def _lacks(self, part: str) -> str:
+        there = dict.fromkeys(name.partition(".")[0] for name, _ in self.base.named_parameters())
+        return f"{self.arch} has no part {part!r}. It has {', '.join(there)}."
+
+    @torch.no_grad()
+    def faults(self, size: Size, stripes: int, freeze: Iterable[str]) -> list[str]:
+        """Say why it cannot have these ``stripes`` of images of ``size``, or ``freeze``, by ``key: message``.
+
+        It is looked at without stripes of its own; one on the device ``meta`` computes nothing.
+        """
+        found = [
+            f"freeze: {self._lacks(part)} [] freezes none."
+            for part in freeze
+            if not self._parameters_of(part)
+        ]
+        if stripes > 1 and hasattr(self, "neck"):
+            found.append(f"stripes: {_no_stripes(stripes, self.arch)}")
+        elif stripes > 1:
+            here = next(self.base.parameters()).device
+            maps = self._maps(self.base(torch.empty(1, 3, *size, device=here)), size[0])
+            if (rows := maps.shape[2]) < stripes:
+                found.append(
+                    f"stripes: {self.arch} gives maps of {counted(rows, 'row')} of images of {size[0]} x "
+                    f"{size[1]}, too few for {stripes} stripes. Take {rows} at most, or higher images "
+                    "(--height)."
+                )
+        return found
 
     def forward(self, x: Tensor) -> Tensor:
         """Embed normalised float (b, 3, h, w); raise InputError where h x w is not the network's size."""
@@ -196,5 +226,9 @@ def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:
     if spec.pooling == "cls" and not backbone.class_token:
         raise InputError(f"pooling: cls takes the class token, and {spec.arch} has none; gem, avg, max pool.")
     if spec.stripes > 1 and (spec.pooling == "cls" or backbone.neck is not None):
-        what = "cls is one token" if spec.pooling == "cls" else f"the layers after the pooling of {spec.arch}"
-        raise InputError(f"stripes: {spec.stripes} do not go with {what}. Leave stripes at 1.")
+        raise InputError(f"stripes: {_no_stripes(spec.stripes, spec.arch, spec.pooling)}")
+
+
+def _no_stripes(stripes: int, arch: str, pooling: str = "") -> str:
+    what = "cls is one token" if pooling == "cls" else f"the layers after the pooling of {arch}"
+    return f"{stripes} do not go with {what}. Leave stripes at 1."

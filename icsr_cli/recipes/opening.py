@@ -18,7 +18,7 @@ from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum, write_bytes
-from icsr_cli.models import read_metadata, size_of
+from icsr_cli.models import faults, read_metadata, size_of
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
@@ -121,14 +121,25 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     return folder, settings
 
 
-def check(data: Dataset, stage: str, wish: Wish) -> None:
+def check(data: Dataset, stage: str, wish: Wish, before: Wish) -> None:
     """Find what is wrong with a later stage of several before the first one is trained.
 
+    ``before``: what is asked of the cam stage, whose network it may take.
     Raises what ``start`` does; what the cam stage will make is not looked for.
     """
-    settings, *_ = _fitting(data, stage, wish, Progress())
-    if settings.of(stage).model.weights != "cam":
-        _check_network(settings, stage, wish.processes)
+    settings, resolved, _ = _fitting(data, stage, wish, Progress())
+    if settings.of(stage).model.weights == "cam":
+        cam, *_ = _fitting(data, "cam", before, Progress())
+        if cam.cam.network != "shared":
+            raise UsageError(
+                f"{stage}.model.weights: cam is the shared network of the cam stage, and cam.network is "
+                f"{cam.cam.network}. Take --network shared; or --init imagenet, none or a file."
+            )
+        whose = "cam stage of this command"
+        settings = _like_another(settings, stage, cam.cam.model, cam.image, resolved, whose)
+        model = settings.of(stage).model.model_copy(update={"weights": "none"})
+        settings = _with_model(settings, stage, model)
+    _check_network(settings, stage, wish.processes)
 
 
 def _fitting(
@@ -215,8 +226,20 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
 
 
 def _check_network(settings: Settings, stage: str, processes: int) -> None:
-    """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
+    """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch.
+
+    Raises UsageError, with every setting that the network or its images cannot have.
+    """
     own, engine = settings.of(stage), Engine(torch.device("cpu"), "fp32")
+    wrong = [f"model.{fault}" for fault in faults(settings.image.size, **dict(own.model))]
+    if (pad := own.augmentation.pad) >= min(settings.image.size):
+        wrong.append(
+            f"augmentation.pad: images of {settings.image.height} x {settings.image.width} would be cut to "
+            f"their border alone by {pad} pixels. Take fewer."
+        )
+    if wrong:
+        lines = [f"  - {stage}.{fault}" for fault in wrong]
+        raise UsageError("Settings that do not fit:\n" + "\n".join(lines))
     network = build_network(own.model, 0, engine, settings.image.size)
     check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
 
@@ -430,22 +453,36 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     """
     run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
-    there = began.of(run.stage).model
-    settings = _with_network(settings, stage, there, began.image, resolved)
+    whose = f"{run.stage} run {run.path}"
+    settings = _like_another(settings, stage, began.of(run.stage).model, began.image, resolved, whose)
+    model = settings.of(stage).model.model_copy(update={"weights": str(weights)})
+    return _with_model(settings, stage, model)
+
+
+def _like_another(
+    settings: Settings,
+    stage: str,
+    model: ModelSettings,
+    image: ImageSettings,
+    resolved: Resolved,
+    whose: str,
+) -> Settings:
+    """Do as ``_with_network``, or raise UsageError where the user's settings contradict the other's."""
+    settings = _with_network(settings, stage, model, image, resolved)
     own = settings.of(stage).model
-    asked = {f"{stage}.model.{key}": (getattr(own, key), getattr(there, key)) for key in _OF_THE_NETWORK}
+    asked = {f"{stage}.model.{key}": (getattr(own, key), getattr(model, key)) for key in _OF_THE_NETWORK}
     for key in ("height", "width"):
-        asked[f"image.{key}"] = getattr(settings.image, key), getattr(began.image, key)
+        asked[f"image.{key}"] = getattr(settings.image, key), getattr(image, key)
     against = [
         f"  - {key}: {now!r} asked for, {then!r} there" for key, (now, then) in asked.items() if now != then
     ]
     if against:
         raise UsageError(
-            f"The network of the {run.stage} run {run.path} is another than is asked for:\n"
+            f"The network of the {whose} is another than is asked for:\n"
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    return _with_model(settings, stage, own.model_copy(update={"weights": str(weights)}))
+    return settings
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:

@@ -424,8 +424,33 @@ def test_wrong_use_gets_one_message(
         ("cam", ["--init", "cut.safetensors"], 1, "not a whole safetensors file"),
         ("cam", ["--init", "cut.pth"], 1, "not a whole PyTorch checkpoint"),
         ("cam", ["--init", "other.safetensors"], 1, "these weights do not fit resnet_small"),
-        ("cam", ["--init", "imagenet", "-a", "resnet18"], 1, "nothing is downloaded without being asked"),
-        ("cam", ["--init", "none", "--set", "cam.model.freeze=[stem]"], 1, "has no part 'stem'"),
+        (
+            "cam",
+            ["--init", "imagenet", "-a", "resnet18", "--set", "cam.model.stripes=1"],
+            1,
+            "nothing is downloaded without being asked",
+        ),
+        (
+            "cam",
+            ["--set", "cam.model.freeze=[stem]", "--set", "cam.model.stripes=9"],
+            2,
+            "cam.model.freeze: resnet_small has no part 'stem'. It has 0, 1, 4, 5, 6, 7. [] freezes none. - "
+            "cam.model.stripes: resnet_small gives maps of 4 rows of images of 32 x 16, too few "
+            "for 9 stripes. Take 4 at most",
+        ),
+        (
+            "cam",
+            ["-a", "osnet_x0_25", "--set", "cam.model.stripes=2", "--set", "cam.augmentation.pad=16"],
+            2,
+            "cam.model.stripes: 2 do not go with the layers after the pooling of osnet_x0_25. Leave "
+            "stripes at 1. - cam.augmentation.pad: images of 32 x 16",
+        ),
+        (
+            "cam",
+            ["-a", "timm:test_vit", "--set", "cam.model.stripes=1", "--set", "image.height=40"],
+            2,
+            "cam.model.arch: timm:test_vit takes images in patches of 16 pixels",
+        ),
         ("cam", ["--cameras", "7"], 2, "no camera 7"),
         ("cam", ["--pairs", "pairs.csv"], 2, "pairs.csv"),
         ("global", ["--init", "cut.safetensors", "--refine", "none"], 1, "not a whole safetensors file"),

@@ -259,11 +259,25 @@ def test_cameras_of_the_first_stage(train: Any) -> None:
     assert "with the cameras [0, 1], not with [0]" in other.stderr
 
 
+FROM_CAM = ["cam.model.weights=none", "global.model.weights=cam", "cam.network=shared"]
+
+
 @pytest.mark.parametrize(
-    "words", [("--set", "global.model.weights=/nowhere.pth"), ("--set", "global.clusterer=tracks")]
+    ("assignments", "said"),
+    [
+        (["global.model.weights=/nowhere.pth"], "/nowhere.pth"),
+        (["global.clusterer=tracks"], "global.clusterer.eps=0.7): no such setting; known: split"),
+        ([*FROM_CAM, "cam.network=per-camera"], "cam.network is per-camera. Take --network shared"),
+        ([*FROM_CAM, "global.model.stripes=2"], "global.model.stripes: 2 asked for, 4 there"),
+        ([*FROM_CAM, "global.model.freeze=[stem]"], "global.model.freeze: resnet_small has no part 'stem'"),
+    ],
 )
-def test_faults_of_the_second_are_found_before_the_first(train: Any, tmp_path: Path, words: Any) -> None:
-    assert train(*SHORT, *words).exit_code in (1, 2)
+def test_faults_of_the_second_are_found_before_the_first(
+    train: Any, tmp_path: Path, assignments: list[str], said: str
+) -> None:
+    found = train(*SHORT, *(word for each in assignments for word in ("--set", each)))
+    assert found.exit_code == (1 if "/nowhere" in said else 2)
+    assert said in " ".join(found.stderr.split())
     assert not runs(tmp_path, "cam")
 
 

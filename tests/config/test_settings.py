@@ -219,6 +219,12 @@ def test_a_file_may_be_partial_or_empty(tmp_path: Path, content: str) -> None:
 def test_a_number_of_clusters_is_held_against_the_images() -> None:
     with pytest.raises(UsageError, match=r"global.clusterer.n_clusters .*1,200 clusters of 400 images"):
         config.load("market1501", method="icsr", images={"global": 400})
+    least = {"dbscan": "min_samples", "hdbscan": "min_cluster_size", "infomap": "min_size"}
+    for method, key in {**least, "average-linkage": "min_size"}.items():
+        own = [f"global.clusterer={{method: {method}, {key}: 401}}"]
+        own += ["global.clusterer.n_clusters=9"] if method == "average-linkage" else []
+        with pytest.raises(UsageError, match=rf"global.clusterer.{key} .*a cluster of 401 of 400 images"):
+            config.load("folder", assignments=own, images={"global": 400})
 
 
 def test_one_of_a_list_needs_no_list() -> None:
@@ -231,6 +237,16 @@ def test_another_method_drops_the_keys_of_the_former() -> None:
         "market1501", method="icsr", options={"global.clusterer": {"method": "dbscan"}}
     )
     assert settings.global_.clusterer.dump() == {"method": "dbscan", "eps": 0.5, "min_samples": 4}
+
+
+def test_what_another_network_cannot_have_is_said_by_its_key() -> None:
+    with pytest.raises(UsageError) as caught:
+        config.load("market1501", method="cluster-contrast-vit-s", options={"global.model.arch": "resnet18"})
+    source = "(the method cluster-contrast-vit-s)"
+    assert str(caught.value).splitlines()[1:] == [
+        f"  - global.model.drop_path {source}: resnet18 has no stochastic depth; set it to 0",
+        f"  - global.model.pooling {source}: cls takes the class token, and resnet18 has none; set it to gem",
+    ]
 
 
 def test_one_key_of_one_in_a_list() -> None:

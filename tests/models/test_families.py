@@ -164,7 +164,7 @@ def test_settings_take_the_pooling_of_the_architecture() -> None:
     for wrong, words in (
         ({"arch": "timm:test_vit", "stripes": 2}, "one token"),
         ({"drop_path": 0.1}, "no stochastic depth"),
-        ({"pooling": "cls", "stripes": 1}, "pooling: cls takes the class token, and resnet50 has none"),
+        ({"pooling": "cls", "stripes": 1}, "cls takes the class token, and resnet50 has none"),
         ({"mean": "clips"}, "luperson"),
     ):
         with pytest.raises(ValueError, match=words):
