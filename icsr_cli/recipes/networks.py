@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from icsr_cli.models import architecture, available, build
 from icsr_cli.models.backbones.timm import SHOWN
 from icsr_cli.models.catalogue import nearest_size
-from icsr_cli.models.unfilled import unfilled
+from icsr_cli.models.unfilled import only_shapes, unfilled
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class NetworkFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     weights: tuple[Weights, ...]
+    paper: str | None
 
 
 def names() -> tuple[str, ...]:
@@ -55,7 +56,7 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     with unfilled():
         network = build(arch, size=nearest_size((height, width), architecture(arch).patch)).eval()
     size = network.size or (height, width)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, only_shapes():
         network(torch.empty(1, 3, *size, device="meta"))
     chosen = network.architecture
     known = [("ImageNet", chosen.source)] if chosen.source else []
@@ -67,5 +68,14 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     cost = sum(value.numel() for value in backbone), counter.get_total_flops() // 2
     norm = network.norm
     return NetworkFacts(
-        arch, *size, network.dim, network.pooling, *cost, norm.name, norm.mean, norm.std, weights
+        arch,
+        *size,
+        network.dim,
+        network.pooling,
+        *cost,
+        norm.name,
+        norm.mean,
+        norm.std,
+        weights,
+        chosen.paper,
     )
