@@ -9,9 +9,11 @@ installed package names among its entry points ``icsr.methods``. Which room it b
 defines.
 """
 
+import ast
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import logging
 import re
 import sys
@@ -221,6 +223,17 @@ def find(room: str, name: str) -> Any:
     if (room, wanted) in _plugins:
         return _plugins[room, wanted]
     return importlib.import_module(f"icsr_cli.{room}.{wanted.replace('-', '_')}")
+
+
+def about(room: str, name: str) -> str:
+    """Give what the file of an ``available`` method says of itself; no file of the package is loaded."""
+    if (room, name) in _plugins:
+        module = _plugins[room, name]
+        said = inspect.cleandoc(module.__doc__ or module.Options.__doc__ or "")
+    else:
+        path = Path(__file__).parent / room / f"{name.replace('-', '_')}.py"
+        said = ast.get_docstring(ast.parse(path.read_text("utf-8"))) or ""
+    return said.replace("``", "`")
 
 
 def load_plugin(path: Path) -> str:

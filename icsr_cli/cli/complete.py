@@ -28,6 +28,13 @@ def methods() -> list[str]:
     return [*config.methods()]
 
 
+def methods_and_parts() -> list[str]:
+    """Give the methods of training, and what else is chosen by name."""
+    from icsr_cli import choices
+
+    return [*methods(), *(name for room in choices.ROOMS for name in choices.available(room))]
+
+
 def clusterers() -> list[str]:
     """Give what finds clusters, installed plug-ins among them."""
     from icsr_cli import choices

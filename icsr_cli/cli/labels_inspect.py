@@ -49,6 +49,7 @@ def inspect(
     ] = None,
     data_root: options.DataRoot = Path("data"),
     runs_root: options.RunsRoot = Path("runs"),
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
@@ -76,7 +77,7 @@ def inspect(
         from icsr_cli.files import write_text
         from icsr_cli.reports.view import View
 
-        progress = make_progress(quiet=False, as_json=as_json)
+        progress = make_progress(quiet, as_json)
         view = View((folder,) if folder else (), data_root, dataset, progress=progress)
         write_text(html, _page(view, path, table, count, images, (cluster, number, discarded, before)))
         print_json({"labels": str(path), "html": str(html)}) if as_json else typer.echo(str(html))

@@ -216,7 +216,7 @@ def _root(
 _COMMANDS: dict[str, tuple[Callable[..., None], str, str]] = {
     "demo": (demo.demo, "The main job, whole, on rendered people.", ""),
     "train": (train.train, "Train on a data set.", "icsr train -d market1501 -a resnet50 -b 64 --iters 100"),
-    "methods": (methods.methods, "List the methods, or print one's settings.", ""),
+    "methods": (methods.methods, "List methods and their parts, or print one.", ""),
     "models": (models.models, "List the networks, and where weights are.", ""),
     "eval": (
         evaluate.evaluate,

@@ -24,7 +24,7 @@ def models(
     data_root: options.DataRoot = Path("data"),
     as_json: options.Json = False,
 ) -> None:
-    """List networks: parameters, multiply-adds per image, normalisation, licence and place of weights.
+    """List networks: parameters, multiply-adds per image, paper, licence and place of weights.
 
     Nothing is downloaded. Any backbone of timm is a network, as timm:NAME.
     """
@@ -48,12 +48,19 @@ def models(
     print_table("Networks (icsr train -a ARCH)", columns, rows)
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
     say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
+    papers: dict[str, list[str]] = {}
     places: dict[Weights, list[str]] = {}
     for one in found:
+        if one.paper:
+            papers.setdefault(one.paper, []).append(one.arch)
         for weights in one.weights:
             places.setdefault(weights, []).append(one.arch)
+    if papers:
+        say("Papers:")
+    for paper, described in papers.items():
+        say(f"- {paper}: {', '.join(described)}")
     if places:
-        say("Weights: trained on, licence, networks, and where they are to be had")
+        say("\nWeights: trained on, licence, networks, and where they are to be had")
     for weights, trained in places.items():
         say(f"- {weights.trained_on}, {weights.licence}: {', '.join(trained)}")
         say(f"  {weights.address}", whole=True)

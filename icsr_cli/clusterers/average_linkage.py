@@ -1,4 +1,4 @@
-"""Average linkage (UPGMA) on a sparse similarity."""
+"""Average linkage (UPGMA, Sokal and Michener 1958) on a sparse similarity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DBSCAN on a sparse similarity."""
+"""DBSCAN (Ester et al., KDD 1996) on a sparse similarity: clusters are places where images lie densely."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""HDBSCAN on a sparse similarity: density at every level, so that nobody has to guess a radius."""
+"""HDBSCAN on a sparse similarity: density at every level, so that nobody has to guess a radius.
+
+Source: Campello et al., Hierarchical Density Estimates for Data Clustering, TKDD 2015.
+"""
 
 from typing import Any, Literal
 

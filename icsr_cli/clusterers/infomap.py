@@ -1,4 +1,4 @@
-"""Infomap on the graph of nearest neighbours."""
+"""Infomap (Rosvall and Bergstrom, PNAS 2008, arXiv 0707.0609) on the graph of nearest neighbours."""
 
 import tempfile
 from pathlib import Path

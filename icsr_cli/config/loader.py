@@ -7,6 +7,7 @@ method, a file of the user's, options of the command, ``a.b=c`` assignments.
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from copy import deepcopy
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,22 @@ def _parts(tree: Tree, sections: Iterable[str]) -> Tree:
     return found
 
 
-def methods() -> dict[str, str]:
-    """Name the methods that come with the package, with what the first lines of their files say."""
+@dataclass(frozen=True)
+class Method:
+    """What the first lines of a method's file say: what it is, with paper and needs, its worth, its cost."""
+
+    about: str
+    worth: str
+    cost: str
+
+
+def methods() -> dict[str, Method]:
+    """Name the methods that come with the package, with what their files say of them."""
     found = {}
     for path in sorted(_METHODS.glob("*.yaml")):
         lines = path.read_text(encoding="utf-8").splitlines()
-        about = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-        found[path.stem] = " ".join(about)
+        said = " ".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+        found[path.stem] = Method(*re.split(" (?:Worth|Cost): ", said))
     return found
 
 

@@ -1,4 +1,8 @@
-"""The k-reciprocal Jaccard similarity, sparse from end to end."""
+"""The k-reciprocal Jaccard similarity, sparse from end to end.
+
+Source: Zhong et al., Re-ranking Person Re-identification with k-reciprocal Encoding, CVPR 2017
+(arXiv 1701.08398).
+"""
 
 from __future__ import annotations
 

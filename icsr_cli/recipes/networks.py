@@ -39,6 +39,7 @@ class NetworkFacts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     weights: tuple[Weights, ...]
+    paper: str | None
 
 
 def names() -> tuple[str, ...]:
@@ -67,5 +68,14 @@ def facts(arch: str, height: int, width: int) -> NetworkFacts:
     cost = sum(value.numel() for value in backbone), counter.get_total_flops() // 2
     norm = network.norm
     return NetworkFacts(
-        arch, *size, network.dim, network.pooling, *cost, norm.name, norm.mean, norm.std, weights
+        arch,
+        *size,
+        network.dim,
+        network.pooling,
+        *cost,
+        norm.name,
+        norm.mean,
+        norm.std,
+        weights,
+        chosen.paper,
     )

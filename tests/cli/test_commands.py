@@ -17,6 +17,7 @@ import forked
 import numpy as np
 import pytest
 import torch
+import yaml
 from forked import Forked
 from in_process import icsr
 from pyarrow import parquet
@@ -24,7 +25,9 @@ from safetensors.torch import load_file, save_file
 from tiny_world import TINY
 from typer.testing import CliRunner
 
-from icsr_cli.cli.console import QuietProgress
+from icsr_cli import choices
+from icsr_cli.cli import labels_inspect
+from icsr_cli.cli.console import QuietProgress, make_progress
 from icsr_cli.cli.main import app
 from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import training
@@ -67,10 +70,34 @@ def test_names_of_methods_need_no_torch() -> None:
         "import sys; from icsr_cli.cli import complete\n"
         "assert 'camera-aware' in complete.methods() and 'dbscan' in complete.clusterers()\n"
         "assert 'discard' in complete.refiners() and 'hard' in complete.worlds()\n"
+        "from icsr_cli.cli.main import app; app(['methods', '--json'], standalone_mode=False)\n"
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "False"
+    shown, _, torch_is_loaded = done.stdout.strip().rpartition("\n")
+    assert torch_is_loaded == "False"
+    found = json.loads(shown)
+    assert list(found) == ["methods", *choices.ROOMS]
+    for room in choices.ROOMS:
+        assert list(found[room]) == list(choices.available(room))
+        assert all(found[room].values())
+    names = [name for group in found.values() for name in group]
+    assert sorted(set(names)) == sorted(names)  # `icsr methods NAME` is one
+    assert found["memories"]["camera-proxies"].endswith("arXiv 2012.10674, 2103.16364, 2201.05820.")
+
+
+def test_a_part_shows_its_options() -> None:
+    shown = icsr("methods", "camera-proxies").stdout
+    told = json.loads(icsr("methods", "camera-proxies", "--json").stdout)["memories"]
+    assert "Camera-aware proxies (Wang et al., AAAI 2021, arXiv 2012.10674)" in " ".join(shown.split())
+    assert "reads: cameras" in shown
+    assert yaml.safe_load(shown[shown.index("\nweight: ") :]) == told["options"]
+    assert told["options"] == choices.find("memories", "camera-proxies").Options().model_dump()
+    # What it shares with another part, and one that is not whole by itself.
+    assert "information nodes" in icsr("methods", "split").stdout
+    assert "n_clusters: null" in icsr("methods", "average-linkage").stdout
+    assert "Did you mean 'dbscan'?" in icsr("methods", "dbscn").stderr
+    assert "go with a method" in icsr("methods", "dbscan", "-d", "veri").stderr
 
 
 @pytest.mark.parametrize(
@@ -726,15 +753,21 @@ def test_json_tells_what_was_finished_before_an_interruption(
 
 
 def test_the_page_of_a_label_file_takes_the_pixels_that_are_prepared(
-    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path
+    trained: dict[str, dict[str, object]], places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The data set's own settings would take 64 x 32."""
+    asked: list[bool] = []
+    monkeypatch.setattr(
+        labels_inspect,
+        "make_progress",
+        lambda quiet, as_json: asked.append(quiet) or make_progress(quiet, as_json),  # type: ignore[func-returns-value]
+    )
     root = tmp_path / "data"
     shutil.copytree(places[1], root, ignore=shutil.ignore_patterns("*64x32*"))
     before = sorted((root / "tiny" / "pixels").iterdir())
     labels, page = Path(str(trained["global"]["run"])) / "labels" / "epoch_001.csv", tmp_path / "page.html"
-    shown = icsr("labels", "inspect", labels, "-d", "tiny", "--html", page, "--data-root", root)
-    assert shown.exit_code == 0, shown.output
+    shown = icsr("labels", "inspect", labels, "-d", "tiny", "--html", page, "--data-root", root, "-q")
+    assert (shown.exit_code, shown.stderr, asked) == (0, "", [True]), shown.output
     assert "data:image" in page.read_text()
     assert sorted((root / "tiny" / "pixels").iterdir()) == before
 

@@ -95,6 +95,14 @@ def test_any_suffix_and_no_name_twice(tmp_path: Path) -> None:
     assert "Two plug-ins are called mine" in twice.stderr
 
 
+def test_plugins_are_listed_and_shown(tmp_path: Path) -> None:
+    source = refiner("return labels").replace("    pass", "    size: int = 3")
+    (tmp_path / "mine.py").write_text(f'"""Of\nmy own."""\n{source}')
+    plugin = ["--plugin", tmp_path / "mine.py", "--json"]
+    assert json.loads(icsr("methods", *plugin).stdout)["refiners"]["mine"] == "Of my own."
+    assert json.loads(icsr("methods", "mine", *plugin).stdout)["refiners"]["options"] == {"size": 3}
+
+
 def test_the_name_of_a_method_that_is_there_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "single_camera.py"
     file.write_text(refiner("return labels"))

@@ -48,7 +48,30 @@ def test_methods_say_which_is_the_default() -> None:
     said = (
         f"Left out: {', '.join(published)} for published data sets, {own} for own crops and synthetic data."
     )
-    assert " ".join(icsr("methods").stdout.split()).endswith(said)
+    assert said in " ".join(icsr("methods").stdout.split())
+
+
+def test_the_worth_of_methods_is_that_of_the_results() -> None:
+    """Every world that a method was measured in is said, and nothing else."""
+    results = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    today = results.partition("### What each part is worth")[0]
+    worlds = re.split(r"^The `(\w+)` world.*:$", today, flags=re.M)[1:]
+    measured = 0
+    for name, method in config.methods().items():
+        row = re.compile(rf"^\| [^|]*`{name}`\)? \| (\S+ ± \S+) \| (\S+) \|", re.M)
+        rows = [(world, row.search(text)) for world, text in zip(worlds[::2], worlds[1::2], strict=True)]
+        found = [(world, *line.groups()) for world, line in rows if line]
+        measured += len(found)
+        assert re.findall(r"(\w+) ([\d.]+ ± [\d.]+)", method.worth) == [line[:2] for line in found]
+        shares = re.findall(r"[\d.]+(?=,| and \d| %)", method.worth.partition("which is ")[2])
+        assert shares == [line[2] for line in found]
+        assert found or method.worth.startswith("not measured here")
+    assert measured == 11  # four of plain clustering and of camera-aware, three of icsr
+    for name, place in (("camera-aware", "It is not free"), ("icsr", "- **A network per camera**")):
+        [line] = [line for line in results.splitlines() if line.startswith(place)]
+        figures = re.findall(r"\d[\d.]*\d", config.methods()[name].cost)
+        assert figures
+        assert set(figures) <= set(re.findall(r"\d[\d.]*\d", line))
 
 
 @pytest.mark.parametrize("name", ["average-linkage", "dbscan", "hdbscan", "infomap", "tracks"])

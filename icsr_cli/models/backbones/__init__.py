@@ -98,7 +98,7 @@ class Architecture:
     keeps them; ``fetch`` gives them where a library does, of images of ``fetched_size``. ``pages``: where
     other weights are to be had, by what they were trained on. ``has_drop_path``: whether it can have
     stochastic depth. ``grids``: rows and columns of patches that the tables of positions of published weights
-    may be of. ``patch``: pixels of a patch's edge; images are whole patches.
+    may be of. ``patch``: pixels of a patch's edge; images are whole patches. ``paper``: that describes it.
     """
 
     make: Callable[[Make], Backbone]
@@ -112,6 +112,7 @@ class Architecture:
     has_drop_path: bool = False
     grids: Sequence[Size] = ()
     patch: int = 1
+    paper: str | None = None
 
     def layout_of(self, state: Mapping[str, Tensor]) -> Layout | None:
         """Give the first layout that a state dict is in."""

@@ -132,6 +132,12 @@ LAYOUTS = (
 _ZOO = Source("https://kaiyangzhou.github.io/deep-person-reid/MODEL_ZOO", "see its page (torchreid)")
 
 ARCHITECTURES = {
-    arch: Architecture(partial(_osnet, arch), LAYOUTS, pages={"ImageNet; people": _ZOO}, pooling="avg")
+    arch: Architecture(
+        partial(_osnet, arch),
+        LAYOUTS,
+        pages={"ImageNet; people": _ZOO},
+        pooling="avg",
+        paper="arXiv 1905.00953",
+    )
     for arch in _WIDTHS
 }

@@ -96,10 +96,10 @@ _GRIDS = ((16, 8), (24, 8), (14, 14))
 _vit = partial(Architecture, pooling="cls", norm=_HALF, has_drop_path=True, patch=_PATCH, grids=_GRIDS)
 
 ARCHITECTURES = {
-    name.format(kind): _vit(partial(make, kind), (OWN, layout), pages={"LUPerson": page})
-    for name, make, layout, page in (
-        ("vit_{}_ics", _ics, _SSL, _SSL_PAGE),
-        ("pass_vit_{}", _pass, _PASS, _PASS_PAGE),
+    name.format(kind): _vit(partial(make, kind), (OWN, layout), pages={"LUPerson": page}, paper=paper)
+    for name, make, layout, page, paper in (
+        ("vit_{}_ics", _ics, _SSL, _SSL_PAGE, "arXiv 2111.12084"),
+        ("pass_vit_{}", _pass, _PASS, _PASS_PAGE, "arXiv 2203.03931"),
     )
     for kind in _WIDTHS
 }

@@ -94,6 +94,7 @@ ARCHITECTURES = {
         LAYOUTS,
         Source(f"https://download.pytorch.org/models/{file}", "BSD-3-Clause (torchvision)"),
         pages=_PEOPLE if block == "Bottleneck" else {},
+        paper="arXiv 1512.03385",
     )
     for arch, (block, counts, file) in _KINDS.items()
 }

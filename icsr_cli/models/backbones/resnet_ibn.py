@@ -47,7 +47,10 @@ def _resnet_ibn(counts: tuple[int, ...], wish: Make) -> Backbone:
 
 ARCHITECTURES = {
     arch: Architecture(
-        partial(_resnet_ibn, counts), LAYOUTS, Source(_RELEASE + file, "see its page (IBN-Net)")
+        partial(_resnet_ibn, counts),
+        LAYOUTS,
+        Source(_RELEASE + file, "see its page (IBN-Net)"),
+        paper="arXiv 1807.09441",
     )
     for arch, (counts, file) in _KINDS.items()
 }

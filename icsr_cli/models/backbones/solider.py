@@ -115,6 +115,7 @@ ARCHITECTURES = {
         pooling="avg",
         norm=_HALF,
         has_drop_path=True,
+        paper="arXiv 2303.17602",
     )
     for kind in _KINDS
 }

@@ -79,17 +79,17 @@ LAYOUTS = (
 )
 
 
-#: What ``icsr models`` shows of timm's networks, of which there are a thousand.
-SHOWN = (
-    "timm:vit_small_patch16_224",
-    "timm:vit_base_patch16_clip_quickgelu_224.openai",
-    "timm:vit_small_patch14_dinov2",
-    "timm:vit_small_patch16_dinov3",
-    "timm:swin_tiny_patch4_window7_224",
-    "timm:convnext_tiny",
-    "timm:efficientnet_b0",
-    "timm:mobilenetv4_conv_small",
-)
+#: What ``icsr models`` shows of timm's networks, of which there are a thousand; timm hardly names papers.
+SHOWN = {
+    "timm:vit_small_patch16_224": "arXiv 2010.11929",
+    "timm:vit_base_patch16_clip_quickgelu_224.openai": "arXiv 2103.00020",
+    "timm:vit_small_patch14_dinov2": "arXiv 2304.07193",
+    "timm:vit_small_patch16_dinov3": "arXiv 2508.10104",
+    "timm:swin_tiny_patch4_window7_224": "arXiv 2103.14030",
+    "timm:convnext_tiny": "arXiv 2201.03545",
+    "timm:efficientnet_b0": "arXiv 1905.11946",
+    "timm:mobilenetv4_conv_small": "arXiv 2404.10518",
+}
 
 
 _LUPERSON = Source("https://github.com/damo-cv/TransReID-SSL", "see its page (LUPerson)")
@@ -119,6 +119,7 @@ def architecture(name: str) -> Architecture:
         patch=probe.patch,
         pages=({"timm's": hub} if hub else {}) | _PEOPLE.get(name, {}),
         grids=((16, 8), (24, 8)),
+        paper=SHOWN.get(f"timm:{name}"),
     )
 
 
