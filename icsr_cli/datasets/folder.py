@@ -257,13 +257,14 @@ def records_of(
     ]
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Give the key by which names sort as people count: 2 before 10."""
-    return [
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Give the key by which names sort as people count: 2 before 10; of 1 and 01, as text sorts."""
+    parts = [
         (0, len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", name)
         if part
     ]
+    return parts, name
 
 
 def number_identities(names: Iterable[str | None]) -> dict[str, int]:
@@ -290,7 +291,7 @@ def names_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
 def number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
     """Count the tracks of one camera after the other from 0, each in the order of names."""
     known = {(row.camera, row.track) for row in rows if row.track is not None}
-    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1]), track[1]))
+    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1])))
     return {track: number for number, track in enumerate(in_order)}
 
 
