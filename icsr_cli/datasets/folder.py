@@ -307,14 +307,21 @@ def _named_splits(
         )
     for row, record in zip(rows, records, strict=True):
         splits[row.split or ""].append(record)
+    check_splits(splits)
+    others = _without_id(splits["gallery"])
+    return splits, [f"gallery: {others} images without id are distractors"] if others else []
+
+
+def check_splits(splits: Mapping[str, Sequence[ImageRecord]]) -> None:
+    """Raise DatasetError where only one of query and gallery has images, or a query has no identity."""
     if bool(splits["query"]) != bool(splits["gallery"]):
         raise DatasetError("Evaluation needs both a query and a gallery split; only one of them has images.")
-    asked, others = (
-        sum(record.identity == UNKNOWN_IDENTITY for record in splits[name]) for name in ("query", "gallery")
-    )
-    if asked:
+    if asked := _without_id(splits["query"]):
         raise DatasetError(f"{asked} images of the query split have no id: nothing could be right for them.")
-    return splits, [f"gallery: {others} images without id are distractors"] if others else []
+
+
+def _without_id(records: Sequence[ImageRecord]) -> int:
+    return sum(record.identity == UNKNOWN_IDENTITY for record in records)
 
 
 def _drawn_splits(

@@ -213,6 +213,18 @@ def test_what_does_not_fit_is_said(words: list[str], message: str, home: Path, s
     assert message in " ".join(result.stderr.split())
 
 
+def test_a_test_set_that_cannot_be_evaluated_is_refused(home: Path, shop: Dataset) -> None:
+    write(home / "week2", "1.png", "2.png", seed=1)
+    for lines, message in (
+        ("1.png,b,gallery,7\n2.png,b,train,", "both a query and a gallery split"),
+        ("1.png,b,query,\n2.png,c,gallery,7", "1 images of the query split have no id"),
+    ):
+        (home / "new.csv").write_text(f"path,camera,split,id\n{lines}\n")
+        said = icsr("shop", "--add", "week2", "--csv", "new.csv", code=1).stderr
+        assert message in " ".join(said.split())
+    assert rows(datasets.load("shop", home / "data")) == rows(shop)
+
+
 def test_whole_blocks_are_taken_over_and_not_decoded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "BLOCK", 4)
     write(home / "crops", *(f"a/{n:02}.png" for n in range(10)))
