@@ -1,11 +1,13 @@
 """A user's own crops: the camera of each image from its path or a CSV file; identities and tracks if any."""
 
 import csv
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -144,8 +146,9 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
         )
     check_header(path, columns, DatasetError)
     rows, unread = [], []
+    name_of_root = cache(partial(_name_of_root, root))  # once for each folder, not for each line
     for number, line in lines:
-        row = _csv_row(line, root)
+        row = _csv_row(line, root, name_of_root)
         if isinstance(row, Row):
             rows.append(row)
         else:
@@ -154,7 +157,11 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
     return root, rows, unread
 
 
-def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
+def _csv_row(
+    line: Mapping[str, str | None],
+    root: Path,
+    name_of_root: Callable[[PurePosixPath], PurePosixPath | None],
+) -> Row | str:
     name, camera = (line.get("path") or "").strip(), (line.get("camera") or "").strip()
     if not name or not camera:
         return "no path or no camera"
@@ -162,9 +169,9 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
         return "no file has a NUL in its path"
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute():
-        if not path.is_relative_to(root.as_posix()):
+        if (above := name_of_root(path.parent)) is None:
             return f"it does not lie under {root}: give --source"
-        path = path.relative_to(root.as_posix())
+        path = path.relative_to(above)
     if ".." in path.parts:
         return f"it leads out of {root}: give --source"
     try:
@@ -173,6 +180,13 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
         return "the frame is no whole number, or the time neither seconds nor such as 2026-05-01T12:00:00"
     split = (line.get("split") or "").strip() or None
     return Row(path.as_posix(), camera, _known(line.get("id")), split, _known(line.get("track")), frame)
+
+
+def _name_of_root(root: Path, folder: PurePosixPath) -> PurePosixPath | None:
+    """Give the part of an absolute path that is the root, which a link may call by another name."""
+    return next(
+        (above for above in reversed((folder, *folder.parents)) if os.path.realpath(above) == str(root)), None
+    )
 
 
 def _frame(line: Mapping[str, str | None]) -> int:

@@ -262,6 +262,16 @@ def test_csv_paths(tmp_path):
         "images.csv:7: \0e.jpg",
         "images.csv:11: h.jpg",
     ]
+    # Through a link to the folder; through a link in it, which leads elsewhere; through none of its links.
+    (tmp_path / "link").symlink_to(inside)
+    (inside / "door").symlink_to("/etc")
+    path = table(
+        tmp_path, f"path,camera\n{tmp_path}/link/a.jpg,1\n{tmp_path}/link/door/b.jpg,1\n/etc/c.jpg,1\n"
+    )
+    for source in (inside, tmp_path / "link"):
+        _, rows, unread = read_csv(path, source)
+        assert rows == [Row("a.jpg", "1"), Row("door/b.jpg", "1")]
+        assert [item.path for item in unread] == ["images.csv:4: /etc/c.jpg"]
 
 
 @pytest.mark.parametrize(
