@@ -28,6 +28,7 @@ from icsr_cli.models import (
 from icsr_cli.models.backbones import Architecture
 from icsr_cli.models.catalogue import _families
 from icsr_cli.models.sources import Source
+from icsr_cli.models.weights import way_out
 
 SMALL: dict[str, Any] = {"num_features": 8, "stripes": 2}
 
@@ -207,6 +208,16 @@ def test_what_the_header_says_is_what_to_ask_for(tmp_path: Path) -> None:
     save_file(cut, path, {name: text for name, text in read_metadata(path).items() if name != "sha256"})
     with pytest.raises(ModelError, match="what its own header says"):
         open_model(path)
+
+
+def test_of_a_network_whose_shapes_depend_on_the_size_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    small, large = (
+        ModelSpec("timm:mixer_s32_224", pooling="avg", size=size) for size in ((256, 128), (224, 224))
+    )
+    save_file({"x": torch.zeros(1)}, path, large.metadata())
+    assert "stripes 1, 224 x 224). Ask for that: --height 224 --width 224; or" in way_out(small, str(path))
+    assert "what its own header says" in way_out(large, str(path))
 
 
 def test_weights_of_another_pooling_are_refused_where_the_names_would_fit(tmp_path: Path) -> None:
