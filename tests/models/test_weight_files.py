@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import shutil
 import urllib.error
 from collections import OrderedDict
 from dataclasses import replace
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icsr_cli.errors import ModelError
+from icsr_cli.files import checksum
 from icsr_cli.models import (
     ModelSpec,
     Network,
@@ -401,12 +403,21 @@ class TestImageNet:
         monkeypatch.setattr(torch.hub, "download_url_to_file", download)
         hub.mkdir(parents=True)
         source = build("resnet18", seed=4)
-        torch.save(torchvision_names(source), hub / "resnet18-f37072fd.pth")
+        torch.save(torchvision_names(source), hub / "new.pth")
+        for arch in ("resnet18", "resnet_ibn50a"):
+            name = f"{arch}-{checksum(hub / 'new.pth')[:8]}.pth"
+            shutil.copy(hub / "new.pth", hub / name)
+            known = replace(_families()[arch], source=Source(f"https://nowhere/{name}", "ours"))
+            monkeypatch.setitem(_families(), arch, known)
         model = build("resnet18", pooling="avg", weights="imagenet", seed=5)
         assert same(model.base, source.base)
-        torch.save(torchvision_names(source), hub / "resnet50_ibn_a-d9d0bb7b.pth")
-        with pytest.raises(ModelError, match=r"resnet50_ibn_a-d9d0bb7b\.pth: these weights do not fit"):
+        with pytest.raises(ModelError, match=r"resnet_ibn50a-[0-9a-f]{8}\.pth: these weights do not fit"):
             build("resnet_ibn50a", weights="imagenet")
+        shutil.copy(hub / "new.pth", hub / "resnet34-b627a593.pth")
+        with pytest.raises(
+            ModelError, match=r"resnet34-b627a593\.pth: damaged, or another .* Remove it and add --download"
+        ):
+            build("resnet34", weights="imagenet")
 
     @pytest.mark.parametrize(
         ("arch", "name", "address"),
