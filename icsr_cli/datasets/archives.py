@@ -53,8 +53,8 @@ def unpack(
     if kind not in ("zip", "tar"):
         what = "is no archive" if kind is None else f"is a {kind} archive, which cannot be opened here"
         raise DatasetError(
-            f"{archive} {what}. Expected: zip, tar, tar.gz. Unpack it with its own program and give the "
-            "folder to --source."
+            f"{archive} {what}. Expected: zip, tar, tar.gz, tar.bz2, tar.xz. Unpack it with its own "
+            "program and give the folder to --source."
         )
     opened = _unpack_zip if kind == "zip" else _unpack_tar
     try:

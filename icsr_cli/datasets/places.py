@@ -15,7 +15,7 @@ from icsr_cli.progress import Progress
 
 #: The folders that are made here; any other is the user's own.
 _MADE = re.compile("(unpacked|rendered)-[0-9a-f]{8}")
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def published(benchmark: Benchmark, data_root: Path) -> Path:
