@@ -124,10 +124,10 @@ def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
 def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
     """Read a CSV file with the columns path, camera and, if known, id, split, track, and frame or time.
 
-    A frame is a whole number; a time is one in seconds, or a date and time as ISO 8601 writes them, and is
-    kept in milliseconds. Paths are relative to ``source``, or to the folder of the CSV file. Gives the root,
-    rows, and the lines that cannot be used. Raises DatasetError where columns are missing or paths come
-    twice.
+    A frame is a whole number; a time is one in seconds, or a date and time as ISO 8601 writes them, the date
+    with its hyphens (20260501 is seconds), and is kept in milliseconds. Paths are relative to ``source``, or
+    to the folder of the CSV file. Gives the root, rows, and the lines that cannot be used. Raises
+    DatasetError where columns are missing or paths come twice.
     """
     root = (source or path.parent).resolve()
     try:
@@ -190,7 +190,10 @@ def _name_of_root(root: Path, folder: PurePosixPath) -> PurePosixPath | None:
 
 
 def _frame(line: Mapping[str, str | None]) -> int:
-    """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError."""
+    """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError.
+
+    What is a number is seconds, a date without hyphens too.
+    """
     frame, time = _known(line.get("frame")), _known(line.get("time"))
     if frame is not None:
         found = int(frame)

@@ -126,7 +126,8 @@ def test_tracks_and_times_of_a_csv(tmp_path):
         tmp_path,
         "path,camera,track,frame,time\n"
         "a,1,x,12,99\nb,1,x,,1.5\nc,1,,,1970-01-01T00:00:02.250\nd,2,x,,1970-01-01T02:00:00+02:00\n"
-        "e,1,y,,1970-01-01T00:00:03Z\nf,1,y,,\ng,1,y,1.5,\nh,1,y,,noon\ni,1,y,-4,\nj,1,y,,1969-01-01\nk,1,y,,inf\n",
+        "e,1,y,,1970-01-01T00:00:03Z\nf,1,y,,\ng,1,y,1.5,\nh,1,y,,noon\ni,1,y,-4,\nj,1,y,,1969-01-01\nk,1,y,,inf\n"
+        "l,1,,,20260501\n",
     )
     root, rows, unread = read_csv(path, None)
     records = assemble(root, rows, unread).splits["train"]
@@ -137,6 +138,7 @@ def test_tracks_and_times_of_a_csv(tmp_path):
         "d": (2, 0),
         "e": (1, 3000),
         "f": (1, -1),
+        "l": (-1, 20_260_501_000),  # a number, so seconds: a date has its hyphens
     }
     assert [item.path[-1] for item in unread] == list("ghijk")
     assert "the frame is no whole number" in unread[0].reason
