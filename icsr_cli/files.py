@@ -263,7 +263,8 @@ def _remove_orphans(path: Path) -> None:
     name = re.compile(rf"\.{re.escape(path.name)}\.(\d{{1,9}})\.tmp")
     for entry in path.parent.iterdir():
         if (found := name.fullmatch(entry.name)) and not psutil.pid_exists(int(found[1])):
-            entry.unlink(missing_ok=True)
+            with suppress(OSError):  # gone, or another user's, and in nobody's way
+                entry.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

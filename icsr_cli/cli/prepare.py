@@ -25,7 +25,9 @@ _PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
 
 Source = Annotated[
     Path | None,
-    typer.Option("--source", help="Archive (zip, tar, tar.gz) or folder; looked for if left out."),
+    typer.Option(
+        "--source", help="Archive (zip, tar, tar.gz, tar.bz2, tar.xz) or folder; looked for if left out."
+    ),
 ]
 Size = Annotated[
     str | None, typer.Option("--size", metavar="HxW", help="Size at which pixels are kept, such as 256x128.")

@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from icsr_cli.datasets.folder import Row, names_of, natural, number_identities, number_tracks, records_of
+from icsr_cli.datasets.folder import (
+    Row,
+    check_splits,
+    names_of,
+    natural,
+    number_identities,
+    number_tracks,
+    records_of,
+)
 from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import checksum
@@ -24,7 +32,8 @@ def extend(
     ones end, all are moved on together. Rows that name their split go there. Of the others those without an
     identity are for training, those of somebody in the gallery or the queries go to the gallery, the rest is
     for training. Images that are there already, by name or by content, are left out and named.
-    Raises DatasetError where nothing is new, or a split has an unknown name.
+    Raises DatasetError where nothing is new, a split has an unknown name, only one of query and gallery would
+    have images, or a query no identity.
     """
     fresh, twice = _fresh(dataset, root, rows)
     if not fresh:
@@ -49,6 +58,7 @@ def extend(
     tested = {r.identity for name in ("query", "gallery") for r in splits[name]} - {UNKNOWN_IDENTITY}
     for row, record in zip(fresh, records, strict=True):
         splits[row.split or ("gallery" if record.identity in tested else "train")].append(record)
+    check_splits(splits)
     return Reading(
         dataset.root,
         {name: tuple(found) for name, found in splits.items() if found},

@@ -53,8 +53,8 @@ def unpack(
     if kind not in ("zip", "tar"):
         what = "is no archive" if kind is None else f"is a {kind} archive, which cannot be opened here"
         raise DatasetError(
-            f"{archive} {what}. Expected: zip, tar, tar.gz. Unpack it with its own program and give the "
-            "folder to --source."
+            f"{archive} {what}. Expected: zip, tar, tar.gz, tar.bz2, tar.xz. Unpack it with its own "
+            "program and give the folder to --source."
         )
     opened = _unpack_zip if kind == "zip" else _unpack_tar
     try:
@@ -86,8 +86,8 @@ def _unpack_zip(archive: Path, folder: Path, expansion: int, progress: Progress)
     with zipfile.ZipFile(archive) as opened:
         files.check_zip_list(opened)
         members = [member for member in opened.infolist() if not _skipped(member.filename)]
-        known: set[PurePosixPath] = set()
-        paths = [_checked_path(archive, member.filename, known) for member in members]
+        known: dict[PurePosixPath, bool] = {}
+        paths = [_checked_path(archive, one.filename, one.is_dir(), known) for one in members]
         for member in members:
             mode = member.external_attr >> 16
             if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -131,7 +131,7 @@ class _StrictTarInfo(tarfile.TarInfo):
 
 
 def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress) -> None:
-    known: set[PurePosixPath] = set()
+    known: dict[PurePosixPath, bool] = {}
     with (
         archive.open("rb") as raw,
         _decompressed(raw) as stream,
@@ -146,7 +146,7 @@ def _unpack_tar(archive: Path, folder: Path, expansion: int, progress: Progress)
             _check_size(archive, total, expansion)
             if _skipped(member.name):
                 continue
-            path = _checked_path(archive, member.name, known)
+            path = _checked_path(archive, member.name, member.isdir(), known)
             if member.isdir():
                 (folder / path).mkdir(parents=True, exist_ok=True)
             elif member.isreg():
@@ -176,17 +176,20 @@ def _skipped(name: str) -> bool:
     return name.split("/")[0] == "__MACOSX"
 
 
-def _checked_path(archive: Path, name: str, known: set[PurePosixPath]) -> PurePosixPath:
-    """Give the safe relative path of a member, and add it to the ``known`` ones, or raise DatasetError."""
+def _checked_path(archive: Path, name: str, folder: bool, known: dict[PurePosixPath, bool]) -> PurePosixPath:
+    """Give the safe relative path of a member, or raise DatasetError.
+
+    It is added to the ``known`` ones, each with whether it is a folder: that may come twice.
+    """
     plain = name.replace("\\", "/")
     path = PurePosixPath(plain)
     if path.is_absolute() or plain[1:2] == ":" or ".." in path.parts or "\0" in plain:
         raise _refusal(archive, name, "it leads out of the folder")
     if path == PurePosixPath("."):
         return path
-    if path in known and not plain.endswith("/"):
+    if path in known and not (folder and known[path]):
         raise _refusal(archive, name, "the name comes twice")
-    known.add(path)
+    known[path] = folder
     return path
 
 

@@ -1,11 +1,13 @@
 """A user's own crops: the camera of each image from its path or a CSV file; identities and tracks if any."""
 
 import csv
+import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, NamedTuple
 
@@ -122,10 +124,10 @@ def read_pattern(source: Path, pattern: str) -> tuple[list[Row], list[Unread]]:
 def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unread]]:
     """Read a CSV file with the columns path, camera and, if known, id, split, track, and frame or time.
 
-    A frame is a whole number; a time is one in seconds, or a date and time as ISO 8601 writes them, and is
-    kept in milliseconds. Paths are relative to ``source``, or to the folder of the CSV file. Gives the root,
-    rows, and the lines that cannot be used. Raises DatasetError where columns are missing or paths come
-    twice.
+    A frame is a whole number; a time is one in seconds, or a date and time as ISO 8601 writes them, the date
+    with its hyphens (20260501 is seconds), and is kept in milliseconds. Paths are relative to ``source``, or
+    to the folder of the CSV file. Gives the root, rows, and the lines that cannot be used. Raises
+    DatasetError where columns are missing or paths come twice.
     """
     root = (source or path.parent).resolve()
     try:
@@ -144,8 +146,9 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
         )
     check_header(path, columns, DatasetError)
     rows, unread = [], []
+    name_of_root = cache(partial(_name_of_root, root))  # once for each folder, not for each line
     for number, line in lines:
-        row = _csv_row(line, root)
+        row = _csv_row(line, root, name_of_root)
         if isinstance(row, Row):
             rows.append(row)
         else:
@@ -154,7 +157,11 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
     return root, rows, unread
 
 
-def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
+def _csv_row(
+    line: Mapping[str, str | None],
+    root: Path,
+    name_of_root: Callable[[PurePosixPath], PurePosixPath | None],
+) -> Row | str:
     name, camera = (line.get("path") or "").strip(), (line.get("camera") or "").strip()
     if not name or not camera:
         return "no path or no camera"
@@ -162,9 +169,9 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
         return "no file has a NUL in its path"
     path = PurePosixPath(name.replace("\\", "/"))
     if path.is_absolute():
-        if not path.is_relative_to(root.as_posix()):
+        if (above := name_of_root(path.parent)) is None:
             return f"it does not lie under {root}: give --source"
-        path = path.relative_to(root.as_posix())
+        path = path.relative_to(above)
     if ".." in path.parts:
         return f"it leads out of {root}: give --source"
     try:
@@ -175,8 +182,18 @@ def _csv_row(line: Mapping[str, str | None], root: Path) -> Row | str:
     return Row(path.as_posix(), camera, _known(line.get("id")), split, _known(line.get("track")), frame)
 
 
+def _name_of_root(root: Path, folder: PurePosixPath) -> PurePosixPath | None:
+    """Give the part of an absolute path that is the root, which a link may call by another name."""
+    return next(
+        (above for above in reversed((folder, *folder.parents)) if os.path.realpath(above) == str(root)), None
+    )
+
+
 def _frame(line: Mapping[str, str | None]) -> int:
-    """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError."""
+    """Read the frame, else the time in milliseconds, of a line. Raises ValueError, OverflowError.
+
+    What is a number is seconds, a date without hyphens too.
+    """
     frame, time = _known(line.get("frame")), _known(line.get("time"))
     if frame is not None:
         found = int(frame)
@@ -257,13 +274,14 @@ def records_of(
     ]
 
 
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """Give the key by which names sort as people count: 2 before 10."""
-    return [
+def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Give the key by which names sort as people count: 2 before 10; of 1 and 01, as text sorts."""
+    parts = [
         (0, len(part.lstrip("0")), part.lstrip("0")) if part.isdecimal() else (1, 0, part)
         for part in re.split(r"(\d+)", name)
         if part
     ]
+    return parts, name
 
 
 def number_identities(names: Iterable[str | None]) -> dict[str, int]:
@@ -290,7 +308,7 @@ def names_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
 def number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
     """Count the tracks of one camera after the other from 0, each in the order of names."""
     known = {(row.camera, row.track) for row in rows if row.track is not None}
-    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1]), track[1]))
+    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1])))
     return {track: number for number, track in enumerate(in_order)}
 
 
@@ -306,14 +324,21 @@ def _named_splits(
         )
     for row, record in zip(rows, records, strict=True):
         splits[row.split or ""].append(record)
+    check_splits(splits)
+    others = _without_id(splits["gallery"])
+    return splits, [f"gallery: {others} images without id are distractors"] if others else []
+
+
+def check_splits(splits: Mapping[str, Sequence[ImageRecord]]) -> None:
+    """Raise DatasetError where only one of query and gallery has images, or a query has no identity."""
     if bool(splits["query"]) != bool(splits["gallery"]):
         raise DatasetError("Evaluation needs both a query and a gallery split; only one of them has images.")
-    asked, others = (
-        sum(record.identity == UNKNOWN_IDENTITY for record in splits[name]) for name in ("query", "gallery")
-    )
-    if asked:
+    if asked := _without_id(splits["query"]):
         raise DatasetError(f"{asked} images of the query split have no id: nothing could be right for them.")
-    return splits, [f"gallery: {others} images without id are distractors"] if others else []
+
+
+def _without_id(records: Sequence[ImageRecord]) -> int:
+    return sum(record.identity == UNKNOWN_IDENTITY for record in records)
 
 
 def _drawn_splits(

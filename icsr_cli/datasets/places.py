@@ -1,6 +1,7 @@
 """Where a data set may lie: the published places below the data root, a folder, an archive."""
 
 import contextlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +13,9 @@ from icsr_cli.datasets.layout import Benchmark, Reading
 from icsr_cli.errors import DatasetError, IcsrError
 from icsr_cli.progress import Progress
 
-_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
+#: The folders that are made here; any other is the user's own.
+_MADE = re.compile("(unpacked|rendered)-[0-9a-f]{8}")
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
 def published(benchmark: Benchmark, data_root: Path) -> Path:
@@ -75,10 +78,9 @@ def read(
 def forget_others(folder: Path, root: Path) -> None:
     """Delete what earlier runs unpacked or rendered in ``folder``, apart from what holds ``root``."""
     kept = root.resolve()
-    for pattern in ("unpacked-*", "rendered-*"):
-        for old in folder.glob(pattern):
-            if not kept.is_relative_to(old.resolve()):
-                shutil.rmtree(old, ignore_errors=True)
+    for old in folder.iterdir():
+        if _MADE.fullmatch(old.name) and not kept.is_relative_to(old.resolve()):
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -103,4 +103,6 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
     if values.size and (values.min() < 0 or values.max() > 65_535):
         raise ValueError("32-bit pixels have no known range")
     grey = ((values * 255 + 32_767) // 65_535).astype(np.uint8)
+    if "transparency" in image.info:  # the value that is clear
+        grey[values == image.info["transparency"]] = 255
     return Image.fromarray(grey).convert("RGB")

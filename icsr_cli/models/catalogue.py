@@ -96,12 +96,13 @@ def build(
         raise InputError(f"pooling: {pooling!r} is not one of {', '.join(POOLINGS)}.")
     check_count("num_features", num_features, low=0)
     check_count("stripes", stripes)
-    if drop_path and not (chosen.has_drop_path and 0 <= drop_path < 1):
+    rate = isinstance(drop_path, int | float) and 0 <= drop_path < 1
+    if not rate or (drop_path and not chosen.has_drop_path):
         raise InputError(
-            f"drop_path: {drop_path:g}: {arch} takes {'0 to 1' if chosen.has_drop_path else '0'}."
+            f"drop_path: {drop_path!r}: {arch} takes {'0 to 1' if chosen.has_drop_path else '0'}."
         )
     header = read_metadata(weights) if weights not in (None, *_NO_FILE) else {}
-    size = size or size_of(header) or (256, 128)
+    size = (size_of(header) or (256, 128)) if size is None else _two(size)
     _check_patches(arch, size, chosen.patch)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
@@ -179,14 +180,26 @@ def _load(network: Network, weights: str | Path | None, header: Mapping[str, str
     )
 
 
+def _two(size: Sequence[int]) -> Size:
+    try:
+        height, width = size
+    except (TypeError, ValueError):
+        raise InputError(f"size must be (height, width), got {size!r}.") from None
+    return check_count("size: height", height), check_count("size: width", width)
+
+
 def _three(given: str | Sequence[float] | None, part: str, default: PixelNorm) -> Three:
     """Give the three numbers that were asked for, the default's where nothing was."""
-    if isinstance(given, str):
-        if given not in PIXEL_NORMS:
-            raise ValueError(f"{part}: expected {', '.join(PIXEL_NORMS)} or three numbers, got {given!r}")
-        default, given = PIXEL_NORMS[given], None
-    found: tuple[float, ...] = getattr(default, part) if given is None else tuple(map(float, given))
-    return cast("Three", found)
+    if given is None:
+        return cast("Three", getattr(default, part))
+    try:
+        if isinstance(given, str):
+            return cast("Three", getattr(PIXEL_NORMS[given], part))
+        return cast("Three", tuple(map(float, given)))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{part}: expected {', '.join(PIXEL_NORMS)} or three numbers, got {given!r}"
+        ) from None
 
 
 def nearest_size(size: Size, patch: int) -> Size:

@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 import torch
 
 from icsr_cli.errors import ModelError, reason
+from icsr_cli.files import checksum
 
 T = TypeVar("T")
 
@@ -54,21 +55,26 @@ def download(what: str, place: str, ways: str, get: Callable[[], T]) -> T:
 
 
 def fetch(source: Source, arch: str) -> Path:
-    """Give the file of ImageNet weights in torch hub's folder; fetch and check it where that was asked for.
+    """Give the file of ImageNet weights in torch hub's folder; fetch it where that was asked for.
 
     Raises ModelError where it is missing, cannot be fetched, or its SHA-256 is not the one in its name.
     """
     file, address = source.file, source.address
+    digest = file.stem.rpartition("-")[2]
+    ways = (
+        f"Download {address} (licence: {source.licence}) and put it there, or name it with --init FILE, "
+        "or start from random weights with --init none."
+    )
 
     def get() -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        digest = file.stem.rpartition("-")[2]
         torch.hub.download_url_to_file(address, str(file), hash_prefix=digest, progress=False)
 
-    if not file.exists():
-        ways = (
-            f"Download {address} (licence: {source.licence}) and put it there, or name it with --init FILE, "
-            "or start from random weights with --init none."
-        )
+    if not file.exists():  # and then it is checked as it comes
         download(f"ImageNet weights of {arch}: {file.name}", f"in {file.parent}", ways, get)
+    elif (found := checksum(file)) and not found.startswith(digest):
+        raise ModelError(
+            f"{file}: damaged, or another file: its SHA-256 begins with {found[: len(digest)]}, not as its "
+            f"name says. Remove it and add --download, once. {ways}"
+        )
     return file

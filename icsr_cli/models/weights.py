@@ -177,9 +177,10 @@ def way_out(spec: ModelSpec, source: str) -> str:
     try:
         other = spec_of(read_metadata(source))
     except (ModelError, OSError):
-        return "Build the network with the architecture, num_features, pooling and stripes of the file."
+        return "Build the network with the architecture, num_features, pooling, stripes and size of the file."
     odd = {key: value for key, value in other.options.items() if value != spec.options[key]}
-    if not odd:
+    # Where images have one size, shapes may depend on it.
+    if not odd and (spec.size is None or other.size in (None, spec.size)):
         return "They do not fit what its own header says: it is damaged. Copy it again."
     words = [f"-a {odd.pop('arch')}"] if "arch" in odd else []
     words += [f"--set STAGE.model.{key}={value}" for key, value in odd.items()]

@@ -254,22 +254,25 @@ def add_to_folder(
         DatasetError: it is not prepared, nothing is new, too much is unreadable, or what was there is not
             any more.
     """
-    known, dataset = index.head(data_root, name), datasets.load(name, data_root)
-    details = known["details"]
-    if dataset.layout != FOLDER:
-        raise UsageError(f"{name!r} is a data set {dataset.layout}; --add is for own crops: prepare folder.")
-    if not source.is_dir():
-        raise UsageError(f"--add {source} is no folder. Unpack an archive first.")
-    pattern = pattern if pattern or table else details.get("pattern")
-    if pattern is None and table is None:
-        raise UsageError(
-            f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
-        )
-    size = size or tuple(details.get("size", (256, 128)))
-    how.setdefault("store", details.get("store", "raw"))
-    crops = OwnCrops(pattern, table)
-    plan = Plan(name, FOLDER, data_root, size, **how)
-    with places.alone(plan.folder):
+    index.head(data_root, name)  # else a folder would be made, to be alone in
+    with places.alone(data_root / name):  # nobody adds between reading and writing
+        known, dataset = index.head(data_root, name), datasets.load(name, data_root)
+        details = known["details"]
+        if dataset.layout != FOLDER:
+            raise UsageError(
+                f"{name!r} is a data set {dataset.layout}; --add is for own crops: prepare folder."
+            )
+        if not source.is_dir():
+            raise UsageError(f"--add {source} is no folder. Unpack an archive first.")
+        pattern = pattern if pattern or table else details.get("pattern")
+        if pattern is None and table is None:
+            raise UsageError(
+                f"{name!r} was made of a CSV file: say how to read the new images, by --csv or --pattern."
+            )
+        size = size or tuple(details.get("size", (256, 128)))
+        how.setdefault("store", details.get("store", "raw"))
+        crops = OwnCrops(pattern, table)
+        plan = Plan(name, FOLDER, data_root, size, **how)
         root, rows, unread = crops.rows(source)
         reading = extend(dataset, details.get("identities"), root, rows, unread)
         added = {"source": str(root), "pattern": pattern, "table": str(table or "")}

@@ -159,7 +159,7 @@ def test_a_zip_with_a_flipped_byte(tmp_path):
     refused(path, "truncated or damaged")
 
 
-@pytest.mark.parametrize("suffix", ["zip", "tar"])
+@pytest.mark.parametrize("suffix", ["zip", "tar", "file and folder", "folder and file"])
 def test_a_name_that_comes_twice(suffix, tmp_path):
     if suffix == "zip":
         with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
@@ -168,7 +168,10 @@ def test_a_name_that_comes_twice(suffix, tmp_path):
                 archive.writestr("1.jpg", b"y")
         path = tmp_path / "a.zip"
     else:
-        path = tar_of(tmp_path / "a.tar", [member("1.jpg"), member("./1.jpg")])
+        folder = member("1.jpg", tarfile.DIRTYPE)
+        first = folder if suffix == "folder and file" else member("1.jpg")
+        second = folder if suffix == "file and folder" else member("./1.jpg")
+        path = tar_of(tmp_path / "a.tar", [first, second])
     refused(path, "the name comes twice")
 
 
@@ -230,6 +233,7 @@ def test_good_tars_are_unpacked_whole(mode, tmp_path):
         member("d", tarfile.DIRTYPE),
         member("__MACOSX/._x.jpg"),
         member("e/f/1.jpg"),
+        member("d", tarfile.DIRTYPE),  # as tar -r adds it
     ]
     target = unpack(tar_of(tmp_path / "a.bin", members, mode), tmp_path / "new" / "target")
     files = {path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()}

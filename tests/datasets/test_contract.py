@@ -9,6 +9,7 @@ import pytest
 from scipy.io import savemat
 
 from icsr_cli import datasets
+from icsr_cli.datasets import places
 from icsr_cli.datasets.layout import SPLITS, Count
 from icsr_cli.errors import DatasetError
 from icsr_cli.recipes.preparation import prepare
@@ -111,6 +112,15 @@ def test_is_found_where_the_published_code_has_it(published, where, tmp_path):
     report = prepare(name, None, tmp_path / "data", size=(16, 8))
     assert report.root == tmp_path / where / name / place
     assert [row.images for row in report.splits] == [len(tree.splits[row.split]) for row in report.splits]
+
+
+def test_archives_of_every_kind_are_found(tmp_path):
+    market = datasets.benchmark("market1501")
+    for ending in ("zip", "tar", "tar.gz", "tar.bz2", "tar.xz"):
+        (tmp_path / ending / "market1501").mkdir(parents=True)
+        archive = tmp_path / ending / "market1501" / f"{market.place}.{ending}"
+        archive.touch()
+        assert places.published(market, tmp_path / ending) == archive
 
 
 def test_a_missing_split_is_said(published, tmp_path):

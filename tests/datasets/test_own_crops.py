@@ -126,7 +126,8 @@ def test_tracks_and_times_of_a_csv(tmp_path):
         tmp_path,
         "path,camera,track,frame,time\n"
         "a,1,x,12,99\nb,1,x,,1.5\nc,1,,,1970-01-01T00:00:02.250\nd,2,x,,1970-01-01T02:00:00+02:00\n"
-        "e,1,y,,1970-01-01T00:00:03Z\nf,1,y,,\ng,1,y,1.5,\nh,1,y,,noon\ni,1,y,-4,\nj,1,y,,1969-01-01\nk,1,y,,inf\n",
+        "e,1,y,,1970-01-01T00:00:03Z\nf,1,y,,\ng,1,y,1.5,\nh,1,y,,noon\ni,1,y,-4,\nj,1,y,,1969-01-01\nk,1,y,,inf\n"
+        "l,1,,,20260501\n",
     )
     root, rows, unread = read_csv(path, None)
     records = assemble(root, rows, unread).splits["train"]
@@ -137,6 +138,7 @@ def test_tracks_and_times_of_a_csv(tmp_path):
         "d": (2, 0),
         "e": (1, 3000),
         "f": (1, -1),
+        "l": (-1, 20_260_501_000),  # a number, so seconds: a date has its hyphens
     }
     assert [item.path[-1] for item in unread] == list("ghijk")
     assert "the frame is no whole number" in unread[0].reason
@@ -154,6 +156,10 @@ def test_numbers_of_any_length_are_names(tmp_path):
 def test_cameras_are_in_natural_order(tmp_path):
     rows = [Row(f"{number}.jpg", camera) for number, camera in enumerate(["c10", "c2", "b", "7", "10"])]
     assert assemble(tmp_path, rows, []).camera_names == ("7", "10", "b", "c2", "c10")
+    alike = [f"{'0' * zeros}7" for zeros in range(12)]  # one number: a set gives them in any order
+    rows = [Row(f"{number}.jpg", camera, camera) for number, camera in enumerate(alike)]
+    reading = assemble(tmp_path, rows, [])
+    assert reading.camera_names == reading.identities == tuple(sorted(alike))
 
 
 def test_identities_keep_their_numbers_where_they_can(tmp_path):
@@ -165,10 +171,7 @@ def test_identities_keep_their_numbers_where_they_can(tmp_path):
         }
 
     assert identities("0007", "12") == {"0.jpg": 7, "1.jpg": 12}
-    assert identities("2", "02") == {"0.jpg": 1, "1.jpg": 0} or identities("2", "02") == {
-        "0.jpg": 0,
-        "1.jpg": 1,
-    }
+    assert identities("2", "02") == {"0.jpg": 1, "1.jpg": 0}
     assert identities("bob", "anna", "bob") == {"0.jpg": 1, "1.jpg": 0, "2.jpg": 1}
 
 
@@ -261,6 +264,16 @@ def test_csv_paths(tmp_path):
         "images.csv:7: \0e.jpg",
         "images.csv:11: h.jpg",
     ]
+    # Through a link to the folder; through a link in it, which leads elsewhere; through none of its links.
+    (tmp_path / "link").symlink_to(inside)
+    (inside / "door").symlink_to("/etc")
+    path = table(
+        tmp_path, f"path,camera\n{tmp_path}/link/a.jpg,1\n{tmp_path}/link/door/b.jpg,1\n/etc/c.jpg,1\n"
+    )
+    for source in (inside, tmp_path / "link"):
+        _, rows, unread = read_csv(path, source)
+        assert rows == [Row("a.jpg", "1"), Row("door/b.jpg", "1")]
+        assert [item.path for item in unread] == ["images.csv:4: /etc/c.jpg"]
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,10 @@ def test_16_bits_are_scaled_not_cut(suffix, tmp_path):
     result = decode(saved(Image.fromarray(values), tmp_path / f"a.{suffix}"))
     expected = np.rint(values / 257).astype(np.uint8)
     np.testing.assert_array_equal(result, np.stack([expected] * 3, axis=-1))
+    if suffix == "png":
+        expected[1, 1] = 255  # 257; 256 is another, though the same in 8 bits
+        clear = saved(Image.fromarray(values), tmp_path / "b.png", transparency=257)
+        np.testing.assert_array_equal(decode(clear)[..., 0], expected)
 
 
 def test_16_bit_colour(tmp_path):

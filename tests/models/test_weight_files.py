@@ -1,6 +1,7 @@
 import errno
 import os
 import pickle
+import shutil
 import urllib.error
 from collections import OrderedDict
 from dataclasses import replace
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from icsr_cli.errors import ModelError
+from icsr_cli.files import checksum
 from icsr_cli.models import (
     ModelSpec,
     Network,
@@ -28,6 +30,7 @@ from icsr_cli.models import (
 from icsr_cli.models.backbones import Architecture
 from icsr_cli.models.catalogue import _families
 from icsr_cli.models.sources import Source
+from icsr_cli.models.weights import way_out
 
 SMALL: dict[str, Any] = {"num_features": 8, "stripes": 2}
 
@@ -207,6 +210,16 @@ def test_what_the_header_says_is_what_to_ask_for(tmp_path: Path) -> None:
     save_file(cut, path, {name: text for name, text in read_metadata(path).items() if name != "sha256"})
     with pytest.raises(ModelError, match="what its own header says"):
         open_model(path)
+
+
+def test_of_a_network_whose_shapes_depend_on_the_size_it_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    small, large = (
+        ModelSpec("timm:mixer_s32_224", pooling="avg", size=size) for size in ((256, 128), (224, 224))
+    )
+    save_file({"x": torch.zeros(1)}, path, large.metadata())
+    assert "stripes 1, 224 x 224). Ask for that: --height 224 --width 224; or" in way_out(small, str(path))
+    assert "what its own header says" in way_out(large, str(path))
 
 
 def test_weights_of_another_pooling_are_refused_where_the_names_would_fit(tmp_path: Path) -> None:
@@ -390,12 +403,21 @@ class TestImageNet:
         monkeypatch.setattr(torch.hub, "download_url_to_file", download)
         hub.mkdir(parents=True)
         source = build("resnet18", seed=4)
-        torch.save(torchvision_names(source), hub / "resnet18-f37072fd.pth")
+        torch.save(torchvision_names(source), hub / "new.pth")
+        for arch in ("resnet18", "resnet_ibn50a"):
+            name = f"{arch}-{checksum(hub / 'new.pth')[:8]}.pth"
+            shutil.copy(hub / "new.pth", hub / name)
+            known = replace(_families()[arch], source=Source(f"https://nowhere/{name}", "ours"))
+            monkeypatch.setitem(_families(), arch, known)
         model = build("resnet18", pooling="avg", weights="imagenet", seed=5)
         assert same(model.base, source.base)
-        torch.save(torchvision_names(source), hub / "resnet50_ibn_a-d9d0bb7b.pth")
-        with pytest.raises(ModelError, match=r"resnet50_ibn_a-d9d0bb7b\.pth: these weights do not fit"):
+        with pytest.raises(ModelError, match=r"resnet_ibn50a-[0-9a-f]{8}\.pth: these weights do not fit"):
             build("resnet_ibn50a", weights="imagenet")
+        shutil.copy(hub / "new.pth", hub / "resnet34-b627a593.pth")
+        with pytest.raises(
+            ModelError, match=r"resnet34-b627a593\.pth: damaged, or another .* Remove it and add --download"
+        ):
+            build("resnet34", weights="imagenet")
 
     @pytest.mark.parametrize(
         ("arch", "name", "address"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 
 from icsr_cli import datasets
 from icsr_cli.cli.main import app
+from icsr_cli.datasets import places
 from icsr_cli.images import store
 from icsr_cli.recipes import preparation
 from icsr_cli.types import Dataset
@@ -100,6 +102,25 @@ def test_adding_twice_and_to_the_same_folder(home: Path, shop: Dataset) -> None:
     icsr("shop", "--add", "week3")
     details = json.loads((home / "data/shop/index.json").read_text())["details"]
     assert [Path(one["source"]).name for one in details["added"]] == ["crops", "week3"]
+
+
+def test_two_at_once_lose_nothing(home: Path, shop: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(home / "week2", "b/1/40.png", seed=1)
+    write(home / "week3", "b/1/50.png", seed=2)
+    alone = places.alone
+
+    def late(folder: Path) -> AbstractContextManager[None]:
+        """Another begins and ends just before this one is alone."""
+        monkeypatch.setattr(places, "alone", alone)
+        icsr("shop", "--add", "week2")
+        return alone(folder)
+
+    monkeypatch.setattr(places, "alone", late)
+    icsr("shop", "--add", "week3")
+    assert [r[0] for r in rows(datasets.load("shop", home / "data"))[3:]] == [
+        "../week2/b/1/40.png",
+        "../week3/b/1/50.png",
+    ]
 
 
 def test_copies_are_named(home: Path, shop: Dataset) -> None:
@@ -211,6 +232,18 @@ def test_what_does_not_fit_is_said(words: list[str], message: str, home: Path, s
     result = CliRunner().invoke(app, ["prepare", "folder", *words])
     assert result.exit_code in (1, 2)
     assert message in " ".join(result.stderr.split())
+
+
+def test_a_test_set_that_cannot_be_evaluated_is_refused(home: Path, shop: Dataset) -> None:
+    write(home / "week2", "1.png", "2.png", seed=1)
+    for lines, message in (
+        ("1.png,b,gallery,7\n2.png,b,train,", "both a query and a gallery split"),
+        ("1.png,b,query,\n2.png,c,gallery,7", "1 images of the query split have no id"),
+    ):
+        (home / "new.csv").write_text(f"path,camera,split,id\n{lines}\n")
+        said = icsr("shop", "--add", "week2", "--csv", "new.csv", code=1).stderr
+        assert message in " ".join(said.split())
+    assert rows(datasets.load("shop", home / "data")) == rows(shop)
 
 
 def test_whole_blocks_are_taken_over_and_not_decoded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,9 +185,13 @@ def test_interrupted_while_decoding_goes_on_without_unpacking_again(tmp_path, mo
 def test_a_new_source_takes_the_place_of_the_old(tmp_path):
     data = tmp_path / "data"
     prepare("market1501", archive(market(tmp_path / "M"), tmp_path / "a.zip"), data, size=SIZE)
+    own = [data / "market1501" / name for name in ("unpacked-mine", "rendered-2026", "unpacked-0123abcde")]
+    for folder in own:
+        folder.mkdir()
     prepare("market1501", archive(market(tmp_path / "N", train=9), tmp_path / "b.zip"), data, size=SIZE)
     assert len(datasets.load("market1501", data).train) == 9
-    assert len(list((data / "market1501").glob("unpacked-*"))) == 1
+    assert all(folder.is_dir() for folder in own)
+    assert len(list((data / "market1501").glob("unpacked-*"))) == 1 + 2
 
 
 def test_the_wrong_archive_leaves_what_was_there(tmp_path):
