@@ -31,8 +31,13 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Ask for the one that comes nearest, as a sentence behind another; nothing where none is near."""
-    near = get_close_matches(name, known, n=1)
+    """Ask for the one that comes nearest, as a sentence behind another; nothing where none is near.
+
+    Where none is spelt alike it is the shortest that ``name`` is a part of.
+    """
+    there = [*known]
+    wider = (one for one in there if len(name) > 2 and name in one)
+    near = get_close_matches(name, there, n=1) or sorted(wider, key=len)
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

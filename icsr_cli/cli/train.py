@@ -287,7 +287,8 @@ def _check_options(stage: str, given: Mapping[str, Any], what: str) -> None:
     if stage == "cam" and given["init"] == "cam":
         wrong.append("--init cam")
     if wrong:
-        raise UsageError(f"{', '.join(wrong)} belongs to the other stage than {what}.")
+        other = "global" if stage == "cam" else "cam"
+        raise UsageError(f"{', '.join(wrong)} belongs to the other stage than {what}: icsr train {other}.")
 
 
 def _of_tracks(local: Path | None) -> bool:

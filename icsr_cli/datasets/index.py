@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli.datasets.run_settings import settings
-from icsr_cli.errors import DatasetError
+from icsr_cli.errors import DatasetError, did_you_mean
 from icsr_cli.files import read_bytes, read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
@@ -115,7 +115,7 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
         found = read_json(path)
     except FileNotFoundError:
         there = names(data_root)
-        known = f" Prepared are: {', '.join(there)}." if there else ""
+        known = f"{did_you_mean(name, there)} Prepared are: {', '.join(there)}." if there else ""
         way = f" Run: {_command(name)}" if is_name(name) else " Nor is there a folder of that name."
         raise DatasetError(f"The data set {name!r} is not prepared under {data_root}.{known}{way}") from None
     except (OSError, ValueError) as error:

@@ -42,7 +42,7 @@ def limit_of(limits: Mapping[str, float], chosen: str | None) -> tuple[str, floa
         distance = -1
     if not 0 <= distance <= 2:
         raise UsageError(
-            f"--at takes a distance from 0 to 2 or one of {', '.join(map(repr, limits))}; got {name!r}. "
+            f"--at takes a distance from 0 to 2, or {' or '.join(map(repr, limits))}; got {name!r}. "
             f"Those beside {FROM_LABELS!r} come from icsr eval."
         )
     return "given", distance

@@ -66,8 +66,9 @@ def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
 def picture_format(path: Path) -> str:
     """Give Pillow's name of the format that the suffix stands for. Raises UsageError."""
     if path.suffix.lower() not in FORMATS:
+        what = "is a folder" if path.is_dir() else f"ends in {path.suffix or 'nothing'!r}"
         raise UsageError(
-            f"The picture {path} ends in {path.suffix or 'nothing'!r}; expected one of {', '.join(FORMATS)}."
+            f"The picture {path} {what}; expected a file that ends in one of {', '.join(FORMATS)}."
         )
     return FORMATS[path.suffix.lower()]
 

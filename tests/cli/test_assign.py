@@ -116,7 +116,7 @@ def test_a_folder_of_crops(home: Path, tiny_root: Path, tiny: Dataset, tmp_path:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["tiny", "--at", "fair"], 2, "a distance from 0 to 2 or one of 'labels'"),
+        (["tiny", "--at", "fair"], 2, "a distance from 0 to 2, or 'labels'"),
         (["tiny", "--at", "3"], 2, "a distance from 0 to 2"),
         (["nowhere"], 1, "nowhere"),
         (["tiny", "--to", "nowhere"], 1, "no run folder"),
