@@ -166,6 +166,11 @@ class Dataset:
         """Cameras that took an image of any split; a layout may have names for more."""
         return len(set().union(*(np.unique(split.cameras).tolist() for split in self.splits.values())))
 
+    @property
+    def untested(self) -> tuple[str, ...]:
+        """Those of ``query`` and ``gallery`` without an image: there is nothing to evaluate on then."""
+        return tuple(name for name in ("query", "gallery") if not len(self.splits.get(name, ())))
+
 
 @dataclass(frozen=True)
 class Neighbours:

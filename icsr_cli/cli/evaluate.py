@@ -98,7 +98,7 @@ def evaluate(
             "The run's settings say otherwise (--height, --width, --precision, --config or --set is given), "
             f"so {run.path / 'evaluation.json'} does not keep these figures."
         )
-    if run is not None and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
+    if run is not None and data.untested:
         ignored = ("rerank", "camera_rerank", "debias", "per_camera", "tracks")
         options.refuse_typed(
             ctx,

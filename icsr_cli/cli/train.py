@@ -382,8 +382,7 @@ def _run(
         )
         return _show_local_labels(folder, table, data, following, as_json)
     network = run_global_stage(data, settings, folder, place)
-    measurable = all(len(data.splits.get(part, ())) for part in ("query", "gallery"))
-    following = typed(*(("eval",) if measurable else ("labels", "inspect")), folder.path)
+    following = typed(*(("labels", "inspect") if data.untested else ("eval",)), folder.path)
     return _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
 
 

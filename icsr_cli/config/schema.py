@@ -206,6 +206,11 @@ class StageSettings(Section):
     clusterer: Clusterer = "dbscan"  # type: ignore[assignment]
     refiners: Annotated[tuple[Refiner, ...], BeforeValidator(_several)] = ()
 
+    @property
+    def spares_memory(self) -> bool:
+        """Whether a step computes more than once, or in parts, for want of memory."""
+        return self.checkpoint or self.accumulate > 1
+
     @model_validator(mode="after")
     def _check_batch(self) -> StageSettings:
         if self.batch_size % self.num_instances:
@@ -313,8 +318,8 @@ class Settings(Section):
     @model_validator(mode="after")
     def _check_compile(self) -> Settings:
         for stage, own in (("cam", self.cam), ("global", self.global_)):
-            sparing = "checkpoint" if own.checkpoint else "accumulate" if own.accumulate > 1 else None
-            if self.compile and sparing:
+            if self.compile and own.spares_memory:
+                sparing = "checkpoint" if own.checkpoint else "accumulate"
                 raise ValueError(f"compile does not go with {stage}.{sparing}; leave one of them out")
         return self
 

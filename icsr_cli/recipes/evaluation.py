@@ -159,11 +159,10 @@ class Embedder:
 
 def require_test_images(dataset: Dataset) -> None:
     """Raise DatasetError where there is no query or no gallery image."""
-    missing = [name for name in ("query", "gallery") if not len(dataset.splits.get(name, ()))]
-    if missing:
+    if dataset.untested:
         raise DatasetError(
-            f"The data set {dataset.name!r} has no {' and no '.join(missing)} images, so there is nothing to "
-            "evaluate on. Own crops need known identities for that: icsr prepare folder --help."
+            f"The data set {dataset.name!r} has no {' and no '.join(dataset.untested)} images, so there is "
+            "nothing to evaluate on. Own crops need known identities for that: icsr prepare folder --help."
         )
 
 

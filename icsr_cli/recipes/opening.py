@@ -168,10 +168,10 @@ def _fitting(
 def _check_looks(data: Dataset, settings: Settings) -> None:
     """Refuse to look at the test images where there are none."""
     looks = settings.eval_every > 0 or settings.select == "test-map"
-    if looks and not all(len(data.splits.get(part, ())) for part in ("query", "gallery")):
+    if looks and data.untested:
         raise UsageError(
-            f"The data set {data.name!r} has no query and gallery images to show a test mAP of. Leave "
-            "--eval-every and --select test-map out."
+            f"The data set {data.name!r} has no {' and no '.join(data.untested)} images to show a test mAP "
+            "of. Leave --eval-every and --select test-map out."
         )
 
 

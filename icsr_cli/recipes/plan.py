@@ -253,8 +253,7 @@ def _stage(
         group_batch_norm(network, own.bn_group)
     weights = sum(parameter.numel() for parameter in network.parameters()) * _FLOAT
     on_gpu = rates.name != "CPU"
-    twice = own.checkpoint or own.accumulate > 1
-    recorded = on_gpu and settings.cuda_graph and devices == 1 and not twice
+    recorded = on_gpu and settings.cuda_graph and devices == 1 and not own.spares_memory
     played = replace(rates, launch=min(rates.launch, _PLAYED)) if recorded else rates
     recording = Work(launches=_RECORDING, seconds=_RECORDING) if recorded else Work()
     half = 0.5 if rates.arithmetic(settings.precision) == rates.bf16 else 1.0

@@ -110,9 +110,10 @@ class Trainer:
         spare_memory(self.network.base, self.own)
         if settings.compile:
             return cast("nn.Module", torch.compile(spread))
-        twice = self.own.checkpoint or self.own.accumulate > 1
-        plain = twice or not settings.cuda_graph or ranks.size > 1 or engine.device.type != "cuda"
-        return spread if plain else Recorded(spread, self.stage.progress.note)
+        recorded = engine.device.type == "cuda" and settings.cuda_graph and ranks.size == 1
+        if recorded and not self.own.spares_memory:
+            return Recorded(spread, self.stage.progress.note)
+        return spread
 
     @contextmanager
     def timed(self, part: str) -> Iterator[None]:
