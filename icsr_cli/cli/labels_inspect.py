@@ -54,6 +54,7 @@ def inspect(
     """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
     from icsr_cli.reports import label_report as report
     from icsr_cli.runs import read_labels
+    from icsr_cli.runs.quality import one_number_per_cluster
 
     parts = sum((cluster is not None, camera is not None, discarded, compare is not None))
     if parts > 1:
@@ -67,7 +68,7 @@ def inspect(
     if html is not None:
         options.check_out(html, "--html", *options.PAGES)
     folder, path = _find(run, dataset, epoch, runs_root)
-    table = read_labels(path)
+    table = one_number_per_cluster(read_labels(path))
     number = None if camera is None else _camera(table, camera)
     if compare is not None and folder is None:
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
@@ -103,12 +104,11 @@ def _page(
     """Give the page of all labels, or of a part: a cluster, a camera, what was thrown out, what moved."""
     from icsr_cli.reports.pages import changes, labels
     from icsr_cli.reports.pages import images as of_images
-    from icsr_cli.reports.truth import one_number_per_cluster
 
     cluster, camera, discarded, before = part
     if before is not None:
         return changes.page_between(view, before, path, count)
-    shown = view.source(path), one_number_per_cluster(table), view.pictures
+    shown = view.source(path), table, view.pictures
     if cluster is not None:
         return of_images.cluster_page(*shown, cluster)
     if camera is not None:
@@ -236,8 +236,9 @@ def _show_images(
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
     from icsr_cli.reports.label_changes import SAME_EPOCH, compare_labels
     from icsr_cli.runs import read_labels
+    from icsr_cli.runs.quality import one_number_per_cluster
 
-    changes = compare_labels(read_labels(before), table)
+    changes = compare_labels(one_number_per_cluster(read_labels(before)), table)
     if as_json:
         print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
-from icsr_cli.reports.truth import is_local, judged
+from icsr_cli.reports.truth import judged
 from icsr_cli.runs import LabelTable
-from icsr_cli.runs.quality import local_codes
+from icsr_cli.runs.quality import is_local, local_codes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
 
 #: The lists of clusters by name, with their titles.

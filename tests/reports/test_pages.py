@@ -32,9 +32,10 @@ from icsr_cli.reports.pages.images import camera_page, cluster_page, discarded_p
 from icsr_cli.reports.pages.labels import overview_page
 from icsr_cli.reports.pages.run import RunView, run_page
 from icsr_cli.reports.pictures import LONGEST, Pictures, thumbnail
-from icsr_cli.reports.truth import is_local, judged, one_number_per_cluster
+from icsr_cli.reports.truth import judged
 from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable, RunFolder, create, write_labels
+from icsr_cli.runs.quality import is_local, one_number_per_cluster
 
 SECTIONS = {"training", "labels", "retrieval", "rankings", "map", "time", "settings", "environment"}
 EVIL = '<script>alert("1")</script>&amp;'

@@ -16,6 +16,7 @@ from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels
 from icsr_cli.runs.folder import epoch_of
+from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import NO_CLUSTER
 
 #: Pictures of a cluster, and how many of them are left to images that stayed together.
@@ -53,7 +54,7 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     if before == after:
         notes += (changes.SAME_EPOCH,)
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), notes)
-    first, second = (read_labels(file) for file in (before, after))
+    first, second = (one_number_per_cluster(read_labels(file)) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)
 
 
