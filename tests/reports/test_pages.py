@@ -207,6 +207,13 @@ def test_the_state_of_a_run_is_said(tmp_path: Path, info: dict[str, str], words:
     assert words in page.text
 
 
+def test_the_last_epoch_of_several_networks_is_that_of_the_one_at_work(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "cam", epochs=0, status="interrupted", camera_names=["a", "b"])
+    run.write_metrics([*(cam_epoch(0, epoch) for epoch in range(1, 10)), cam_epoch(1, 1)])
+    page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
+    assert "Epoch 1 of 9 of camera b is done" in page.text
+
+
 def test_a_run_took_what_its_epochs_took(tmp_path: Path) -> None:
     """By the clock a run that was stopped overnight took the night."""
     info = {"started": "2026-01-01T10:00:00+0000", "ended": "2026-01-02T10:00:00+0000"}
