@@ -357,6 +357,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("labels inspect PLAIN -d tiny", 2, "leave out --dataset"),
         ("report RUN --page labels --rankings 2 --no-map", 2, "leave out --rankings, --map"),
         ("report RUN --page changes --device cpu --seed 1", 2, "leave out --seed, --device"),
+        ("report RUN --page compare -d tiny", 2, "leave out --dataset"),
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),
         ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),

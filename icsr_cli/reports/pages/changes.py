@@ -19,6 +19,8 @@ from icsr_cli.runs.folder import epoch_of
 from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import NO_CLUSTER
 
+#: What of the view's options makes another page.
+TAKES = ("dataset",)
 #: Pictures of a cluster, and how many of them are left to images that stayed together.
 CLUSTER_PICTURES: Final = 24
 STAYED_PICTURES: Final = 6

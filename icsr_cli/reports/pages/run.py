@@ -53,7 +53,7 @@ class RunView:
 
 
 #: What of the view's options makes another page.
-TAKES = ("rankings", "draw_map", "seed", "device")
+TAKES = ("rankings", "draw_map", "seed", "device", "dataset")
 
 
 def page(view: View) -> str:
