@@ -150,7 +150,7 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.epochs import network_name
-    from icsr_cli.reports.galleries import look
+    from icsr_cli.reports.galleries import word_of
     from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
@@ -169,7 +169,7 @@ def _show_overview(
         _show_last_epoch(folder, metrics)
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
-    states = (f"{count:,} {look(state).word}" for state, count in found["states"].items())
+    states = (f"{count:,} {word_of(state)}" for state, count in found["states"].items())
     say(f"Images by what became of them: {', '.join(states)}.")
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
@@ -230,7 +230,7 @@ def _show_images(
         _show_clusters("", [asdict(cluster)])
     if not images:
         say("No images.")
-    print_records("", [asdict(image) for image in images])
+    print_records("", [asdict(image) for image in images], hidden=("fate",))
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:

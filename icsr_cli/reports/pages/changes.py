@@ -9,7 +9,7 @@ import numpy as np
 
 from icsr_cli.errors import RunError, counted
 from icsr_cli.reports import label_changes as changes
-from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread, word_of
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange
 from icsr_cli.reports.page import Table, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
@@ -125,8 +125,8 @@ def change_page(
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
     """Count images by state: a row for each earlier one, a column for each later one that there is."""
     old, new = (sorted({pair[side] for pair in counts}) for side in (0, 1))
-    columns = [epochs.before, *(f"{look(state).word} in {epochs.after}" for state in new)]
-    rows = [[look(one).word, *(counts.get((one, two), 0) for two in new)] for one in old]
+    columns = [epochs.before, *(f"{word_of(state)} in {epochs.after}" for state in new)]
+    rows = [[word_of(one), *(counts.get((one, two), 0) for two in new)] for one in old]
     return table(columns, rows)
 
 
@@ -175,8 +175,8 @@ def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
 
 
 def _shown(image: ImageChange, pictures: Pictures | None, *, moved: bool) -> Shown:
-    before, after = (look(state).word for state in (image.state_before, image.state_after))
+    before, after = (word_of(state) for state in (image.state_before, image.state_after))
     said = "" if image.state_before == image.state_after else f"{before} → {after}"
     person = "" if image.identity is None else f"id {image.identity}"
     lines = (f"cam {image.camera}", said, person)
-    return shown(image.path, pictures, image.state_after, lines, moved=moved)
+    return shown(image.path, pictures, look(image.state_after, image.fate), lines, moved=moved)
