@@ -78,7 +78,7 @@ def global_epoch(epoch: int) -> dict[str, object]:
 
 def cam_epoch(camera: int, epoch: int) -> dict[str, object]:
     quality = {"nmi": 0.9, "pairwise_f": 0.5, "bcubed_f": 0.6}
-    own = {"clusters": 10 + camera, "silhouette": 0.2, "quality": quality}
+    own = {"clusters": 10 + camera, "silhouette": 0.2, "best_epoch": epoch, "quality": quality}
     return {"part": f"camera_{camera}", "epoch": epoch, "loss": 1.0 + camera, "clusters": 10,
             "silhouette": 0.2, "nmi": 0.9, "cameras": {str(camera): own}}  # fmt: skip
 
@@ -242,8 +242,23 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
     page.check()
     for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
         assert words in page.text
+    assert page.text.count("Silhouette") == page.text.count(
+        "Silhouette per camera"
+    )  # it is the network's own
     assert "not timed by part" in page.text
     assert "refined" not in Page(str(epoch_table(run.metrics()).columns)).text
+
+
+def test_every_number_of_a_cam_run_has_its_curve() -> None:
+    timed = {"learning_rate": 0.1, "seconds": {"extraction": 1.0, "training": 5.0}}
+    lines = [{**cam_epoch(camera, epoch), **timed} for epoch in (1, 2) for camera in (0, 1)]
+    alone = [line | {"part": "shared"} for line in lines if "1" in line["cameras"]]
+    for epochs, more in ((lines, ()), (alone, ("Clusters", "Silhouette", "NMI"))):
+        drawn = "".join(curves(epochs, "cam"))
+        titles = set(re.findall(r"<figcaption>([^<]*)", drawn))
+        assert titles >= {"Loss", "Learning rate", "Seconds of extraction", "Seconds of training", *more}
+        assert "Clusters per camera" in titles
+        assert "est epoch" not in drawn
 
 
 def test_tiles_of_a_cam_run_are_of_all_cameras(tmp_path: Path) -> None:
