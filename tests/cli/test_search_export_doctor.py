@@ -240,6 +240,7 @@ def test_export_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:
         (["--out", "x.bin"], "must end in .onnx or .safetensors"),
         (["--out", "x.onnx", "--format", "safetensors"], "must end in .safetensors, got x.onnx"),
         (["--out", "x.safetensors", "--input", "pixels"], "--format onnx"),
+        (["--resize-in-graph", "--input", "normalised"], "leave out --input"),
         (["--out", "{weights}"], "which is read here"),
         (["--format", "tflite"], "onnx"),
     ],
