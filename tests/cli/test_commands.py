@@ -480,6 +480,12 @@ def test_the_data_set_prepared_last_is_said(places: list[str], tmp_path: Path) -
     result = icsr("train", "cam", *SETTINGS, "--set", "cam.epochs=1", *places[:2], "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines()[0].startswith("Data set: tiny (prepared last)")
+    # Nobody named it, so --quiet says it too; a program that reads JSON sees the run.
+    wrong = ["train", "cam", "--quiet", "--set", "cam.epochz=1", *places[:2]]
+    assert icsr(*wrong).stderr.startswith("Data set: tiny (prepared last)")
+    assert icsr(*wrong, "--json").stderr.startswith("Error: ")
+    assert icsr(*wrong, "-d", "tiny").stderr.startswith("Error: ")
+    assert icsr("doctor", "--plan", *places[:2]).stdout.startswith("tiny (prepared last): ")
 
 
 def test_a_run_is_not_resumed_with_other_settings(
