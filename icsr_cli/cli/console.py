@@ -163,7 +163,7 @@ def message(text: str, *, style: str = "") -> None:
 
 def format_figures(figures: Mapping[str, Figure]) -> str:
     """Give ``name value`` pairs on one line; floats with three significant digits or as they are read."""
-    return "  ".join(f"{name} {_text(value)}" for name, value in figures.items())
+    return "  ".join(f"{printable(name)} {_text(value)}" for name, value in figures.items())
 
 
 def _text(value: object) -> str:
@@ -217,7 +217,7 @@ class BarProgress(Progress):
     def task(self, title: str, total: int, unit: str = "it") -> Task:
         """Open a bar; the display lives as long as one bar is open."""
         self._bars.start()
-        number = self._bars.add_task(title, total=total, unit=unit, figures="")
+        number = self._bars.add_task(printable(title), total=total, unit=unit, figures="")
         task = _BarTask(self._bars, number)
         if unit in ("img", "images"):
             task.show(lambda: self._speed(number))
@@ -231,9 +231,9 @@ class BarProgress(Progress):
         """Print a line above the bars."""
         from rich.text import Text
 
-        parts = [(title, "bold")]
+        parts = [(printable(title), "bold")]
         for name, value in figures.items():
-            parts += [(f"  {name} ", "dim"), (_text(value), "")]
+            parts += [(f"  {printable(name)} ", "dim"), (_text(value), "")]
         self._console.print(Text.assemble(*parts))
 
     def note(self, message: str) -> None:
@@ -242,7 +242,7 @@ class BarProgress(Progress):
 
     def warn(self, message: str) -> None:
         """Print a yellow line above the bars."""
-        self._console.print(f"Warning: {message}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(f"Warning: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
 
 
 class _BarTask(Task):
@@ -284,7 +284,7 @@ class LineProgress(Progress):
 
     def note(self, message: str) -> None:
         """Print a line."""
-        print(message, file=sys.stderr, flush=True)
+        print(printable(message), file=sys.stderr, flush=True)
 
     def warn(self, message: str) -> None:
         """Print a line."""
@@ -293,7 +293,7 @@ class LineProgress(Progress):
 
 class _LineTask(Task):
     def __init__(self, title: str, total: int, unit: str) -> None:
-        self._title, self._total, self._unit, self._done = title, total, unit, 0
+        self._title, self._total, self._unit, self._done = printable(title), total, unit, 0
         self._began = self._said = time.monotonic()
         self._figures: Callable[[], Mapping[str, Figure]] = dict
 

@@ -132,14 +132,14 @@ def _show(
 
     last = run.metrics()[-1]
     counts = {key: last[key] for key in ("clusters", "kept", "noise", "discarded") if key in last}
-    quality = last["quality"]["refined"]
+    quality = last.get("quality", {}).get("refined", {})
     if as_json:
         found = {"seconds": seconds, "retrieval": scores, "labels": counts | quality}
         print_json(found | {"run": str(run.path)})
         return
     rows = [[name, *percentages(values)] for name, values in scores.items()]
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)
-    row = counts | {key: quality[key] for key in ("pairwise_f", "nmi")}
+    row = counts | {key: quality[key] for key in ("pairwise_f", "nmi") if key in quality}
     print_records("Pseudo labels of the last epoch", [row])
     commands = (("labels", "inspect", run.path), ("report", run.path), ("eval", run.path, "--rerank"))
     lines = (f"  {options.typed(*words, data_root=data_root)}" for words in commands)

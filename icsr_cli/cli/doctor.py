@@ -68,7 +68,9 @@ def doctor(
             "assignments": assignments or (),
         }
         found_plan = answer(dataset, data_root, gpus, gpu, method=method, config=config, **own)
-        print_json(found_plan.as_dict()) if as_json else _show_plan(found_plan)
+        print_json(found_plan.as_dict()) if as_json else _show_plan(
+            found_plan, " (prepared last)" if dataset is None else ""
+        )
         return
     planned = ("dataset", "gpus", "gpu", "method", "arch", "config", "assignments")
     options.refuse_typed(ctx, planned, "A plan is not asked for: add --plan, or")
@@ -147,13 +149,13 @@ def _gigabytes(count: int | None) -> str:
     return "?" if count is None else f"{count / 1e9:.1f} GB"
 
 
-def _show_plan(found: Schedule) -> None:
-    """Print the estimate of a run as tables."""
+def _show_plan(found: Schedule, suffix: str) -> None:
+    """Print the estimate of a run as tables; ``suffix`` says how its data set was found."""
     from icsr_cli.reports.page import duration
 
     where = found.rates.name if found.devices == 1 else f"{found.devices} x {found.rates.name}"
     trained = f"{counted(found.images, 'training image')} under {counted(found.cameras, 'camera')}"
-    say(f"{found.dataset}: {trained}, on {where}; estimated.")
+    say(f"{found.dataset}{suffix}: {trained}, on {where}; estimated.")
     rows = []
     for stage in found.stages:
         parts = [f"{stage.parts[part].seconds:.2f}" for part in ("extraction", "labels", "training")]

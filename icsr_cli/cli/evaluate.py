@@ -79,7 +79,8 @@ def evaluate(
         read_evaluations(run.path)  # a damaged file is found out before anything is computed
     if run is not None and options.from_environment(ctx, "config"):
         config = None  # a run has its own settings, whatever is to be trained next
-    data = options.open_dataset(run.dataset if run and dataset is None else dataset, data_root, progress)
+    own = run.dataset if run and dataset is None else dataset
+    data = options.open_dataset(own, data_root, progress, speaks=quiet and not as_json)
     if run is not None and run.dataset != data.name:
         progress.note(f"The network was trained on another data set, {run.dataset}.")
     engine = choose_engine(device, precision, run)

@@ -24,6 +24,7 @@ _CHECKED_CROPS = 32
 
 
 def export(
+    ctx: typer.Context,
     network: Annotated[
         Path | None, options.a_run(metavar="RUN|FILE", help="A run or weights; the newest run if left out.")
     ] = None,
@@ -79,8 +80,8 @@ def export(
         options.check_out(out, "--out", *([f".{kind}"] if kind else [".onnx", ".safetensors"]))
         kind = "safetensors" if out.suffix == ".safetensors" else "onnx"
     kind = kind or "onnx"
-    if resize and takes == "pixels":
-        raise UsageError("--resize-in-graph takes crops of any size, --input pixels those of one size.")
+    if resize and takes != "crops":
+        options.refuse_typed(ctx, ("takes",), f"--input {takes} is of one size, --resize-in-graph of any;")
     takes = "crops" if resize else takes
     if kind == "safetensors" and takes != "normalised":
         raise UsageError(f"--input {takes} goes with --format onnx; safetensors holds weights alone.")

@@ -175,15 +175,18 @@ def _of_chain(assignment: str) -> str:
     """Give the full key of a setting; one that is no section's is the clusterer's.
 
     Raises:
-        UsageError: it is one of training alone.
+        UsageError: it is one of training alone, or says no value.
     """
     from icsr_cli.config.schema import GlobalSettings
 
     own = assignment.removeprefix("global.")
-    first = own.partition("=")[0].partition(".")[0].strip()
+    key, says, _ = own.partition("=")
+    first, below, _ = key.strip().partition(".")
+    if not says or not first:
+        raise UsageError(f"--set takes key=value, for instance --set eps=0.5; got {assignment!r}.")
     if first in ("clusterer", "distance", "normalise", "refiners"):
         return f"global.{own}"
-    if first in GlobalSettings.model_fields:
+    if below or first in GlobalSettings.model_fields:  # a clusterer's keys hold no others
         raise UsageError(
             f"--set {assignment} changes nothing here; clusterer, distance, normalise and refiners do."
         )

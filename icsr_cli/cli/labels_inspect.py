@@ -55,6 +55,7 @@ def inspect(
     """Show clusters, sizes, what was thrown out and why, and quality where the truth is known."""
     from icsr_cli.reports import label_report as report
     from icsr_cli.runs import read_labels
+    from icsr_cli.runs.quality import one_number_per_cluster
 
     parts = sum((cluster is not None, camera is not None, discarded, compare is not None))
     if parts > 1:
@@ -68,7 +69,7 @@ def inspect(
     if html is not None:
         options.check_out(html, "--html", *options.PAGES)
     folder, path = _find(run, dataset, epoch, runs_root)
-    table = read_labels(path)
+    table = one_number_per_cluster(read_labels(path))
     number = None if camera is None else _camera(table, camera)
     if compare is not None and folder is None:
         raise UsageError(f"{path} is one epoch's labels; --compare goes with a run folder.")
@@ -104,12 +105,11 @@ def _page(
     """Give the page of all labels, or of a part: a cluster, a camera, what was thrown out, what moved."""
     from icsr_cli.reports.pages import changes, labels
     from icsr_cli.reports.pages import images as of_images
-    from icsr_cli.reports.truth import one_number_per_cluster
 
     cluster, camera, discarded, before = part
     if before is not None:
         return changes.page_between(view, before, path, count)
-    shown = view.source(path), one_number_per_cluster(table), view.pictures
+    shown = view.source(path), table, view.pictures
     if cluster is not None:
         return of_images.cluster_page(*shown, cluster)
     if camera is not None:
@@ -151,7 +151,7 @@ def _show_overview(
     folder: RunFolder | None, path: Path, table: LabelTable, count: int, as_json: bool
 ) -> None:
     from icsr_cli.reports.epochs import network_name
-    from icsr_cli.reports.galleries import look
+    from icsr_cli.reports.galleries import word_of
     from icsr_cli.reports.label_report import LISTS, label_report
 
     found = label_report(table, count)
@@ -170,7 +170,7 @@ def _show_overview(
         _show_last_epoch(folder, metrics)
     _show_quality(found["quality"])
     print_records("Cameras", found["cameras"])
-    states = (f"{count:,} {look(state).word}" for state, count in found["states"].items())
+    states = (f"{count:,} {word_of(state)}" for state, count in found["states"].items())
     say(f"Images by what became of them: {', '.join(states)}.")
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
@@ -231,14 +231,15 @@ def _show_images(
         _show_clusters("", [asdict(cluster)])
     if not images:
         say("No images.")
-    print_records("", [asdict(image) for image in images])
+    print_records("", [asdict(image) for image in images], hidden=("fate",))
 
 
 def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) -> None:
     from icsr_cli.reports.label_changes import SAME_EPOCH, compare_labels
     from icsr_cli.runs import read_labels
+    from icsr_cli.runs.quality import one_number_per_cluster
 
-    changes = compare_labels(read_labels(before), table)
+    changes = compare_labels(one_number_per_cluster(read_labels(before)), table)
     if as_json:
         print_json({"before": str(before), "after": str(path), **asdict(changes)})
         return

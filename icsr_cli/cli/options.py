@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import complete
+from icsr_cli.cli.console import message
 from icsr_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -127,15 +128,19 @@ Quiet = Annotated[bool, of_output("--quiet", "-q", help="No progress, only resul
 Json = Annotated[bool, of_output("--json", help="Print JSON and nothing else on standard output.")]
 
 
-def open_dataset(name: str | None, data_root: Path, progress: Progress) -> Dataset:
-    """Load the data set, or the one prepared last, and say which one it is."""
+def open_dataset(name: str | None, data_root: Path, progress: Progress, *, speaks: bool = False) -> Dataset:
+    """Load the data set, or the one prepared last, and say which one it is.
+
+    ``speaks``: where nobody named it, say it though ``progress`` is quiet.
+    """
     from icsr_cli import datasets
 
     chosen = datasets.newest(data_root) if name is None else name
     dataset = datasets.load(chosen, data_root)
     sizes = ", ".join(f"{len(split):,} {split_name}" for split_name, split in dataset.splits.items())
     suffix = " (prepared last)" if name is None else ""
-    progress.note(f"Data set: {chosen}{suffix}, {sizes} images, {counted(dataset.n_cameras, 'camera')}")
+    tell = message if name is None and speaks else progress.note
+    tell(f"Data set: {chosen}{suffix}, {sizes} images, {counted(dataset.n_cameras, 'camera')}")
     return dataset
 
 

@@ -49,7 +49,8 @@ def report(
     from icsr_cli.runs import newest, open_run
 
     chosen = pages.find(page)
-    unused = {"rankings", "draw_map", "seed", "device"} - set(getattr(chosen, "TAKES", ()))
+    unused = {"rankings", "draw_map", "seed", "device"} | ({"dataset"} if runs else set())
+    unused -= set(getattr(chosen, "TAKES", ()))
     options.refuse_typed(ctx, unused, f"The page {page!r} would be the same;")
     if out is not None:
         options.check_out(out, "--out", *options.PAGES)

@@ -174,7 +174,10 @@ def train(
     )
     data = place.ranks.together(
         lambda: options.open_dataset(
-            _dataset_of(dataset, run, name, runs_root, stage, resume), data_root, place.progress
+            _dataset_of(dataset, run, name, runs_root, stage, resume),
+            data_root,
+            place.progress,
+            speaks=quiet and not as_json and place.ranks.leads,
         )
     )
     wishes = list(_each_seed(wish, seed, some_seeds))

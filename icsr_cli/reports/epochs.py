@@ -1,6 +1,8 @@
 """The epochs of a run, as curves and as a table: what ``metrics.jsonl`` holds, for a page.
 
-The figures of a line are the methods' own: every number it has is drawn, under its own name.
+The figures of a line are the methods' own: every number it has is drawn under its own name, of each network
+of a cam run, where there are several; of the quality, the measures of ``QUALITY``. The epoch whose labels a
+camera keeps is no curve.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,21 +82,25 @@ def _global_curves(epochs: Sequence[Epoch]) -> list[Markup]:
         (title, [_line(name, epochs, "quality", name, measure) for name in LABELS])
         for measure, title in QUALITY.items()
     ]
-    timed: Mapping[str, float] = next((epoch["seconds"] for epoch in epochs if epoch.get("seconds")), {})
+    parts = [_line(part, epochs, "seconds", part) for part in _timed(epochs)]
     return [
         *(drawn for title, lines in charts for drawn in chart(title, lines, percent="mAP" in title)),
-        *chart("Seconds per part", [_line(part, epochs, "seconds", part) for part in timed], from_zero=True),
+        *chart("Seconds per part", parts, from_zero=True),
     ]
 
 
 def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
-    """Draw one line per network for the loss, and one per camera for its labels."""
+    """Draw one line per network for its figures, and one per camera for its labels."""
     networks: dict[str, list[Epoch]] = {}
     cameras: dict[int, list[Epoch]] = {}
     for epoch in epochs:
         networks.setdefault(epoch.get("part", ""), []).append(epoch)
         for camera in epoch.get("cameras", ()):
             cameras.setdefault(int(camera), []).append(epoch)
+
+    def per_network(title: str, *keys: str, from_zero: bool = False) -> list[Markup]:
+        lines = [_line(network_name(part, names), own, *keys) for part, own in networks.items()]
+        return chart(title, lines, from_zero=from_zero)
 
     def per_camera(title: str, *keys: str) -> list[Markup]:
         lines = [
@@ -103,12 +109,25 @@ def _cam_curves(epochs: Sequence[Epoch], names: Sequence[str]) -> list[Markup]:
         ]
         return chart(f"{title} per camera", lines)
 
+    # The labels of a network of one camera are the camera's, and drawn as such.
+    drawn_below = ("clusters", "silhouette", "nmi") if len(networks) > 1 else ()
+    figures = [key for key in _figures(epochs) if key not in drawn_below]
     return [
-        *chart("loss", [_line(network_name(part, names), own, "loss") for part, own in networks.items()]),
+        *(drawn for key in figures for drawn in per_network(title_of(key), key)),
         *per_camera("clusters", "clusters"),
         *per_camera("silhouette", "silhouette"),
         *(drawn for key, title in QUALITY.items() for drawn in per_camera(title, "quality", key)),
+        *(
+            drawn
+            for part in _timed(epochs)
+            for drawn in per_network(f"Seconds of {part}", "seconds", part, from_zero=True)
+        ),
     ]
+
+
+def _timed(epochs: Sequence[Epoch]) -> Sequence[str]:
+    """Name the parts whose seconds were taken."""
+    return next((tuple(epoch["seconds"]) for epoch in epochs if epoch.get("seconds")), ())
 
 
 def chart(

@@ -29,18 +29,23 @@ class Look:
     @property
     def word(self) -> str:
         """The state as it is read."""
-        return self.state.replace("-", " ")
+        return word_of(self.state)
 
 
-def look(state: str) -> Look:
-    """Give the look of a state, which is a word of the method's own."""
-    if state == "noise":
+def word_of(state: str) -> str:
+    """Give a state, which is a word of the method's own, as it is read."""
+    return state.replace("-", " ")
+
+
+def look(state: str, fate: str) -> Look:
+    """Give the look of an image: of its state by name, and of its fate (``label_report.fates``) by kind."""
+    if fate == "noise":
         return Look(state, "loose", "○", "in no cluster")
-    if state not in KEPT:
+    if fate == "thrown_out":
         return Look(state, "out", "✕", "taken out of the cluster it was found in")
     if state == KEPT[0]:
         return Look(state, "plain", "", "in its cluster")
-    return Look(state, "chosen", "★", "in its cluster, and marked by the method")
+    return Look(state, "chosen", "★", "in a cluster, and marked by the method")
 
 
 @dataclass(frozen=True)
@@ -71,11 +76,11 @@ class Gallery:
 
 
 def shown(
-    path: str, pictures: Pictures | None, state: str, lines: Sequence[str], *, moved: bool = False
+    path: str, pictures: Pictures | None, how: Look, lines: Sequence[str], *, moved: bool = False
 ) -> Shown:
     """Give an image its picture, mark and caption; empty lines are left out."""
     picture = pictures.get(path) if pictures is not None else None
-    return Shown(path, picture, look(state), tuple(filter(None, lines)), moved)
+    return Shown(path, picture, how, tuple(filter(None, lines)), moved)
 
 
 def grouped(

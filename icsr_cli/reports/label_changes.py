@@ -12,7 +12,7 @@ import numpy as np
 
 from icsr_cli.errors import RunError
 from icsr_cli.metrics import label_quality
-from icsr_cli.reports.label_report import select, thrown_out
+from icsr_cli.reports.label_report import fates, select, thrown_out
 from icsr_cli.reports.page import percent
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, most_frequent
@@ -25,7 +25,7 @@ SAME_EPOCH = "These are the labels of one and the same epoch: nothing can have m
 
 @dataclass(frozen=True)
 class ImageChange:
-    """One image in both epochs; -1 is no cluster."""
+    """One image in both epochs; -1 is no cluster. ``fate``: what became of it in the later one."""
 
     path: str
     camera: str
@@ -34,6 +34,7 @@ class ImageChange:
     cluster_after: int
     state_before: str
     state_after: str
+    fate: str
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _example(table: LabelTable) -> str:
 
 def _image_changes(before: LabelTable, after: LabelTable, rows: Sequence[int]) -> tuple[ImageChange, ...]:
     """Describe the images at ``rows`` of both tables."""
+    became = fates(after)
     return tuple(
         ImageChange(
             path=before.paths[row],
@@ -202,6 +204,7 @@ def _image_changes(before: LabelTable, after: LabelTable, rows: Sequence[int]) -
             cluster_after=int(after.clusters[row]),
             state_before=str(before.states[row]),
             state_after=str(after.states[row]),
+            fate=str(became[row]),
         )
         for row in rows
     )

@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from icsr_cli.errors import RunError
-from icsr_cli.reports.truth import is_local, judged
+from icsr_cli.reports.truth import judged
 from icsr_cli.runs import LabelTable
-from icsr_cli.runs.quality import local_codes
+from icsr_cli.runs.labels import DISCARDED
+from icsr_cli.runs.quality import is_local, local_codes
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
 
 #: The lists of clusters by name, with their titles.
@@ -53,13 +54,14 @@ class ClusterRow:
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image and what became of it; ``cohesion`` None where it is alone or not known."""
+    """One image and what became of it (see ``fates``); ``cohesion`` None where it is alone or not known."""
 
     path: str
     camera: str
     cluster: int
     local_cluster: int | None
     state: str
+    fate: str
     cohesion: float | None
     identity: int | None
 
@@ -77,11 +79,22 @@ def overview(table: LabelTable) -> dict[str, Any]:
     }
 
 
+def fates(table: LabelTable) -> npt.NDArray[np.str_]:
+    """Say of each image in one of three words what became of it, whatever the method: (n,).
+
+    ``thrown_out``: it was in a cluster, and is in none, or is called ``discarded``: so methods call what they
+    take out of its cluster, also where it gets a cluster of its own. ``noise``: it was in no cluster and is
+    in none. ``kept``: it is trained on in a cluster, whatever its method calls it; this may be a part of the
+    cluster it was found in, or one that a refiner put it into.
+    """
+    found, trained = table.clusters != NO_CLUSTER, table.labels != NO_CLUSTER
+    out = found & (~trained | (table.states == DISCARDED))
+    return np.where(out, "thrown_out", np.where(trained, "kept", "noise"))
+
+
 def thrown_out(table: LabelTable) -> BoolArray:
-    """Mark the images that were in a cluster and that a refiner took out of it: bool (n,)."""
-    # Split gives them a cluster of their own.
-    lost = (table.labels == NO_CLUSTER) | (table.states == "discarded")
-    return np.asarray((table.clusters != NO_CLUSTER) & lost)
+    """Mark the images that were in a cluster and that a refiner took out of it: bool (n,); see ``fates``."""
+    return np.asarray(fates(table) == "thrown_out")
 
 
 def camera_rows(table: LabelTable) -> list[dict[str, Any]]:
@@ -207,14 +220,10 @@ def _kinds(values: IntArray) -> int:
 
 def _counts(table: LabelTable) -> dict[str, int]:
     """Count the images, what became of them, and the clusters they were in."""
-    lost = int(thrown_out(table).sum())
-    # A refiner may give an image a label that was in no cluster.
-    noise = int(((table.clusters == NO_CLUSTER) & (table.labels == NO_CLUSTER)).sum())
+    became = fates(table).tolist()
     return {
         "images": len(table),
-        "kept": len(table) - lost - noise,
-        "thrown_out": lost,
-        "noise": noise,
+        **{fate: became.count(fate) for fate in ("kept", "thrown_out", "noise")},
         "nodes": int((table.states == "node").sum()),
         "clusters": _distinct(table.clusters),
     }
@@ -247,7 +256,7 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
     """Give the images under ``mask``, sorted by the last key, then the first, then as they stand."""
     rows = np.flatnonzero(mask)
     rows = rows[np.lexsort(tuple(key[rows] for key in keys))]
-    alike, local = _cohesion(table), table.has_local
+    alike, local, became = _cohesion(table), table.has_local, fates(table)
     return tuple(
         ImageRow(
             path=table.paths[row],
@@ -255,6 +264,7 @@ def _images(table: LabelTable, mask: BoolArray, keys: tuple[IntArray, IntArray])
             cluster=int(table.clusters[row]),
             local_cluster=int(table.local_clusters[row]) if local else None,
             state=str(table.states[row]),
+            fate=str(became[row]),
             cohesion=_number(alike[row]),
             identity=int(table.identities[row]) if table.identities[row] != UNKNOWN_IDENTITY else None,
         )

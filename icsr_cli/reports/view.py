@@ -14,8 +14,8 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import Embedder, load_pixels
 from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.reports.pictures import Pictures
-from icsr_cli.reports.truth import one_number_per_cluster
 from icsr_cli.runs import LabelTable, RunFolder, read_labels
+from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import Dataset
 
 

@@ -26,8 +26,9 @@ from icsr_cli.files import check_header, csv_bytes, read_arrays, whole_file, wri
 from icsr_cli.runs.folder import run_of
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
-#: The states of images that stay in their cluster, and of those that were in none.
-KEPT, NOISE = ("kept", "node"), "noise"
+#: The states of images that stay in their cluster, of those that were in none, and of those that are taken
+#: out of theirs, also where they get another label.
+KEPT, NOISE, DISCARDED = ("kept", "node"), "noise", "discarded"
 COLUMNS = ("path", "camera", "identity", "cluster", "local_cluster", "label", "state")
 
 

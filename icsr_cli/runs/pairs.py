@@ -23,6 +23,7 @@ from icsr_cli.files import check_header, csv_bytes, regular, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
 from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
+from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
 
 COLUMNS: Final = ("first", "second", "answer")
@@ -101,7 +102,7 @@ def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = 
         clusters = open_run(clusters).find_labels()
     answers = read_answers(path)
     rows = {name: row for row, name in enumerate(paths)}
-    stand_ins = _typical(read_labels(clusters)) if clusters is not None else None
+    stand_ins = _typical(one_number_per_cluster(read_labels(clusters))) if clusters is not None else None
     faults: list[str] = []
     found: dict[str, list[list[int]]] = {answer: [] for answer in ANSWERS}
     passed: list[str] = []  # what says nothing may name what is not there

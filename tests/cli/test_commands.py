@@ -384,6 +384,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("labels inspect PLAIN -d tiny", 2, "leave out --dataset"),
         ("report RUN --page labels --rankings 2 --no-map", 2, "leave out --rankings, --map"),
         ("report RUN --page changes --device cpu --seed 1", 2, "leave out --seed, --device"),
+        ("report RUN --page compare -d tiny", 2, "leave out --dataset"),
         ("eval -d tiny /nowhere/model.pth.tar", 1, "/nowhere/model.pth.tar"),
         ("eval -d unknown", 1, "unknown"),
         ("train cam -d tiny --set cam.epochz=1", 2, "cam.epochs"),
@@ -533,6 +534,12 @@ def test_the_data_set_prepared_last_is_said(places: list[str], tmp_path: Path) -
     result = icsr("train", "cam", *SETTINGS, "--set", "cam.epochs=1", *places[:2], "--runs", tmp_path)
     assert result.exit_code == 0, result.output
     assert result.stderr.splitlines()[0].startswith("Data set: tiny (prepared last)")
+    # Nobody named it, so --quiet says it too; a program that reads JSON sees the run.
+    wrong = ["train", "cam", "--quiet", "--set", "cam.epochz=1", *places[:2]]
+    assert icsr(*wrong).stderr.startswith("Data set: tiny (prepared last)")
+    assert icsr(*wrong, "--json").stderr.startswith("Error: ")
+    assert icsr(*wrong, "-d", "tiny").stderr.startswith("Error: ")
+    assert icsr("doctor", "--plan", *places[:2]).stdout.startswith("tiny (prepared last): ")
 
 
 def test_a_run_is_not_resumed_with_other_settings(

@@ -10,9 +10,10 @@ import time
 import pytest
 import typer
 
-from icsr_cli.cli.console import LineProgress, print_table
+from icsr_cli.cli.console import BarProgress, LineProgress, QuietProgress, print_table
 from icsr_cli.cli.labels_inspect import _show_epochs
 from icsr_cli.cli.main import _open_standard_files
+from icsr_cli.progress import Progress
 
 
 class Terminal(io.StringIO):
@@ -84,6 +85,28 @@ def test_what_the_output_cannot_hold_is_escaped(monkeypatch: pytest.MonkeyPatch,
     sys.stdout.flush()
     text = written.getvalue().decode(encoding)
     assert all(name in text for name in ("data\\udcff/", r"\x1b[2J", r"a\udcff_in"))
+
+
+@pytest.mark.parametrize("kind", [QuietProgress, BarProgress, LineProgress])
+def test_no_name_moves_the_cursor(kind: type[Progress], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of images go through progress as well: \x07 rings, \x1b moves and colours."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(time, "monotonic", iter(range(0, 10_000, 40)).__next__)
+    name, progress = "c1_\x1b[31mred\x07.jpg", kind()
+    progress.note(f"note {name}")
+    progress.warn(f"warn {name}")
+    progress.report(f"report {name}", {name: 1, "file": name})
+    with progress.task(f"task {name}", 2, "img") as task:
+        task.show(lambda: {"file": name})
+        task.advance()
+        if kind is BarProgress:
+            progress._bars.refresh()
+    written = terminal.getvalue()
+    assert "\x1b[31mred" not in written
+    assert "\x07" not in written
+    assert written.count(r"\x1b[31mred\x07.jpg") >= (1 if kind is QuietProgress else 6)
 
 
 def test_a_line_of_progress_comes_twice_a_minute_with_the_figures_of_that_moment(

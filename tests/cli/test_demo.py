@@ -11,7 +11,7 @@ from in_process import icsr
 
 from icsr_cli.cli import demo
 from icsr_cli.errors import Interrupted
-from icsr_cli.runs import find_runs
+from icsr_cli.runs import create, find_runs
 
 
 def test_the_demo_and_what_it_advises(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,3 +39,13 @@ def test_an_interrupted_demo_advises_what_there_is(tmp_path: Path, monkeypatch: 
     said = " ".join(result.stderr.split())
     assert "same command starts the demo anew" in said
     assert "--resume -d demo" in said
+
+
+def test_labels_that_nobody_can_judge_are_counted_all_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = create(tmp_path, "demo", "global")
+    run.write_metrics([{"epoch": 1, "loss": 1.0, "clusters": 7}])
+    demo._show({"untrained": {"mAP": 0.5}}, run, tmp_path, 1.0, as_json=False)
+    shown = capsys.readouterr().out
+    assert re.search(r"Pseudo labels of the last epoch\s+clusters\s+─+\s+7\b", shown)

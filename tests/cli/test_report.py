@@ -212,6 +212,22 @@ def test_labels_of_the_cam_stage_as_a_page(root: Path, tiny_root: Path, tmp_path
     assert "Most mixed" not in page.text
 
 
+def test_local_clusters_that_are_numbered_camera_by_camera_are_told_apart(tmp_path: Path) -> None:
+    """One number under two cameras is two clusters: in the tables, and on the page."""
+    rows = [
+        f"c{camera}_{n}.jpg,{camera},,{n // 2},{n // 2},{n // 2},kept" for camera in (0, 1) for n in range(4)
+    ]
+    file, out = tmp_path / "local.csv", tmp_path / "page.html"
+    head = "path,camera,identity,cluster,local_cluster,label,state"
+    file.write_text("\n".join([head, *rows, ""]))
+    found = json.loads(icsr("labels", "inspect", file, "--json").stdout)
+    assert found["overview"]["clusters"] == 4
+    one = icsr("labels", "inspect", file, "--cluster", 3)
+    assert re.findall(r"c\d_\d.jpg", one.stdout) == ["c1_2.jpg", "c1_3.jpg"]
+    assert icsr("labels", "inspect", file, "--cluster", 3, "--html", out).exit_code == 0
+    assert "c1_3.jpg" in out.read_text()
+
+
 def test_a_label_file_alone_needs_the_name_of_its_data_set(
     root: Path, tiny_root: Path, tmp_path: Path
 ) -> None:

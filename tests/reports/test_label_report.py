@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from icsr_cli.errors import RunError
+from icsr_cli.reports.galleries import look
 from icsr_cli.reports.label_changes import compare_labels, most_changed, state_changes
 from icsr_cli.reports.label_report import (
     camera_images,
@@ -85,6 +86,31 @@ def test_what_a_refiner_took_out_of_the_noise_is_kept():
     found = overview(table)
     assert (found["kept"], found["thrown_out"], found["noise"]) == (6, 1, 0)
     assert [(row["kept"], row["noise"]) for row in camera_rows(table)] == [(3, 0), (2, 0), (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("state", "cluster", "label", "fate", "mark"),
+    [
+        ("kept", 0, 0, "kept", ""),
+        ("node", 0, 0, "kept", "★"),
+        ("kept", -1, 0, "kept", ""),  # put into a cluster, by majority
+        ("split", 0, 1, "kept", "★"),  # of cannot-link: its cluster fell into parts
+        ("left-out", 0, -1, "thrown_out", "✕"),
+        ("discarded", 0, -1, "thrown_out", "✕"),
+        ("discarded", 0, 1, "thrown_out", "✕"),  # of split: a cluster of its own
+        ("single-camera", 0, -1, "thrown_out", "✕"),
+        ("single-camera", -1, -1, "noise", "○"),
+        ("noise", -1, -1, "noise", "○"),
+    ],
+)
+def test_tables_and_pictures_tell_one_fate(state, cluster, label, fate, mark):
+    table = replace(
+        table_of([(0, cluster, -1, state, -1)]), clusters=np.array([cluster]), labels=np.array([label])
+    )
+    assert {name: overview(table)[name] for name in ("kept", "thrown_out", "noise")}[fate] == 1
+    [row] = camera_images(table, 0)
+    found = look(row.state, row.fate)
+    assert (row.fate, found.mark) == (fate, mark)
 
 
 def test_an_epoch_of_noise_alone():

@@ -32,9 +32,10 @@ from icsr_cli.reports.pages.images import camera_page, cluster_page, discarded_p
 from icsr_cli.reports.pages.labels import overview_page
 from icsr_cli.reports.pages.run import RunView, run_page
 from icsr_cli.reports.pictures import LONGEST, Pictures, thumbnail
-from icsr_cli.reports.truth import is_local, judged, one_number_per_cluster
+from icsr_cli.reports.truth import judged
 from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable, RunFolder, create, write_labels
+from icsr_cli.runs.quality import is_local, one_number_per_cluster
 
 SECTIONS = {"training", "labels", "retrieval", "rankings", "map", "time", "settings", "environment"}
 EVIL = '<script>alert("1")</script>&amp;'
@@ -77,7 +78,7 @@ def global_epoch(epoch: int) -> dict[str, object]:
 
 def cam_epoch(camera: int, epoch: int) -> dict[str, object]:
     quality = {"nmi": 0.9, "pairwise_f": 0.5, "bcubed_f": 0.6}
-    own = {"clusters": 10 + camera, "silhouette": 0.2, "quality": quality}
+    own = {"clusters": 10 + camera, "silhouette": 0.2, "best_epoch": epoch, "quality": quality}
     return {"part": f"camera_{camera}", "epoch": epoch, "loss": 1.0 + camera, "clusters": 10,
             "silhouette": 0.2, "nmi": 0.9, "cameras": {str(camera): own}}  # fmt: skip
 
@@ -206,6 +207,13 @@ def test_the_state_of_a_run_is_said(tmp_path: Path, info: dict[str, str], words:
     assert words in page.text
 
 
+def test_the_last_epoch_of_several_networks_is_that_of_the_one_at_work(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "cam", epochs=0, status="interrupted", camera_names=["a", "b"])
+    run.write_metrics([*(cam_epoch(0, epoch) for epoch in range(1, 10)), cam_epoch(1, 1)])
+    page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
+    assert "Epoch 1 of 9 of camera b is done" in page.text
+
+
 def test_a_run_took_what_its_epochs_took(tmp_path: Path) -> None:
     """By the clock a run that was stopped overnight took the night."""
     info = {"started": "2026-01-01T10:00:00+0000", "ended": "2026-01-02T10:00:00+0000"}
@@ -234,8 +242,23 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
     page.check()
     for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
         assert words in page.text
+    assert page.text.count("Silhouette") == page.text.count(
+        "Silhouette per camera"
+    )  # it is the network's own
     assert "not timed by part" in page.text
     assert "refined" not in Page(str(epoch_table(run.metrics()).columns)).text
+
+
+def test_every_number_of_a_cam_run_has_its_curve() -> None:
+    timed = {"learning_rate": 0.1, "seconds": {"extraction": 1.0, "training": 5.0}}
+    lines = [{**cam_epoch(camera, epoch), **timed} for epoch in (1, 2) for camera in (0, 1)]
+    alone = [line | {"part": "shared"} for line in lines if "1" in line["cameras"]]
+    for epochs, more in ((lines, ()), (alone, ("Clusters", "Silhouette", "NMI"))):
+        drawn = "".join(curves(epochs, "cam"))
+        titles = set(re.findall(r"<figcaption>([^<]*)", drawn))
+        assert titles >= {"Loss", "Learning rate", "Seconds of extraction", "Seconds of training", *more}
+        assert "Clusters per camera" in titles
+        assert "est epoch" not in drawn
 
 
 def test_tiles_of_a_cam_run_are_of_all_cameras(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -75,6 +76,12 @@ def test_a_cluster_stands_for_its_most_typical_image(file: Path, tmp_path: Path)
         read_pairs(None, PATHS, clusters)
     with pytest.raises(RunError, match="no run folder"):
         _read(file, clusters=tmp_path / "elsewhere")
+    # Numbered camera by camera: cluster 1 is that of the second camera, as icsr labels inspect shows it.
+    local = np.zeros(4, dtype=np.int64)
+    parts = dict.fromkeys(("clusters", "local_clusters", "labels"), local)
+    own = replace(table, cameras=np.array([0, 0, 1, 1]), states=np.full(4, "kept"), columns={}, **parts)
+    write_labels(clusters, own)
+    assert _read(file, "cluster:0,cluster:1,same", clusters=clusters) == ([[0, 2]], [])
 
 
 @pytest.mark.parametrize(

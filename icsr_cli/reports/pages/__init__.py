@@ -2,7 +2,8 @@
 
 The function ``page(view) -> str`` of such a file gives the whole page as HTML (see
 ``icsr_cli.reports.view.View``); ``icsr report --page NAME`` writes it. A new page is these two files.
-It names in ``TAKES`` which of ``rankings``, ``draw_map``, ``seed`` and ``device`` it makes use of.
+It names in ``TAKES`` which of ``rankings``, ``draw_map``, ``seed``, ``device`` and ``dataset`` it makes
+use of; the last is refused only beside named runs, else it says whose newest run is meant.
 """
 
 import importlib

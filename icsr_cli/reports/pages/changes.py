@@ -9,15 +9,18 @@ import numpy as np
 
 from icsr_cli.errors import RunError, counted
 from icsr_cli.reports import label_changes as changes
-from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread
+from icsr_cli.reports.galleries import Gallery, Shown, grouped, look, shown, spread, word_of
 from icsr_cli.reports.label_changes import ClusterMoves, ImageChange
 from icsr_cli.reports.page import Table, render, table, table_of, write
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.reports.view import View
 from icsr_cli.runs import LabelTable, read_labels
 from icsr_cli.runs.folder import epoch_of
+from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import NO_CLUSTER
 
+#: What of the view's options makes another page.
+TAKES = ("dataset",)
 #: Pictures of a cluster, and how many of them are left to images that stayed together.
 CLUSTER_PICTURES: Final = 24
 STAYED_PICTURES: Final = 6
@@ -53,7 +56,7 @@ def page_between(view: View, before: Path, after: Path, count: int = 5) -> str:
     if before == after:
         notes += (changes.SAME_EPOCH,)
     epochs = Epochs(run, names[0], names[1], (str(before), str(after)), notes)
-    first, second = (read_labels(file) for file in (before, after))
+    first, second = (one_number_per_cluster(read_labels(file)) for file in (before, after))
     return change_page(epochs, first, second, view.pictures, count)
 
 
@@ -122,8 +125,8 @@ def change_page(
 def _state_table(counts: Mapping[tuple[str, str], int], epochs: Epochs) -> Table:
     """Count images by state: a row for each earlier one, a column for each later one that there is."""
     old, new = (sorted({pair[side] for pair in counts}) for side in (0, 1))
-    columns = [epochs.before, *(f"{look(state).word} in {epochs.after}" for state in new)]
-    rows = [[look(one).word, *(counts.get((one, two), 0) for two in new)] for one in old]
+    columns = [epochs.before, *(f"{word_of(state)} in {epochs.after}" for state in new)]
+    rows = [[word_of(one), *(counts.get((one, two), 0) for two in new)] for one in old]
     return table(columns, rows)
 
 
@@ -172,8 +175,8 @@ def _most_telling(moves: ClusterMoves) -> Sequence[ImageChange]:
 
 
 def _shown(image: ImageChange, pictures: Pictures | None, *, moved: bool) -> Shown:
-    before, after = (look(state).word for state in (image.state_before, image.state_after))
+    before, after = (word_of(state) for state in (image.state_before, image.state_after))
     said = "" if image.state_before == image.state_after else f"{before} → {after}"
     person = "" if image.identity is None else f"id {image.identity}"
     lines = (f"cam {image.camera}", said, person)
-    return shown(image.path, pictures, image.state_after, lines, moved=moved)
+    return shown(image.path, pictures, look(image.state_after, image.fate), lines, moved=moved)

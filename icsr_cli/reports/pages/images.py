@@ -84,13 +84,14 @@ def _gallery(
 
     def show(row: ImageRow) -> Shown:
         """Caption what the heading and the marks do not say already."""
+        own = look(row.state, row.fate)
         lines = (
             "" if heading is _by_camera else f"cam {row.camera}",
             f"local {row.local_cluster}" if heading(row) in divided else "",
-            look(row.state).word if look(row.state).mark else "",
+            own.word if own.mark else "",
             "" if row.identity is None or len(people) == 1 else f"id {row.identity}",
         )
-        return shown(row.path, pictures, row.state, lines)
+        return shown(row.path, pictures, own, lines)
 
     groups = grouped(chosen, heading, show)
     return Gallery(anchor, title, facts, groups, len(images) - len(chosen))

@@ -18,6 +18,9 @@ from icsr_cli.reports.view import LabelSource, View
 from icsr_cli.runs import LabelTable
 from icsr_cli.types import NO_CLUSTER
 
+#: What of the view's options makes another page.
+TAKES = ("dataset",)
+
 
 def page(view: View) -> str:
     """Show the newest labels of a run. Raises RunError where there are none yet."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from icsr_cli.errors import UsageError, counted, not_utf8
 from icsr_cli.labelling.questions import JOIN, Questions
-from icsr_cli.reports.galleries import Gallery, sampled, shown
+from icsr_cli.reports.galleries import Gallery, look, sampled, shown
 from icsr_cli.reports.page import render, script
 from icsr_cli.reports.pictures import Pictures
 from icsr_cli.runs.pairs import Answer
@@ -93,5 +93,5 @@ def _strip(
     own = [split.records[row] for row in rows]
     of = len(set(split.cameras[images].tolist()))
     facts = counted(len(images), "image"), counted(of, "camera")
-    group = tuple(shown(one.path, pictures, "kept", [camera_names[one.camera]]) for one in own)
+    group = tuple(shown(one.path, pictures, look("kept", "kept"), [camera_names[one.camera]]) for one in own)
     return Gallery("", title, facts, (("", group),), len(images) - len(rows))

@@ -17,7 +17,7 @@ from icsr_cli.recipes.comparison import figures_of, said, title
 from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
-from icsr_cli.reports.epochs import curves, epoch_table, seconds_table
+from icsr_cli.reports.epochs import curves, epoch_table, network_name, seconds_table
 from icsr_cli.reports.label_report import overview
 from icsr_cli.reports.page import Table, duration, percent, render, table, tile
 from icsr_cli.reports.pictures import Thumbnail, thumbnail
@@ -53,7 +53,7 @@ class RunView:
 
 
 #: What of the view's options makes another page.
-TAKES = ("rankings", "draw_map", "seed", "device")
+TAKES = ("rankings", "draw_map", "seed", "device", "dataset")
 
 
 def page(view: View) -> str:
@@ -102,7 +102,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         "run.html",
         title=f"{run.dataset}: {run.stage} run {run.path.name}",
         facts=_facts(run, info, environment, settings, epochs),
-        notes=_warning(info, epochs, settings, run.stage),
+        notes=_warning(run, info, epochs, settings),
         tiles=_tiles(figures_of(epochs), view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
@@ -151,15 +151,20 @@ def _facts(
 
 
 def _warning(
-    info: Mapping[str, Any], epochs: Sequence[Mapping[str, Any]], settings: Mapping[str, Any], stage: str
+    run: RunFolder,
+    info: Mapping[str, Any],
+    epochs: Sequence[Mapping[str, Any]],
+    settings: Mapping[str, Any],
 ) -> list[str]:
     state = str(info.get("status", ""))
     if state not in _STATES:
         return []
-    planned = settings.get(stage, {}).get("epochs", "?")
-    done = max((int(epoch["epoch"]) for epoch in epochs), default=0)
+    planned = settings.get(run.stage, {}).get("epochs", "?")
+    last = epochs[-1] if epochs else {"epoch": 0}  # of several networks, the one at work
+    part = str(last.get("part", "shared"))
+    whose = "" if part == "shared" else f" of {network_name(part, run.camera_names)}"
     reason = f" Reason: {info['reason']}" if info.get("reason") else ""
-    return [f"{_STATES[state]} Epoch {done} of {planned} is done.{reason}"]
+    return [f"{_STATES[state]} Epoch {last['epoch']} of {planned}{whose} is done.{reason}"]
 
 
 def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]:
