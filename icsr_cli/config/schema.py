@@ -243,6 +243,8 @@ class CamSettings(StageSettings):
 
     @model_validator(mode="after")
     def _check_shares(self) -> CamSettings:
+        if self.model.weights == "cam":
+            raise ValueError("model.weights: cam is for the global stage, which begins from the cam stage's")
         if self.network == "shared" and self.batch_size % (self.cameras_per_batch * self.num_instances):
             raise ValueError(
                 f"batch_size {self.batch_size} cannot be shared by {self.cameras_per_batch} cameras "

@@ -145,6 +145,10 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["global.clusterer={method: dbscan, eps: -1}"], r"global.clusterer.eps .*greater than 0; got -1"),
         (["global.clusterer={method: dbscan, min_samples: 99999999999999999999}"], "clusterer.min_samples"),
         (["global.distance.k2=40"], r"global.distance .*k2 must be at most k1; got k2 = 40 and k1 = 30"),
+        (
+            ["cam.model.weights=cam"],
+            r"cam \(--set cam.model.weights=cam\): model.weights: cam is for the global",
+        ),
         (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
         (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
         (["global.refiners=[discard, split]", "global.refiners.5.k=3"], "refiners.0 to refiners.1"),
