@@ -173,6 +173,8 @@ def test_scores_by_hand():
     mean = 1.0 / 6
     np.testing.assert_allclose(node_scores(neighbours), [1 / (0.2 + mean), 1 / (0.2 + mean), 0])
     np.testing.assert_allclose(node_scores(neighbours, 0.4)[2], 1 / (0.6 + mean))
+    assert node_scores(neighbours, -1).all()
+    assert not node_scores(neighbours, 1).any()
     copies = Neighbours(np.array([[0, 1], [0, 1]]), np.zeros((2, 2)))
     assert np.isfinite(node_scores(copies)).all()
 
@@ -216,5 +218,7 @@ def test_other_bad_input():
         node_scores(Neighbours(np.full((1, 1), 3), np.zeros((1, 1))))
     with pytest.raises(InputError, match="finite distances"):
         node_scores(Neighbours(np.zeros((1, 1), dtype=int), np.full((1, 1), np.inf)))
+    with pytest.raises(InputError, match=r"min_similarity must be -1 to 1, got -1.1"):
+        node_scores(Neighbours(np.zeros((1, 1), dtype=int), np.zeros((1, 1))), -1.1)
     with pytest.raises(InputError, match="min_similarity must be -1 to 1, got 2"):
         node_scores(Neighbours(np.zeros((1, 1), dtype=int), np.zeros((1, 1))), 2)

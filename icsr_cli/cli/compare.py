@@ -46,6 +46,7 @@ def compare(
         from icsr_cli.reports.pages.compare import compare_page
 
         write_text(html, compare_page(found))
+        message(f"Written to {html}")
     _FORMATS["json" if as_json else style](found)
 
 

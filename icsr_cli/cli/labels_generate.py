@@ -121,6 +121,10 @@ def generate(
         images={"global": len(given.features)},
     )
     least = _least(settings.global_, known) if lean else 0.0
+    if device is not None:
+        from icsr_cli.recipes.steps import choose_engine
+
+        device = str(choose_engine(device, "fp32").device)
     progress = make_progress(quiet, as_json)
     started = time.perf_counter()
     with progress.task("Labels", 2, "steps") as task:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 import threading
@@ -34,7 +35,7 @@ from icsr_cli.cli import (
 )
 from icsr_cli.cli.console import message
 from icsr_cli.cli.help import Commands
-from icsr_cli.errors import IcsrError, reason
+from icsr_cli.errors import IcsrError, UsageError, reason
 from icsr_cli.recipes.interruption import AtOnce, Stop
 
 
@@ -48,11 +49,23 @@ class _Commands(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         # --debug may stand anywhere, since one adds it to the end of the line that failed.
         ctx.obj = {"debug": "--debug" in args}
+        _refuse_empty(args)
         return super().parse_args(ctx, [argument for argument in args if argument != "--debug"])
 
     def invoke(self, ctx: Any) -> Any:
         with _explained(debug=ctx.obj["debug"]):
             return super().invoke(ctx)
+
+
+def _refuse_empty(args: list[str]) -> None:
+    """Refuse a value of nothing: as a path it would be the current folder, as others none at all."""
+    for before, given in zip(["", *args], args, strict=False):
+        option = before if before.startswith("-") else ""
+        if given == "" or re.fullmatch("--[a-z-]+=", given):
+            what = f"{given or option or 'An argument'} is empty"
+            raise UsageError(
+                f"{what}: a variable of the shell that is not set? Say a value, or leave it out."
+            )
 
 
 @contextmanager
@@ -64,6 +77,10 @@ def _explained(*, debug: bool) -> Iterator[None]:
         text, code = _explain(error)
         text = _explain_plugin(error, text)
         if text is None:
+            if isinstance(
+                said := getattr(error, "message", None), str
+            ):  # Typer says some with pydantic's words
+                error.message = said.replace("Value error, ", "")  # type: ignore[union-attr]
             raise
         with _undisturbed():
             if debug:

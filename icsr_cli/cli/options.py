@@ -90,8 +90,12 @@ Network = Annotated[
         "--network", "-n", help="Weights or a run; the newest run if left out.", autocompletion=complete.runs
     ),
 ]
-Height = Annotated[int | None, typer.Option("--height", min=16, help="Height of the images, in pixels.")]
-Width = Annotated[int | None, typer.Option("--width", min=16, help="Width of the images, in pixels.")]
+Height = Annotated[
+    int | None, typer.Option("--height", min=16, max=2048, help="Height of the images, in pixels.")
+]
+Width = Annotated[
+    int | None, typer.Option("--width", min=16, max=2048, help="Width of the images, in pixels.")
+]
 Pattern = Annotated[
     str | None,
     typer.Option("--pattern", help="Where a path has its {camera}, and {id} if any, e.g. {camera}_*.jpg."),

@@ -259,7 +259,7 @@ def _join(tracks: Evidence, high: float, spans: Spans, join: float) -> IntArray:
     """Join m tracks of one camera, by their mean features: int64 (m,), from 0."""
     m = len(tracks)
     alone = np.arange(m)
-    if m < 2:
+    if m < 2 or join >= 2:
         return alone
     means = as_numpy(tracks.features).astype(np.float64)
     whole = means.sum(axis=0)

@@ -57,7 +57,8 @@ def knn(
     Returns:
         ``indices`` int64 (n, k) and ``distances`` float32 (n, k), nearest first, ties by index, in the
         kind the features came in. A vector is always among its own neighbours, at distance 0, however
-        many copies of it there are. (Of more than 8 vectors that tie at the border any may be taken.)
+        many copies of it there are. (Of more than 8 vectors that tie at the border any may be taken; squared
+        distances that differ by less than 4e-6 of the longest squared vector, from the mean of all, tie.)
 
     Raises:
         InputError: what came is not as said above.

@@ -67,7 +67,10 @@ def require_file(path: str | Path) -> Path:
     """Give the path of a file of weights. Raises :class:`ModelError` where there is none."""
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"{path}: there is no such file of weights. Check the path.")
+        raise ModelError(
+            f"{path}: there is no such file of weights. Check the path; a run is named by its "
+            "folder, runs/<data set>/<cam or global>/NAME."
+        )
     return path
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 from torch.nn import Parameter
@@ -30,7 +30,7 @@ class Schedule(choices.Options):
     weight_decay: float = Field(5e-4, ge=0)
     step_size: int = Field(20, ge=1)
     gamma: float = Field(0.1, gt=0, le=1)
-    milestones: tuple[int, ...] = ()
+    milestones: tuple[Annotated[int, Field(ge=1)], ...] = ()
     warmup: int = Field(0, ge=0)
     schedule: Literal["step", "cosine"] = "step"
     layer_decay: float = Field(1.0, gt=0, le=1)
@@ -40,6 +40,8 @@ class Schedule(choices.Options):
     def _one_way_down(self) -> Schedule:
         if self.schedule == "cosine" and self.milestones:
             raise ValueError("milestones are steps, and schedule is cosine; leave one of them out")
+        if len(set(self.milestones)) < len(self.milestones):
+            raise ValueError("milestones name an epoch twice; name each once")
         return self
 
 

@@ -73,7 +73,7 @@ def origin_of(weights: Path, run: RunFolder | None, layout: str | None) -> Origi
         origin,
         stage=run.stage,
         run=run.path.name,
-        ended=run.info().get("ended"),
+        ended=str(run.info().get("ended") or "").replace("T", " ")[:19] or None,
         settings=settings,
         figures=_last_figures(run, weights.stem),
         thresholds=_thresholds(run, weights),

@@ -393,7 +393,7 @@ def begin(root: Path, dataset: str, stage: str, *, name: str | None = None) -> I
     with training_lock(run.path):
         try:
             # To the microsecond: runs are put in order by it.
-            started = datetime.now(UTC).isoformat(timespec="microseconds")
+            started = _now()
             run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
             yield run
         except BaseException:
@@ -564,7 +564,7 @@ class LoggedProgress(Progress):
     def _log(self, text: str) -> None:
         # One write of one line to a file opened for appending: other processes may log beside us.
         with self._path.open("ab", buffering=0) as file:
-            file.write(f"{_now()} {printable(text)}\n".encode())
+            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {printable(text)}\n".encode())
 
 
 def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -584,7 +584,7 @@ def _warn_once(text: str) -> None:
 
 
 def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
+    return datetime.now(UTC).isoformat(timespec="microseconds")
 
 
 def _figures(path: Path, number: int, line: bytes, done: dict[str, int]) -> dict[str, Any]:

@@ -43,7 +43,7 @@ def batches(epoch: Epoch, options: Options, **drawn: Any) -> IntArray:
 def some_of(labels: IntArray, share: float, generator: np.random.Generator) -> IntArray:
     """Keep a share of the clusters, rounded up, drawn at random; -1 for images of the others: int64 (n,)."""
     clusters = np.unique(labels[labels >= 0])
-    kept = generator.permutation(clusters)[: math.ceil(share * len(clusters))]
+    kept = generator.permutation(clusters)[: math.ceil(round(share * len(clusters), 6))]
     return np.where(np.isin(labels, kept), labels, NO_CLUSTER)
 
 

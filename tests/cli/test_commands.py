@@ -404,6 +404,11 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train cam -d tiny --cameras 0-1,1", 2, "names a number twice"),
         ("train cam -d tiny --gpus 0 --device cpu", 2, "give one of them"),
         ("train cam -d tiny --device cuda:7", 2, "cuda:7"),
+        ("train cam -d tiny --device=", 2, "Error: --device= is empty: a variable of the shell"),
+        ("eval RUN --height 99999999999", 2, "2048"),
+        ("eval --debias half", 2, "Invalid value for '--debias': 'half' is not one of"),
+        ("train global -d tiny --set global.optimizer.milestones=[3,3]", 2, "name an epoch twice"),
+        ("train global -d tiny --set global.optimizer.milestones=[0]", 2, "optimizer.milestones.0"),
         ("train cam -d tinny", 1, "Did you mean 'tiny'"),
         ("train cam -d tiny -a small", 2, "Did you mean 'resnet_small'"),
         ("train cam -d tiny run_without_resume", 2, "add --resume"),
@@ -420,7 +425,7 @@ def test_labels_inspect(trained: dict[str, dict[str, object]], places: list[str]
         ("train --quiet -d tiny --method icsr --local x.csv", 2, "--local x.csv is for the global stage"),
         ("train --quiet -d tiny --method camera-aware --cameras 0", 2, "--cameras belongs to the other"),
         ("eval --quiet --set global.epochs=3", 2, "--set global.epochs=3 changes nothing here"),
-        ("train global -d tiny --refine=", 2, "there is no ''"),
+        ("train global -d tiny --refine=", 2, "--refine= is empty"),
         ("train global -d tiny --method camera", 2, "Did you mean 'camera-aware'"),
         ("train global -d tiny --local /nowhere", 1, "/nowhere"),
         ("train global -d tiny --select median", 2, "select"),
@@ -640,7 +645,7 @@ def test_a_run_goes_on_from_another_folder_by_the_labels_it_began_with(
 
 def test_no_name_is_not_the_data_set_that_was_prepared_last(places: list[str]) -> None:
     found = icsr("train", "cam", "-d", "", *places)
-    assert (found.exit_code, "data set '' is not prepared" in found.stderr) == (1, True), found.output
+    assert (found.exit_code, "Error: -d is empty" in found.stderr) == (2, True), found.output
 
 
 def test_several_seeds_are_refused_before_the_first_is_trained(places: list[str], tmp_path: Path) -> None:

@@ -126,7 +126,8 @@ def test_labels_that_nobody_could_judge_have_no_quality(runs: Path) -> None:
 
 
 def test_the_page_stands_alone(runs: Path) -> None:
-    compare(runs, "--html", str(runs / "page.html"))
+    said = compare(runs, "--html", str(runs / "page.html")).stderr
+    assert "".join(said.split()).endswith("page.html")
     page = Page((runs / "page.html").read_text())
     page.check()
     assert {"figures", "settings", "curves"} <= set(page.ids)

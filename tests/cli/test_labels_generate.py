@@ -197,6 +197,7 @@ def change(**changes):
         (change(cameras=np.r_[-1, np.zeros(179, int)]), [], InputError, "cameras must be at least 0, got -1"),
         (change(local_labels=np.zeros(9, int)), [], InputError, r"local_labels .* got \(9,\)"),
         (change(features=np.zeros((180, 3))), [], InputError, "zero vectors"),
+        (lambda a: a, ["--device", "meta"], UsageError, "cannot be used: it holds no numbers"),
         (change(features=np.zeros(180)), [], InputError, r"features must have shape \(n, d\)"),
         (change(features=np.float32(1)), [], InputError, r"features must have shape \(n, d\)"),
         (lambda a: {"features": a["features"]}, ["--local", "cluster"], UsageError, "needs the camera"),

@@ -113,6 +113,20 @@ def test_tracks_of_one_person_are_joined():
     same(cluster(evidence(people, tracks), Options(join=2)), tracks)
 
 
+def test_2_joins_no_tracks_whatever_their_halves_are():
+    """Front, then back: halves less alike than two tracks that went the same way."""
+    rng = np.random.default_rng(3)
+    front = rng.normal(size=(20, 64))
+    back = 0.4 * front + 0.9 * rng.normal(size=(20, 64))
+    front[1], back[1] = front[0], back[0]
+    features = np.stack([front, back], axis=1).repeat(5, axis=1).reshape(200, 64)
+    tracks = np.repeat(np.arange(20), 10)
+    features = unit(features + 0.05 * rng.normal(size=features.shape))
+    known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks)
+    assert len(set(cluster(known, Options(split=-1, join=1.9)).tolist())) == 19
+    same(cluster(known, Options(split=-1, join=2)), tracks)
+
+
 def test_two_tracks_that_point_apart_are_not_joined():
     """Their halves are hardly alike, so that the limit lies below 0."""
     rng = np.random.default_rng(5)

@@ -57,7 +57,9 @@ def dense(features, cameras, own=5, cross=20, own2=2, cross2=4):
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 10**6),
-    counts=st.sampled_from([(5, 20, 2, 4), (3, 6, 1, 2), (40, 70, 3, 5), (2, 3, 6, 8)]),
+    counts=st.sampled_from(
+        [(5, 20, 2, 4), (3, 6, 1, 2), (4, 9, 1, 1), (4, 9, 2, 0), (4, 9, 1, 0), (40, 70, 3, 5), (2, 3, 6, 8)]
+    ),
 )
 def test_against_the_formulas(seed, counts):
     features, cameras = world(seed)

@@ -188,6 +188,14 @@ def test_who_is_the_same_leaves_the_noise() -> None:
     assert _label(_pairs(same=[(8, 5)], different=[(8, 0)])) == [0, 0, 0, 0, 1, 1, 1, 1, 1]
 
 
+def test_a_pair_across_two_clusters_counts_as_mended() -> None:
+    blocks = sp.csr_array(np.kron(np.eye(2), np.ones((4, 4))).astype(np.float32))
+    methods = SimpleNamespace(clusterer=find("clusterers", "dbscan").Options(min_samples=3), refiners=())
+    found = label(Known(blocks, _pairs(same=[(1, 6), (0, 2)])), methods)
+    assert found.clusters[1] == found.clusters[6]
+    assert found.figures["pairs_mended"] == 1
+
+
 def test_noise_that_is_the_same_is_a_cluster() -> None:
     matrix = sp.csr_array(np.eye(4, dtype=np.float32))
     methods = SimpleNamespace(clusterer=find("clusterers", "dbscan").Options(min_samples=3), refiners=())

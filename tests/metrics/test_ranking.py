@@ -98,6 +98,13 @@ def test_blocks_change_nothing(task):
         check_against_slow(task, rank_distances)
 
 
+def test_blocks_of_features_change_nothing(monkeypatch):
+    query, gallery = golden_features()
+    whole = rank(query, gallery, *golden_names(), device="cpu")
+    monkeypatch.setattr(ranking_module, "BLOCK_NUMBERS", {"cpu": 7 * len(gallery), "gpu": 45})
+    np.testing.assert_array_equal(rank(query, gallery, *golden_names(), device="cpu").cmc, whole.cmc)
+
+
 @settings(max_examples=30, deadline=None)
 @given(tasks())
 def test_gpu_way_gives_the_same_ranks(task):
@@ -125,6 +132,8 @@ def test_golden_from_features(kind):
     assert result.mAP == pytest.approx(float(GOLDEN["mAP"]), abs=1e-9)
     np.testing.assert_allclose(result.cmc, GOLDEN["cmc"], atol=1e-12)
     assert (result.n_queries, result.n_left_out) == (120, 0)
+    told = result.as_dict()
+    assert [told[f"rank_{k}"] for k in (1, 5, 10)] == [result.cmc[k - 1] for k in (1, 5, 10)]
 
 
 @pytest.mark.parametrize("kind", [np.asarray, torch.tensor])
@@ -255,3 +264,5 @@ def test_bad_input(change, message):
 def test_bad_distances(distances, message):
     with pytest.raises(InputError, match=message):
         rank_distances(distances, [1], [1, 2], [0], [1, 1])
+    with pytest.raises(InputError, match=message):
+        rank_distances_by_camera(distances, [1], [1, 2], [0], [1, 1])

@@ -40,6 +40,15 @@ def test_against_all_pairs(seed):
     assert found[2].f1 == pytest.approx(max(f1), abs=5e-3)
 
 
+def test_the_ends_of_the_scale():
+    """Images of two people that are one image, and the two ends of the sphere."""
+    alike, near = np.array([[1.0, 0], [1, 0]]), np.array([[1, 0], [0.8, 0.6]])
+    strict = thresholds(alike, near, *map(np.array, ([1, 2], [9, 1], [0, 0], [1, 1])))[0]
+    assert (strict.distance, strict.true_rate, strict.false_rate) == (0, 0, 0)
+    both = np.array([[-1.0, 0], [1, 0]])
+    assert len(thresholds(alike[:1], both, *map(np.array, ([1], [2, 1], [0], [1, 1])))) == 3
+
+
 def test_blocks_and_nothing_to_tell_apart(monkeypatch):
     (query, query_ids, query_cameras), (gallery, gallery_ids, gallery_cameras) = world(9)
     arguments = (query, gallery, query_ids, gallery_ids, query_cameras, gallery_cameras)

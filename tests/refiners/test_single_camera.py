@@ -39,6 +39,10 @@ def test_against_a_loop_over_clusters(seed, cameras):
 def test_without_several_cameras_nothing_happens(cameras):
     labels = Labels.of(np.array([0, 0, 1, 1, 2, -1]))
     assert refine(Known(cameras), labels, Options()) is labels
+    nothing = Labels.of(np.full(6, -1))
+    assert refine(Known(np.arange(6)), nothing, Options()) is nothing
+    one = Labels.of(np.array([0, 0, -1, -1, -1, -1]))
+    assert len(refine(Known(np.arange(6)), one, Options()).notes) == 1
 
 
 def test_where_too_few_would_remain_nothing_happens_and_is_said():

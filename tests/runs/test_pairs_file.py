@@ -105,6 +105,7 @@ def test_a_cluster_stands_for_its_most_typical_image(file: Path, tmp_path: Path)
             ["train/b.jpg,train/a.jpg,different", "train/a.jpg,train/b.jpg,same"],
             "and the same by line 3",
         ),
+        (["train/a.jpg,train/b.jpg,same", *["train/a.jpg,train/b.jpg,different"] * 8], "and 3 more"),
         (
             ["train/a.jpg,train/a.jpg,different"],
             "line 2: 'train/a.jpg' and 'train/a.jpg' are different, and one",

@@ -121,6 +121,13 @@ def test_passes_are_cut_into_batches_and_the_rest_is_dropped() -> None:
     np.testing.assert_array_equal(draws[6].ravel(), np.r_[passes[0, :18], passes[1, :18], passes[2, :6]])
 
 
+def test_clusters_smaller_than_wanted_count_as_they_are_in_a_pass() -> None:
+    labels, cameras = np.repeat(np.arange(4), 2), np.tile(np.arange(2), 4)
+    how = {"batch_size": 8, "num_instances": 4, "iters": 2}
+    drawn = identity_batches(labels, cameras, **how, generator=np.random.default_rng(0))
+    assert set(labels[drawn].ravel().tolist()) == {0, 1, 2, 3}
+
+
 def test_pass_shorter_than_a_batch_is_joined_with_the_next() -> None:
     labels, cameras = np.array([0, 0, 0, 1, -1]), np.array([0, 1, 2, 0, 0])
     batches = identity_batches(
@@ -221,7 +228,7 @@ def test_some_clusters_rest(share: float, people: int, seed: int) -> None:
 
     there = np.unique(labels[labels >= 0])
     drawn = labels[draw(rng_of(seed), share=share)]
-    assert len(np.unique(drawn)) == np.ceil(share * len(there))
+    assert len(np.unique(drawn)) == np.ceil(round(share * len(there), 6))
     assert (drawn >= 0).all()
     other = rng_of(seed + 1)
     turns = {tuple(np.unique(labels[draw(other, 6, share=share)])) for _ in range(60)}
