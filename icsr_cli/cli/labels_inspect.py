@@ -152,7 +152,7 @@ def _show_overview(
 ) -> None:
     from icsr_cli.reports.epochs import network_name
     from icsr_cli.reports.galleries import word_of
-    from icsr_cli.reports.label_report import LISTS, label_report
+    from icsr_cli.reports.label_report import LISTS, label_report, moved_said
 
     found = label_report(table, count)
     metrics = [] if folder is None else folder.metrics()
@@ -172,6 +172,8 @@ def _show_overview(
     print_records("Cameras", found["cameras"])
     states = (f"{count:,} {word_of(state)}" for state, count in found["states"].items())
     say(f"Images by what became of them: {', '.join(states)}.")
+    for line in moved_said(found["overview"]):
+        say(line)
     for name, title in LISTS.items():
         _show_clusters(title, found[name])
     for example in found["largest_clusters"][:1]:

@@ -5,19 +5,19 @@ is None where the labels have none.
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, counted
 from icsr_cli.reports.truth import judged
 from icsr_cli.runs import LabelTable
 from icsr_cli.runs.labels import DISCARDED
 from icsr_cli.runs.quality import is_local, local_codes
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, BoolArray, FloatArray, IntArray, most_frequent
 
 #: The lists of clusters by name, with their titles.
 LISTS: Final = {
@@ -69,14 +69,24 @@ class ImageRow:
 def overview(table: LabelTable) -> dict[str, Any]:
     """Count clusters and images of ``table``, before and after the refinement.
 
-    ``kept`` counts the information nodes as well, and what left the noise.
+    ``kept`` counts the information nodes as well, and what left the noise; ``moved`` those that are trained
+    on in another cluster than the one that they were found in.
     """
     return {
         **_counts(table),
+        "moved": _moved(table),
         "clusters_after_refinement": _distinct(table.labels),
         "sizes": _sizes(table.clusters),
         "sizes_after_refinement": _sizes(table.labels),
     }
+
+
+def moved_said(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Say of an ``overview`` that images are trained on in other clusters than shown, where they are."""
+    if not found["moved"]:
+        return ()
+    images = counted(found["moved"], "image is", "images are")
+    return (f"{images} trained on in another cluster than shown: clusters are shown as they were found.",)
 
 
 def fates(table: LabelTable) -> npt.NDArray[np.str_]:
@@ -227,6 +237,16 @@ def _counts(table: LabelTable) -> dict[str, int]:
         "nodes": int((table.states == "node").sum()),
         "clusters": _distinct(table.clusters),
     }
+
+
+def _moved(table: LabelTable) -> int:
+    """Count the images whose label is mostly that of another cluster; a part of a cluster is no other one."""
+    trained = table.labels != NO_CLUSTER
+    labels, own = table.labels[trained], table.clusters[trained]
+    if not len(labels):
+        return 0
+    numbers, home, _ = most_frequent(labels, own)
+    return int((home[np.searchsorted(numbers, labels)] != own).sum())
 
 
 def _sizes(labels: IntArray) -> dict[str, float]:

@@ -143,11 +143,10 @@ def test_a_fault_leaves_the_old_page(run: Path, tiny_root: Path) -> None:
         (["report", "/nowhere"], "/nowhere is no run folder"),
         (["report", "--runs", "/nowhere"], "Make one with"),
         (["report", "--rankings", "-1"], "rankings"),
-        (["labels", "inspect", "--runs", "RUNS", "-d", ""], "There is no cam run"),
+        (["labels", "inspect", "--runs", "RUNS", "-d", ""], "-d is empty"),
         (["labels", "inspect", "--runs", "RUNS", "-d", "*"], "There is no cam run of *"),
         (["labels", "inspect", "RUNS/tiny/global/one", "-d", "shop"], "is a run of tiny, not of shop"),
         (["labels", "review", "RUNS/tiny/global/one", "-d", "shop"], "is a run of tiny, not of shop"),
-        (["eval", "RUNS/tiny/global/one", "-d", ""], "The data set ''"),
         (["report", "RUNS/tiny/global/one", "RUNS/tiny/cam/one"], "of one run, and 2 are named"),
     ],
 )

@@ -20,6 +20,7 @@ from icsr_cli.reports.label_report import (
     cluster_row,
     discarded_images,
     label_report,
+    moved_said,
     overview,
     select,
 )
@@ -84,7 +85,9 @@ def test_what_a_refiner_took_out_of_the_noise_is_kept():
         TABLE, labels=np.array([0, 0, -1, 0, 1, 1, 1]), states=np.array([*TABLE.states[:6], "kept"])
     )
     found = overview(table)
-    assert (found["kept"], found["thrown_out"], found["noise"]) == (6, 1, 0)
+    assert (found["kept"], found["thrown_out"], found["noise"], found["moved"]) == (6, 1, 0, 1)
+    assert moved_said(found)[0].startswith("1 image is trained on in another cluster than shown")
+    assert moved_said(overview(TABLE)) == ()
     assert [(row["kept"], row["noise"]) for row in camera_rows(table)] == [(3, 0), (2, 0), (1, 0)]
 
 

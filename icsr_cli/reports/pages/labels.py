@@ -1,7 +1,8 @@
 """The labels of one epoch as one page, with the pictures themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
@@ -40,13 +41,13 @@ def overview_page(
     lists = list(zip(report.LISTS.values(), report.cluster_lists(labels, count).values(), strict=False))
     rows = {row.cluster: row for _, chosen in lists for row in chosen}
     galleries = [cluster_gallery(labels, row, pictures, images) for row in rows.values()]
-    cameras = report.camera_rows(labels)
+    cameras, found = report.camera_rows(labels), report.overview(labels)
     return render(
         "labels.html",
         title=f"Labels of {source.name}",
         facts={"Labels": source.file, "Cameras": write(len(cameras))},
-        notes=source.notes,
-        tiles=_tiles(labels),
+        notes=(*source.notes, *report.moved_said(found)),
+        tiles=_tiles(found),
         curves=curves(source.epochs, source.stage, labels.camera_names),
         epochs=epoch_table(source.epochs, labels.camera_names) if source.epochs else None,
         sizes=_size_chart(labels),
@@ -54,15 +55,14 @@ def overview_page(
         quality=quality_table(labels),
         lists=[(title, _cluster_table(chosen)) for title, chosen in lists],
         galleries=galleries,
-        counts=(len(rows), report.overview(labels)["clusters"]),
+        counts=(len(rows), found["clusters"]),
         local=labels.has_local,
         cohesion=any(row.cohesion is not None for row in rows.values()),
     )
 
 
-def _tiles(labels: LabelTable) -> list[tuple[str, str]]:
+def _tiles(found: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Count images and clusters, and give the share of what became of the images."""
-    found = report.overview(labels)
     parts = {"kept": "kept", "thrown_out": "thrown out", "noise": "in no cluster"}
     shares = [(name, percent(found[key] / found["images"])) for key, name in parts.items() if found[key]]
     return [tile(found["images"], "image"), tile(found["clusters"], "cluster"), *shares]
