@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from icsr_cli import exact_search
 from icsr_cli.errors import InputError
-from icsr_cli.metrics import rank_distances, rerank
+from icsr_cli.metrics import rank_distances, rerank, reranking
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
 QUERY, GALLERY = GOLDEN["features"][GOLDEN["query"]], GOLDEN["features"][GOLDEN["gallery"]]
@@ -95,6 +95,17 @@ def test_lambda_one_is_the_original_distance():
     squared = 2 - 2 * QUERY.astype(np.float64) @ features.T
     expected = (squared / squared.max(1, keepdims=True))[:, len(QUERY) :] ** 2
     np.testing.assert_allclose(distances, expected, atol=1e-5)
+
+
+def test_the_gpus_way_gives_the_golden_distances(monkeypatch):
+    """It computes on any device of torch; in blocks, the last of which is shorter."""
+    monkeypatch.setattr(reranking, "BLOCK_NUMBERS", {"cpu": 1, "gpu": 37 * (len(QUERY) + len(GALLERY))})
+    monkeypatch.setattr(
+        reranking,
+        "_nearest_cpu",
+        lambda features, k, kept: reranking._nearest_gpu(torch.from_numpy(features), k, kept),
+    )
+    np.testing.assert_allclose(rerank(QUERY, GALLERY, device="cpu"), GOLDEN["rerank_k20_6_03"], atol=1e-4)
 
 
 @pytest.mark.gpu
