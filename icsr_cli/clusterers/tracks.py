@@ -6,8 +6,8 @@ Where it loses a person, there are two tracks: they are joined by average linkag
 tracks that overlap in time are different people, and are never joined.
 
 What is alike is told by the tracks themselves, under each camera anew: 1 is how alike images of one track
-are in the mean, 0 those of different tracks. Features that do not find a track's second half among those of
-all tracks join none.
+are in the mean, 0 those of different tracks. Features by which the halves of a track are not clearly more
+alike than tracks are by chance join none.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ _BLOCK = 4096
 _CANDIDATES = 20
 #: Times that what contradicts itself is clustered once more, each time at half of the distance.
 _AGAIN = 6
-#: Tracks whose second half is looked for among all, and the share beyond which any are joined.
-_ASKED, _KNOWN_AGAIN = 256, 0.75
+#: Tracks that are held against all, and how many of their spreads above their middle the halves of one lie.
+_ASKED, _CLEARLY = 256, 3.0
 #: From so many pairs that overlap, their similarities are a limit for those that are joined.
 _ENOUGH = 100
 
@@ -193,11 +193,9 @@ def _best_cuts(features: FloatArray, starts: IntArray, sizes: IntArray, limit: f
 
 
 def _half_similarity(features: FloatArray, pieces: IntArray, times: IntArray | None) -> float:
-    """Give the mean cosine between the means of a track's first and second half; nan if it tells nothing.
+    """Give the mean cosine between the means of a track's first and second half; nan where none has two.
 
-    It is how alike two tracks of one person are, if they follow each other. It tells nothing where no track
-    has two halves, or where too few first halves are nearest to their own second one, of all that there are:
-    such features do not know people again.
+    It is how alike two tracks of one person are, if they follow each other.
     """
     order = _in_time(pieces, times)
     sizes = np.bincount(pieces)
@@ -209,10 +207,7 @@ def _half_similarity(features: FloatArray, pieces: IntArray, times: IntArray | N
     if not len(several):
         return float("nan")
     sums /= np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-12)
-    first, second = sums[::2][several], sums[1::2][several]
-    asked = np.unique(np.linspace(0, len(several) - 1, _ASKED).astype(np.int64))
-    found = (first[asked] @ second.T).argmax(axis=1) == asked
-    return float((first * second).sum(axis=1).mean()) if found.mean() > _KNOWN_AGAIN else float("nan")
+    return float((sums[::2][several] * sums[1::2][several]).sum(axis=1).mean())
 
 
 @dataclass(frozen=True)
@@ -255,6 +250,21 @@ class Spans:
         return result
 
 
+def _knows_people(means: FloatArray, high: float) -> bool:
+    """Whether ``high``, how alike the halves of a track are, is clearly more than what chance gives.
+
+    Chance is what most pairs of tracks are like, by their middle and the spread below it: above it lie those
+    of one person. ``means``: unit (m, d), of the tracks; some hundred are held against all.
+    """
+    asked = np.unique(np.linspace(0, len(means) - 1, _ASKED).astype(np.int64))
+    alike = means[asked] @ means.T
+    others = np.arange(len(means)) != asked[:, None]
+    below, middle = np.quantile(
+        alike[others], (0.16, 0.5)
+    )  # as far as one standard deviation of a normal one
+    return bool(high - middle > _CLEARLY * (middle - below))
+
+
 def _join(tracks: Evidence, high: float, spans: Spans, join: float) -> IntArray:
     """Join m tracks of one camera, by their mean features: int64 (m,), from 0."""
     m = len(tracks)
@@ -264,7 +274,7 @@ def _join(tracks: Evidence, high: float, spans: Spans, join: float) -> IntArray:
     means = as_numpy(tracks.features).astype(np.float64)
     whole = means.sum(axis=0)
     low = float(whole @ whole - (means * means).sum()) / (m * (m - 1))
-    if not low < high:  # also where it is unknown
+    if not (low < high and _knows_people(means, high)):  # also where it is unknown
         return alone
     near = tracks.neighbours(min(m, _CANDIDATES))
     rows = np.repeat(alone, near.k)

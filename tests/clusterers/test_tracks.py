@@ -216,3 +216,25 @@ def test_features_that_do_not_know_people_again_join_nothing():
     same(cluster(noise, Options(join=0)), cluster(noise, Options(join=2)))
     clear = evidence(tracks, tracks, noise=1)
     assert len(set(cluster(clear, Options(join=0)).tolist())) < 12, "these are joined by such an option"
+
+
+@pytest.mark.parametrize("own", [0, 0.1])
+def test_a_network_joins_tracks_of_which_it_knows_the_person_alone(own):
+    """Then a half is as near to all tracks of its person as to its own other half."""
+    rng = np.random.default_rng(2)
+    of_track = np.repeat(rng.normal(size=(10, 64)), 4, axis=0) + own * rng.normal(size=(40, 64))
+    tracks = np.repeat(np.arange(40), 10)
+    features = unit(of_track[tracks] + 0.3 * rng.normal(size=(400, 64)))
+    known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks)
+    same(cluster(known, Options(split=-1)), tracks // 4)
+
+
+def test_a_network_that_knows_the_light_alone_joins_nothing():
+    """Tracks lie along one course of the day: a half is nearest to its own, and hardly nearer than others."""
+    rng = np.random.default_rng(4)
+    day = np.linspace(0, 1.5, 60)
+    of_track = np.stack([np.cos(day), np.sin(day)], axis=1) @ np.eye(2, 64)
+    tracks = np.repeat(np.arange(60), 10)
+    features = unit(of_track[tracks] + 0.002 * rng.normal(size=(600, 64)))
+    known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks)
+    same(cluster(known, Options(split=-1)), tracks)
