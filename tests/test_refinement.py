@@ -6,10 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from icsr_cli.distances import knn
+from icsr_cli.distances import jaccard, knn
 from icsr_cli.errors import InputError
+from icsr_cli.labelling import KnownEvidence
 from icsr_cli.refinement import information_nodes, node_scores, refine
-from icsr_cli.types import Neighbours
+from icsr_cli.refiners import discard
+from icsr_cli.types import Labels, Neighbours
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "labels_and_ranking.npz")
 
@@ -165,6 +167,15 @@ def test_information_nodes(rows):
         last += above[-1:]
     assert information_nodes(scores, labels).tolist() == highest
     assert information_nodes(scores, labels, "last-above-mean").tolist() == last
+
+
+def test_no_node_is_said():
+    facts = {"local": GOLDEN["local_labels"].astype(np.int64), "cameras": GOLDEN["cam"].astype(np.int64)}
+    known = KnownEvidence(GOLDEN["features"], jaccard.Options(), 15, **facts)
+    labels = Labels.of(GOLDEN["average_linkage_80"].astype(np.int64))
+    assert discard.refine(known, labels, discard.Options()).notes == ()
+    [note] = discard.refine(known, Labels.of(np.full(len(known), -1)), discard.Options()).notes
+    assert note.startswith("No cluster has an information node")
 
 
 def test_scores_by_hand():

@@ -13,6 +13,8 @@ from html_pages import Page
 from typer.testing import CliRunner, Result
 
 from icsr_cli.cli.main import app
+from icsr_cli.recipes import comparison
+from icsr_cli.recipes.comparison import Comparison, Row, figures_of, said, text_of
 from icsr_cli.runs import RunFolder, create
 from icsr_cli.runs.evaluation import record_evaluations
 
@@ -257,3 +259,26 @@ def test_networks_of_cameras_count_by_their_own_last_epoch(tmp_path: Path) -> No
     found = CliRunner().invoke(app, ["compare", str(run.path), "--json"])
     assert found.exit_code == 0, found.output
     assert json.loads(found.stdout)["rows"][0]["figures"]["clusters"]["mean"] == 27
+
+
+def test_a_run_of_estimated_thresholds_has_no_retrieval(tmp_path: Path) -> None:
+    run = create(tmp_path, "tiny", "global", name="one")
+    run.write_settings({"seed": 1})
+    estimated = {"dataset": "tiny", "weights": "best.safetensors", "estimated": True, "thresholds": []}
+    record_evaluations(run.path, [estimated])
+    assert "mAP" not in comparison.compare([run]).figures
+
+
+def test_how_figures_and_settings_are_written(tmp_path: Path) -> None:
+    given = (None, True, False, 3, [1, 2], [], {"a": True})
+    assert [said(one) for one in given] == ["none", "yes", "no", "3", "1, 2", "none", "a yes"]
+    rows = tuple(Row(name, (), (1,), own, {}, ()) for name, own in (("a", {"eps": "1"}), ("b", {})))
+    assert Comparison(rows, ("eps",), ()).set_by_row() == [["eps", "1", "-"]]
+    figures = {"clusters": (1234.0,), "nmi (mean of cameras)": (0.7,)}
+    row = Row("a", (), (1,), {}, figures, ())
+    assert [text_of(row, name) for name in figures] == ["1,234", "0.700"]
+    assert "loss" not in figures_of([{"epoch": 1, "loss": float("nan")}])
+    runs = [create(tmp_path, "tiny", stage, name="one") for stage in ("cam", "global")]
+    for run in runs:
+        run.write_settings({"seed": 1})
+    assert comparison.compare(runs).names == [str(run.path) for run in runs]

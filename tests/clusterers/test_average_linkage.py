@@ -211,12 +211,26 @@ def test_auto_among_settings():
     for wrong in ("many", 0, 2.5):
         with pytest.raises(ValueError, match="images_per_cluster"):
             options(images_per_cluster=wrong)
+    one_of_three = "takes one of n_clusters, distance_threshold, images_per_cluster"
+    for ways in ({}, {"n_clusters": 3, "distance_threshold": 0.5}):
+        with pytest.raises(ValueError, match=one_of_three):
+            options(**ways)
 
 
 def test_auto_of_images_that_share_nothing():
     assert set(best_cut(sp.csr_array(np.eye(5, dtype=np.float32))).tolist()) == {0, 1}
     for few in (1, 2):
         assert best_cut(sp.csr_array(np.eye(few, dtype=np.float32))).tolist() == list(range(few))
+    assert best_cut(sp.csr_array(np.eye(8, dtype=np.float32))).max() == 3  # the most clusters, on a tie
+    pairs = sp.csr_array(np.kron(np.eye(9), np.full((2, 2), 0.9)).astype(np.float32))
+    assert best_cut(pairs).tolist() == np.repeat(np.arange(9), 2).tolist()
+
+
+def test_sums_of_large_clusters_fit():
+    people = np.repeat([0, 1, 2], [150, 150, 20])
+    similarity = np.where(people[:, None] == people, 0.9, 0.1).astype(np.float32)
+    similarity[:150, 150:300] = similarity[150:300, :150] = 0.5
+    assert average_linkage(similarity, n_clusters=2).tolist() == [0] * 300 + [1] * 20
 
 
 def test_threads_change_nothing():

@@ -112,6 +112,9 @@ def test_auto_takes_the_radius_of_the_highest_silhouette(seed):
 def test_auto_where_there_is_nothing_to_choose():
     assert dbscan(sp.eye_array(6), "auto").tolist() == [-1] * 6
     assert dbscan(np.ones((6, 6), dtype=np.float32), "auto").tolist() == [0] * 6
+    eps, labels = best_radius(sp.csr_array(np.full((6, 6), 0.2, dtype=np.float32)))
+    assert (eps, labels.tolist()) == (0.5, [-1] * 6)
+    assert (*RADII[:2], *RADII[-2:], len(RADII)) == (0.2, 0.25, 0.65, 0.7, 11)
 
 
 def test_auto_among_settings():

@@ -111,6 +111,22 @@ def test_tracks_of_one_person_are_joined():
     tracks = np.repeat(np.arange(6), 7)
     same(cluster(evidence(people, tracks), Options()), people)
     same(cluster(evidence(people, tracks), Options(join=2)), tracks)
+    # Tracks of one image have no halves.
+    people = np.array([*np.repeat([0, 1, 2, 3, 4, 5, 6, 0], 7), 7, 8, 9, 10, 11])
+    same(cluster(evidence(people, [*np.repeat(np.arange(8), 7), 8, 9, 10, 11, 12]), Options()), people)
+
+
+def test_who_look_alike_at_one_time_raise_the_limit():
+    """Tracks 0 to 29: 15 pairs of people who look alike, all seen at one time; 30 and 31 come later."""
+    rng = np.random.default_rng(2)
+    own = rng.normal(size=(16, 64)).repeat(2, axis=0)
+    own[1::2] = np.sqrt(0.8) * own[1::2] + np.sqrt(0.2) * rng.normal(size=(16, 64))
+    tracks = np.repeat(np.arange(32), 6)
+    frames = np.tile(np.arange(6), 32) + 10 * np.maximum(tracks - 29, 0)
+    features = unit(unit(own)[tracks] + 0.1 * unit(rng.normal(size=(len(tracks), 64))))
+    for times, expected in ((frames, tracks), (None, tracks // 2)):
+        known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks, frames=times)
+        same(cluster(known, Options(split=-1, join=0.5)), expected)
 
 
 def test_2_joins_no_tracks_whatever_their_halves_are():
@@ -150,11 +166,14 @@ def test_tracks_that_overlap_are_never_joined():
 @given(seed=st.integers(0, 10**6))
 def test_no_cluster_holds_an_overlap(seed):
     rng = np.random.default_rng(seed)
-    tracks = np.repeat(np.arange(20), rng.integers(1, 6, 20))
-    frames = rng.integers(0, 400, 20)[tracks] + rng.integers(-1, 25, len(tracks))
+    tracks = np.repeat(np.arange(20), rng.integers(2, 7, 20))
+    frames = rng.integers(0, 150, 20)[tracks] + rng.integers(-1, 25, len(tracks))
     frames = np.where(rng.random(len(tracks)) < 0.1, -1, frames)
-    known = evidence(rng.integers(0, 4, 20)[tracks], tracks, frames, noise=0.4, seed=seed)
+    own = unit(rng.normal(size=(5, 128)))[rng.integers(0, 5, 20)] + 0.5 * unit(rng.normal(size=(20, 128)))
+    features = unit(unit(own)[tracks] + 0.1 * unit(rng.normal(size=(len(tracks), 128))))
+    known = KnownEvidence(features, jaccard.Options(), 20, tracks=tracks, frames=frames)
     found = cluster(known, Options(join=0.3, split=-1))
+    assert found.max() + 1 < 20, "none is joined"
     for one, two in combinations(range(20), 2):
         spans = [frames[(tracks == t) & (frames >= 0)] for t in (one, two)]
         overlap = all(map(len, spans)) and max(s.min() for s in spans) <= min(s.max() for s in spans)

@@ -369,6 +369,9 @@ def test_the_former_form_beside_todays(tmp_path: Path) -> None:
     file.write_text("global: {clusterer: infomap, refinement: {method: discard, k: 3}}")
     settings: Any = config.load("market1501", config=file)
     assert (settings.global_.clusterer.method, settings.global_.clusterer.k) == ("infomap", 3)
+    for clusterer, refinement in (("infomap", "{method: discard}"), ("dbscan", "{method: discard, k: 3}")):
+        file.write_text(f"global: {{clusterer: {clusterer}, refinement: {refinement}}}")
+        assert config.load("market1501", config=file).global_.clusterer.method == clusterer
 
 
 @pytest.mark.parametrize(

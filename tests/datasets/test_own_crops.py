@@ -42,6 +42,7 @@ from icsr_cli.errors import DatasetError, UsageError
         ("{camera}/{track}/{frame}.jpg", "door/7/last.jpg", None),
         ("{camera}/{track}/{frame}.jpg", f"door/7/{'9' * 19}.jpg", None),
         ("{camera}/{name}.jpg", "caf\udce9/\n.jpg", {"camera": "caf\udce9", "name": "\n"}),
+        ("{camera}/{name}.jpg", "\udc80\udcff/1.jpg", {"camera": "\udc80\udcff", "name": "1"}),
     ],
 )
 def test_patterns(pattern, path, found):
@@ -215,6 +216,11 @@ def test_the_seed_decides(tmp_path):
     rows = crops(10, 2, 4)
     assert assemble(tmp_path, rows, [], seed=1).splits == assemble(tmp_path, rows, [], seed=1).splits
     assert assemble(tmp_path, rows, [], seed=1).splits != assemble(tmp_path, rows, [], seed=2).splits
+    assert len({assemble(tmp_path, rows, [], seed=seed).splits["train"] for seed in range(4)}) > 1  # people
+    assert "1 of 2 identities are kept for evaluation" in assemble(tmp_path, crops(2, 2, 2), []).notes[0]
+    for share in (0.0, 1.0):
+        with pytest.raises(UsageError, match=rf"--test-share is {share}"):
+            assemble(tmp_path, rows, [], test_share=share)
 
 
 def test_nobody_seen_twice_is_said(tmp_path):

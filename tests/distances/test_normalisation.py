@@ -87,6 +87,9 @@ def test_stored_statistics_serve_other_images_and_unknown_cameras():
     np.testing.assert_allclose(
         unknown, everything / np.linalg.norm(everything, axis=1, keepdims=True), atol=1e-5
     )
+    far = known.apply(features, np.full(60, 100))
+    for camera in range(int(cameras.max()) + 1, 8):
+        np.testing.assert_array_equal(known.apply(features, np.full(60, camera)), far)
 
 
 def test_the_kind_stays_and_none_is_none():

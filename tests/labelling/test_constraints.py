@@ -196,6 +196,12 @@ def test_a_pair_across_two_clusters_counts_as_mended() -> None:
     assert found.figures["pairs_mended"] == 1
 
 
+def test_who_nothing_leads_to_goes_to_the_largest() -> None:
+    rules = constraints.Rules.of(_pairs(same=[(1, 2), (2, 3)], different=[(0, 1)]), 5)
+    nothing = sp.csr_array(np.eye(5, dtype=np.float32))
+    assert rules.mend_clusters(np.zeros(5, dtype=np.int64), nothing).tolist() == [0, 1, 1, 1, 1]
+
+
 def test_noise_that_is_the_same_is_a_cluster() -> None:
     matrix = sp.csr_array(np.eye(4, dtype=np.float32))
     methods = SimpleNamespace(clusterer=find("clusterers", "dbscan").Options(min_samples=3), refiners=())

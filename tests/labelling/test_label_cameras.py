@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from icsr_cli.clusterers import average_linkage
-from icsr_cli.distances import jaccard, jaccard_similarity
+from icsr_cli.distances import camera_jaccard, jaccard, jaccard_similarity
 from icsr_cli.labelling import label_cameras
 from icsr_cli.types import by_first_appearance
 
@@ -32,3 +32,10 @@ def test_a_camera_of_fewer_images_than_clusters_are_asked_for_has_one_for_each()
     found = label_cameras(features, settings, clusterer, np.repeat([0, 1], [22, 8]))
     assert len(np.unique(found[:22])) == 10
     assert found[22:].tolist() == list(range(8))
+
+
+def test_a_distance_by_camera_knows_the_camera():
+    features = np.random.default_rng(0).standard_normal((30, 8)).astype(np.float32)
+    settings = SimpleNamespace(normalise="none", distance=camera_jaccard.Options())
+    clusterer = average_linkage.Options(n_clusters=5)
+    assert label_cameras(features, settings, clusterer, np.repeat([0, 1], [22, 8])).max() == 4

@@ -83,6 +83,19 @@ def test_new_cameras_tracks_and_frames_come_behind(home: Path, shop: Dataset) ->
         np.testing.assert_array_equal(np.asarray(Image.open(found.root / path)), image)
 
 
+def test_frames_are_moved_on_where_they_must_be(home: Path, shop: Dataset) -> None:
+    write(home / "week2", "1.png", seed=1)
+    (home / "new.csv").write_text("path,camera,split,id\n1.png,b,test,7\n")
+    said = icsr("shop", "--add", "week2", "--csv", "new.csv", code=1).stderr
+    assert "Unknown splits test" in " ".join(said.split())
+    (home / "new.csv").write_text("path,camera\n1.png,b\n")
+    assert "moved on" not in icsr("shop", "--add", "week2", "--csv", "new.csv").stderr
+    write(home / "week3", "b/8/100.png", "b/8/20.png", seed=2)  # the last is not the latest
+    icsr("shop", "--add", "week3")
+    write(home / "week4", "b/9/50.png", seed=3)
+    assert "moved on by 51" in icsr("shop", "--add", "week4").stderr
+
+
 def test_later_frames_stay_as_they_are(home: Path, shop: Dataset) -> None:
     write(home / "week2", "b/1/12.png", "a/1/0.png", seed=1)
     icsr("shop", "--add", "week2")

@@ -256,6 +256,18 @@ def test_report_goes_into_json():
     assert again["overview"]["sizes"]["median"] == 3
     assert again["quality"]["refined"]["pairwise_precision"] == 1
     assert again["largest_clusters"][0]["nodes"] == ["a"]
+    assert again["states"] == {"discarded": 1, "kept": 3, "node": 2, "noise": 1}
+
+
+def test_the_order_of_lists():
+    lost = table_of([(0, cluster, -1, "discarded", -1) for cluster in (0, 1, 1)])
+    assert [row.cluster for row in cluster_lists(lost)["most_discarded_clusters"]] == [1, 0]
+    cameras, local = np.array([0, 0, 0, 1, 0, 0, 2]), np.array([0, 0, 0, 5, 6, 1, -1])
+    divided = replace(TABLE, cameras=cameras, local_clusters=local)
+    assert [row.cluster for row in cluster_lists(divided)["most_mixed_clusters"]] == [1, 0]
+    wide = with_cohesion([np.nan] * 4 + [0.9, 0.9, np.nan])
+    wide = replace(wide, cameras=np.array([0, 1, 2, 1, 1, 0, 2]))
+    assert [row.cluster for row in cluster_lists(wide)["most_mixed_clusters"]] == [1, 0]
 
 
 @pytest.mark.parametrize(
@@ -304,10 +316,17 @@ def test_moves_splits_and_merges():
 
 
 def test_discarded_before_and_after():
-    before = table_of([(0, 0, 0, "discarded", -1), (0, 0, 1, "kept", -1), (0, 0, 1, "discarded", -1)])
-    after = table_of([(0, 0, 0, "kept", -1), (0, 0, 1, "discarded", -1), (0, 0, 1, "discarded", -1)])
+    stays = [(0, 0, 1, "discarded", -1)] * 2
+    before = table_of([(0, 0, 0, "discarded", -1), (0, 0, 1, "kept", -1), *stays])
+    after = table_of([(0, 0, 0, "kept", -1), (0, 0, 1, "discarded", -1), *stays])
     changes = compare_labels(before, after)
     assert (changes.now_discarded, changes.no_longer_discarded, changes.moved) == (1, 1, ())
+
+
+def test_who_moved_and_what_is_no_split():
+    [moved] = compare_labels(TABLE, replace(TABLE, clusters=np.array([0, 0, 0, 1, 1, 1, -1]))).moved
+    assert (moved.path, moved.identity) == ("d", 7)
+    assert len(compare_labels(clustered([0] * 5), clustered([0] * 4 + [1])).split) == 1  # a fifth is no stray
 
 
 def test_images_meet_by_path():

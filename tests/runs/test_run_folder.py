@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -92,6 +93,7 @@ def test_runs_get_names_of_their_own(tmp_path: Path) -> None:
 def test_the_newest_run_that_holds_a_file(tmp_path: Path) -> None:
     first = create(tmp_path, "market1501", "cam", name="a")
     create(tmp_path, "market1501", "cam", name="b")
+    create(tmp_path, "other", "cam", name="c")
     write_text(first.labels / "local.csv", "")
     assert newest(tmp_path, "market1501", "cam").path.name == "b"
     assert newest(tmp_path, "market1501", "cam", file="labels/local.csv").path.name == "a"
@@ -107,8 +109,9 @@ def test_a_run_is_opened_by_its_folder(tmp_path: Path) -> None:
     assert run_of(tmp_path) is None
     with pytest.raises(RunError, match="Give the run itself"):
         open_run(inside)
-    with pytest.raises(RunError, match="no run folder"):
-        open_run(tmp_path / "elsewhere")
+    for place, why in ((tmp_path, "there is no run.json in it"), (tmp_path / "elsewhere", "it is not there")):
+        with pytest.raises(RunError, match=f"no run folder: {why}"):
+            open_run(place)
 
 
 def test_states_hold_tensors_and_plain_values_only(tmp_path: Path) -> None:
@@ -131,9 +134,14 @@ def test_metrics_and_log(tmp_path: Path) -> None:
     run.write_metrics([{"epoch": 1, "loss": 2.5}, {"epoch": 2, "loss": 1.5}])
     assert [line["loss"] for line in run.metrics()] == [2.5, 1.5]
     assert len((run.path / "metrics.jsonl").read_text().splitlines()) == 2
-    progress = LoggedProgress(run, Progress())
+    below = Mock()
+    progress = LoggedProgress(run, below)
     progress.report("Epoch 1/2", {"loss": 2.5})
     progress.warn("a camera is empty")
+    progress.note("a note")
+    below.report.assert_called_once_with("Epoch 1/2", {"loss": 2.5})
+    below.warn.assert_called_once_with("a camera is empty")
+    below.note.assert_called_once_with("a note")
     log = (run.path / "log.txt").read_text()
     assert "Epoch 1/2  loss=2.5" in log
     assert "Warning: a camera is empty" in log
