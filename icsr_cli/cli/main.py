@@ -296,6 +296,17 @@ def _keep_the_folder_out() -> None:
         os.environ["PYTHONSAFEPATH"] = "1"
 
 
+def _hide_swallowed_interrupts() -> None:
+    """Show no traceback of an interrupt that comes while Python calls back; ``AtOnce`` remembers it."""
+    show = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if not issubclass(found.exc_type, KeyboardInterrupt):
+            show(found)
+
+    sys.unraisablehook = hook
+
+
 def _end_rank(code: object) -> None:
     """End one of several training processes that has failed, at once.
 
@@ -311,6 +322,7 @@ def run() -> None:
     """Run the command line; the entry point of the executable."""
     _open_standard_files()
     _keep_the_folder_out()
+    _hide_swallowed_interrupts()
     at_once = AtOnce()
     for number in _SIGNALS:
         signal.signal(number, at_once)

@@ -102,7 +102,7 @@ def test_the_report_holds_a_run_against_its_settings(home: Path) -> None:
     [
         (["methods", "icsr", "-d", "market"], "'market' is not prepared"),
         (["models", "resnet_small", "-d", "market"], "'market' is not prepared"),
-        (["doctor", "--plan", "-d", ""], "'' is not prepared"),
+        (["doctor", "--plan", "-d", ""], "-d is empty"),
         (["methods", "-d", "veri"], "go with a method"),
         (["methods", "--set", "seed=5"], "go with a method"),
         (["methods", "--config", "x.yaml"], "go with a method"),

@@ -10,7 +10,10 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import forked
 import numpy as np
@@ -19,13 +22,14 @@ from forked import Forked
 from typer.testing import CliRunner, Result
 
 from icsr_cli import datasets
+from icsr_cli.cli import main
 from icsr_cli.cli.console import print_json
 from icsr_cli.cli.main import app
 from icsr_cli.datasets.scan import find_folder, image_files
 from icsr_cli.errors import printable
 from icsr_cli.models import build, save_weights
 from icsr_cli.recipes import feature_files
-from icsr_cli.recipes.interruption import AtOnce, interruptible
+from icsr_cli.recipes.interruption import AtOnce, Stop, interruptible
 
 EVIL = "a\x1b]0;title\x07\x1b[2Jb.jpg"
 
@@ -151,6 +155,20 @@ def test_impatience_leaves_one_message(tiny_root: Path, tmp_path: Path, pause: f
             training.send(signal.SIGINT)
         time.sleep(pause)
     assert "Traceback" not in training.end(130)[1]
+
+
+def test_an_interrupt_that_python_swallows_shows_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in the callbacks of locks, while something is imported."""
+    shown: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: shown.append(found.exc_type))
+    main._hide_swallowed_interrupts()
+    for error in (Stop(int(signal.SIGINT)), ValueError()):
+        kept = AtOnce()
+        swallowing = weakref.ref(kept, Mock(side_effect=error))
+        del kept
+        assert swallowing() is None
+    assert ValueError in shown
+    assert Stop not in shown
 
 
 def test_an_interrupt_that_a_library_swallowed_still_ends_training() -> None:
