@@ -170,8 +170,8 @@ class Network(nn.Module):
             for part in freeze
             if not self._parameters_of(part)
         ]
-        if stripes > 1 and hasattr(self, "neck"):
-            found.append(f"stripes: {_no_stripes(stripes, self.arch)}")
+        if stripes > 1 and (hasattr(self, "neck") or self.pooling == "cls"):
+            found.append(f"stripes: {_no_stripes(stripes, self.arch, self.pooling)}")
         elif stripes > 1:
             here = next(self.base.parameters()).device
             maps = self._maps(self.base(torch.empty(1, 3, *size, device=here)), size[0])
@@ -230,5 +230,5 @@ def _check_pooling(backbone: Backbone, spec: ModelSpec) -> None:
 
 
 def _no_stripes(stripes: int, arch: str, pooling: str = "") -> str:
-    what = "cls is one token" if pooling == "cls" else f"the layers after the pooling of {arch}"
+    what = "cls, which is one token" if pooling == "cls" else f"the layers after the pooling of {arch}"
     return f"{stripes} do not go with {what}. Leave stripes at 1."

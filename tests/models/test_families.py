@@ -14,7 +14,17 @@ from torch import nn
 
 from icsr_cli.config.schema import ModelSettings
 from icsr_cli.errors import InputError, ModelError
-from icsr_cli.models import ModelSpec, Network, available, build, detect, open_model, resized, save_weights
+from icsr_cli.models import (
+    ModelSpec,
+    Network,
+    available,
+    build,
+    detect,
+    faults,
+    open_model,
+    resized,
+    save_weights,
+)
 from icsr_cli.models.backbones import resnet
 from icsr_cli.models.backbones import timm as family
 from icsr_cli.models.unfilled import unfilled
@@ -110,7 +120,7 @@ def test_images_of_another_size() -> None:
         ("timm:test_vi", {}, "Did you mean 'timm:test_vit"),
         ("timm:test_vit.nothing", {}, "no weights 'nothing'"),
         ("timm:test_convnext", {"pooling": "cls"}, "cls takes the class token"),
-        ("timm:test_vit", {"stripes": 2}, "cls is one token"),
+        ("timm:test_vit", {"stripes": 2}, "cls, which is one token"),
         ("timm:vit_small_patch14_dinov2", {"size": (256, 128)}, "--height 252 --width 126"),
         ("timm:convit_tiny", {}, "takes no images of 64 x 32 .*--height 224 --width 224"),
         ("osnet_x0_25", {"stripes": 2}, "layers after the pooling"),
@@ -276,3 +286,8 @@ def test_a_family_says_where_its_weights_are() -> None:
     found = family.architecture("test_vit").pages["timm's"]
     assert found.address == "https://huggingface.co/timm/test_vit.r160_in1k"
     assert not family.architecture("mixer_s16_224").pages
+
+
+def test_stripes_of_a_class_token_are_a_fault() -> None:
+    [fault] = faults((32, 16), 2, (), arch="timm:test_vit", pooling="cls")
+    assert fault.startswith("stripes: 2 do not go with cls")
