@@ -20,12 +20,12 @@ def as_numpy(array: Any) -> Any:
 
 
 def in_kind(found: Any, given: Any) -> Any:
-    """Give the numpy array ``found`` in the kind of ``given``: as a tensor on its device, or as it is."""
+    """Give an array or tensor in the kind of ``given``: as a tensor on its device, or as a numpy array."""
     if not hasattr(given, "detach"):
-        return found
+        return as_numpy(found)
     import torch
 
-    return torch.from_numpy(found).to(given.device)
+    return torch.as_tensor(found, device=given.device)
 
 
 def check_count(name: str, value: Any, low: int = 1) -> int:

@@ -12,9 +12,9 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, whole_numbers
+from icsr_cli.checks import as_numpy, in_kind, whole_numbers
 from icsr_cli.distances.camera_jaccard import nearest_by_camera
-from icsr_cli.distances.features import check_features, like, unit_rows
+from icsr_cli.distances.features import check_features, unit_rows
 
 #: Images that one person has under one camera, about: means are as uncertain as of so many fewer images.
 _IMAGES_PER_PERSON: Final = 5
@@ -58,7 +58,7 @@ def camera_effect(features: Any, cameras: Any) -> CameraEffect:
     if rest is None:
         return CameraEffect(1.0, 0)
     # The one search over all pairs happens where the features are.
-    nearest = nearest_by_camera(like(vectors, rest), of_image, 1, 1)[1][:, 0]
+    nearest = nearest_by_camera(in_kind(rest, vectors), of_image, 1, 1)[1][:, 0]
     one, other = _likely_pairs(rest, nearest)
     apart = means[of_image[other]] - means[of_image[one]]
     seen = float(((x[other] - x[one]) * apart).sum())

@@ -77,15 +77,6 @@ def _placed(features: Any, device: Any) -> FloatArray | torch.Tensor:
         raise InputError(f"device {device!r} cannot be used: {reason(error)}") from None
 
 
-def like(features: Any, result: Any) -> Any:
-    """Give ``result`` in the kind of ``features``, on their device."""
-    if is_tensor(features):
-        import torch
-
-        return torch.as_tensor(result, device=features.device)
-    return as_numpy(result)
-
-
 def squared_lengths(features: Any) -> Any:
     """Give the sum of squares of each row, (n,), without a copy of the features."""
     if isinstance(features, np.ndarray):

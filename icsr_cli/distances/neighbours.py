@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, check_count
-from icsr_cli.distances.features import Index, check_features, like, unit_rows
+from icsr_cli.checks import as_numpy, check_count, in_kind
+from icsr_cli.distances.features import Index, check_features, unit_rows
 from icsr_cli.errors import InputError
 from icsr_cli.types import ALONE, FloatArray, Neighbours, Team
 
@@ -93,7 +93,7 @@ def knn(
     cosine = metric == "cosine"
     if cosine:
         distances = distances / 2
-    found = like(features, indices), like(features, distances), cosine
+    found = in_kind(indices, features), in_kind(distances, features), cosine
     return Neighbours(*found) if recall is None else ApproximateNeighbours(*found, recall=recall)
 
 

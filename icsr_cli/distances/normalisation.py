@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from icsr_cli.checks import as_numpy, whole_numbers
-from icsr_cli.distances.features import like, refuse_infinite
+from icsr_cli.checks import as_numpy, in_kind, whole_numbers
+from icsr_cli.distances.features import refuse_infinite
 from icsr_cli.errors import InputError
 from icsr_cli.types import FloatArray, IntArray
 
@@ -69,7 +69,7 @@ class CameraStatistics:
             found *= scale[which]
         length = np.linalg.norm(found, axis=1, keepdims=True)
         found /= np.maximum(length, np.float32(1e-12))
-        return like(features, found)
+        return in_kind(found, features)
 
 
 def normalise_cameras(
