@@ -83,10 +83,22 @@ def compare(runs: Sequence[RunFolder]) -> Comparison:
         row if names.count(row.name) == 1 else replace(row, name=str(row.runs[0].path)) for row in rows
     )
     keys = dict.fromkeys(key for row in rows for key in row.settings)
-    differing = tuple(
-        key for key in keys if len({row.settings[key] for row in rows if key in row.settings}) > 1
-    )
+    differing = tuple(key for key in keys if _differs(key, rows))
     return Comparison(rows, differing, tuple(dict.fromkeys(name for row in rows for name in row.figures)))
+
+
+def _differs(key: str, rows: Sequence[Row]) -> bool:
+    """Tell whether rows have other values of a setting, or one lacks it that has others of its method.
+
+    So it is with runs of older releases, which knew fewer settings; what another method has is no difference.
+    """
+    lacking = [row for row in rows if key not in row.settings]
+    others = f"{key.rpartition('.')[0]}."
+    return len({row.settings[key] for row in rows if row not in lacking}) > 1 or any(
+        name.startswith(others) and "." not in name.removeprefix(others)
+        for row in lacking
+        for name in row.settings
+    )
 
 
 def _given(run: RunFolder) -> dict[str, str]:

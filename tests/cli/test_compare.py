@@ -250,6 +250,18 @@ def test_a_method_that_is_chosen_twice_is_no_seed(tmp_path: Path) -> None:
     assert [row["settings"]["global.refiners.0.split.k"] for row in found["rows"]] == ["5", "7"]
 
 
+def test_a_setting_that_an_older_release_did_not_know_is_named(tmp_path: Path) -> None:
+    runs = []
+    for name, own in (("old", {"eps": 0.5}), ("new", {"eps": 0.5, "least": 2})):
+        run = create(tmp_path, "tiny", "global", name=name)
+        refiners = [{"method": "split", "k": 9}] if name == "new" else []
+        clusterer = {"method": "dbscan", **own}
+        run.write_settings({"seed": 1, "global": {"clusterer": clusterer, "refiners": refiners}})
+        runs.append(run)
+    differing = comparison.compare(runs).differing
+    assert sorted(differing) == ["global.clusterer.dbscan.least", "global.refiners"]
+
+
 def test_networks_of_cameras_count_by_their_own_last_epoch(tmp_path: Path) -> None:
     run = create(tmp_path, "tiny", "cam", name="one")
     run.write_settings({"dataset": "tiny", "seed": 1, "cam": {}})

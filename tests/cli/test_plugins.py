@@ -72,6 +72,10 @@ def test_an_installed_package_that_fails_is_left_out(
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-of-others\nVersion: 1\n")
         (info / "entry_points.txt").write_text(f"[icsr.methods]\n{name} = {name}\n")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "whole_one.py").write_text(refiner("return labels"))
+    with (tmp_path / "no_method-1.dist-info" / "entry_points.txt").open("a") as file:
+        file.write("whole_one = other.whole_one\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(choices, "_plugins", {})
     choices._load_installed.cache_clear()
@@ -79,11 +83,12 @@ def test_an_installed_package_that_fails_is_left_out(
         assert "whole-one" in choices.available("refiners")
     finally:
         choices._load_installed.cache_clear()
-    failed, none = sorted(caplog.messages)
+    failed, none, twice = sorted(caplog.messages)
     assert failed.startswith(
         "The method broken_one of the package broken_one-of-others is left out: ModuleNot"
     )
     assert "no_method is no method: it must define Options" in none
+    assert "called like a method that is there, whole-one of the refiners" in twice
 
 
 def test_any_suffix_and_no_name_twice(tmp_path: Path) -> None:
