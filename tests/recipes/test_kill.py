@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and asks
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 SEED = 20230425
 #: Kills at random moments, per kind of run.
-RANDOM_KILLS = 6
+RANDOM_KILLS = 4
 
 
 class Server:

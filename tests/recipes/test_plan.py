@@ -197,7 +197,7 @@ def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.Monkey
     assert (answer["dataset"], answer["devices"], answer["device"]) == ("tiny", 2, "NVIDIA H100 80 GB")
     assert answer["seconds"] == pytest.approx(sum(stage["seconds"] for stage in answer["stages"]))
     monkeypatch.setattr(paper, "here", lambda: None)  # as on a machine without a GPU
-    table = icsr("--plan", "-d", "msmt17", "--gpus", "8", "--data-root", str(tmp_path))
+    table = icsr("--plan", "-d", "msmt17", "-a", "resnet_small", "--gpus", "8", "--data-root", str(tmp_path))
     assert table.exit_code == 0, table.output
     assert "msmt17: 32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
     for wrong, words in (
