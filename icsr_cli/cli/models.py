@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from icsr_cli.cli import complete, options
-from icsr_cli.cli.console import print_json, print_table, say
+from icsr_cli.cli.console import make_progress, print_json, print_table, say
 
 
 def models(
@@ -22,6 +22,7 @@ def models(
     height: options.Height = None,
     width: options.Width = None,
     data_root: options.DataRoot = Path("data"),
+    quiet: options.Quiet = False,
     as_json: options.Json = False,
 ) -> None:
     """List networks: parameters, multiply-adds per image, paper, licence and place of weights.
@@ -34,7 +35,11 @@ def models(
     image = options.settings_of(dataset, data_root).image
     try:
         size = height or image.height, width or image.width
-        found = [facts(arch, *size) for arch in archs or names()]
+        chosen, found = archs or names(), []
+        with make_progress(quiet, as_json).task("Networks", len(chosen)) as task:
+            for arch in chosen:
+                found.append(facts(arch, *size))
+                task.advance()
     except InputError as error:
         raise UsageError(str(error)) from None
     if as_json:
