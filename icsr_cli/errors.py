@@ -42,8 +42,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Give what a library says of a fault in one short line that can be shown, without its full stop."""
-    shown = printable(str(error).strip().partition("\n")[0]).removesuffix(".")
+    """Give what is said of a fault in one short line that can be shown, without its full stop.
+
+    Of what the system says the words alone: whoever shows it names the file.
+    """
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    shown = printable(said.strip().partition("\n")[0]).removesuffix(".")
     return (shown if len(shown) <= 200 else f"{shown[:200]}...") or type(error).__name__
 
 

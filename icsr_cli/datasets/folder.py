@@ -15,7 +15,7 @@ import numpy as np
 
 from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, refuse_repeated
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
-from icsr_cli.errors import DatasetError, UsageError, some
+from icsr_cli.errors import DatasetError, UsageError, reason, some
 from icsr_cli.files import check_header
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
@@ -137,7 +137,7 @@ def read_csv(path: Path, source: Path | None) -> tuple[Path, list[Row], list[Unr
             reader.fieldnames = columns
             lines = [(reader.line_num, line) for line in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DatasetError(f"Cannot read {path}: {error}. Expected a CSV file in UTF-8.") from error
+        raise DatasetError(f"Cannot read {path}: {reason(error)}. Expected a CSV file in UTF-8.") from error
     if not {"path", "camera"} <= set(columns):
         raise DatasetError(
             f"{path} has the columns {', '.join(columns) or '(none)'}. Its first line must be "

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from icsr_cli.datasets.run_settings import settings
-from icsr_cli.errors import DatasetError, did_you_mean
+from icsr_cli.errors import DatasetError, did_you_mean, reason
 from icsr_cli.files import read_bytes, read_json, whole_file
 from icsr_cli.types import NO_TRACK, Dataset, ImageRecord, Split
 
@@ -119,7 +119,7 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
         way = f" Run: {_command(name)}" if is_name(name) else " Nor is there a folder of that name."
         raise DatasetError(f"The data set {name!r} is not prepared under {data_root}.{known}{way}") from None
     except (OSError, ValueError) as error:
-        raise DatasetError(f"Cannot read {path}: {error}. Run again: {_command(name)}") from error
+        raise DatasetError(f"Cannot read {path}: {reason(error)}. Run again: {_command(name)}") from error
     if not isinstance(found, dict) or found.get("format") not in tuple(_HEADERS):  # it may be no number
         raise DatasetError(f"{path} is damaged, or of another version. Run again: {_command(name)}")
     if found.pop("sha256", None) != _checksum(found):

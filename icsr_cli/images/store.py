@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 from filelock import FileLock
 
-from icsr_cli.errors import DatasetError, InputError, room
+from icsr_cli.errors import DatasetError, InputError, reason, room
 from icsr_cli.files import map_array, parse_json, read_bytes, read_json, stamp, write_json
 from icsr_cli.images.blocks import Job, Kept, Result, work
 from icsr_cli.images.compressed import JpegForm
@@ -234,7 +234,7 @@ def verify_pixels(folder: Path, *, progress: Progress | None = None) -> tuple[st
             pixels = form.open(path, header, ())
             wrong = _wrong_blocks(form, pixels, header["crc32"], header_path.stem, progress or Progress())
         except (OSError, ValueError, KeyError, TypeError) as error:
-            faults.append(f"{path}: {error}")
+            faults.append(f"{path}: {reason(error)}")
         else:
             if not wrong:
                 continue

@@ -264,7 +264,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
             header = dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise ModelError(
-            f"{path}: not a whole safetensors file ({error}). Copy or download it again."
+            f"{path}: not a whole safetensors file ({reason(error)}). Copy or download it again."
         ) from error
     try:
         size_of(header)

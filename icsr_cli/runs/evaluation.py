@@ -8,7 +8,7 @@ from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
 from icsr_cli import __version__
-from icsr_cli.errors import RunError
+from icsr_cli.errors import RunError, reason
 from icsr_cli.files import checksum, read_json, write_json
 from icsr_cli.runs.contents import Evaluations, check_contents
 
@@ -33,7 +33,9 @@ def read_evaluations(run: Path) -> list[dict[str, Any]]:
     try:
         found = check_contents(Evaluations, read_json(path))
     except (OSError, ValueError) as error:
-        raise RunError(f"{path} is damaged ({error}). Remove it and run icsr eval again.") from None
+        raise RunError(
+            f"{path} cannot be read ({reason(error)}). Mend or remove it, and run icsr eval again."
+        ) from None
     return [entry for entry in found["evaluations"] if _holds(run, entry)]
 
 

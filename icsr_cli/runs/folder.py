@@ -176,7 +176,9 @@ class RunFolder:
         try:
             return dict(check_contents(Info, read_json(path)))
         except (OSError, ValueError) as error:
-            raise RunError(f"{path} cannot be read: {error}. Mend that file, or remove the run.") from None
+            raise RunError(
+                f"{path} cannot be read: {reason(error)}. Mend that file, or remove the run."
+            ) from None
 
     def update_info(self, **values: Any) -> None:
         """Set fields of ``run.json``; other processes may set others meanwhile."""

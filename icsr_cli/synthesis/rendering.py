@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from PIL import Image
 
-from icsr_cli.errors import DatasetError, InputError
+from icsr_cli.errors import DatasetError, InputError, reason
 from icsr_cli.files import whole_folder
 from icsr_cli.processes import in_processes
 from icsr_cli.progress import Progress
@@ -70,7 +70,7 @@ def render(
             (folder / "world.json").write_text(world.to_json(), encoding="utf-8")
     except OSError as error:
         raise DatasetError(
-            f"the synthetic data set could not be written to {target}: {error}. "
+            f"the synthetic data set could not be written to {target}: {reason(error)}. "
             "Nothing was left behind; check the free space and the rights of the folder, and try again"
         ) from error
 

@@ -473,7 +473,9 @@ def test_an_odd_value_of_an_evaluation_is_named(tmp_path: Path, odd: str) -> Non
     record_evaluations(tmp_path, [entry])
     assert read_evaluations(tmp_path)[0]["more"] == [1]
     write_json(tmp_path / "evaluation.json", {"evaluations": [entry | yaml.safe_load(odd)]})
-    with pytest.raises(RunError, match=f"{odd.partition(':')[0]}.*Remove it and run icsr eval again"):
+    with pytest.raises(
+        RunError, match=f"{odd.partition(':')[0]}.*Mend or remove it, and run icsr eval again"
+    ):
         read_evaluations(tmp_path)
 
 
