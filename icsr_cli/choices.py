@@ -295,7 +295,8 @@ def _add(module: ModuleType, source: str) -> None:
             f"{source} is no method: its Options must be a class of its own, and of choices.Options."
         )
     name = module.__name__.rpartition(".")[2].replace("_", "-")
-    if name in _of_the_package(rooms[0]) or (rooms[0], name) in _plugins:
+    other = _plugins.get((rooms[0], name), module)
+    if name in _of_the_package(rooms[0]) or other.__name__ != module.__name__:  # a file that is run again may
         raise UsageError(
             f"{source} is called like a method that is there, {name} of the {rooms[0]}: rename it."
         )

@@ -24,10 +24,10 @@ R = TypeVar("R")
 
 
 def usable_cpus() -> int:
-    """Count the CPUs this process may run on."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Count the CPUs this process may run on, or fewer where its container has a share of them."""
+    from joblib import cpu_count  # type: ignore[import-untyped]
+
+    return int(cpu_count())
 
 
 def thread_count() -> int:

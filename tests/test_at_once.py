@@ -6,9 +6,11 @@ import time
 
 import numpy as np
 import pytest
+import torch
 from threadpoolctl import threadpool_info
 
 from icsr_cli import threads
+from icsr_cli.recipes.steps import choose_engine
 from icsr_cli.threads import at_once
 
 
@@ -63,3 +65,18 @@ def test_at_once_tells_of_the_first_fault():
 
     with pytest.raises(ValueError, match="1"):
         at_once(work, range(5))
+
+
+def test_a_share_of_the_cpus_is_all_that_is_used(monkeypatch):
+    """``LOKY_MAX_CPU_COUNT`` stands for the limit of a container."""
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert threads.usable_cpus() == 1
+    before = torch.get_num_threads()
+    try:
+        for asked, expected in (("3", 3), (None, 1)):
+            torch.set_num_threads(3)
+            monkeypatch.setenv("OMP_NUM_THREADS", asked) if asked else monkeypatch.delenv("OMP_NUM_THREADS")
+            choose_engine("cpu", "fp32")
+            assert torch.get_num_threads() == expected
+    finally:
+        torch.set_num_threads(before)

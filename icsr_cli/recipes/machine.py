@@ -72,7 +72,7 @@ def look_at_machine(*, torch_works: bool = True) -> Machine:
         python=platform.python_version(),
         platform=platform.platform(),
         processor=processor(),
-        cpus=_usable_cpus(),
+        cpus=usable_cpus(),
         memory=total,
         memory_free=free,
         gpus=gpus,
@@ -107,15 +107,6 @@ def _driver() -> str | None:
     text = _read("/proc/driver/nvidia/version")
     match = re.search(r"Kernel Module\D*([0-9][0-9.]+)", text)
     return match[1] if match else "unknown" if text else None
-
-
-def _usable_cpus() -> int:
-    """Count the CPUs this process may run on, or fewer where a container has a share of them."""
-    cpus = usable_cpus()
-    quota, _, period = _read("/sys/fs/cgroup/cpu.max").partition(" ")
-    if quota.isdigit() and period.isdigit() and int(period):
-        cpus = min(cpus, max(1, int(quota) // int(period)))
-    return cpus
 
 
 def memory_bytes() -> tuple[int, int]:

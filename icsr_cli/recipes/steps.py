@@ -24,6 +24,7 @@ from icsr_cli.pixels import Stored, upcoming, upload
 from icsr_cli.progress import Figure, Task, Watch, unwatched
 from icsr_cli.recipes.distributed import ALONE, Ranks
 from icsr_cli.runs import RunFolder
+from icsr_cli.threads import usable_cpus
 from icsr_cli.types import Epoch, IntArray, Size
 
 
@@ -113,6 +114,8 @@ def choose_engine(device: str | None, precision: str | None, run: RunFolder | No
     """
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once, and ``repeatable`` needs it
+    if "OMP_NUM_THREADS" not in os.environ:  # torch counts the cores of the machine, not a container's share
+        torch.set_num_threads(min(torch.get_num_threads(), usable_cpus()))
     try:
         chosen = torch.device(name)
         if chosen.type == "meta":
