@@ -1,7 +1,7 @@
 """From a prepared data set and an open run to a finished one: minds the run folder."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,10 +136,8 @@ def _opened(
 
 def _note_failure(run: RunFolder, error: BaseException) -> None:
     """Write the reason down where there is room for it; a full disk must not hide the first fault."""
-    try:
+    with suppress(OSError):
         run.update_info(status="failed", reason=str(error))
-    except OSError:
-        return
 
 
 def check_same_settings(run: RunFolder, asked: Settings) -> None:
