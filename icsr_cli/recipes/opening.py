@@ -136,9 +136,8 @@ def check(data: Dataset, stage: str, wish: Wish, before: Wish) -> None:
                 f"{cam.cam.network}. Take --network shared; or --init imagenet, none or a file."
             )
         whose = "cam stage of this command"
-        settings = _like_another(settings, stage, cam.cam.model, cam.image, resolved, whose)
-        model = settings.of(stage).model.model_copy(update={"weights": "none"})
-        settings = _with_model(settings, stage, model)
+        model = cam.cam.model.model_copy(update={"weights": "none"})
+        settings = _like_another(settings, stage, model, cam.image, resolved, whose)
     _check_network(settings, stage, wish.processes)
 
 
@@ -454,9 +453,8 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
     whose = f"{run.stage} run {run.path}"
-    settings = _like_another(settings, stage, began.of(run.stage).model, began.image, resolved, whose)
-    model = settings.of(stage).model.model_copy(update={"weights": str(weights)})
-    return _with_model(settings, stage, model)
+    model = began.of(run.stage).model.model_copy(update={"weights": str(weights)})
+    return _like_another(settings, stage, model, began.image, resolved, whose)
 
 
 def _like_another(
@@ -467,7 +465,10 @@ def _like_another(
     resolved: Resolved,
     whose: str,
 ) -> Settings:
-    """Do as ``_with_network``, or raise UsageError where the user's settings contradict the other's."""
+    """Do as ``_with_network``, and begin from the weights of ``model``.
+
+    Raises UsageError where the user's settings contradict the other's.
+    """
     settings = _with_network(settings, stage, model, image, resolved)
     own = settings.of(stage).model
     asked = {f"{stage}.model.{key}": (getattr(own, key), getattr(model, key)) for key in _OF_THE_NETWORK}
@@ -482,7 +483,7 @@ def _like_another(
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    return settings
+    return _with_model(settings, stage, own.model_copy(update={"weights": model.weights}))
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:
