@@ -19,13 +19,13 @@ from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum, write_bytes
 from icsr_cli.models import faults, read_metadata, size_of
+from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
-from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, newest, open_run, run_of
-from icsr_cli.runs.folder import begin
+from icsr_cli.runs.folder import MAY_CHANGE, begin
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -303,7 +303,12 @@ def resume(
     else:
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
         settings = _with_weights_of(folder, settings)
-    check_same_settings(folder, settings)
+    if different := _differences(folder, settings):
+        raise UsageError(
+            f"The run {folder.path} was started with other settings; it goes on as it began or not at all:\n"
+            + "\n".join(different)
+            + "\nLeave these options out, or start a new run without --resume."
+        )
     if wish.facts:
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
@@ -320,7 +325,7 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
         began = config.load_run(path)
         settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
         _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
-        different = differences(folder, settings)
+        different = _differences(folder, settings)
         for name in ("cameras", "pairs"):
             if folder.info().get(name) and getattr(wish, name) is None:
                 different.append(f"  - --{name}: given then, not now")
@@ -330,6 +335,18 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
                 + "\n".join(different)
                 + "\nGive the options again that the group was started with, beside --resume."
             )
+
+
+def _differences(run: RunFolder, asked: Settings) -> list[str]:
+    """List the settings that are others than a run was started with, a line each."""
+    # Through the schema: a setting that is younger than the run has its default there.
+    began = config.load_run(run.path / "settings.yaml")
+    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
+    return [
+        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
+        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
+        if before.get(key) != now.get(key)
+    ]
 
 
 def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
