@@ -165,7 +165,6 @@ def _fitting(
 
 
 def _check_looks(data: Dataset, settings: Settings) -> None:
-    """Refuse to look at the test images where there are none."""
     looks = settings.eval_every > 0 or settings.select == "test-map"
     if looks and data.untested:
         raise UsageError(
@@ -205,7 +204,6 @@ def use_local(settings: Settings, resolved: Resolved, given: Path | None = None)
 
 
 def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
-    """Refuse methods that need tracks where the data set has none."""
     own = settings.of(stage)
     wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
     if wanting and not data.train.has_tracks:
@@ -216,7 +214,6 @@ def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
 
 
 def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int] | None:
-    """Give the cameras that were asked for; they are in the data set."""
     there = sorted(set(data.train.cameras.tolist()))
     if unknown := sorted(set(cameras or ()) - set(there)):
         named = some([str(camera) for camera in unknown])
@@ -244,7 +241,6 @@ def _check_network(settings: Settings, stage: str, processes: int) -> None:
 
 
 def _say_other_size(settings: Settings, stage: str, progress: Progress) -> None:
-    """Warn where a file of weights was trained on images of another size than those here."""
     named, here = settings.of(stage).model.weights, settings.image.size
     there = None if named in _WORDS else size_of(read_metadata(named))
     if there not in (None, here):
@@ -442,7 +438,6 @@ def _global_inputs(
 
 
 def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:
-    """Give settings with another network for a stage."""
     name = {"cam": "cam", "global": "global_"}[stage]
     return settings.model_copy(update={name: settings.of(stage).model_copy(update={"model": model})})
 

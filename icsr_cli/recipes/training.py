@@ -59,7 +59,6 @@ def run_global_stage(dataset: Dataset, settings: Settings, run: RunFolder, workp
 
 
 def _warn_of_others(progress: Progress, source: str, labelled: set[str], split: Split) -> None:
-    """Say where a label file and the training images are not of the same images."""
     trained = {record.path for record in split.records}
     if unknown := labelled - trained:
         progress.warn(f"{len(unknown):,} images of {source} are no training images, such as {min(unknown)}.")
