@@ -157,14 +157,18 @@ class Choice:
         if isinstance(given, str):
             given = {"method": given}
         if not isinstance(given, dict):
-            why = "expected a method's name or its keys; got {given}"
-            raise PydanticCustomError("choice", why, {"given": repr(given)})
+            raise whole_fault(f"expected a method's name or its keys; got {given!r}")
         own = dict(given)
         try:
             module = find(self.room, str(own.pop("method", self.default)))
         except UsageError as error:
-            raise PydanticCustomError("choice", "{why}", {"why": str(error)}) from None
+            raise whole_fault(str(error)) from None
         return _validated(module.Options, own)
+
+
+def whole_fault(why: str) -> PydanticCustomError:
+    """Make a fault of a setting whose message is complete: the value is not told beside it."""
+    return PydanticCustomError("choice", "{why}", {"why": why})
 
 
 def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
@@ -176,8 +180,7 @@ def _validated(kind: type[Options], given: dict[str, Any]) -> Options:
         for fault in error.errors():
             about: Any = {name: fault[name] for name in ("type", "loc", "input", "ctx") if name in fault}
             if fault["type"] == "extra_forbidden":
-                why = unknown_key(str(fault["loc"][-1]), kind)
-                about["type"] = PydanticCustomError("choice", "{why}", {"why": why})
+                about["type"] = whole_fault(unknown_key(str(fault["loc"][-1]), kind))
             faults.append(about)
         raise ValidationError.from_exception_data(error.title, faults) from None
 

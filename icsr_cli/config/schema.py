@@ -19,9 +19,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from icsr_cli.choices import Choice, Keys, Options
+from icsr_cli.choices import Choice, Keys, Options, whole_fault
 from icsr_cli.types import Size
 
 T = TypeVar("T")
@@ -147,14 +146,7 @@ class ModelSettings(Section):
         if wrong:  # each by its own key, so that it is said where its value came from
             raise ValidationError.from_exception_data(
                 "model",
-                [
-                    {
-                        "type": PydanticCustomError("choice", "{why}", {"why": why}),
-                        "loc": (key,),
-                        "input": None,
-                    }
-                    for key, why in wrong.items()
-                ],
+                [{"type": whole_fault(why), "loc": (key,), "input": None} for key, why in wrong.items()],
             )
         return self
 

@@ -146,11 +146,10 @@ class Embedder:
     def embed_by_camera(self, pixels: Stored, cameras: IntArray, title: str) -> Tensor:
         """Embed all images, BatchNorm by the statistics of their camera, (n,): float32 (n, d)."""
         with self.progress.task(title, len(pixels), "img") as task:
-
-            def embed(rows: IntArray, batch_size: int) -> Tensor:
-                return self.engine.extract(self.network, pixels, rows, batch_size=batch_size, task=task)
-
-            return extract_by_camera(self.network, cameras, 0, embed)
+            embed = partial(self.engine.extract, self.network, pixels, task=task)
+            return extract_by_camera(
+                self.network, cameras, 0, lambda rows, size: embed(rows, batch_size=size)
+            )
 
     def embed_parts(self, parts: Iterable[tuple[str, Stored]]) -> dict[str, Tensor]:
         """Embed splits one after the other, (name, uint8 (n, h, w, 3)) each: float32 (n, d) by name."""

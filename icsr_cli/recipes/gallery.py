@@ -132,20 +132,19 @@ def open_gallery(folder: Path, embedder: FileEmbedder, progress: Progress, *, ke
         )
     cache = cache_folder(folder) / f"features-{embedder.checksum()}.safetensors" if keep else None
     known = _read_cache(cache, embedder.network.dim) if cache else {}
-    stamps = [stamp(folder / path) for path in paths]
-    new = [path for path, stamp in zip(paths, stamps, strict=True) if (path, stamp) not in known]
+    there = [(path, stamp(folder / path)) for path in paths]
+    new = [file for file in there if file not in known]
     with progress.task("Gallery features", len(new), "img") as task:
-        features, faults = embed_files([folder / path for path in new], embedder, task)
-    bad = {new[row]: reason for row, reason in faults}
-    fresh = dict(zip((path for path in new if path not in bad), features, strict=True))
-    files = [(path, stamp) for path, stamp in zip(paths, stamps, strict=True) if path not in bad]
+        features, faults = embed_files([folder / path for path, _ in new], embedder, task)
+    bad = {new[row][0]: reason for row, reason in faults}
+    fresh = dict(zip((file for file in new if file[0] not in bad), features, strict=True))
+    files = [file for file in there if file[0] not in bad]
     if not files:
         raise DatasetError(
             f"None of the {len(paths)} images in the gallery {folder} can be read, such as "
             f"{paths[0]}: {bad[paths[0]]}."
         )
-    rows = [fresh[file[0]] if file[0] in fresh else known[file] for file in files]
-    found = np.stack(rows)
+    found = np.stack([fresh[file] if file in fresh else known[file] for file in files])
     if cache and (fresh or len(known) != len(files)):
         _write_cache(cache, files, found, progress)
     readable = tuple(path for path, _ in files)

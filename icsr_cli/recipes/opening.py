@@ -19,13 +19,13 @@ from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum, write_bytes
 from icsr_cli.models import faults, read_metadata, size_of
+from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.evaluation import weights_of
 from icsr_cli.recipes.spare_memory import check_parts
 from icsr_cli.recipes.steps import Engine, build_network
-from icsr_cli.recipes.training import check_same_settings, differences
 from icsr_cli.runs import RunFolder, newest, open_run, run_of
-from icsr_cli.runs.folder import begin
+from icsr_cli.runs.folder import MAY_CHANGE, begin
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
 from icsr_cli.types import Dataset
@@ -136,9 +136,8 @@ def check(data: Dataset, stage: str, wish: Wish, before: Wish) -> None:
                 f"{cam.cam.network}. Take --network shared; or --init imagenet, none or a file."
             )
         whose = "cam stage of this command"
-        settings = _like_another(settings, stage, cam.cam.model, cam.image, resolved, whose)
-        model = settings.of(stage).model.model_copy(update={"weights": "none"})
-        settings = _with_model(settings, stage, model)
+        model = cam.cam.model.model_copy(update={"weights": "none"})
+        settings = _like_another(settings, stage, model, cam.image, resolved, whose)
     _check_network(settings, stage, wish.processes)
 
 
@@ -166,7 +165,6 @@ def _fitting(
 
 
 def _check_looks(data: Dataset, settings: Settings) -> None:
-    """Refuse to look at the test images where there are none."""
     looks = settings.eval_every > 0 or settings.select == "test-map"
     if looks and data.untested:
         raise UsageError(
@@ -206,7 +204,6 @@ def use_local(settings: Settings, resolved: Resolved, given: Path | None = None)
 
 
 def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
-    """Refuse methods that need tracks where the data set has none."""
     own = settings.of(stage)
     wanting = [f"{stage}.{key} ({method.method})" for key, method in chosen(own) if "tracks" in method.needs]
     if wanting and not data.train.has_tracks:
@@ -217,7 +214,6 @@ def _check_tracks(data: Dataset, settings: Settings, stage: str) -> None:
 
 
 def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int] | None:
-    """Give the cameras that were asked for; they are in the data set."""
     there = sorted(set(data.train.cameras.tolist()))
     if unknown := sorted(set(cameras or ()) - set(there)):
         named = some([str(camera) for camera in unknown])
@@ -245,7 +241,6 @@ def _check_network(settings: Settings, stage: str, processes: int) -> None:
 
 
 def _say_other_size(settings: Settings, stage: str, progress: Progress) -> None:
-    """Warn where a file of weights was trained on images of another size than those here."""
     named, here = settings.of(stage).model.weights, settings.image.size
     there = None if named in _WORDS else size_of(read_metadata(named))
     if there not in (None, here):
@@ -304,7 +299,12 @@ def resume(
     else:
         settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
         settings = _with_weights_of(folder, settings)
-    check_same_settings(folder, settings)
+    if different := _differences(folder, settings):
+        raise UsageError(
+            f"The run {folder.path} was started with other settings; it goes on as it began or not at all:\n"
+            + "\n".join(different)
+            + "\nLeave these options out, or start a new run without --resume."
+        )
     if wish.facts:
         folder.update_info(**wish.facts)
     progress.note(f"Going on with {folder.path}")
@@ -321,7 +321,7 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
         began = config.load_run(path)
         settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
         _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
-        different = differences(folder, settings)
+        different = _differences(folder, settings)
         for name in ("cameras", "pairs"):
             if folder.info().get(name) and getattr(wish, name) is None:
                 different.append(f"  - --{name}: given then, not now")
@@ -331,6 +331,18 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
                 + "\n".join(different)
                 + "\nGive the options again that the group was started with, beside --resume."
             )
+
+
+def _differences(run: RunFolder, asked: Settings) -> list[str]:
+    """List the settings that are others than a run was started with, a line each."""
+    # Through the schema: a setting that is younger than the run has its default there.
+    began = config.load_run(run.path / "settings.yaml")
+    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
+    return [
+        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
+        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
+        if before.get(key) != now.get(key)
+    ]
 
 
 def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
@@ -426,7 +438,6 @@ def _global_inputs(
 
 
 def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:
-    """Give settings with another network for a stage."""
     name = {"cam": "cam", "global": "global_"}[stage]
     return settings.model_copy(update={name: settings.of(stage).model_copy(update={"model": model})})
 
@@ -454,9 +465,8 @@ def start_from_run(weights: Path, stage: str, settings: Settings, resolved: Reso
     run = open_run(weights.parent)
     began = config.load_run(run.path / "settings.yaml", sections=(f"{run.stage}.model", "image"))
     whose = f"{run.stage} run {run.path}"
-    settings = _like_another(settings, stage, began.of(run.stage).model, began.image, resolved, whose)
-    model = settings.of(stage).model.model_copy(update={"weights": str(weights)})
-    return _with_model(settings, stage, model)
+    model = began.of(run.stage).model.model_copy(update={"weights": str(weights)})
+    return _like_another(settings, stage, model, began.image, resolved, whose)
 
 
 def _like_another(
@@ -467,7 +477,10 @@ def _like_another(
     resolved: Resolved,
     whose: str,
 ) -> Settings:
-    """Do as ``_with_network``, or raise UsageError where the user's settings contradict the other's."""
+    """Do as ``_with_network``, and begin from the weights of ``model``.
+
+    Raises UsageError where the user's settings contradict the other's.
+    """
     settings = _with_network(settings, stage, model, image, resolved)
     own = settings.of(stage).model
     asked = {f"{stage}.model.{key}": (getattr(own, key), getattr(model, key)) for key in _OF_THE_NETWORK}
@@ -482,7 +495,7 @@ def _like_another(
             + "\n".join(against)
             + "\nLeave these settings out, or take other weights (--init imagenet, none or a file)."
         )
-    return settings
+    return _with_model(settings, stage, own.model_copy(update={"weights": model.weights}))
 
 
 def find_local(local: Path | None, runs_root: Path, dataset: str) -> Path:

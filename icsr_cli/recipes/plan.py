@@ -305,7 +305,6 @@ def _moments(optimizer: Options) -> int:
 
 
 def _training(network: Network, settings: Settings, batch: int, rates: Rates) -> Work:
-    """Forward and backward of one batch."""
     network.train()
     with _Counter(rates, settings.precision) as counter:
         network(_images(settings.image, batch)).square().sum().backward()

@@ -1,15 +1,13 @@
 """From a prepared data set and an open run to a finished one: minds the run folder."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from icsr_cli.config import load_run
 from icsr_cli.config.schema import Settings
-from icsr_cli.errors import Interrupted, TrainingError, UsageError
+from icsr_cli.errors import Interrupted, TrainingError
 from icsr_cli.models import Network
-from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress
 from icsr_cli.recipes.cam_stage import train_cam_stage
 from icsr_cli.recipes.distributed import ALONE, Ranks, SharedInterruption
@@ -20,7 +18,6 @@ from icsr_cli.recipes.steps import choose_engine, repeatable
 from icsr_cli.recipes.trainer import Stage
 from icsr_cli.runs import LabelTable, LoggedProgress, RunFolder, align_local, read_labels
 from icsr_cli.runs.environment import describe
-from icsr_cli.runs.folder import MAY_CHANGE
 from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.pairs import kept_pairs
 from icsr_cli.types import Dataset, Split
@@ -62,7 +59,6 @@ def run_global_stage(dataset: Dataset, settings: Settings, run: RunFolder, workp
 
 
 def _warn_of_others(progress: Progress, source: str, labelled: set[str], split: Split) -> None:
-    """Say where a label file and the training images are not of the same images."""
     trained = {record.path for record in split.records}
     if unknown := labelled - trained:
         progress.warn(f"{len(unknown):,} images of {source} are no training images, such as {min(unknown)}.")
@@ -136,32 +132,5 @@ def _opened(
 
 def _note_failure(run: RunFolder, error: BaseException) -> None:
     """Write the reason down where there is room for it; a full disk must not hide the first fault."""
-    try:
+    with suppress(OSError):
         run.update_info(status="failed", reason=str(error))
-    except OSError:
-        return
-
-
-def check_same_settings(run: RunFolder, asked: Settings) -> None:
-    """Refuse to resume a run with other settings than it was started with.
-
-    Raises UsageError that lists each difference.
-    """
-    if different := differences(run, asked):
-        raise UsageError(
-            f"The run {run.path} was started with other settings; it goes on as it began or not at all:\n"
-            + "\n".join(different)
-            + "\nLeave these options out, or start a new run without --resume."
-        )
-
-
-def differences(run: RunFolder, asked: Settings) -> list[str]:
-    """List the settings that are others than a run was started with, a line each."""
-    # Through the schema: a setting that is younger than the run has its default there.
-    began = load_run(run.path / "settings.yaml")
-    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
-    return [
-        f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
-        for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
-        if before.get(key) != now.get(key)
-    ]

@@ -106,16 +106,16 @@ class RunFolder:
     @property
     def chosen_by(self) -> str:
         """What chose the epoch of ``best.safetensors``: ``last``, ``silhouette`` or ``test-map``."""
-        return self._setting("select", "last")
+        return str(self._settings_there().get("select", "last"))
 
     @property
     def precision(self) -> str:
         """What it computes in: ``fp32``, ``bf16`` or ``auto``."""
-        return self._setting("precision", "auto")
+        return str(self._settings_there().get("precision", "auto"))
 
-    def _setting(self, key: str, default: str) -> str:
-        there = (self.path / "settings.yaml").is_file()
-        return str(self.settings().get(key, default)) if there else default
+    def _settings_there(self) -> dict[str, Any]:
+        """Read the settings where they are written down; none elsewhere."""
+        return self.settings() if (self.path / "settings.yaml").is_file() else {}
 
     @property
     def choice(self) -> str:
@@ -365,10 +365,7 @@ class RunFolder:
 
     def _trained_by(self) -> dict[str, Any]:
         """Give the settings that a state depends on, by dotted key, where they are written down."""
-        there = (self.path / "settings.yaml").is_file()
-        return {
-            key: value for key, value in _leaves(self.settings() if there else {}) if key not in MAY_CHANGE
-        }
+        return {key: value for key, value in _leaves(self._settings_there()) if key not in MAY_CHANGE}
 
     def _mark(self) -> str:
         """Tell this run from others, wherever its folder is moved to: its stage and the moment it began."""
