@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from icsr_cli.errors import ModelError, not_utf8, reason, some
-from icsr_cli.files import check_zip, whole_file
+from icsr_cli.files import check_zip, write_bytes
 from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import IMAGENET, PixelNorm, Size
@@ -205,8 +205,7 @@ def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] |
     header = {**(metadata or {}), **model.spec.metadata()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(_sealed(save(tensors, metadata=header)))
+        write_bytes(path, _sealed(save(tensors, metadata=header)))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "
