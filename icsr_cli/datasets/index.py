@@ -18,7 +18,6 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from icsr_cli.datasets.published import available
 from icsr_cli.datasets.run_settings import settings
 from icsr_cli.errors import DatasetError, did_you_mean
 from icsr_cli.files import read_bytes, read_json, whole_file
@@ -200,6 +199,8 @@ def _prepared_at(data_root: Path, name: str) -> str:
 
 def _command(name: str, about: Mapping[str, Any] | None = None) -> str:
     """Say how to prepare it; ``about`` is what index.json says, where it can be read."""
+    from icsr_cli.datasets.published import available
+
     if about is not None and "plugin" in about["details"]:
         return f"icsr prepare {name} --plugin {about['details']['plugin'][0]} --source PATH"
     if name in available() or name == "synthetic":
