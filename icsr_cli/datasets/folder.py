@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,8 @@ from icsr_cli.files import check_header
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, ImageRecord
 
 FIELDS = ("camera", "id", "split", "track", "frame", "name")
+#: Both stages train one network, so that the second can begin from the first.
+SETTINGS: Final[dict[str, Any]] = {"method": "camera-aware", "global": {"model": {"arch": "resnet50"}}}
 _TOKEN = re.compile(r"\{(?P<field>[^{}]*)\}|\*\*/?|\*|\?|[^{*?]+|.")
 _UNKNOWN = frozenset({"", "-1", "?", "none", "nan"})
 #: Bytes of a name that is not UTF-8, as private characters, which RE2 takes.
