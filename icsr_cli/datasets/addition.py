@@ -6,15 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from icsr_cli.datasets.folder import (
-    Row,
-    check_splits,
-    names_of,
-    natural,
-    number_identities,
-    number_tracks,
-    records_of,
-)
+from icsr_cli.datasets.folder import Row, check_splits, names_of, natural, number_identities, records_of
 from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import checksum
@@ -48,8 +40,7 @@ def extend(
         cameras[name] = len(cameras)
     numbers, identities = _identities(dataset, names, fresh)
     used = max(int(split.tracks.max(initial=NO_TRACK)) for split in dataset.splits.values())
-    tracks = {track: used + 1 + number for track, number in number_tracks(fresh, cameras).items()}
-    records = records_of(fresh, cameras, numbers, tracks)
+    records = records_of(fresh, cameras, numbers, used + 1)
     notes = [f"{len(fresh):,} images were added from {root}"]
     records, moved = _later(dataset, records)
     if moved:

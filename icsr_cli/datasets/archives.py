@@ -25,12 +25,11 @@ EXPANSION = 100
 _SLACK = 100_000_000
 #: What a member counts at least, in bytes: an empty file, or a folder, takes room as well.
 _LEAST = 512
+_COMPRESSED: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _MAGIC = {
     b"PK\x03\x04": "zip",
     b"PK\x05\x06": "zip",
-    b"\x1f\x8b": "tar",
-    b"BZh": "tar",
-    b"\xfd7zXZ\x00": "tar",
+    **dict.fromkeys(_COMPRESSED, "tar"),
     b"Rar!": "rar",
     b"7z\xbc\xaf\x27\x1c": "7z",
 }
@@ -166,7 +165,7 @@ def _decompressed(raw: IO[bytes]) -> Any:
     """Give what is inside a compressed stream; its checksum is looked at where it ends."""
     start = raw.read(8)
     raw.seek(0)
-    for magic, opened in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\x00", lzma.open)):
+    for magic, opened in _COMPRESSED.items():
         if start.startswith(magic):
             return opened(raw, "rb")
     return raw

@@ -236,7 +236,7 @@ def assemble(
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
     cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=natural))}
     identities = number_identities(row.identity for row in rows)
-    records = records_of(rows, cameras, identities, number_tracks(rows, cameras))
+    records = records_of(rows, cameras, identities)
     if any(row.split for row in rows):
         splits, notes = _named_splits(rows, records)
     else:
@@ -256,12 +256,17 @@ def assemble(
 
 
 def records_of(
-    rows: Sequence[Row],
-    cameras: Mapping[str, int],
-    identities: Mapping[str, int],
-    tracks: Mapping[tuple[str, str | None], int],
+    rows: Sequence[Row], cameras: Mapping[str, int], identities: Mapping[str, int], first_track: int = 0
 ) -> list[ImageRecord]:
-    """Give each row its numbers, by its names."""
+    """Give each row its numbers, by its names.
+
+    Tracks count on from ``first_track``, those of one camera after the other's, each in the order of names.
+    """
+    known = {(row.camera, row.track) for row in rows if row.track is not None}
+    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1])))
+    tracks: dict[tuple[str, str | None], int] = {
+        track: number for number, track in enumerate(in_order, start=first_track)
+    }
     return [
         ImageRecord(
             row.path,
@@ -303,13 +308,6 @@ def _is_number(name: str) -> bool:
 def names_of(numbers: Mapping[str, int]) -> tuple[str, ...]:
     """Give the names by their number, none where each is its number."""
     return () if all(_is_number(name) and int(name) == n for name, n in numbers.items()) else tuple(numbers)
-
-
-def number_tracks(rows: Sequence[Row], cameras: Mapping[str, int]) -> dict[tuple[str, str | None], int]:
-    """Count the tracks of one camera after the other from 0, each in the order of names."""
-    known = {(row.camera, row.track) for row in rows if row.track is not None}
-    in_order = sorted(known, key=lambda track: (cameras[track[0]], natural(track[1])))
-    return {track: number for number, track in enumerate(in_order)}
 
 
 def _named_splits(

@@ -31,23 +31,17 @@ def _check_pixels(pixels: Tensor) -> None:
 
 
 @lru_cache(maxsize=64)
-def _tiled(values: Three, width: int, device: torch.device) -> Tensor:
+def _tiled(values: tuple[float, ...], width: int, device: torch.device) -> Tensor:
     """Three values over and over: float32 (width * 3,), kept, because making it waits for the device."""
     with torch.inference_mode(False):
         return torch.tensor(values).repeat(width).to(device)
 
 
-@lru_cache(maxsize=64)
-def _scale_and_shift(norm: PixelNorm) -> tuple[Three, Three]:
-    """Give what a pixel from 0 to 255 is multiplied by, and what is added then."""
-    (r, g, b), (red, green, blue) = norm.mean, norm.std
-    return (1 / (255 * red), 1 / (255 * green), 1 / (255 * blue)), (-r / red, -g / green, -b / blue)
-
-
 def _normalise_rows(rows: Tensor, norm: PixelNorm) -> Tensor:
     """Normalise uint8 (..., w * 3); channels are innermost, so that whole rows are one vector."""
     width = rows.shape[-1] // 3
-    scale, shift = _scale_and_shift(norm)
+    scale = tuple(1 / (255 * std) for std in norm.std)
+    shift = tuple(-mean / std for mean, std in zip(norm.mean, norm.std, strict=True))
     return scaled(rows, _tiled(scale, width, rows.device), _tiled(shift, width, rows.device))
 
 

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from icsr_cli.errors import ModelError, not_utf8, reason, some
-from icsr_cli.files import check_zip, whole_file
+from icsr_cli.files import check_zip, write_bytes
+from icsr_cli.models.backbones import Layout
 from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
 from icsr_cli.types import IMAGENET, PixelNorm, Size
@@ -140,11 +141,9 @@ def load_into(
         ModelError: names are missing, unexpected, or of another shape; the message lists them, and the
             model is as it was.
     """
-    layout = model.architecture.layout_of(state)
-    new = dict(state) if layout is None else layout.rename(state)
-    own = model.state_dict()
-    if layout is not None:
-        new = {name: new[name] for name in new if name in own or not re.match(layout.spare, name)}
+    layout = model.architecture.layout_of(state) or Layout("none of the family's", "")
+    own, new = model.state_dict(), layout.rename(state)
+    new = {name: new[name] for name in new if name in own or not re.match(layout.spare, name)}
     new = fit_positions(model, own, new, source, size)
     # Files older than PyTorch 0.4.1 do not count batches.
     optional = {name for name in own if name.endswith("num_batches_tracked")}
@@ -164,7 +163,7 @@ def load_into(
         raise ModelError(
             f"{source}: these weights do not fit {model.spec.title}. {found}. {way_out(model.spec, source)}"
         )
-    if layout is not None and (fault := layout.fault(model.base)):
+    if fault := layout.fault(model.base):
         raise ModelError(f"{source}: these weights do not fit {model.arch}: {fault}.")
     for name, value in new.items():
         if value.dim() > 1 and value.numel() and not bool(value.any()) and bool(own[name].any()):
@@ -172,7 +171,7 @@ def load_into(
                 f"{source}: the tensor {name} is all zero: the file is damaged, or of a broken training."
             )
     model.load_state_dict(new, strict=False)
-    return layout.norm(state) if layout else None
+    return layout.norm(state)
 
 
 def way_out(spec: ModelSpec, source: str) -> str:
@@ -205,8 +204,7 @@ def save_weights(model: Network, path: str | Path, metadata: Mapping[str, str] |
     header = {**(metadata or {}), **model.spec.metadata()}
     tensors = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     try:
-        with whole_file(path) as temporary:
-            temporary.write_bytes(_sealed(save(tensors, metadata=header)))
+        write_bytes(path, _sealed(save(tensors, metadata=header)))
     except OSError as error:
         raise ModelError(
             f"{path}: cannot be written ({error.strerror or error}). What was there before is intact. "

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from icsr_cli import datasets
 from icsr_cli.config.schema import ImageSettings
-from icsr_cli.datasets.folder import number_identities, number_tracks, read_pattern, records_of
+from icsr_cli.datasets.folder import number_identities, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError, counted
 from icsr_cli.files import parse_json, regular, stamp, whole_file
@@ -195,8 +195,7 @@ def images_of(
     warn_unfit([one.path for one in unread], "left out", progress)
     cameras = {name: number for number, name in enumerate(sorted({row.camera for row in rows}))}
     people = number_identities(row.identity for row in rows)
-    records = records_of(rows, cameras, people, number_tracks(rows, cameras))
-    return Split(folder, tuple(records)), tuple(cameras)
+    return Split(folder, tuple(records_of(rows, cameras, people))), tuple(cameras)
 
 
 def warn_unfit(paths: Sequence[str], what: str, progress: Progress) -> None:

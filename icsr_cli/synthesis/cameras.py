@@ -120,11 +120,9 @@ def _panorama(camera: np.void, number: int, height: int, rows: int, columns: int
     x = ((np.arange(columns) + 0.5) / height)[None, :]
     horizon = camera["horizon"]
     below = np.clip((y - horizon) * height + 0.5, 0, 1)
-    view = np.empty((3, rows, columns))
-    for channel in range(3):
-        wall = camera["wall"][channel] * (1.08 - 0.16 * y)
-        ground = camera["ground"][channel] * (0.8 + 0.3 * y)
-        view[channel] = wall * (1 - below) + ground * below
+    wall = camera["wall"][:, None, None] * (1.08 - 0.16 * y)
+    ground = camera["ground"][:, None, None] * (0.8 + 0.3 * y)
+    view = np.repeat(wall * (1 - below) + ground * below, columns, axis=2)
     joints = np.abs((y * (7 + number % 5)) % 1 - 0.5) > 0.44
     seams = np.abs((x * (2.3 + number % 3)) % 1 - 0.5) > 0.47
     view *= 1 - 0.10 * (joints | seams)
@@ -139,7 +137,6 @@ def _panorama(camera: np.void, number: int, height: int, rows: int, columns: int
             np.clip((half_high - np.abs(y - middle)) * height + 0.5, 0, 1),
         )
         colour = camera["accent"] if pick < 0.5 else camera["wall"] * (0.45 + 0.9 * shade)
-        for channel in range(3):
-            view[channel] += inside * 0.85 * (colour[channel] * (0.7 + 0.6 * shade) - view[channel])
+        view += inside * 0.85 * ((colour * (0.7 + 0.6 * shade))[:, None, None] - view)
     grain = random.random((rows // 2 + 1, columns // 2 + 1)).repeat(2, 0).repeat(2, 1)[:rows, :columns]
     return view * (0.94 + 0.12 * grain)

@@ -43,6 +43,12 @@ def _colours(people: Records, name: str) -> Floats:
     return np.ascontiguousarray(people[name].T)
 
 
+def _mixed(people: Records, garment: str, share: Floats) -> Floats:
+    """Give a garment's colour, float32 (3, rows, columns, batch): ``share`` of its second, else its first."""
+    first, second = _colours(people, f"{garment}_a"), _colours(people, f"{garment}_b")
+    return first[:, None, None] + share * (second - first)[:, None, None]
+
+
 def paint_people(canvas: Canvas, people: Records, shots: Records) -> None:
     """Paint person ``people[i]`` as ``shots[i]`` sees them into picture i; both (batch,)."""
     pose = pose_of(shots)
@@ -131,16 +137,11 @@ def _torso(canvas: Canvas, people: Records, shots: Records, pose: Pose, visible:
         [(0.145, 0.035 * broad), (SHOULDER + 0.02, 0.108 * broad), (WAIST, 0.088 * broad),
          (HIP, 0.100 * broad), (0.65, 0.112 * broad)],
     )  # fmt: skip
-    lean = shots["lean"]
-    mask = canvas.mask(rows, lean, half, 0.145, bottom, visible)
     row, column, join = _upper_pattern(canvas, rows, people, pose)
     share = row * (join[0] + join[2] * column) + join[1] * column
-    first, second = _colours(people, "upper_a"), _colours(people, "upper_b")
-    sun = 1 + shots["sun"] * 4 * canvas.x
-    cloth = share[None] * (second - first)[:, None, None]
-    cloth += first[:, None, None]
-    cloth *= sun
-    canvas.fill(rows, mask, cloth)
+    cloth = _mixed(people, "upper", share)
+    cloth *= 1 + shots["sun"] * 4 * canvas.x
+    canvas.fill(rows, canvas.mask(rows, shots["lean"], half, 0.145, bottom, visible), cloth)
 
 
 def _arm(canvas: Canvas, people: Records, shots: Records, pose: Pose, hand: int, visible: Floats) -> None:
@@ -154,15 +155,13 @@ def _arm(canvas: Canvas, people: Records, shots: Records, pose: Pose, hand: int,
     )
     half = polyline(y, [(SHOULDER, 0.026 * people["build"]), (HAND, 0.019 * people["build"])])
     row, _, join = _upper_pattern(canvas, rows, people, pose)
-    first, second, skin = (_colours(people, name) for name in ("upper_a", "upper_b", "skin"))
     waves = join[0] * ((people["pattern"] == 1) | (people["pattern"] == 3) | (people["pattern"] == 7))
     share = np.maximum(row * waves, people["sleeve_b"] * (people["pattern"] > 3))
     bare = ramp(y, SHOULDER + people["sleeve"] * 0.31 - 0.008, SHOULDER + people["sleeve"] * 0.31 + 0.008)
     shade = np.float32(0.86 if hand > 0 else 0.76)
-    cloth = shade * (first[:, None, None] + share * (second - first)[:, None, None])
-    colour = cloth + bare * (skin[:, None, None] - cloth)
-    mask = canvas.mask(rows, centre, half, SHOULDER, HAND, visible)
-    canvas.fill(rows, mask, colour)
+    cloth = shade * _mixed(people, "upper", share)
+    colour = cloth + bare * (_colours(people, "skin")[:, None, None] - cloth)
+    canvas.fill(rows, canvas.mask(rows, centre, half, SHOULDER, HAND, visible), colour)
 
 
 def _lower_colour(canvas: Canvas, rows: slice, people: Records, end: Floats) -> Floats:
@@ -171,8 +170,7 @@ def _lower_colour(canvas: Canvas, rows: slice, people: Records, end: Floats) -> 
     across = ramp(triangle_wave(y * (11 * people["pattern_scale"])), -0.35, 0.35)
     begin = np.where(pattern == 1, end - 0.07, np.where(pattern == 3, 0.5 * (PANTS + 0.08 + end), 2))
     share = np.where(pattern == 2, across, ramp(y, begin - 0.008, begin + 0.008)).astype(np.float32)
-    first, second = _colours(people, "lower_a"), _colours(people, "lower_b")
-    return first[:, None, None] + share * (second - first)[:, None, None]
+    return _mixed(people, "lower", share)
 
 
 def _lower_end(people: Records) -> Floats:
@@ -197,8 +195,7 @@ def _leg(canvas: Canvas, people: Records, shots: Records, pose: Pose, foot: int,
     skin = _colours(people, "skin")[:, None, None]
     shade = np.float32(0.95 if foot > 0 else 0.8)
     colour = shade * (cloth + bare * (skin - cloth))
-    mask = canvas.mask(rows, centre, half, HIP - 0.04, sole - 0.01, visible)
-    canvas.fill(rows, mask, colour)
+    canvas.fill(rows, canvas.mask(rows, centre, half, HIP - 0.04, sole - 0.01, visible), colour)
     toe = apart + step + 0.024 * pose.side
     wide = 0.030 + 0.020 * np.abs(pose.side)
     canvas.ellipse(sole - 0.016, 0.026, toe, wide * visible, _colours(people, "shoes"))
@@ -228,10 +225,9 @@ def _backpack(canvas: Canvas, people: Records, pose: Pose, alpha: Floats) -> Non
         canvas.y[rows], [(top, 0.7), (top + 0.04, 1.0), (bottom - 0.03, 1.0), (bottom, 0.85)]
     )
     colour = _colours(people, "bag_colour")
-    mask = canvas.mask(rows, centre, half, top, bottom, alpha * people["backpack"])
-    canvas.fill(rows, mask, colour[:, None, None])
-    pocket = colour * 0.72
-    canvas.shape(bottom - 0.085 * size, bottom - 0.02, centre, wide * 0.7, pocket, alpha * people["backpack"])
+    worn = alpha * people["backpack"]
+    canvas.fill(rows, canvas.mask(rows, centre, half, top, bottom, worn), colour[:, None, None])
+    canvas.shape(bottom - 0.085 * size, bottom - 0.02, centre, wide * 0.7, colour * 0.72, worn)
 
 
 def _straps(canvas: Canvas, people: Records, pose: Pose, visible: Floats) -> None:

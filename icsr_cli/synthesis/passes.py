@@ -70,10 +70,7 @@ def plan(world: World) -> Plan:
     numbers = 1 + stream(world, _NUMBERS).permutation(total)
     numbers[: world.train_identities].sort()
     numbers[world.train_identities :].sort()
-    halves = (
-        _seen(world, world.train_identities, test=False),
-        _seen(world, world.test_identities, test=True),
-    )
+    halves = (_seen(world, test=False), _seen(world, test=True))
     counts, homes = (np.concatenate(both) for both in zip(*halves, strict=True))
     _dress(world, people[:total], homes)
     shots, sequences, frames, tracks = _walk(world, counts)
@@ -99,8 +96,9 @@ def _dress(world: World, people: Records, homes: IntArray) -> None:
         make_doubles(people[half], homes[half], world.lookalikes, stream(world, _DOUBLES, number))
 
 
-def _seen(world: World, people: int, *, test: bool) -> tuple[IntArray, IntArray]:
+def _seen(world: World, *, test: bool) -> tuple[IntArray, IntArray]:
     """Give images per person and camera, int64 (people, cameras), and where each lives, int64 (people,)."""
+    people = world.test_identities if test else world.train_identities
     random = stream(world, _SEEN, int(test))
     low, high = (min(bound, world.cameras) for bound in world.cameras_per_person)
     distance = random.random((people, world.cameras)) / popularity(world.cameras, world.uneven)

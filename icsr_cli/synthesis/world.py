@@ -125,7 +125,6 @@ _HARD: Final[dict[str, Any]] = {
     "blur": 1.0,
     "noise": 1.0,
     "resolution": 1.0,
-    "crop_jitter": 1.5,
     "view_spread": 0.35,
 }
 _CITY: Final[dict[str, Any]] = {
@@ -133,7 +132,6 @@ _CITY: Final[dict[str, Any]] = {
     "train_identities": 300,
     "test_identities": 200,
     "cameras": 8,
-    "cameras_per_person": (2, 5),
     "view_spread": 0.6,
     "second_pass": 0.3,
     "occlusion": 0.15,
