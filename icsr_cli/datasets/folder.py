@@ -234,7 +234,7 @@ def assemble(
         )
     if not 0 < test_share < 1:
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
-    cameras = {name: index for index, name in enumerate(sorted({row.camera for row in rows}, key=natural))}
+    cameras = number_cameras(rows)
     identities = number_identities(row.identity for row in rows)
     records = records_of(rows, cameras, identities)
     if any(row.split for row in rows):
@@ -287,6 +287,12 @@ def natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
         if part
     ]
     return parts, name
+
+
+def number_cameras(rows: Iterable[Row]) -> dict[str, int]:
+    """Give each camera its number, from 0 in the order in which people count: 2 before 10."""
+    names = sorted({row.camera for row in rows}, key=natural)
+    return {name: number for number, name in enumerate(names)}
 
 
 def number_identities(names: Iterable[str | None]) -> dict[str, int]:

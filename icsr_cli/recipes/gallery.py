@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from icsr_cli import datasets
 from icsr_cli.config.schema import ImageSettings
-from icsr_cli.datasets.folder import number_identities, read_pattern, records_of
+from icsr_cli.datasets.folder import number_cameras, number_identities, read_pattern, records_of
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError, counted
 from icsr_cli.files import parse_json, regular, stamp, whole_file
@@ -193,7 +193,7 @@ def images_of(
     if not rows:
         raise UsageError(f"No path in {folder} fits --pattern {pattern!r}.")
     warn_unfit([one.path for one in unread], "left out", progress)
-    cameras = {name: number for number, name in enumerate(sorted({row.camera for row in rows}))}
+    cameras = number_cameras(rows)
     people = number_identities(row.identity for row in rows)
     return Split(folder, tuple(records_of(rows, cameras, people))), tuple(cameras)
 

@@ -151,6 +151,8 @@ def test_images_of_a_folder_are_named_by_the_pattern(tmp_path: Path) -> None:
     assert heard.warnings == ["1 images do not fit --pattern and are left out, such as stray.jpg"]
     found, _ = images_of(str(tmp_path), None, "{camera}/{id}/*", tmp_path, heard)
     assert found.identities.tolist() == [10, 2, 2]
+    found, cameras = images_of(str(tmp_path), None, "*/{camera}/*", tmp_path, heard)
+    assert (found.cameras.tolist(), cameras) == ([1, 0, 0], ("2", "10"))  # as a data set numbers them
     found, cameras = images_of(str(tmp_path), None, None, tmp_path, heard)
     assert (len(found), cameras) == (4, ())
 
