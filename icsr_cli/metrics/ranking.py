@@ -146,10 +146,12 @@ def rank_by_camera(
     """
     names = _check_names(*truth, max_rank=max_rank)
     queries, candidates = _check_features(query, gallery, names, device)
-    return {
-        cameras: _rank_features(queries[rows], candidates[columns], names.pair(rows, columns), max_rank)
-        for cameras, rows, columns in _camera_pairs(names)
-    }
+    results = {}
+    for cameras, rows, columns in _camera_pairs(names):
+        part = names.pair(rows, columns)
+        on_device = [torch.as_tensor(index, device=queries.device) for index in (rows, columns)]
+        results[cameras] = _rank_features(queries[on_device[0]], candidates[on_device[1]], part, max_rank)
+    return results
 
 
 def rank_distances_by_camera(
@@ -205,7 +207,7 @@ def _check_distances(distances: Any, names: _Names) -> None:
 def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, max_rank: int) -> Ranking:
     known = np.flatnonzero(names.gallery_ids != UNKNOWN_IDENTITY)
     if len(known) < len(gallery):
-        gallery = gallery[known]
+        gallery = gallery[torch.as_tensor(known, device=gallery.device)]
         names = names.pair(slice(None), known)
     lengths = gallery.square().sum(1)
 
@@ -273,7 +275,8 @@ def _rank_blocks(block: DistanceBlock, names: _Names, max_rank: int, device: tor
         same_camera = names.query_cameras[first + rows] == names.gallery_cameras[columns]
         distances = block(first, last)
         # They are no answer, neither right nor wrong: behind everything else.
-        distances[rows[same_camera], columns[same_camera]] = torch.inf
+        dropped = [torch.as_tensor(at[same_camera], device=distances.device) for at in (rows, columns)]
+        distances[dropped[0], dropped[1]] = torch.inf
         rows, columns = rows[~same_camera], columns[~same_camera]
         ranks = match_ranks(distances, rows, columns)
         found, part = _score_queries(rows, ranks)
