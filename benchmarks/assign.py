@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 from methods import METHODS, World, trained
 
+from icsr_cli.types import NO_CLUSTER, most_frequent
+
 #: One of so many training images is held back.
 HELD_BACK = 5
 
@@ -54,9 +56,9 @@ def measure(world: World, key: str) -> list[dict[str, Any]]:
         **{one.name: one.distance for one in marks},
     }
     known = KnownClusters.of(features["train"], labels)
-    person = {
-        number: majority(splits["train"].identities[labels == number]) for number in known.numbers.tolist()
-    }
+    inside = labels != NO_CLUSTER
+    clusters, people, _ = most_frequent(labels[inside], splits["train"].identities[inside])
+    person = dict(zip(clusters.tolist(), people.tolist(), strict=True))
     here, never = (assign(features[name], known) for name in ("held", "gallery"))
     strangers = ~np.isin(splits["gallery"].identities, splits["train"].identities)
     lines = []
@@ -75,12 +77,6 @@ def measure(world: World, key: str) -> list[dict[str, Any]]:
         print(json.dumps(line), flush=True)
         lines.append(line)
     return lines
-
-
-def majority(identities: Any) -> int:
-    """Give the identity of most images."""
-    values, counts = np.unique(identities, return_counts=True)
-    return int(values[counts.argmax()])
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

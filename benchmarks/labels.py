@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -70,20 +72,16 @@ class Clock:
     def __init__(self):
         self.seconds = dict.fromkeys((*STAGES, "dbscan"), 0.0)
 
+    @contextmanager
     def __call__(self, stage):
-        """Add the time of the block that follows to ``stage``."""
-        self.stage, self.start = stage, time.perf_counter()
-        return self
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        seconds = time.perf_counter() - self.start
-        self.seconds[self.stage] += seconds
+        """Add the time of a block to ``stage``."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self.seconds[stage] += seconds
         if seconds > 60:
             so_far = f"so far {time.process_time():.0f} s of processors, peak {peak_memory() / 1e9:.2f} GB"
-            print(f"{self.stage}: {seconds:.0f} s; {so_far}", file=sys.stderr, flush=True)
+            print(f"{stage}: {seconds:.0f} s; {so_far}", file=sys.stderr, flush=True)
 
 
 # The engine -----------------------------------------------------------------------------------------
@@ -139,18 +137,13 @@ def jaccard_alone(features, cams, clusters, k1, k2, clock, approximate=None, dev
     return [], [], {"pairs per image": similarity.nnz / len(features)}
 
 
-def lean_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
-    """Label by dbscan (eps 0.5) as ``icsr labels generate --lean`` does; pairs beyond it are not stored."""
-    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=True)
+def dbscan_chain(
+    features, cams, clusters, k1, k2, clock, approximate=None, device=None, *, lean, tracks=None
+):
+    """Label all images, and each camera's alone where there are no tracks, by dbscan (eps 0.5), and refine.
 
-
-def whole_alone(features, cams, clusters, k1, k2, clock, approximate=None, device=None, tracks=None):
-    """Label by dbscan (eps 0.5) with every pair stored."""
-    return dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean=False)
-
-
-def dbscan_chain(features, cams, k1, k2, clock, approximate, device, tracks, lean):
-    """Label all images, and each camera's alone where there are no tracks, by dbscan, and refine."""
+    ``lean``: pairs beyond the radius are not stored, as by ``icsr labels generate --lean``.
+    """
     from icsr_cli.clusterers import dbscan
     from icsr_cli.distances import jaccard_similarity, knn
     from icsr_cli.refinement import information_nodes, node_scores, refine
@@ -296,8 +289,8 @@ SIDES = {
     "dense": dense_chain,
     "jaccard": jaccard_alone,
     "camera-aware": camera_aware_alone,
-    "whole": whole_alone,
-    "lean": lean_alone,
+    "whole": partial(dbscan_chain, lean=False),
+    "lean": partial(dbscan_chain, lean=True),
 }
 
 
@@ -337,13 +330,10 @@ def run_side(arguments):
     json.dump({"seconds": clock.seconds, "peak": peak, "added": peak - loaded, **facts}, sys.stdout)
 
 
-def measure(side, arguments, folder, clusters):
-    command = [sys.executable, __file__, "--side", side, "--folder", str(folder)]
-    command += ["--k1", str(arguments.k1), "--k2", str(arguments.k2), "--clusters", str(clusters)]
-    command += ["--tracks"] if arguments.tracks else []
-    for name in ("approximate", "device"):
-        if getattr(arguments, name):
-            command += [f"--{name}", getattr(arguments, name)]
+def measure(side, folder, clusters):
+    """Run a side in a process of its own, with the options of this one."""
+    own = ["--side", side, "--folder", str(folder), "--clusters", str(clusters)]
+    command = [sys.executable, __file__, *sys.argv[1:], *own]
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode != 0:
         sys.exit(f"{side} side ended with code {result.returncode}.")
@@ -376,7 +366,7 @@ def compare_in(folder, arguments, n, sides):
     np.save(folder / "cams.npy", cams)
     del features
     clusters = arguments.clusters or max(2, n // 11)
-    return {side: measure(side, arguments, folder, clusters) for side in sides}
+    return {side: measure(side, folder, clusters) for side in sides}
 
 
 def show_comparison(arguments, n, results):

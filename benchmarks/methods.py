@@ -19,11 +19,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY
+from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, DoubleArray
 
 #: A network per camera: five cameras take 1.5 times the steps of the shared one.
 PER_CAMERA = {"cam.network": "per-camera", "cam.iters": 12, "global.model.weights": "none"}
@@ -114,22 +114,9 @@ SHARED = ("icsr-start", "icsr-plain", "icsr", "icsr-cannot-link", "two-stages")
 OWN_CAM = ("icsr-per-camera", "icsr-tracks")
 
 
-class Seconds(NamedTuple):
-    """Time on the clock, and of the processor; they differ where several things run at once."""
-
-    wall: float
-    cpu: float
-
-    @classmethod
-    def now(cls) -> Seconds:
-        """Read both clocks."""
-        return cls(time.perf_counter(), time.process_time())
-
-    def __add__(self, other: Seconds) -> Seconds:  # type: ignore[override]
-        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
-
-    def __sub__(self, other: Seconds) -> Seconds:
-        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+def seconds_now() -> DoubleArray:
+    """Read the clock, and that of the processor; they differ where several things run at once: (2,)."""
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 class World:
@@ -150,7 +137,7 @@ class World:
         prepare_synthetic(Dials.preset(preset, seed=seed, **changed), folder / "data", workers=1)
         self.dataset = datasets.load("synthetic", folder / "data")
         self.workplace = Workplace(folder / "data", None, Progress())
-        self.cam_runs: dict[str, tuple[Any, Seconds]] = {}
+        self.cam_runs: dict[str, tuple[Any, DoubleArray]] = {}
         truth = folder / "true_identities.npy"
         np.save(truth, true_clusters(self.dataset.train.identities))
         plugin = folder / "true_identities.py"
@@ -178,18 +165,18 @@ class World:
 
         return resolve(self.dataset, self.wish(method, ""), Progress())
 
-    def cam(self, key: str) -> tuple[Any, Seconds]:
+    def cam(self, key: str) -> tuple[Any, DoubleArray]:
         """Give the run of the cam stage of a method, and the time it took."""
         from icsr_cli.recipes import opening
         from icsr_cli.recipes.training import run_cam_stage
 
         name = key if key in OWN_CAM else "icsr"
         if name not in self.cam_runs:
-            started = Seconds.now()
+            started = seconds_now()
             wish = self.wish(METHODS[name], name)
             run, settings = opening.start(self.dataset, "cam", wish, self.workplace.progress)
             run_cam_stage(self.dataset, settings, run, self.workplace)
-            self.cam_runs[name] = run, Seconds.now() - started
+            self.cam_runs[name] = run, seconds_now() - started
         return self.cam_runs[name]
 
     def score(self, network: Any, method: Method) -> dict[str, float]:
@@ -288,7 +275,7 @@ def trained(world: World, key: str) -> tuple[Any, dict[str, Any]]:
     wish = world.wish(METHODS[key], key)
     if key in (*SHARED, *OWN_CAM):
         cam, seconds = world.cam(key)
-        figures |= {"cam_seconds": seconds.wall, "local_nmi": cam.metrics()[-1]["nmi"]}
+        figures |= {"cam_seconds": float(seconds[0]), "local_nmi": cam.metrics()[-1]["nmi"]}
         if "global.local" not in METHODS[key].options:  # then its network alone is wanted, the newest
             wish = replace(wish, local=cam.path)
         if key == "icsr-start":
@@ -313,18 +300,18 @@ def measure(job: tuple[str, int, str, tuple[str, ...], tuple[str, ...], int, str
     with tempfile.TemporaryDirectory(dir=parent or None) as name:
         world = World(Path(name), preset, seed, assignments, dials)
         for key in keys.split(","):
-            started, before = Seconds.now(), set(world.cam_runs)
+            started, before = seconds_now(), set(world.cam_runs)
             figures: dict[str, Any] = {}
             if key == "histogram":
                 scores = histogram(world)
-                seconds = Seconds.now() - started
+                seconds = seconds_now() - started
             else:
                 network, figures = (special[key](world), {}) if key in special else trained(world, key)
-                seconds = Seconds.now() - started
+                seconds = seconds_now() - started
                 scores = world.score(network, METHODS[key])
             if key in SHARED and "icsr" in before:  # trained for an earlier method: its time counts here too
                 seconds = seconds + world.cam_runs["icsr"][1]
-            times = {"seconds": seconds.wall, "cpu_seconds": seconds.cpu}
+            times = dict(zip(("seconds", "cpu_seconds"), seconds.tolist(), strict=True))
             line = {"preset": preset, "seed": seed, "method": key, **scores, **figures, **times}
             print(json.dumps(line), flush=True)
             lines.append(line)

@@ -49,6 +49,7 @@ from icsr_cli.types import Dataset, Split
 
 T = TypeVar("T")
 BATCH = 64
+LAYOUT = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
 
 
 def timed(title: str, step: Callable[[], T]) -> tuple[T, float]:
@@ -90,10 +91,9 @@ def measure(folder: Path, preset: str, size: tuple[int, int], workers: int) -> N
     if not images.is_dir():
         timed("render the world", lambda: render(images, world, workers=workers))
     shutil.rmtree(data, ignore_errors=True)
-    layout = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
 
     def make_index() -> Reading:
-        reading = layout.read(images)
+        reading = LAYOUT.read(images)
         parts = {name: Split(images, records) for name, records in reading.splits.items()}
         index.write(data, Dataset("bench", images, parts, reading.camera_names, layout="synthetic"))
         return reading
@@ -139,8 +139,7 @@ def compare_stores(folder: Path, people: int, size: tuple[int, int], workers: in
         sizes = {"cameras_per_person": (2, 6), "images": (1, 10), "height": 128, "width": 64}
         world = World(train_identities=people, test_identities=2, cameras=6, **sizes)
         timed("render the world", lambda: render(images, world, workers=workers))
-    layout = FolderLayout(market1501.FOLDERS, market1501.PATTERN, market1501.EXAMPLES, cameras=None)
-    split = Split(images, layout.read(images).splits["train"])
+    split = Split(images, LAYOUT.read(images).splits["train"])
     opened: dict[str, Any] = {}
     for form in FORMS:
         how: Any = {"name": "train", "store": form, "workers": workers}

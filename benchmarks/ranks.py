@@ -75,18 +75,10 @@ def main() -> None:
                 "--standalone",
                 f"--nproc-per-node={ranks}",
             ]
-            same = [
-                "--images",
-                options.images,
-                "--features",
-                options.features,
-                "--method",
-                options.method,
-                "--worker",
-                out,
-            ]
             environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-            subprocess.run([*launch, __file__, *map(str, same)], check=True, env=environment)
+            subprocess.run(
+                [*launch, __file__, *sys.argv[1:], "--worker", str(out)], check=True, env=environment
+            )
             with np.load(out) as file:
                 found.append((file["labels"], float(file["seconds"])))
         labels, seconds = found[-1]

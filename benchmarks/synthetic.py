@@ -33,34 +33,24 @@ from icsr_cli.synthesis import World, draw, render
 from icsr_cli.synthesis.passes import plan
 from icsr_cli.types import BoolArray, FloatArray, IntArray
 
+#: Each dial of the base world, and its turns: off, up.
+DIALS: dict[str, tuple[float, float, float]] = {
+    "background": (1.0, 0, 3),
+    "camera_shift": (1.0, 0, 2),
+    "blur": (1.0, 0, 2),
+    "noise": (1.0, 0, 2),
+    "resolution": (1.0, 0, 2),
+    "crop_jitter": (1.0, 0, 2),
+    "occlusion": (0.05, 0, 0.3),
+    "view_spread": (0.25, 0, 1),
+    "garment_similarity": (0.95, 0.5, 1),
+    "second_pass": (0.0, 0, 1),
+    "separation": (0.0, 0, 1),
+    "lookalikes": (0.0, 0, 0.6),
+    "uneven": (0.0, 0, 0.9),
+}
 #: The world whose dials are turned one by one.
-BASE: dict[str, Any] = {
-    **dict.fromkeys(("background", "camera_shift", "blur", "noise", "resolution", "crop_jitter"), 1.0),
-    "occlusion": 0.05,
-    "view_spread": 0.25,
-    "garment_similarity": 0.95,
-    "second_pass": 0.0,
-    "separation": 0.0,
-    "lookalikes": 0.0,
-    "uneven": 0.0,
-}
-#: The turns of each dial: off, up.
-DIALS: dict[str, tuple[float, float]] = {
-    "background": (0, 3),
-    "camera_shift": (0, 2),
-    "blur": (0, 2),
-    "noise": (0, 2),
-    "resolution": (0, 2),
-    "crop_jitter": (0, 2),
-    "occlusion": (0, 0.3),
-    "view_spread": (0, 1),
-    "garment_similarity": (0.5, 1),
-    "second_pass": (0, 1),
-    "separation": (0, 1),
-    "lookalikes": (0, 0.6),
-    "uneven": (0, 0.9),
-}
-
+BASE: dict[str, Any] = {dial: base for dial, (base, *_) in DIALS.items()}
 
 #: Presets of the picture of crowds, and how many wrong detections it shows of each camera.
 CROWDS = {"separate": 0, "metro": 4}
@@ -140,9 +130,9 @@ def table(seeds: list[int]) -> None:
     for preset in ("easy", "default", "hard", "city", "separate", "metro"):
         print(line(preset, preset, seeds), flush=True)
     print(line("base", "default", seeds, **BASE), flush=True)
-    for dial, turns in DIALS.items():
+    for dial, (base, *turns) in DIALS.items():
         for value in turns:
-            if value != BASE[dial]:
+            if value != base:
                 print(line(f"base, {dial} {value:g}", "default", seeds, **{**BASE, dial: value}), flush=True)
 
 

@@ -81,29 +81,23 @@ def _distances(matrix: sp.csr_array, least: int) -> sp.csr_array:
     """Give distances with at least ``least`` stored in each row, the diagonal among them, all connected."""
     n = matrix.shape[0]
     pairs = sp.coo_array(matrix)
-    row, column = pairs.coords
-    apart, itself = row != column, np.arange(n)
-    row, column = (np.concatenate([one[apart], itself]) for one in (row, column))
-    distance = np.concatenate([1 - pairs.data[apart].astype(np.float64), np.zeros(n)])
-    # Neighbours at distance 1, whichever they are: the next images in order serve, both ways.
-    short = np.flatnonzero(np.bincount(row, minlength=n) < least)
-    extra_row = np.repeat(short, 2 * least)
-    extra_column = (extra_row + np.tile(np.arange(1, 2 * least + 1), len(short))) % n
-    chain = np.arange(n - 1)  # all of them hang together
-    far_row, far_column = np.concatenate([extra_row, chain]), np.concatenate([extra_column, chain + 1])
-    far = far_row != far_column
-    far_row, far_column = far_row[far], far_column[far]
+    row, column = (np.concatenate([ends, np.arange(n)]) for ends in pairs.coords)
+    similar = np.concatenate([pairs.data.astype(np.float64), np.ones(n)])
+    near = sp.csr_array((similar, (row, column)), shape=(n, n))  # 1 or more on the diagonal
+    near.data = 2 - np.maximum(1 - near.data, _LEAST)
+    short = np.flatnonzero(np.diff(near.indptr) < least)
+    # Neighbours at distance 1, whichever they are: the next images in order serve, both ways. Of each image
+    # the next one is a neighbour too, so that all hang together.
+    row = np.concatenate([np.repeat(short, 2 * least), np.arange(n - 1)])
+    step = np.concatenate([np.tile(np.arange(1, 2 * least + 1), len(short)), np.ones(n - 1, dtype=np.int64)])
+    far = sp.csr_array((np.ones(len(row)), (row, (row + step) % n)), shape=(n, n))
+    far = far + far.T
+    far.data[:] = 1  # pairs that came twice were added up
     # Where a pair is stored already the smaller distance counts: the larger similarity, entry by entry.
-    shape = (n, n)
-    near = sp.csr_array((2 - np.maximum(distance, _LEAST), (row, column)), shape=shape)
-    ones = np.ones(2 * len(far_row))
-    both = (np.concatenate([far_row, far_column]), np.concatenate([far_column, far_row]))
-    filled = sp.csr_array((ones, both), shape=shape)
-    filled.data[:] = 1  # pairs that came twice were added up
-    joined = sp.csr_array(near.maximum(filled))
+    joined = sp.csr_array(near.maximum(far))
     # scikit-learn takes numbers of 32 bits, which older releases of scipy do not choose by themselves.
     places = joined.indices.astype(np.int32), joined.indptr.astype(np.int32)
-    return sp.csr_array((np.maximum(2 - joined.data, _LEAST), *places), shape=shape)
+    return sp.csr_array((np.maximum(2 - joined.data, _LEAST), *places), shape=(n, n))
 
 
 def _without_strangers(matrix: sp.csr_array, labels: IntArray, least: int) -> IntArray:

@@ -107,5 +107,4 @@ def _edges(neighbours: Neighbours, min_similarity: float) -> tuple[Any, Any, Any
     indices, distances = neighbour_arrays(neighbours)
     weights = 1 - distances
     kept = (weights >= min_similarity) & (indices != np.arange(len(indices))[:, None])
-    rows = np.broadcast_to(np.arange(len(indices))[:, None], indices.shape)
-    return rows[kept], indices[kept], weights[kept]
+    return np.nonzero(kept)[0], indices[kept], weights[kept]

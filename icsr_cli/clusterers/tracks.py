@@ -159,8 +159,7 @@ def _cut_once(features: FloatArray, tracks: IntArray, times: IntArray | None, li
 
 def _in_time(tracks: IntArray, times: IntArray | None) -> IntArray:
     """Give the images track by track, each in the order of time, then of rows."""
-    rows = np.arange(len(tracks))
-    return np.lexsort((rows, rows if times is None else times, tracks))
+    return np.lexsort((np.arange(len(tracks)) if times is None else times, tracks))
 
 
 def _best_cuts(features: FloatArray, starts: IntArray, sizes: IntArray, limit: float) -> IntArray:
@@ -186,7 +185,7 @@ def _best_cuts(features: FloatArray, starts: IntArray, sizes: IntArray, limit: f
         * two
         / (one + two)
     )
-    best = np.lexsort((np.arange(len(own)), -gain, own))[starts]
+    best = np.lexsort((-gain, own))[starts]
     worth = np.isfinite(gain[best])
     worth[worth] = (across[best] / (done[best] * np.maximum(left[best], 1)))[worth] < limit
     return np.where(worth, done[best], 0)

@@ -233,7 +233,7 @@ def _sides(clusters: IntArray, conflicts: IntArray, weights: sp.csr_array, sizes
     against = sp.csr_array((np.ones(len(both), dtype=np.int8), (both[:, 0], both[:, 1])), shape=(k, k))
     degrees = np.diff(against.indptr)
     seeds = np.flatnonzero(degrees)
-    order = seeds[np.lexsort((seeds, -degrees[seeds], clusters[seeds]))]
+    order = seeds[np.lexsort((-degrees[seeds], clusters[seeds]))]
     sides = _kernels.seed_sides(
         order,
         clusters,
