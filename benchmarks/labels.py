@@ -475,6 +475,8 @@ def main():
     parser.add_argument("--side", choices=tuple(SIDES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    if arguments.tracks and not arguments.lean:
+        parser.error("--tracks goes with --lean.")
     if arguments.side:
         run_side(arguments)
     elif arguments.camera_aware:

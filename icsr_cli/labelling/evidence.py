@@ -34,7 +34,7 @@ class KnownEvidence:
         cameras, local, tracks, frames, previous: int64 (n,) or None, as the protocol says.
         pairs: what somebody said of pairs of images, or None.
         device: where neighbours are searched; default: where the features are.
-        approximate: an index of faiss for the search, see ``knn``.
+        approximate: a search that may miss some of them, see ``knn``.
         least: the smallest similarity that anybody will read; pairs below it are not stored.
         team: processes that compute neighbours and similarity together; each has the same evidence, calls
             ``compute_together`` once, and the leader then has everything.
