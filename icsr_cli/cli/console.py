@@ -128,13 +128,7 @@ def output() -> Console:
     """Give the console of standard output. A pipe gets room for whole rows, or what ``COLUMNS`` says."""
     from rich.console import Console
 
-    class Clean(Console):
-        """Escapes what a text could do to the terminal."""
-
-        def print(self, *objects: Any, **options: Any) -> None:
-            super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
-
-    return Clean(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
+    return Console(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
 
 
 def _has_width() -> bool:
@@ -144,7 +138,7 @@ def _has_width() -> bool:
 
 def say(text: str, *, style: str = "", whole: bool = False) -> None:
     """Print lines on standard output as they are; ``whole`` ones are not folded, so that a path stays one."""
-    output().print(text, style=style, markup=False, soft_wrap=whole)
+    output().print(printable(text), style=style, markup=False, soft_wrap=whole)
 
 
 def heading(text: str) -> None:
