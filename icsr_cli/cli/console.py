@@ -113,6 +113,16 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     print_table(title, ("", "value"), rows)
 
 
+def print_beside(title: str, corner: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print records beside each other: a column for each, a row for each field; nothing without records."""
+    from icsr_cli.reports.page import title_of
+
+    keys = dict.fromkeys(key for record in records.values() for key in record)
+    rows = [[title_of(key), *(record.get(key) for record in records.values())] for key in keys]
+    if records:
+        print_table(title, [corner, *records], rows)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
     from pydantic_core import to_jsonable_python
