@@ -228,7 +228,8 @@ def _train(
     place: Workplace,
 ) -> None:
     """Train each stage of each wish, one after another; ``run`` is the first one to go on with, if any is."""
-    from icsr_cli.recipes.both_stages import group_left
+    from icsr_cli.recipes import opening
+    from icsr_cli.recipes.both_stages import go_on_or_begin, group_left
     from icsr_cli.recipes.interruption import Stop, stopped
 
     resume, as_json = given["resume"], given["as_json"]
@@ -245,7 +246,9 @@ def _train(
                 asked, named = replace(asked, after=after, then=then), None if after else run
                 if after and own.config and not resume:  # as it was when the command began
                     asked = replace(asked, config=after / "then.yaml")
-                folder, settings = _open(each, data, asked, named, resume, place)
+                begin = partial(go_on_or_begin, run=named) if resume else opening.start
+                made = partial(begin, data, each, asked, progress=place.progress)
+                folder, settings = place.ranks.from_leader(made)
                 after, begun = folder.path, True
                 found.append(_run(each, data, asked, folder, settings, place, as_json))
         if not given["seeds"] and (left := group_left(folder)):
@@ -334,22 +337,6 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
     for each in seeds:
         facts = {**wish.facts, "group": group, "seeds": seeds}
         yield replace(wish, options={"seed": each}, name=f"{group}-seed{each}", facts=facts)
-
-
-def _open(
-    stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace
-) -> tuple[RunFolder, Settings]:
-    """Begin the run of a stage, or find the one to go on with."""
-    from icsr_cli.recipes import opening
-    from icsr_cli.recipes.both_stages import go_on_or_begin
-
-    return place.ranks.from_leader(
-        lambda: (
-            go_on_or_begin(data, stage, wish, run, place.progress)
-            if resume
-            else opening.start(data, stage, wish, place.progress)
-        )
-    )
 
 
 def _run(
