@@ -113,6 +113,16 @@ def print_facts(title: str, facts: Mapping[str, Any]) -> None:
     print_table(title, ("", "value"), rows)
 
 
+def print_beside(title: str, corner: str, records: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print records beside each other: a column for each, a row for each field; nothing without records."""
+    from icsr_cli.reports.page import title_of
+
+    keys = dict.fromkeys(key for record in records.values() for key in record)
+    rows = [[title_of(key), *(record.get(key) for record in records.values())] for key in keys]
+    if records:
+        print_table(title, [corner, *records], rows)
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document on standard output; what is not a number of JSON (nan) becomes null."""
     from pydantic_core import to_jsonable_python
@@ -128,13 +138,7 @@ def output() -> Console:
     """Give the console of standard output. A pipe gets room for whole rows, or what ``COLUMNS`` says."""
     from rich.console import Console
 
-    class Clean(Console):
-        """Escapes what a text could do to the terminal."""
-
-        def print(self, *objects: Any, **options: Any) -> None:
-            super().print(*(printable(one) if isinstance(one, str) else one for one in objects), **options)
-
-    return Clean(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
+    return Console(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
 
 
 def _has_width() -> bool:
@@ -144,7 +148,7 @@ def _has_width() -> bool:
 
 def say(text: str, *, style: str = "", whole: bool = False) -> None:
     """Print lines on standard output as they are; ``whole`` ones are not folded, so that a path stays one."""
-    output().print(text, style=style, markup=False, soft_wrap=whole)
+    output().print(printable(text), style=style, markup=False, soft_wrap=whole)
 
 
 def heading(text: str) -> None:

@@ -134,8 +134,7 @@ def _show(
     counts = {key: last[key] for key in ("clusters", "kept", "noise", "discarded") if key in last}
     quality = last.get("quality", {}).get("refined", {})
     if as_json:
-        found = {"seconds": seconds, "retrieval": scores, "labels": counts | quality}
-        print_json(found | {"run": str(run.path)})
+        print_json({"seconds": seconds, "retrieval": scores, "labels": counts | quality, "run": run.path})
         return
     rows = [[name, *percentages(values)] for name, values in scores.items()]
     print_table("Retrieval of unseen people (%)", ["network", *PERCENTAGES.values()], rows)

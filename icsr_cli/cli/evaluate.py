@@ -16,7 +16,7 @@ from icsr_cli.errors import UsageError
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
     from icsr_cli.metrics import Threshold
-    from icsr_cli.recipes.evaluation import CameraRankings, Embedder
+    from icsr_cli.recipes.evaluation import CameraRankings, Embedder, Evaluation
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset, Size
 
@@ -121,17 +121,10 @@ def evaluate(
     if as_json:
         by_camera = {"per_camera": found.cameras_as_dict(data.camera_names)} if per_camera else {}
         facts = {"dataset": data.name, "network": str(path), "debias": debias, "tracks": tracks}
-        marks = {"thresholds": found.thresholds}
-        print_json({**facts, **found.as_dict(), **by_camera, **marks})
+        print_json({**facts, **found.as_dict(), **by_camera, "thresholds": found.thresholds})
         return
     title = "Retrieval from track to track (%)" if tracks else "Retrieval (%)"
-    title += "" if debias == "none" else f", test features debiased ({debias})"
-    figures = found.as_dict()
-    rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
-    print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
-    _show_thresholds(found.thresholds)
-    for way, rankings in found.by_camera.items():
-        _show_cameras(_NAMES[way], rankings, data.camera_names)
+    _show(found, title if debias == "none" else f"{title}, test features debiased ({debias})", data)
 
 
 def _settings(
@@ -192,6 +185,16 @@ def _estimate(
         why = "no such pairs are in one cluster, or none in different ones"
         say(f"There are none: {'all images are of one camera' if embedder.dataset.n_cameras == 1 else why}.")
     _show_thresholds(found, "Estimated thresholds: the same person, if the distance is at most")
+
+
+def _show(found: Evaluation, title: str, data: Dataset) -> None:
+    """Print the figures of each way of ranking, thresholds, and pairs of cameras where they were measured."""
+    figures = found.as_dict()
+    rows = [[_NAMES[key], *percentages(values), values["queries"]] for key, values in figures.items()]
+    print_table(title, ["", *PERCENTAGES.values(), "queries"], rows)
+    _show_thresholds(found.thresholds)
+    for way, rankings in found.by_camera.items():
+        _show_cameras(_NAMES[way], rankings, data.camera_names)
 
 
 def _show_thresholds(

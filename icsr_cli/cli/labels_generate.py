@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import make_progress, print_facts, print_json, print_table, say
+from icsr_cli.cli.console import make_progress, print_beside, print_facts, print_json, say
 from icsr_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,14 +203,10 @@ def _show(
     """Print two tables on standard output, or one JSON document."""
     import numpy as np
 
-    from icsr_cli.reports.page import title_of
-
     stages = {"clustering": labels.clusters}
     if not np.array_equal(labels.clusters, labels.labels):
         stages["refined"] = labels.labels
-    summaries = [
-        {"labels": name, **_sizes(found), **_quality(found, given.ids)} for name, found in stages.items()
-    ]
+    summaries = {name: _sizes(found) | _quality(found, given.ids) for name, found in stages.items()}
     states, counts = np.unique(labels.states, return_counts=True)
     facts: dict[str, Any] = {
         "images": len(labels.labels),
@@ -224,7 +220,7 @@ def _show(
         "seconds": seconds,
     }
     if as_json:
-        print_json({**facts, "clusterings": summaries})
+        print_json({**facts, "clusterings": [{"labels": name, **one} for name, one in summaries.items()]})
         return
     facts |= {
         "clusterer": " ".join(
@@ -234,10 +230,7 @@ def _show(
         "states": ", ".join(f"{count:,} {state}" for state, count in facts["states"].items()),
     }
     print_facts("Labels", facts)
-    columns = ["", *(summary["labels"] for summary in summaries)]
-    keys = [key for key in summaries[0] | summaries[-1] if key != "labels"]
-    rows = [[title_of(key), *(summary.get(key) for summary in summaries)] for key in keys]
-    print_table("Clusters", columns, rows)
+    print_beside("Clusters", "", summaries)
 
 
 def _sizes(labels: IntArray) -> dict[str, Any]:

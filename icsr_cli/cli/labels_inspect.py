@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from icsr_cli.cli import options
-from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
+from icsr_cli.cli.console import heading, make_progress, print_beside, print_json, print_records, say
 from icsr_cli.errors import UsageError, counted
 
 if TYPE_CHECKING:
@@ -168,7 +168,8 @@ def _show_overview(
             [one | {"part": network_name(one["part"], names)} if "part" in one else one for one in metrics]
         )
         _show_last_epoch(folder, metrics)
-    _show_quality(found["quality"])
+    judged = {name: part for name, part in found["quality"].items() if part is not None}
+    print_beside("Against the truth", "measure", judged)
     print_records("Cameras", found["cameras"])
     states = (f"{count:,} {word_of(state)}" for state, count in found["states"].items())
     say(f"Images by what became of them: {', '.join(states)}.")
@@ -202,18 +203,6 @@ def _show_last_epoch(run: RunFolder, metrics: Sequence[dict[str, Any]]) -> None:
         for camera, own in sorted(last.items())
     ]
     print_records("Cameras in their last epoch", rows, hidden=("quality",))
-
-
-def _show_quality(judged: dict[str, dict[str, Any] | None]) -> None:
-    """One column per kind of labels: there are many measures, and few kinds."""
-    from icsr_cli.reports.page import title_of
-
-    known = {name: part for name, part in judged.items() if part is not None}
-    if not known:
-        return
-    measures = next(iter(known.values()))
-    rows = [[title_of(measure), *(part[measure] for part in known.values())] for measure in measures]
-    print_table("Against the truth", ["measure", *known], rows)
 
 
 def _show_clusters(title: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -250,9 +239,9 @@ def _show_changes(before: Path, table: LabelTable, path: Path, as_json: bool) ->
         say(SAME_EPOCH)
     print_records("What changed", [changes.figures])
     for title, parts in (("Clusters that split", changes.split), ("Clusters that merged", changes.merged)):
-        if parts:
-            rows = [
-                [part.cluster, part.images, ", ".join(f"{number} ({size})" for number, size in part.parts)]
-                for part in parts
-            ]
-            print_table(title, ["cluster", "images", "parts (images)"], rows)
+        rows = [
+            {"cluster": one.cluster, "images": one.images}
+            | {"parts (images)": ", ".join(f"{number} ({size})" for number, size in one.parts)}
+            for one in parts
+        ]
+        print_records(title, rows)

@@ -77,9 +77,8 @@ def _explained(*, debug: bool) -> Iterator[None]:
         text, code = _explain(error)
         text = _explain_plugin(error, text)
         if text is None:
-            if isinstance(
-                said := getattr(error, "message", None), str
-            ):  # Typer says some with pydantic's words
+            said = getattr(error, "message", None)
+            if isinstance(said, str):  # Typer says some with pydantic's words
                 error.message = said.replace("Value error, ", "")  # type: ignore[union-attr]
             raise
         with _undisturbed():

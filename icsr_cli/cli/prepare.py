@@ -18,8 +18,7 @@ from icsr_cli.cli.prepare_tables import show_list, show_preview, show_report, sh
 from icsr_cli.errors import InputError, UsageError
 
 if TYPE_CHECKING:
-    from icsr_cli.progress import Progress
-    from icsr_cli.recipes.preparation import How, PreparationReport
+    from icsr_cli.recipes.preparation import How
 
 _PUBLISHED = Path(__file__).parent.parent / "datasets" / "published"
 
@@ -138,7 +137,7 @@ def published(
     report = recipe(
         name, source, data_root, size=_size(size), expansion=expansion, tracks_within=tracks_within, **how
     )
-    _show(report, progress, data_root, as_json)
+    show_report(report, progress, data_root, as_json)
 
 
 for _name in sorted(module.name for module in pkgutil.iter_modules([str(_PUBLISHED)])):
@@ -203,7 +202,7 @@ def synthetic(
     progress = make_progress(quiet, as_json)
     how: How = {"store": store or "raw", "workers": workers, "progress": progress}
     report = prepare_synthetic(world, data_root, name=name, **how)
-    _show(report, progress, data_root, as_json)
+    show_report(report, progress, data_root, as_json)
 
 
 @app.command(
@@ -279,7 +278,7 @@ def folder(
             show_preview(source, crops, as_json)
             return
         report = prepare_folder(name, source, data_root, crops, size=shape, expansion=expansion, **how)
-    _show(report, progress, data_root, as_json)
+    show_report(report, progress, data_root, as_json)
 
 
 @app.command("plugin", epilog="Example: icsr prepare corridor --plugin corridor.py --source PATH")
@@ -311,12 +310,7 @@ def own_file(
     report = recipe(
         file, source, data_root, size=_size(size), expansion=expansion, tracks_within=tracks_within, **how
     )
-    _show(report, progress, data_root, as_json)
-
-
-def _show(report: PreparationReport, progress: Progress, data_root: Path, as_json: bool) -> None:
-    show_report(report, progress, as_json)
-    progress.note(f"Next: {options.typed('train', '-d', report.name, data_root=data_root)}")
+    show_report(report, progress, data_root, as_json)
 
 
 @app.command("verify", hidden=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from icsr_cli.cli import options
 from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
 from icsr_cli.errors import DatasetError, UsageError, room
 
@@ -71,8 +72,8 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
         )
 
 
-def show_report(report: PreparationReport, progress: Progress, as_json: bool) -> None:
-    """Show the table of a preparation, and what the user should know of it on standard error."""
+def show_report(report: PreparationReport, progress: Progress, data_root: Path, as_json: bool) -> None:
+    """Show the table of a preparation, and on standard error what the user should know of it and do next."""
     if as_json:
         print_json(report)
     else:
@@ -88,6 +89,7 @@ def show_report(report: PreparationReport, progress: Progress, as_json: bool) ->
         progress.warn(f"unreadable, left out: {item.path}: {item.reason}")
     for difference in report.differences:
         progress.warn(f"Not the published counts. {difference}")
+    progress.note(f"Next: {options.typed('train', '-d', report.name, data_root=data_root)}")
 
 
 def show_preview(source: Path | None, crops: OwnCrops, as_json: bool) -> None:

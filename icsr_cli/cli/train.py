@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 of_schedule = partial(typer.Option, rich_help_panel="Schedule")
 #: Those of ``runs``, which --help does not load.
 _STAGES = ("cam", "global")
+#: What ``--local`` says for tracks; a file of that name has to be given by its full path.
+_TRACKS = Path("tracks")
 #: Options of one stage: named with another, they would be ignored.
 _OF_CAM = ("network", "cameras")
 _OF_GLOBAL = ("local", "clusterer", "refine", "normalise", "select", "eval_every")
@@ -142,8 +144,7 @@ def train(
     """
     from icsr_cli.recipes.both_stages import begun_by
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.opening import Wish, check, resolve
-    from icsr_cli.runs import check_free
+    from icsr_cli.recipes.opening import Wish, resolve
     from icsr_cli.runs.tensorboard import writer_class
 
     stage, run = _stage_and_run(stage, run, resume)
@@ -163,7 +164,7 @@ def train(
         config=config,
         config_typed=not options.from_environment(ctx, "config"),
         assignments=tuple(assignments or ()),
-        local=None if _of_tracks(local) else local,
+        local=None if local == _TRACKS else local,
         cameras=some_cameras,
         plugins=plugins,
         pairs=pairs,
@@ -196,19 +197,26 @@ def train(
     for assignment in assignments or ():
         if assignment.partition(".")[0] in {"cam", "global"} - set(stages):
             place.progress.warn(f"--set {assignment} changes nothing: that stage is not trained here.")
-
-    def check_before() -> None:
-        for own in wishes:
-            for each in stages:
-                check_free(runs_root / data.name / each, own.name)
-        asks = [replace(wish, options={**wishes[0].options, **_options(each, given)}) for each in stages]
-        for each, asked in zip(stages[1:], asks[1:], strict=True):
-            check(data, each, asked, asks[0])
-
     if not resume:  # by the leader: another rank might see what it has begun already
-        place.ranks.from_leader(check_before)
+        place.ranks.from_leader(lambda: _check_before(data, wishes, stages, given))
     _train(data, wishes, stages, given, run, place)
     leave()
+
+
+def _check_before(
+    data: Dataset, wishes: Sequence[Wish], stages: Sequence[str], given: Mapping[str, Any]
+) -> None:
+    """Find what stands against any of the runs before the first one begins."""
+    from icsr_cli.recipes.opening import check
+    from icsr_cli.runs import check_free
+
+    first = wishes[0]
+    for own in wishes:
+        for each in stages:
+            check_free(own.runs_root / data.name / each, own.name)
+    asks = [replace(first, options={**first.options, **_options(each, given)}) for each in stages]
+    for each, asked in zip(stages[1:], asks[1:], strict=True):
+        check(data, each, asked, asks[0])
 
 
 def _train(
@@ -220,7 +228,8 @@ def _train(
     place: Workplace,
 ) -> None:
     """Train each stage of each wish, one after another; ``run`` is the first one to go on with, if any is."""
-    from icsr_cli.recipes.both_stages import group_left
+    from icsr_cli.recipes import opening
+    from icsr_cli.recipes.both_stages import go_on_or_begin, group_left
     from icsr_cli.recipes.interruption import Stop, stopped
 
     resume, as_json = given["resume"], given["as_json"]
@@ -237,7 +246,9 @@ def _train(
                 asked, named = replace(asked, after=after, then=then), None if after else run
                 if after and own.config and not resume:  # as it was when the command began
                     asked = replace(asked, config=after / "then.yaml")
-                folder, settings = _open(each, data, asked, named, resume, place)
+                begin = partial(go_on_or_begin, run=named) if resume else opening.start
+                made = partial(begin, data, each, asked, progress=place.progress)
+                folder, settings = place.ranks.from_leader(made)
                 after, begun = folder.path, True
                 found.append(_run(each, data, asked, folder, settings, place, as_json))
         if not given["seeds"] and (left := group_left(folder)):
@@ -282,21 +293,12 @@ def _check_stage(stage: str | None, run: Path | None, resume: bool, given: Mappi
 def _check_options(stage: str, given: Mapping[str, Any], what: str) -> None:
     """Refuse options of the other stage, which ``what`` does not train."""
     others = _OF_GLOBAL if stage == "cam" else _OF_CAM
-    wrong = [
-        f"--{option.replace('_', '-')}"
-        for option in others
-        if given[option] is not None and not (option == "local" and _of_tracks(given["local"]))
-    ]
+    wrong = [f"--{option.replace('_', '-')}" for option in others if given[option] not in (None, _TRACKS)]
     if stage == "cam" and given["init"] == "cam":
         wrong.append("--init cam")
     if wrong:
         other = "global" if stage == "cam" else "cam"
         raise UsageError(f"{', '.join(wrong)} belongs to the other stage than {what}: icsr train {other}.")
-
-
-def _of_tracks(local: Path | None) -> bool:
-    """Whether ``--local`` asks for tracks; a file of that name has to be given by its full path."""
-    return local is not None and str(local) == "tracks"
 
 
 def _options(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -308,7 +310,7 @@ def _options(stage: str, given: Mapping[str, Any]) -> dict[str, Any]:
     named |= {f"image.{key}": given[key] for key in ("height", "width")}
     named |= {key: given[key] for key in ("precision", "sync_bn", "select", "eval_every")}
     named["compile"] = given["compile_"]
-    if _of_tracks(given["local"]):
+    if given["local"] == _TRACKS:
         named["cam.clusterer" if stage == "cam" else "global.local"] = {"method": "tracks"}
     if stage == "global":
         named |= options.label_methods(given["clusterer"], given["refine"])
@@ -337,22 +339,6 @@ def _each_seed(wish: Wish, seed: int | None, seeds: list[int] | None) -> Iterato
         yield replace(wish, options={"seed": each}, name=f"{group}-seed{each}", facts=facts)
 
 
-def _open(
-    stage: str, data: Dataset, wish: Wish, run: Path | None, resume: bool, place: Workplace
-) -> tuple[RunFolder, Settings]:
-    """Begin the run of a stage, or find the one to go on with."""
-    from icsr_cli.recipes import opening
-    from icsr_cli.recipes.both_stages import go_on_or_begin
-
-    return place.ranks.from_leader(
-        lambda: (
-            go_on_or_begin(data, stage, wish, run, place.progress)
-            if resume
-            else opening.start(data, stage, wish, place.progress)
-        )
-    )
-
-
 def _run(
     stage: str,
     data: Dataset,
@@ -363,30 +349,31 @@ def _run(
     as_json: bool,
 ) -> dict[str, Any] | None:
     """Train one stage, anew or from where it stopped; show what came of it, or give it for JSON."""
-    from icsr_cli.recipes import opening
     from icsr_cli.recipes.training import run_cam_stage, run_global_stage
 
-    typed = partial(options.typed, data_root=place.data_root)
     if stage == "cam":
         table = run_cam_stage(data, settings, folder, place)
         if not place.ranks.leads:
             return None
-        if wish.then is not None:  # what follows is trained by this command
-            return _show_local_labels(folder, table, data, None, as_json)
-        if folder.info().get("then"):
-            following = typed(
-                *("train", "--resume", "-d", data.name, "--name", folder.path.name), runs_root=wish.runs_root
-            )
-            return _show_local_labels(folder, table, data, following, as_json)
-        usual = opening.uses_local(opening.resolve(data, wish, Progress()))
-        method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
-        following = typed(
-            *("train", "global", "-d", data.name, *method, "--local", folder.path), runs_root=wish.runs_root
-        )
+        # What this command trains itself is not to be typed.
+        following = None if wish.then else _after_cam(data, wish, folder, place.data_root)
         return _show_local_labels(folder, table, data, following, as_json)
     network = run_global_stage(data, settings, folder, place)
-    following = typed(*(("labels", "inspect") if data.untested else ("eval",)), folder.path)
+    words = ("labels", "inspect") if data.untested else ("eval",)
+    following = options.typed(*words, folder.path, data_root=place.data_root)
     return _show_global(folder, network.dim, following, as_json) if place.ranks.leads else None
+
+
+def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) -> str:
+    """Give the command that trains the global stage on what a cam run has found."""
+    from icsr_cli.recipes import opening
+
+    typed = partial(options.typed, "train", data_root=data_root, runs_root=wish.runs_root)
+    if folder.info().get("then"):
+        return typed("--resume", "-d", data.name, "--name", folder.path.name)
+    usual = opening.uses_local(opening.resolve(data, wish, Progress()))
+    method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
+    return typed("global", "-d", data.name, *method, "--local", folder.path)
 
 
 def _take_place(

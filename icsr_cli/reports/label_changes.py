@@ -52,21 +52,25 @@ class ClusterChange:
 
 
 @dataclass(frozen=True)
-class ClusterMoves:
-    """One cluster of one epoch, and where its images are in the other.
+class ClusterMoves(ClusterChange):
+    """A cluster with its images: ``changes`` are in the order of its parts, those in no cluster last."""
 
-    ``main``: the other epoch's cluster that holds most of them, ``stayed`` images; None where none holds
-    any. ``elsewhere``: images in its other clusters; ``unclustered``: in none. ``changes``: the images, those
-    of ``main`` first, then cluster by cluster, most images first; those in none last.
-    """
-
-    cluster: int
-    images: int
-    main: int | None
-    stayed: int
-    elsewhere: int
-    unclustered: int
     changes: tuple[ImageChange, ...]
+
+    @property
+    def main(self) -> int | None:
+        """The other epoch's cluster that holds most of the images; None where none holds any."""
+        return self.parts[0][0] if self.stayed else None
+
+    @property
+    def unclustered(self) -> int:
+        """Images that are in no cluster of the other epoch."""
+        return dict(self.parts).get(NO_CLUSTER, 0)
+
+    @property
+    def elsewhere(self) -> int:
+        """Images in the other epoch's clusters beside ``main``."""
+        return self.images - self.stayed - self.unclustered
 
 
 @dataclass(frozen=True)
@@ -151,20 +155,10 @@ def most_changed(
     changed.sort(key=lambda change: (change.stayed - change.images, -change.images, change.cluster))
     found = []
     for change in changed[:count]:
-        unclustered = dict(change.parts).get(NO_CLUSTER, 0)
         own = owners == change.cluster
         rows = [row for part, _ in change.parts for row in np.flatnonzero(own & (others == part)).tolist()]
-        found.append(
-            ClusterMoves(
-                cluster=change.cluster,
-                images=change.images,
-                main=change.parts[0][0] if change.stayed else None,
-                stayed=change.stayed,
-                elsewhere=change.images - change.stayed - unclustered,
-                unclustered=unclustered,
-                changes=_image_changes(before, after, rows),
-            )
-        )
+        moved = _image_changes(before, after, rows)
+        found.append(ClusterMoves(change.cluster, change.images, change.parts, moved))
     return tuple(found)
 
 

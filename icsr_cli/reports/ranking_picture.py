@@ -44,6 +44,7 @@ class Crop:
 
 #: A query, and its answers in order.
 RankingRow: TypeAlias = Sequence[Crop]
+Font: TypeAlias = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def write_ranking_picture(path: Path, rows: Sequence[RankingRow]) -> None:
@@ -91,7 +92,7 @@ def draw_rankings(rows: Sequence[RankingRow]) -> Image.Image:
     return picture
 
 
-def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+def _font() -> Font:
     """Give a font of many alphabets where the system has it; Pillow's own has unaccented letters alone."""
     try:
         return ImageFont.truetype("DejaVuSans.ttf", _FONT)
@@ -113,11 +114,7 @@ def _lines(row: RankingRow) -> int:
 
 
 def _draw_crop(
-    picture: Image.Image,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
-    corner: tuple[int, int],
-    crop: Crop,
-    frame: str | None,
+    picture: Image.Image, font: Font, corner: tuple[int, int], crop: Crop, frame: str | None
 ) -> None:
     pen = ImageDraw.Draw(picture)
     left, top = corner
@@ -135,7 +132,7 @@ def _draw_crop(
         pen.text((left, below + number * _LINE), shorten(line, font, _CROP[0]), fill=_FAINT, font=font)
 
 
-def _in_font(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+def _in_font(text: str, font: Font) -> str:
     """Escape the letters that the font has not: all of them would be the same empty box."""
     box = bytes(font.getmask("\U0010ffff"))
     return "".join(
@@ -154,7 +151,7 @@ def _fitted(path: Path) -> Image.Image | None:
     return image.resize(size, Image.Resampling.BICUBIC)
 
 
-def shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def shorten(text: str, font: Font, width: int) -> str:
     """Take letters out of the middle until ``text`` is at most ``width`` pixels wide in ``font``."""
     if font.getlength(text) <= width:
         return text
@@ -165,7 +162,7 @@ def shorten(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     return "…"
 
 
-def shorten_path(path: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+def shorten_path(path: str, font: Font, width: int) -> str:
     """Give as much of the end of ``path`` as is at most ``width`` wide; a longer name is shortened."""
     name = path.rpartition("/")[2]
     if font.getlength(f"…{name}") > width:

@@ -3,7 +3,7 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from icsr_cli.recipes.comparison import figures_of, said, title
 from icsr_cli.recipes.preparation import PLUGIN
 from icsr_cli.recipes.report_data import EmbeddingMap, RankedQuery, Retrieval, map_embedding, retrieve
 from icsr_cli.reports.charts import Line, PointGroup, line_chart, scatter
-from icsr_cli.reports.epochs import curves, epoch_table, network_name, seconds_table
+from icsr_cli.reports.epochs import Epoch, curves, epoch_table, network_name, seconds_table
 from icsr_cli.reports.label_report import overview
 from icsr_cli.reports.page import Table, duration, percent, render, table, tile
 from icsr_cli.reports.pictures import Thumbnail, thumbnail
@@ -27,6 +27,9 @@ from icsr_cli.runs import LabelTable, RunFolder
 from icsr_cli.runs.evaluation import read_evaluations
 from icsr_cli.runs.pairs import say_pairs
 from icsr_cli.types import NO_CLUSTER, IntArray
+
+#: Settings, or another file of the run folder, as it was read.
+Tree: TypeAlias = Mapping[str, Any]
 
 KINDS: Final = {"best": "Best queries", "worst": "Worst queries", "random": "Queries drawn at random"}
 _MEASURES: Final = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "mINP": "mINP"}
@@ -123,11 +126,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
 
 
 def _facts(
-    run: RunFolder,
-    info: Mapping[str, Any],
-    environment: Mapping[str, Any],
-    settings: Mapping[str, Any],
-    epochs: Sequence[Mapping[str, Any]],
+    run: RunFolder, info: Tree, environment: Tree, settings: Tree, epochs: Sequence[Epoch]
 ) -> dict[str, str]:
     took = sum(float(part) for epoch in epochs for part in epoch.get("seconds", {}).values())
     image, own = settings.get("image", {}), settings.get(run.stage, {})
@@ -150,12 +149,7 @@ def _facts(
     return {name: value for name, value in facts.items() if value}
 
 
-def _warning(
-    run: RunFolder,
-    info: Mapping[str, Any],
-    epochs: Sequence[Mapping[str, Any]],
-    settings: Mapping[str, Any],
-) -> list[str]:
+def _warning(run: RunFolder, info: Tree, epochs: Sequence[Epoch], settings: Tree) -> list[str]:
     state = str(info.get("status", ""))
     if state not in _STATES:
         return []
@@ -233,7 +227,7 @@ def _cluster_groups(points: npt.NDArray[np.floating], clusters: IntArray) -> lis
     return groups
 
 
-def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+def _compared(run: RunFolder, info: Tree, settings: Tree) -> dict[str, Any]:
     """Give the settings as tables, and which of them differ from the method's own for the data set."""
     groups = _groups(settings)
     method, layout, of_data = settings.get("method"), info.get("layout"), info.get("dataset_settings")
@@ -254,7 +248,7 @@ def _compared(run: RunFolder, info: Mapping[str, Any], settings: Mapping[str, An
     }
 
 
-def _groups(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _groups(settings: Tree) -> dict[str, dict[str, Any]]:
     """Divide settings into their parts; single values come first."""
     single = {key: value for key, value in settings.items() if not isinstance(value, Mapping)}
     parts = {key: dict(value) for key, value in settings.items() if isinstance(value, Mapping)}
@@ -295,7 +289,7 @@ def _evaluation_table(run: RunFolder) -> Table | None:
     return table(columns, rows) if rows else None
 
 
-def _rows(tree: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _rows(tree: Tree) -> list[tuple[str, str]]:
     return [
         (key, shlex.join(map(str, value)) if key == "command" and isinstance(value, list) else said(value))
         for key, value in flat(tree)
