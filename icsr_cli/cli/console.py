@@ -8,7 +8,7 @@ import sys
 import time
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from icsr_cli.errors import not_utf8, printable
 from icsr_cli.progress import Figure, Progress, Task
@@ -136,9 +136,14 @@ def print_json(value: Any) -> None:
 
 def output() -> Console:
     """Give the console of standard output. A pipe gets room for whole rows, or what ``COLUMNS`` says."""
+    return _console(sys.stdout, width=None if _has_width() else 160)
+
+
+def _console(file: TextIO, **options: Any) -> Console:
+    """Make a console that shows text as it is: names may hold what rich takes for styles or ``:cat:``."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, width=None if _has_width() else 160, highlight=False)
+    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
 
 
 def _has_width() -> bool:
@@ -148,7 +153,7 @@ def _has_width() -> bool:
 
 def say(text: str, *, style: str = "", whole: bool = False) -> None:
     """Print lines on standard output as they are; ``whole`` ones are not folded, so that a path stays one."""
-    output().print(printable(text), style=style, markup=False, soft_wrap=whole)
+    output().print(printable(text), style=style, soft_wrap=whole)
 
 
 def heading(text: str) -> None:
@@ -158,11 +163,7 @@ def heading(text: str) -> None:
 
 def message(text: str, *, style: str = "") -> None:
     """Print a line on standard error."""
-    from rich.console import Console
-
-    Console(file=sys.stderr, highlight=False, soft_wrap=True).print(
-        printable(text), style=style, markup=False
-    )
+    _console(sys.stderr, soft_wrap=True).print(printable(text), style=style)
 
 
 def format_figures(figures: Mapping[str, Figure]) -> str:
@@ -202,9 +203,8 @@ class BarProgress(Progress):
 
     def __init__(self) -> None:
         from rich import progress as rich
-        from rich.console import Console
 
-        self._console = Console(file=sys.stderr, highlight=False)
+        self._console = _console(sys.stderr)
         self._bars = rich.Progress(
             rich.SpinnerColumn(),
             rich.TextColumn("{task.description}", markup=False),
@@ -242,11 +242,11 @@ class BarProgress(Progress):
 
     def note(self, message: str) -> None:
         """Print a plain line above the bars."""
-        self._console.print(printable(message), markup=False, soft_wrap=True)
+        self._console.print(printable(message), soft_wrap=True)
 
     def warn(self, message: str) -> None:
         """Print a yellow line above the bars."""
-        self._console.print(f"Warning: {printable(message)}", style="yellow", markup=False, soft_wrap=True)
+        self._console.print(f"Warning: {printable(message)}", style="yellow", soft_wrap=True)
 
 
 class _BarTask(Task):

@@ -214,9 +214,15 @@ def _check_before(
     for own in wishes:
         for each in stages:
             check_free(own.runs_root / data.name / each, own.name)
-    asks = [replace(first, options={**first.options, **_options(each, given)}) for each in stages]
+    asks = _asks(first, stages, given)
     for each, asked in zip(stages[1:], asks[1:], strict=True):
         check(data, each, asked, asks[0])
+
+
+def _asks(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> list[Wish]:
+    """Give what is asked of each stage; all know the global one's methods, for --set."""
+    chosen = options.label_methods(given["clusterer"], given["refine"]) if len(stages) > 1 else {}
+    return [replace(wish, options={**wish.options, **chosen, **_options(each, given)}) for each in stages]
 
 
 def _train(
@@ -237,11 +243,7 @@ def _train(
     try:
         for own in wishes:
             after = None
-            # For --set.
-            chosen = options.label_methods(given["clusterer"], given["refine"]) if len(stages) > 1 else {}
-            asks = [
-                replace(own, options={**own.options, **chosen, **_options(each, given)}) for each in stages
-            ]
+            asks = _asks(own, stages, given)
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
                 if after and own.config and not resume:  # as it was when the command began

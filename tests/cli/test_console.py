@@ -58,7 +58,7 @@ def test_epochs_with_pairs_fit_80_columns_beside_each_other(
 def test_a_title_is_one_line_above_a_narrow_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    title = f"synthetic: {'a_long_folder/' * 20}rendered-5425ca6a"
+    title = f"synthetic: {'a_long_folder/:cat:' * 20}[b]rendered-5425ca6a"
     print_table(title, ["a", "b"], [[1, 2]])
     first, *rest = capsys.readouterr().out.splitlines()
     assert first == title
@@ -94,7 +94,7 @@ def test_no_name_moves_the_cursor(kind: type[Progress], monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(time, "monotonic", iter(range(0, 10_000, 40)).__next__)
-    name, progress = "c1_\x1b[31mred\x07.jpg", kind()
+    name, progress = "c1_\x1b[31mred\x07[b]:cat:.jpg", kind()
     progress.note(f"note {name}")
     progress.warn(f"warn {name}")
     progress.report(f"report {name}", {name: 1, "file": name})
@@ -106,7 +106,7 @@ def test_no_name_moves_the_cursor(kind: type[Progress], monkeypatch: pytest.Monk
     written = terminal.getvalue()
     assert "\x1b[31mred" not in written
     assert "\x07" not in written
-    assert written.count(r"\x1b[31mred\x07.jpg") >= (1 if kind is QuietProgress else 6)
+    assert written.count(r"\x1b[31mred\x07[b]:cat:.jpg") >= (1 if kind is QuietProgress else 6)
 
 
 def test_a_line_of_progress_comes_twice_a_minute_with_the_figures_of_that_moment(

@@ -67,6 +67,14 @@ def test_a_run_stopped_in_its_first_stage(train: Any, tmp_path: Path, name: Any)
     assert len(runs(tmp_path, "global")) == 2
 
 
+def test_an_option_of_a_clusterer_that_is_chosen_by_name(tiny_root: Path, tmp_path: Path) -> None:
+    own = ["--clusterer", "average-linkage", "--set", "global.clusterer.images_per_cluster=2", "-m", "icsr"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_cam_stage", stopped)  # what is looked at before has found no fault
+        words = ["-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path, "--height", 32, "--width", 16]
+        assert icsr("train", *own, *words).exit_code == 143
+
+
 @pytest.mark.parametrize("name", [(), ("--name", "own")])
 def test_resume_alone_goes_on_with_what_was_stopped(
     train: Any, tiny_root: Path, tmp_path: Path, name: Any
