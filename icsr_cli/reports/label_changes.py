@@ -82,7 +82,7 @@ class LabelChanges:
     ``merged``: later ones, of at least two parts that count. ``agreement``: normalised mutual information
     of both clusterings over the compared images, 1 is equal; None without any.
     ``into_cluster`` and ``into_noise`` count images that joined or left all clusters; ``now_discarded`` and
-    ``no_longer_discarded`` count images that the refinement newly threw out, or let stay.
+    ``no_longer_discarded`` count images that the refinement newly threw out, or let stay in their cluster.
     """
 
     images: int
@@ -135,7 +135,7 @@ def compare_labels(before: LabelTable, after: LabelTable) -> LabelChanges:
         into_cluster=int(((old == NO_CLUSTER) & (new != NO_CLUSTER)).sum()),
         into_noise=int(((old != NO_CLUSTER) & (new == NO_CLUSTER)).sum()),
         now_discarded=int((discarded_after & ~discarded_before).sum()),
-        no_longer_discarded=int((discarded_before & ~discarded_after).sum()),
+        no_longer_discarded=int((discarded_before & ~discarded_after & (new != NO_CLUSTER)).sum()),
     )
 
 

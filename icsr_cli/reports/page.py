@@ -15,7 +15,9 @@ from markupsafe import Markup
 
 from icsr_cli.errors import counted
 
-_NUMBER: Final = re.compile(r"-|-?[\d,]+(\.\d+)?%?")
+_FIGURE: Final = r"-?[\d,]+(\.\d+)?%?"
+#: A figure, or a mean with its deviation, and of how many runs it is.
+_NUMBER: Final = re.compile(rf"-|{_FIGURE}( ± {_FIGURE})?( \(of \d+\))?")
 #: Fields whose titles are other words than their names.
 _TITLES: Final = {
     "local_clusters_per_camera": "local per camera",

@@ -316,11 +316,12 @@ def test_moves_splits_and_merges():
 
 
 def test_discarded_before_and_after():
-    stays = [(0, 0, 1, "discarded", -1)] * 2
+    stays = [(0, 0, 1, "discarded", -1)] * 3
     before = table_of([(0, 0, 0, "discarded", -1), (0, 0, 1, "kept", -1), *stays])
-    after = table_of([(0, 0, 0, "kept", -1), (0, 0, 1, "discarded", -1), *stays])
+    after = table_of([(0, 0, 0, "kept", -1), (0, 0, 1, "discarded", -1), *stays[1:], (0, -1, 1, "noise", -1)])
     changes = compare_labels(before, after)
     assert (changes.now_discarded, changes.no_longer_discarded, changes.moved) == (1, 1, ())
+    assert changes.into_noise == 1
 
 
 def test_who_moved_and_what_is_no_split():

@@ -218,7 +218,7 @@ def test_a_run_took_what_its_epochs_took(tmp_path: Path) -> None:
     """By the clock a run that was stopped overnight took the night."""
     info = {"started": "2026-01-01T10:00:00+0000", "ended": "2026-01-02T10:00:00+0000"}
     page = Page(run_page(run_of(tmp_path, **info), RunView(None, None, None, ALL_ABSENT)))
-    assert re.search(r"Took\s*24\.0 s", page.text)
+    assert re.search(r"Epochs took\s*24\.0 s", page.text)
     assert re.search(r"by the clock, stops and all: 24 h", page.text)
 
 
@@ -240,6 +240,9 @@ def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
                     states=np.full(len(labels), "kept"))  # fmt: skip
     page = Page(run_page(run, RunView(None, None, one_number_per_cluster(local), ALL_ABSENT)))
     page.check()
+    assert "Labels that are kept: each camera's best epoch" in page.text
+    assert "Local: those of" in page.text
+    assert "Refined: what" not in page.text
     for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
         assert words in page.text
     assert page.text.count("Silhouette") == page.text.count(
@@ -264,7 +267,7 @@ def test_every_number_of_a_cam_run_has_its_curve() -> None:
 def test_tiles_of_a_cam_run_are_of_all_cameras(tmp_path: Path) -> None:
     run = run_of(tmp_path, "cam", epochs=5)
     page = Page(run_page(run, RunView(None, None, None, ALL_ABSENT)))
-    assert "0.900 label NMI (mean of cameras) 1.500 loss" in page.text  # 1 and 2
+    assert "0.900 label NMI (mean of cameras), last epoch 1.500 loss, last epoch" in page.text  # 1 and 2
 
 
 def test_a_command_is_shown_as_it_can_be_typed(tmp_path: Path) -> None:

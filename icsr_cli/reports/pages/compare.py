@@ -30,7 +30,7 @@ def compare_page(found: Comparison) -> str:
     settings = found.set_by_row()
     return render(
         "compare.html",
-        title=f"{counted(len(found.rows), 'run')} side by side",
+        title=f"{counted(sum(len(row.runs) for row in found.rows), 'run')} side by side",
         facts={row.name: _runs(row) for row in found.rows},
         settings=table(("setting", *found.names), settings) if settings else None,
         figures=table(("", *found.names), found.came_to_by_row()),

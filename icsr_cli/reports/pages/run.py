@@ -31,6 +31,10 @@ from icsr_cli.types import NO_CLUSTER, IntArray
 #: Settings, or another file of the run folder, as it was read.
 Tree: TypeAlias = Mapping[str, Any]
 
+_LABELS: Final = {
+    "cam": "Labels that are kept: each camera's best epoch",
+    "global": "Labels of the last epoch",
+}
 KINDS: Final = {"best": "Best queries", "worst": "Worst queries", "random": "Queries drawn at random"}
 _MEASURES: Final = {"mAP": "mAP", "rank_1": "Rank-1", "rank_5": "Rank-5", "mINP": "mINP"}
 _STATES: Final = {
@@ -109,6 +113,7 @@ def run_page(run: RunFolder, view: RunView) -> str:
         tiles=_tiles(figures_of(epochs), view),
         curves=curves(epochs, run.stage, run.camera_names),
         epochs=epoch_table(epochs, run.camera_names) if epochs else None,
+        labels_title=_LABELS[run.stage],
         quality=quality_table(view.labels),
         retrieval=_retrieval_table(found.ranking) if found else None,
         cmc=_cmc_chart(found.ranking) if found else None,
@@ -141,7 +146,7 @@ def _facts(
         "Best network": run.choice,
         "State": str(info.get("status", "unknown")),
         "Started": str(info.get("started") or "").replace("T", " ")[:19],
-        "Took": duration(took) if took else "",
+        "Epochs took": duration(took) if took else "",
         "Computed on": ", ".join(environment.get("gpus", ())) or str(environment.get("processor", "")),
         "Local labels": str(info.get("local") or ""),
         "Pairs": say_pairs(info.get("pairs") or {}),
@@ -173,7 +178,7 @@ def _tiles(figures: Mapping[str, float], view: RunView) -> list[tuple[str, str]]
         if found["thrown_out"]:
             tiles.append(("thrown out", percent(found["thrown_out"] / found["images"])))
     names = [name for name in ("nmi", "nmi (mean of cameras)", "loss") if name in figures]
-    return tiles + [(title(name), f"{figures[name]:.3f}") for name in names]
+    return tiles + [(f"{title(name)}, last epoch", f"{figures[name]:.3f}") for name in names]
 
 
 def _retrieval_table(ranking: Ranking) -> Table:
