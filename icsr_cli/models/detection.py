@@ -46,9 +46,11 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
     """Tell from names and shapes which network a state dict belongs to.
 
     GeM has its ``gap.p``; average and maximum pooling leave no trace and are taken for average. A plain
-    backbone (ImageNet weights) is given its family's pooling and no embedding, the published choice.
+    backbone (ImageNet weights) is given its family's pooling and no embedding, the published choice; a ResNet
+    with a ``classifier``, as torchreid saves it, the average that its classifier stood on.
     Raises ModelError where it fits no architecture, or the widths of its parts do not go together.
     """
+    of_torchreid = "classifier.weight" in state
     arch, state = _recognise(state)
     if arch is None:
         raise ModelError(
@@ -58,7 +60,8 @@ def detect(state: Mapping[str, Tensor]) -> ModelSpec:
         )
     chosen = architecture(arch)
     if is_backbone(state):
-        return ModelSpec(arch, pooling=chosen.pooling, norm=chosen.norm)
+        pooling = "avg" if of_torchreid and chosen.pooling == "gem" else chosen.pooling
+        return ModelSpec(arch, pooling=pooling, norm=chosen.norm)
     with unfilled():
         channels = build(arch).dim
     num_features, pooled = 0, 0

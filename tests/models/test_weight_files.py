@@ -175,6 +175,8 @@ def test_backbone_alone_leaves_the_head_as_it_is() -> None:
     assert same(model.base, source.base)
     assert all(torch.equal(model.state_dict()[name], value) for name, value in head.items())
     assert detect(state) == ModelSpec("resnet18")
+    of_torchreid = {name.replace("fc.", "classifier."): value for name, value in state.items()}
+    assert detect(of_torchreid) == ModelSpec("resnet18", pooling="avg")
 
 
 def test_other_architecture_is_refused_and_changes_nothing() -> None:
