@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from icsr_cli import datasets
-from icsr_cli.distances import normalise_cameras
+from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.features import extract
 from icsr_cli.images.decode import decode_resized
@@ -86,6 +86,9 @@ def test_order_and_distances_are_those_of_the_obvious_way(crops: Path, embedder:
         [match.distance for match in answers.matches], [distance for distance, _ in expected], atol=1e-5
     )
     assert [match.rank for match in answers.matches] == list(range(1, 9))
+    farthest = answers.matches[2].distance
+    near = search([query], crops, embedder, Progress(), farthest=farthest).queries[0]
+    assert near == replace(answers, matches=answers.matches[:3])
 
 
 def test_top_limits_and_many_queries_are_each_served(
@@ -226,6 +229,19 @@ def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedd
     np.testing.assert_allclose([match.distance for match in found.matches], np.sort(distances)[1:], atol=1e-4)
     with pytest.raises(UsageError, match="--debias needs to know the camera"):
         search([crops / query], crops, embedder, Progress(), debias="full")
+    # Those of no camera are not among those that are measured, and are held against all.
+    Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
+    stranger = crops.parent / "stranger.png"
+    Image.new("RGB", (20, 40), "blue").save(stranger)
+    statistics = CameraStatistics.of(slow_features(crops, paths, embedder), cameras)
+    every = [*paths, "nocamera.png"]
+    features = statistics.apply(slow_features(crops, every, embedder), np.append(cameras, 3))
+    own = statistics.apply(slow_features(crops.parent, [stranger.name], embedder), np.array([3]))
+    pattern = "**/{camera}_{name}.png"
+    [found] = search([stranger], crops, embedder, Progress(), pattern=pattern, debias="full", top=100).queries
+    distances = np.linalg.norm(features - own, axis=1)
+    assert [match.path for match in found.matches] == [every[row] for row in np.argsort(distances)]
+    np.testing.assert_allclose([match.distance for match in found.matches], np.sort(distances), atol=1e-4)
 
 
 def test_identities_are_read_where_the_pattern_has_them(crops: Path, embedder: FileEmbedder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,20 +18,21 @@ from icsr_cli import config
 from icsr_cli.choices import available
 from icsr_cli.config import Settings
 from icsr_cli.distances import camera_jaccard_similarity
-from icsr_cli.errors import Interrupted, RunError, TrainingError
+from icsr_cli.errors import Interrupted, RunError, TrainingError, UsageError
 from icsr_cli.labelling import evidence_of
 from icsr_cli.models import build
 from icsr_cli.pixels import Stored
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import evaluation
 from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
-from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels
-from icsr_cli.recipes.global_stage import _counts, _shown, train_global_stage
+from icsr_cli.recipes.camera_labels import CameraLabels
+from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels, weights_file
+from icsr_cli.recipes.global_stage import _counts, _selection, _shown, train_global_stage
 from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, build_memory, repeatable, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.recipes.training import Workplace, measure
-from icsr_cli.runs import RunFolder, align_local, create, read_labels
+from icsr_cli.runs import RunFolder, align_local, create, read_labels, tabulate, write_labels
 from icsr_cli.types import Dataset, ImageRecord, Labels, Split
 
 ENGINE = Engine(torch.device("cpu"), "fp32")
@@ -111,6 +113,23 @@ def test_the_labels_are_those_of_the_best_silhouette(shared_run: RunFolder) -> N
         kept = state["labels"][camera]
         assert kept["silhouette"] == max(history)
         assert kept["epoch"] == 1 + int(np.argmax(history))
+        best = [line["cameras"][camera]["best_epoch"] for line in shared_run.metrics()]
+        assert best == [1 + int(np.argmax(history[:epoch])) for epoch in (1, 2, 3)]
+    for line in shared_run.metrics():
+        cameras = line["cameras"].values()
+        assert line["clusters"] == sum(own["clusters"] for own in cameras)
+        assert line["silhouette"] == pytest.approx(np.mean([own["silhouette"] for own in cameras]))
+        assert line["nmi"] == pytest.approx(np.mean([own["quality"]["nmi"] for own in cameras]))
+
+
+def test_of_labels_as_good_as_those_there_are_the_first_are_kept() -> None:
+    """A silhouette that nobody can say, of one cluster or none, is the worst there is."""
+    own = CameraLabels(0, np.arange(2), np.full(2, -1))
+    kept = []
+    for epoch, silhouette in enumerate((np.nan, -1.0, 0.2, 0.2, np.nan), start=1):
+        own.offer(np.full(2, epoch), silhouette, epoch)
+        kept.append((own.epoch, own.labels.tolist(), own.silhouette))
+    assert kept == [(1, [1, 1], -1), (1, [1, 1], -1), *3 * [(3, [3, 3], 0.2)]]
 
 
 def test_a_queue_ahead_of_the_step_changes_no_weight(
@@ -315,6 +334,33 @@ def test_the_best_epoch_by_silhouette(tiny: Dataset, pixels: Stored, tmp_path: P
     best = int(np.argmax([line["silhouette"] for line in run.metrics()]))
     chosen = load_file(run.path / "best.safetensors")
     assert all(torch.equal(value, seen[best][name]) for name, value in chosen.items())
+    # What goes on is held against the best epoch before it: no silhouette exceeds 1.
+    file = run.path / "checkpoints" / "global.pt"
+    torch.save({**torch.load(file, weights_only=True), "best": 2.0}, file)
+    (run.path / "best.safetensors").write_bytes(b"kept")
+    train_global_stage(global_stage(tiny, pixels, run, None, *option, "global.epochs=4"))
+    assert (run.path / "best.safetensors").read_bytes() == b"kept"
+    assert len(run.metrics()) == 4
+
+
+@pytest.mark.parametrize(
+    ("asked", "measured", "values"),
+    [
+        (["eval_every=2"], [2, 4], [1, 2, 3, 4]),
+        (["eval_every=0"], [], [1, 2, 3, 4]),
+        (["select=test-map", "eval_every=3"], [1, 2, 3, 4], [0.25] * 4),
+        (["select=silhouette", "eval_every=4"], [4], [-1, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_the_test_set_is_looked_at_where_it_is_asked_for(
+    tiny: Dataset, pixels: Stored, tmp_path: Path, asked: list[str], measured: list[int], values: list[float]
+) -> None:
+    stage = replace(global_stage(tiny, pixels, RunFolder(tmp_path), None, *asked), score=lambda _: 0.25)
+    lines: list[dict[str, Any]] = [{"silhouette": np.nan if epoch == 1 else 0.5} for epoch in (1, 2, 3, 4)]
+    network = build("resnet_small", seed=1)
+    found = [_selection(stage, network, line, epoch) for epoch, line in enumerate(lines, start=1)]
+    assert found == values
+    assert [epoch for epoch, line in enumerate(lines, start=1) if "test_mAP" in line] == measured
 
 
 def test_all_noise_is_an_error_and_the_last_state_is_kept(
@@ -419,6 +465,53 @@ def test_evaluation_of_the_tiny_world(tiny: Dataset, tiny_root: Path, pixels: St
     assert set(figures) == {"plain", "reranked", "camera"}
     assert 0 < figures["plain"]["mAP"] < 1
     assert figures["plain"]["rank_1"] <= figures["plain"]["rank_5"] <= figures["plain"]["rank_10"]
+
+
+def test_the_network_that_is_meant(tmp_path: Path) -> None:
+    """That of the newest global run before any cam run's, newer or not; the best epoch's before the last."""
+    first, second, cam = (create(tmp_path, "tiny", stage) for stage in ("global", "global", "cam"))
+
+    def trained(run: RunFolder, name: str) -> Path:
+        (run.path / f"{name}.safetensors").touch()
+        return run.path / f"{name}.safetensors"
+
+    trained(create(tmp_path, "other", "global"), "last")
+    with pytest.raises(RunError, match=r"no global run of tiny with a last\.safetensors"):
+        weights_file(None, tmp_path, "tiny")
+    trained(cam, "camera_0")
+    with pytest.raises(RunError, match=r"name one of its files: camera_0\.safetensors"):
+        weights_file(None, tmp_path, "tiny")
+    for run, name in ((cam, "last"), (first, "last"), (first, "best"), (second, "last")):
+        expected = trained(run, name)
+        assert weights_file(None, tmp_path, "tiny") == expected
+    assert weights_file(first.path, tmp_path, "tiny") == first.path / "best.safetensors"
+    assert weights_file(first.path / "last.safetensors", tmp_path, "other").name == "last.safetensors"
+
+
+def test_thresholds_are_estimated_from_the_last_labels(
+    tiny: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of images that are spread over all, those with a label: of one cluster they are of one person."""
+    run, rng = create(tmp_path, "tiny", "global"), np.random.default_rng(0)
+    features = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(len(tiny.train), 4))), dim=1)
+    embedder = SimpleNamespace(
+        dataset=tiny, pixels=lambda _: None, embed=lambda _, title, rows: features[rows]
+    )
+    with pytest.raises(UsageError, match="no labels of a global stage"):
+        evaluation.estimate_thresholds(embedder, run)
+    write_labels(run.labels / "local.csv", tabulate(tiny.train, Labels.of(np.zeros(len(tiny.train), int))))
+    with pytest.raises(UsageError, match="no labels of a global stage"):
+        evaluation.estimate_thresholds(embedder, run)
+    for epoch in (1, 2):
+        clusters = rng.integers(-1, 5, len(tiny.train))
+        write_labels(run.label_file(epoch), tabulate(tiny.train, Labels.of(clusters)))
+    for most, count in ((10**6, len(tiny.train)), (12, 12)):
+        monkeypatch.setattr(evaluation, "_ESTIMATED_FROM", most)
+        rows = np.linspace(0, len(tiny.train) - 1, count).astype(int)
+        who = (clusters[rows], clusters[rows], tiny.train.cameras[rows], tiny.train.cameras[rows])
+        expected = evaluation.thresholds(features[rows], features[rows], *who)
+        assert len(expected) == 3
+        assert evaluation.estimate_thresholds(embedder, run) == (expected, run.label_file(2))
 
 
 def test_camera_distances_against_their_definition() -> None:
