@@ -384,10 +384,10 @@ def test_own_crops_want_one_description(tmp_path):
 
 
 def test_file_rights_that_forbid(tmp_path):
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
     root = market(tmp_path / "M")
     (root / "query").chmod(0)
+    if os.access(root / "query", os.R_OK):
+        pytest.skip("root may read everything")
     with pytest.raises(DatasetError, match="Cannot list the folder"):
         prepare("market1501", root, tmp_path / "data", size=SIZE)
     (root / "query").chmod(0o755)
