@@ -97,12 +97,14 @@ def test_top_limits_and_many_queries_are_each_served(
     import icsr_cli.recipes.search as module
 
     queries = sorted(crops.rglob("*.png"))
+    every = search(queries, crops, embedder, Progress(), top=100)
     whole = search(queries, crops, embedder, Progress(), top=3)
     monkeypatch.setattr(module, "_BLOCK", 2)
     monkeypatch.setattr(gallery_module, "_CHUNK", 2)
     in_parts = search(queries, crops, embedder, Progress(), top=3, keep=False)
     assert [len(answers.matches) for answers in whole.queries] == [3] * 9
     names = [[match.path for match in answers.matches] for answers in whole.queries]
+    assert names == [[match.path for match in answers.matches[:3]] for answers in every.queries]
     assert names == [[match.path for match in answers.matches] for answers in in_parts.queries]
     alone = search(queries[4:5], crops, embedder, Progress(), top=3)
     assert [match.path for match in alone.queries[0].matches] == names[4]
@@ -179,6 +181,8 @@ def test_a_folder_that_hides_a_data_set_is_told_of(
         ("{folder}", "gallery", None, "--split is for a prepared data set"),
         ("{folder}", "train", "{camera}/*", "--split is for a prepared data set"),
         ("tiny", None, "{camera}/*", "--pattern is for a folder"),
+        ("tiny", "validation", None, "has no validation images"),
+        ("{folder}", None, "{camera}.jpg", r"No path in .* fits --pattern"),
     ],
 )
 def test_an_option_of_the_other_kind_of_images_is_refused(
@@ -229,6 +233,8 @@ def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedd
     np.testing.assert_allclose([match.distance for match in found.matches], np.sort(distances)[1:], atol=1e-4)
     with pytest.raises(UsageError, match="--debias needs to know the camera"):
         search([crops / query], crops, embedder, Progress(), debias="full")
+    with pytest.raises(UsageError, match="no image of the gallery fits --pattern"):
+        search([crops / query], crops, embedder, Progress(), pattern="{camera}.jpg", debias="full")
     # Those of no camera are not among those that are measured, and are held against all.
     Image.new("RGB", (20, 40), "red").save(crops / "nocamera.png")
     stranger = crops.parent / "stranger.png"
@@ -271,6 +277,11 @@ def test_only_new_and_changed_images_are_embedded_again(crops: Path, embedder: F
     expected = slow_features(crops, list(changed.paths), embedder)
     np.testing.assert_allclose(changed.features, expected, atol=1e-5)
     assert open_gallery(crops, embedder, Progress()).reused == 9
+    # Of a picture that is deleted, nothing stays.
+    assert b"2_new.png" in first.cache.read_bytes()
+    (crops / "2_new.png").unlink()
+    assert open_gallery(crops, embedder, Progress()).reused == 8
+    assert b"2_new.png" not in first.cache.read_bytes()
 
 
 def test_other_weights_or_sizes_have_a_cache_of_their_own(
@@ -289,12 +300,13 @@ def test_other_weights_or_sizes_have_a_cache_of_their_own(
     assert open_gallery(crops, embedder, Progress()).reused == 9
 
 
-@pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense"])
+@pytest.mark.parametrize("damage", [b"", b"{}", b"\x08\x00\x00\x00\x00\x00\x00\x00nonsense", b"a byte"])
 def test_a_damaged_cache_is_replaced(crops: Path, embedder: FileEmbedder, damage: bytes) -> None:
     cache = open_gallery(crops, embedder, Progress()).cache
     assert cache is not None
     whole = cache.read_bytes()
-    cache.write_bytes(damage or whole[: len(whole) // 2])
+    other = whole[:-1] + bytes([whole[-1] ^ 1])
+    cache.write_bytes(other if damage == b"a byte" else damage or whole[: len(whole) // 2])
     assert open_gallery(crops, embedder, Progress()).reused == 0
     assert open_gallery(crops, embedder, Progress()).reused == 9
 
@@ -313,6 +325,9 @@ def test_a_cache_goes_to_the_user_where_the_gallery_is_read_only(
     elsewhere = cache_folder(crops)
     assert elsewhere.is_relative_to(tmp_path / "cache" / "icsr")
     assert elsewhere != cache_folder(tmp_path)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache_folder(crops) == tmp_path / "home" / ".cache" / "icsr" / "galleries" / elsewhere.name
 
 
 def test_a_cache_that_cannot_be_written_is_warned_of(crops: Path, embedder: FileEmbedder) -> None:
