@@ -44,6 +44,10 @@ def shorten(base: Any) -> None:
     for stage in (getattr(base, name, None) for name in ("conv3", "conv4")):
         if isinstance(stage, torch.nn.Sequential):
             del stage[1]
+    for block in base.modules():
+        for name in ("conv2c", "conv2d"):  # streams of OSNet, of a layer that repeats
+            if hasattr(block, name):
+                setattr(block, name, getattr(block, name)[:1])
     for stage in list(getattr(base, "layers", ()))[1:]:
         stage.blocks = torch.nn.Sequential()
 
