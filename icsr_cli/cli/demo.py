@@ -61,7 +61,7 @@ def demo(
     needed: some minutes on two CPU cores. The people it is measured on are others than those it is trained
     on.
     """
-    from icsr_cli import datasets
+    from icsr_cli import config, datasets
     from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.recipes.training import Workplace
@@ -69,6 +69,8 @@ def demo(
 
     progress = make_progress(quiet, as_json)
     started = time.perf_counter()
+    for method in methods or METHODS:  # what is wrong is found before any is trained
+        config.load("demo", method=method, family="synthetic", assignments=assignments or ())
     world = World.preset("default", train_identities=identities, test_identities=identities, seed=seed)
     progress.note(f"Rendering {2 * identities} people under {world.cameras} cameras")
     report = prepare_synthetic(world, data_root, name="demo", progress=progress)

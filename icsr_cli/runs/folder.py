@@ -121,7 +121,7 @@ class RunFolder:
     def choice(self) -> str:
         """Say of which epoch ``best.safetensors`` is, and what chose it; nothing where it is the last."""
         by = self.chosen_by
-        if by == "last":
+        if by == "last" or self.stage == "cam":  # each camera's labels are of its own best epoch
             return ""
         epoch = self.info().get("best_epoch", "unknown")  # in runs from before 0.2
         return f"epoch {epoch}, chosen by {'the test set (test-map)' if by == 'test-map' else by}"

@@ -28,6 +28,12 @@ def test_the_demo_and_what_it_advises(tmp_path: Path, monkeypatch: pytest.Monkey
         assert advised.exit_code == 0, f"{line}\n{advised.output}"
 
 
+def test_a_method_that_is_not_there_is_found_before_the_first_is_trained(tmp_path: Path) -> None:
+    refused = icsr("demo", "-m", "icsr", "-m", "camera-awar", "--data-root", tmp_path, "--runs", tmp_path)
+    assert refused.exit_code == 2
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_demo_advises_what_there_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*_: object) -> None:
         raise Interrupted("SIGTERM: go on with the same command and --resume.", signal_number=15)

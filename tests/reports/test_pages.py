@@ -235,12 +235,14 @@ def test_a_finished_run_has_no_warning(tmp_path: Path) -> None:
 
 def test_a_cam_run_has_curves_per_camera(tmp_path: Path) -> None:
     run = run_of(tmp_path, "cam", epochs=6)
+    run.write_settings({**run.settings(), "select": "silhouette"})
     labels = labels_of()
     local = replace(labels, clusters=labels.local_clusters, labels=labels.local_clusters,
                     states=np.full(len(labels), "kept"))  # fmt: skip
     page = Page(run_page(run, RunView(None, None, one_number_per_cluster(local), ALL_ABSENT)))
     page.check()
     assert "Labels that are kept: each camera's best epoch" in page.text
+    assert "chosen by" not in page.text
     assert "Local: those of" in page.text
     assert "Refined: what" not in page.text
     for words in ("Silhouette per camera", "Label quality: NMI per camera", "camera 0", "camera 1"):
