@@ -71,6 +71,7 @@ def review(
     asked = opened.ask(questions)
     places = {"data_root": data_root, "runs_root": runs_root if run is None else None}
     again = ["train", "global", "-d", data.name, "--config", folder.path / "settings.yaml"]
+    again += ["--local", local] if (local := folder.local) is not None else []
     again += ["--pairs", path if truth else "answers.csv"]
     again += [word for one in plugin or () for word in ("--plugin", one)]
     following = options.typed(*again, **places)

@@ -185,7 +185,7 @@ def train(
     stages: Sequence[str] = [stage] if stage else []
     if resume and stage is None:
         run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
-    whole = replace(wish, options=_options("global", given))  # what --set reaches into, too
+    whole, _ = _asks(wish, ("cam", "global"), given)
     stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
     if stage is None and len(stages) == 1:
         _check_options(stages[0], given, f"the one that is trained here, {stages[0]}")
@@ -220,9 +220,9 @@ def _check_before(
 
 
 def _asks(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> list[Wish]:
-    """Give what is asked of each stage; all know the global one's methods, for --set."""
-    chosen = options.label_methods(given["clusterer"], given["refine"]) if len(stages) > 1 else {}
-    return [replace(wish, options={**wish.options, **chosen, **_options(each, given)}) for each in stages]
+    """Give what is asked of each stage; each knows what is asked of all, which --set may reach into."""
+    every = {key: value for each in stages for key, value in _options(each, given).items()}
+    return [replace(wish, options={**wish.options, **every}) for _ in stages]
 
 
 def _train(
@@ -373,7 +373,9 @@ def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) ->
     typed = partial(options.typed, "train", data_root=data_root, runs_root=wish.runs_root)
     if folder.info().get("then"):
         return typed("--resume", "-d", data.name, "--name", folder.path.name)
-    usual = opening.uses_local(opening.resolve(data, wish, Progress()))
+    # By the settings that the command will find: what was typed for this one is not typed again.
+    bare = replace(wish, assignments=(), config=None if wish.config_typed else wish.config)
+    usual = opening.uses_local(opening.resolve(data, bare, Progress()))
     method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
     return typed("global", "-d", data.name, *method, "--local", folder.path)
 

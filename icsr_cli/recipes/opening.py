@@ -5,7 +5,7 @@ For the command line, the demo and the benchmarks alike.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -297,7 +297,11 @@ def resume(
     if wish.config and wish.config_typed:
         settings = _asked_again(folder, data, wish)
     else:
-        settings = config.load_run(path, options=wish.options, assignments=wish.assignments)
+        # The settings of the other stage are not written down here: nothing can reach into them.
+        other = "global." if stage == "cam" else "cam."
+        options = {key: value for key, value in wish.options.items() if not key.startswith(other)}
+        assignments = [one for one in wish.assignments if not one.strip().startswith(other)]
+        settings = config.load_run(path, options=options, assignments=assignments)
         settings = _with_weights_of(folder, settings)
     if different := _differences(folder, settings):
         raise UsageError(
@@ -311,10 +315,11 @@ def resume(
     return folder, settings
 
 
-def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None:
+def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     """Hold a run that is to join a group against one that is there: the seed alone may be another.
 
-    Raises UsageError where more is.
+    Gives the wish, with the local labels of the others where it names none. Raises UsageError where more is
+    another.
     """
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
@@ -322,15 +327,27 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> None
         settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
         _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
         different = _differences(folder, settings)
+        info = folder.info()
         for name in ("cameras", "pairs"):
-            if folder.info().get(name) and getattr(wish, name) is None:
+            then, now = bool(info.get(name)), getattr(wish, name) is not None
+            if then and not now:
                 different.append(f"  - --{name}: given then, not now")
+            elif now and not then and not wish.after:  # after a cam run they may be that run's
+                different.append(f"  - --{name}: given now, not then")
+        if (kept := folder.local) is not None and not info.get("after"):
+            given = Path(str(info["local"]))
+            if wish.local is None:
+                same = given.is_file() and given.read_bytes() == kept.read_bytes()
+                wish = replace(wish, local=given if same else kept)
+            elif find_local(wish.local, wish.runs_root, folder.dataset).read_bytes() != kept.read_bytes():
+                different.append("  - --local: other labels than then")
         if different:
             raise UsageError(
                 f"{wish.name} is not there, and would begin with other settings than {folder.path}:\n"
                 + "\n".join(different)
                 + "\nGive the options again that the group was started with, beside --resume."
             )
+    return wish
 
 
 def _differences(run: RunFolder, asked: Settings) -> list[str]:

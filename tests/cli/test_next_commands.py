@@ -36,7 +36,9 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     again = icsr(*advised(reviewed), "--name", "c")
     assert again.exit_code == 0, again.output
     local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
-    assert icsr(*advised(local), *SETTINGS, "--init", "none").exit_code == 0
+    assert icsr(*advised(local), *SETTINGS, "--init", "none", "--name", "d").exit_code == 0
+    reviewed = icsr("labels", "review", "it's here/first/global/d", "--truth", "--out", "others.csv", *data)
+    assert "it's here/first/global/d/local.csv" in advised(reviewed)
 
 
 def test_a_review_hands_the_plugin_on(

@@ -67,12 +67,42 @@ def test_a_run_stopped_in_its_first_stage(train: Any, tmp_path: Path, name: Any)
     assert len(runs(tmp_path, "global")) == 2
 
 
-def test_an_option_of_a_clusterer_that_is_chosen_by_name(tiny_root: Path, tmp_path: Path) -> None:
-    own = ["--clusterer", "average-linkage", "--set", "global.clusterer.images_per_cluster=2", "-m", "icsr"]
+@pytest.mark.parametrize(
+    "own",
+    [
+        "--clusterer average-linkage --set global.clusterer.images_per_cluster=2",
+        "-b 12 --set cam.num_instances=3 --set global.num_instances=3",
+        "--local tracks --set cam.clusterer.join=0.7",
+    ],
+)
+def test_assignments_reach_into_what_options_name(tiny_root: Path, tmp_path: Path, own: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "run_cam_stage", stopped)  # what is looked at before has found no fault
         words = ["-d", "tiny", "--data-root", tiny_root, "--runs", tmp_path, "--height", 32, "--width", 16]
-        assert icsr("train", *own, *words).exit_code == 143
+        assert icsr("train", "-m", "icsr", *own.split(), *words).exit_code == 143
+
+
+def test_seeds_that_begin_later_have_the_local_labels_of_the_others(train: Any, tmp_path: Path) -> None:
+    ended(train("cam", "--epochs", "1", "--init", "none", "--name", "first"))
+    own = ("global", *SHORT, "--name", "group", "--seeds")
+    ended(train(*own, "1"))
+    labels = tmp_path / "tiny/cam/first/labels/local.csv"
+    other = tmp_path / "other.csv"
+    other.write_text(labels.read_text().replace("kept", "node"))
+    shutil.copytree(tmp_path / "tiny/cam/first", tmp_path / "tiny/cam/newer")
+    shutil.copy(other, tmp_path / "tiny/cam/newer/labels/local.csv")
+    refused = train(*own, "1,2", "--resume", "--local", str(other))
+    assert refused.exit_code == 2
+    ended(train(*own, "1,2", "--resume"))
+    first, second = (facts(tmp_path / f"tiny/global/group-seed{seed}") for seed in (1, 2))
+    assert (second["local"], second["local_sha256"]) == (first["local"], first["local_sha256"])
+
+
+def test_the_command_behind_a_cam_stage_names_what_a_settings_file_chose(train: Any, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("method: icsr\n")
+    said = train("cam", "--epochs", "1", "--init", "none", "--config", str(tmp_path / "mine.yaml"))
+    ended(said)
+    assert "train global -d tiny --method icsr --local" in " ".join(said.output.split())
 
 
 @pytest.mark.parametrize("name", [(), ("--name", "own")])
@@ -257,7 +287,7 @@ def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> 
 
 
 def test_cameras_of_the_first_stage(train: Any) -> None:
-    words = (*SHORT, "--cameras", "0,1", "--name", "two")
+    words = (*SHORT, "--cameras", "0,1", "--name", "two", "--set", "global.refiners.0.k=10")
     both = train(*words)
     ended(both)
     assert both.output.count("Next: ") == 1  # the cam stage advises nothing that this command does itself
