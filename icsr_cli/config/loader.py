@@ -14,9 +14,9 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from icsr_cli.choices import Choice, chosen, unknown_key
+from icsr_cli.choices import chosen, unknown_key
 from icsr_cli.config.old_form import upgrade
-from icsr_cli.config.schema import GlobalSettings, Settings
+from icsr_cli.config.schema import CamSettings, GlobalSettings, Settings
 from icsr_cli.errors import UsageError, did_you_mean
 from icsr_cli.files import regular
 from icsr_cli.plain_yaml import flat, parse_yaml
@@ -226,16 +226,15 @@ def _branch(key: str, value: Any) -> Tree:
     return dict(value)
 
 
-#: The method of a choice that names none, by its key.
+#: The method of a choice that names none, by its dotted key.
 _UNNAMED = {
-    key: choice.default
-    for key, field in GlobalSettings.model_fields.items()
-    for choice in field.metadata
-    if isinstance(choice, Choice)
+    f"{stage}.{key}": field.default
+    for stage, section in (("cam", CamSettings), ("global", GlobalSettings))
+    for key, field in section.model_fields.items()
 }
 
 
-def _merge(tree: Tree, layer: Tree) -> None:
+def _merge(tree: Tree, layer: Tree, above: str = "") -> None:
     """Lay ``layer`` over ``tree``. A choice that names another method drops the keys of the former one.
 
     ``memory.0.weight`` reaches into a list, as does ``memory.weight`` where it has one item.
@@ -247,9 +246,9 @@ def _merge(tree: Tree, layer: Tree) -> None:
         if isinstance(value, dict) and isinstance(below, list) and "method" not in value:
             tree[key] = _merge_into_list(key, below, value)
             continue
-        former = below.get("method", _UNNAMED.get(key)) if isinstance(below, dict) else None
+        former = below.get("method", _UNNAMED.get(f"{above}{key}")) if isinstance(below, dict) else None
         if isinstance(value, dict) and isinstance(below, dict) and value.get("method", former) == former:
-            _merge(below, value)
+            _merge(below, value, f"{above}{key}.")
         else:
             tree[key] = deepcopy(value)
 

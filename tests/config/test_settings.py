@@ -266,6 +266,19 @@ def test_another_method_drops_the_keys_of_the_former() -> None:
     assert settings.global_.clusterer.dump() == {"method": "dbscan", "eps": 0.5, "min_samples": 4}
 
 
+def test_a_choice_that_names_none_is_the_one_of_its_stage() -> None:
+    """Of the cam stage another clusterer than of the global one; a memory as well."""
+    given = ["cam.clusterer.images_per_cluster=4", "global.memory.momentum=0.3"]
+    same = ["cam.clusterer.method=average-linkage", "global.memory.method=clusters"]
+    found: Any = config.load("own", method="cluster-contrast", assignments=[*given, *same])
+    assert found.cam.clusterer.images_per_cluster == 4
+    assert found.global_.memory[0].momentum == 0.3
+    other: Any = config.load(
+        "own", method="cluster-contrast", assignments=[*given, "cam.clusterer.method=dbscan"]
+    )
+    assert other.cam.clusterer.method == "dbscan"
+
+
 def test_what_another_network_cannot_have_is_said_by_its_key() -> None:
     with pytest.raises(UsageError) as caught:
         config.load("market1501", method="cluster-contrast-vit-s", options={"global.model.arch": "resnet18"})
