@@ -373,9 +373,7 @@ def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) ->
     typed = partial(options.typed, "train", data_root=data_root, runs_root=wish.runs_root)
     if folder.info().get("then"):
         return typed("--resume", "-d", data.name, "--name", folder.path.name)
-    # By the settings that the command will find: what was typed for this one is not typed again.
-    bare = replace(wish, assignments=(), config=None if wish.config_typed else wish.config)
-    usual = opening.uses_local(opening.resolve(data, bare, Progress()))
+    usual = opening.uses_local(opening.resolve(data, wish, Progress()))
     method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
     return typed("global", "-d", data.name, *method, "--local", folder.path)
 

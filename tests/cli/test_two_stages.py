@@ -98,13 +98,6 @@ def test_seeds_that_begin_later_have_the_local_labels_of_the_others(train: Any, 
     assert (second["local"], second["local_sha256"]) == (first["local"], first["local_sha256"])
 
 
-def test_the_command_behind_a_cam_stage_names_what_a_settings_file_chose(train: Any, tmp_path: Path) -> None:
-    (tmp_path / "mine.yaml").write_text("method: icsr\n")
-    said = train("cam", "--epochs", "1", "--init", "none", "--config", str(tmp_path / "mine.yaml"))
-    ended(said)
-    assert "train global -d tiny --method icsr --local" in " ".join(said.output.split())
-
-
 @pytest.mark.parametrize("name", [(), ("--name", "own")])
 def test_resume_alone_goes_on_with_what_was_stopped(
     train: Any, tiny_root: Path, tmp_path: Path, name: Any
