@@ -246,8 +246,6 @@ def _train(
             asks = _asks(own, stages, given)
             for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
                 asked, named = replace(asked, after=after, then=then), None if after else run
-                if after and own.config and not resume:  # as it was when the command began
-                    asked = replace(asked, config=after / "then.yaml")
                 begin = partial(go_on_or_begin, run=named) if resume else opening.start
                 made = partial(begin, data, each, asked, progress=place.progress)
                 folder, settings = place.ranks.from_leader(made)

@@ -31,6 +31,7 @@ def load(
     dataset: str,
     *,
     config: Path | None = None,
+    content: bytes | None = None,
     family: str | None = None,
     method: str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -46,6 +47,7 @@ def load(
         dataset: its name; a published data set has settings of its own.
         family: whose settings another has: ``synthetic`` or ``folder``.
         config: a settings file of the user's, partial or empty; it may name a ``method``.
+        content: what it holds, where that was read before.
         method: one of ``methods()``; default: what ``config`` says, else the data set.
         options: dotted keys with values; None says nothing.
         assignments: ``key.key=value`` strings.
@@ -60,7 +62,7 @@ def load(
     """
     of_data = dict(own or import_module("icsr_cli.datasets").settings(dataset, family))
     by_method = of_data.pop("methods", {})
-    mine = read_yaml(config) if config else {}
+    mine = read_yaml(config, content) if config else {}
     named = (method, mine.get("method"), of_data.get("method"), "icsr")
     name = str(next(one for one in named if one is not None))
     layers = [
@@ -175,10 +177,10 @@ def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] |
     return settings
 
 
-def read_yaml(path: Path) -> Tree:
-    """Read a mapping from a YAML file; UsageError names the file where it is none."""
+def read_yaml(path: Path, content: bytes | None = None) -> Tree:
+    """Read a mapping from a YAML file, or its ``content``; UsageError names the file where it is none."""
     try:
-        tree = parse_yaml(path.read_text(encoding="utf-8"))
+        tree = parse_yaml((path.read_bytes() if content is None else content).decode())
     except FileNotFoundError:
         raise UsageError(
             f"There is no settings file {path}. Copy one that comes with icsr: {_METHODS}."

@@ -59,8 +59,6 @@ def go_on_or_begin(
     if run is not None or not (grouped or wish.after):
         return opening.resume(data, stage, wish, run, progress)
     asked = _planned(wish)
-    if grouped:
-        asked = opening.check_like_others(data, stage, asked, wish.facts["group"])
     progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
     return opening.start(data, stage, asked, progress)
 

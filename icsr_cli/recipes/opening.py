@@ -5,6 +5,7 @@ For the command line, the demo and the benchmarks alike.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from glob import escape
@@ -17,7 +18,7 @@ from icsr_cli import config
 from icsr_cli.choices import chosen
 from icsr_cli.config.schema import ImageSettings, ModelSettings, Settings
 from icsr_cli.errors import RunError, UsageError, some
-from icsr_cli.files import checksum, write_bytes
+from icsr_cli.files import write_bytes
 from icsr_cli.models import faults, read_metadata, size_of
 from icsr_cli.plain_yaml import flat
 from icsr_cli.progress import Progress
@@ -45,7 +46,9 @@ class Wish:
     command, from which the global stage takes what it needs. ``then``: what the same command asks of the
     global stage behind this one. ``plugins``: (path, SHA-256) of each file that
     was loaded. ``pairs``: a file of what is known of pairs; ``pairs_labels``: the run, or label file, whose
-    clusters it names. ``processes``: how many train. ``facts``: more of ``run.json``.
+    clusters it names. ``contents``: of ``config`` and ``pairs`` as they were at first, whatever becomes of
+    them while a command trains one run after another. ``processes``: how many train. ``facts``: more of
+    ``run.json``.
     """
 
     runs_root: Path
@@ -61,9 +64,20 @@ class Wish:
     plugins: Sequence[tuple[str, str]] = ()
     pairs: Path | None = None
     pairs_labels: Path | None = None
+    contents: dict[Path, bytes] = field(default_factory=dict)
     name: str | None = None
     processes: int = 1
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for file in (self.config, self.pairs):
+            if file is not None and file not in self.contents:
+                with suppress(OSError):  # whoever needs it tells why it cannot be read
+                    self.contents[file] = file.read_bytes()
+
+    def content(self, file: Path | None) -> bytes | None:
+        """Give what ``config`` or ``pairs`` held at first; None where it could not be read."""
+        return None if file is None else self.contents.get(file)
 
     def kept(self) -> dict[str, Any]:
         """Give what a run cannot be told again by ``--resume`` alone, as plain values."""
@@ -71,7 +85,7 @@ class Wish:
             "name": self.name,
             "method": self.method,
             "config": None if self.config is None else str(self.config.absolute()),
-            "config_sha256": None if self.config is None else checksum(self.config),
+            "config_sha256": self.config and hashlib.sha256(self.contents[self.config]).hexdigest(),
             "options": {key: value for key, value in self.options.items() if value is not None},
             "assignments": list(self.assignments),
         }
@@ -86,6 +100,8 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
             there.
         ModelError, InputError: the network cannot be built, or its weights not be had.
     """
+    if "group" in wish.facts:
+        wish = _like_others(data, stage, wish, wish.facts["group"])
     settings, resolved, found = _fitting(data, stage, wish, progress)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins], **found}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout, "images": images_of(data)}
@@ -102,7 +118,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts |= found
     _check_network(settings, stage, wish.processes)
     _say_other_size(settings, stage, progress)
-    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels, wish.content(wish.pairs))
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
@@ -114,7 +130,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         if pairs is not None:
             keep_pairs(folder.path, pairs, data.train.paths)
         if wish.then is not None and wish.then.config is not None:
-            write_bytes(folder.path / "then.yaml", wish.then.config.read_bytes())
+            write_bytes(folder.path / "then.yaml", wish.then.contents[wish.then.config])
         progress.note(f"Run: {folder.path}")
         # Last: a run that has its settings can be gone on with.
         folder.write_settings(settings.dump(folder.stage))
@@ -261,6 +277,7 @@ def resolve(
     return config.load_for(
         data,
         config=wish.config,
+        content=wish.content(wish.config),
         method=wish.method,
         options=wish.options,
         assignments=wish.assignments,
@@ -315,7 +332,7 @@ def resume(
     return folder, settings
 
 
-def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
+def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     """Hold a run that is to join a group against one that is there: the seed alone may be another.
 
     Gives the wish, with the local labels of the others where it names none. Raises UsageError where more is
@@ -345,7 +362,7 @@ def check_like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish
             raise UsageError(
                 f"{wish.name} is not there, and would begin with other settings than {folder.path}:\n"
                 + "\n".join(different)
-                + "\nGive the options again that the group was started with, beside --resume."
+                + "\nGive the options again that the group was started with."
             )
     return wish
 
@@ -405,7 +422,7 @@ def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
             f"{before.get('cameras') or 'of the whole data set'}, not with {list(cameras)}. Leave "
             "--cameras out, or start a new run without --resume."
         )
-    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels)
+    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels, wish.content(wish.pairs))
     known = before.get("pairs") or {}
     if pairs is not None and fingerprint(pairs, data.train.paths) != known.get("sha256"):
         raise UsageError(

@@ -43,16 +43,17 @@ class Answer:
     line: int = 0
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """Read what was answered.
+def read_answers(path: Path, content: bytes | None = None) -> list[Answer]:
+    """Read what was answered, from the file or from its ``content``.
 
     Raises:
         UsageError: the file is missing, no such table, or holds another word than the three answers.
     """
     try:
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
+        read = path.read_bytes() if content is None else content
     except OSError as error:
         raise UsageError(f"The pairs {path} cannot be read: {error.strerror}.") from None
+    text = read.decode("utf-8-sig", "surrogateescape")
     try:
         reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
         missing = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
@@ -81,13 +82,16 @@ def write_answers(path: Path, answers: Iterable[Answer]) -> None:
     write_bytes(path, _table(answers))
 
 
-def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = None) -> Pairs | None:
+def read_pairs(
+    path: Path | None, paths: Sequence[str], clusters: Path | None = None, content: bytes | None = None
+) -> Pairs | None:
     """Read pairs of the images ``paths`` (n,), by their number there; None where there is no file.
 
     Args:
         path: the file.
         paths: the images, as the label file names them.
         clusters: the run, or label file, that ``cluster:17`` is of, where there is one.
+        content: what the file holds, where that was read before.
 
     Raises:
         UsageError: the file cannot be read, names images or clusters that are not there, or contradicts
@@ -100,7 +104,7 @@ def read_pairs(path: Path | None, paths: Sequence[str], clusters: Path | None = 
         raise UsageError("--pairs-labels says whose clusters a file of pairs names: give --pairs FILE too.")
     if clusters is not None and not clusters.is_file():
         clusters = open_run(clusters).find_labels()
-    answers = read_answers(path)
+    answers = read_answers(path, content)
     rows = {name: row for row, name in enumerate(paths)}
     stand_ins = _typical(one_number_per_cluster(read_labels(clusters))) if clusters is not None else None
     faults: list[str] = []

@@ -16,6 +16,7 @@ from icsr_cli.errors import Interrupted
 from icsr_cli.recipes import opening, training
 from icsr_cli.recipes.interruption import Stop
 from icsr_cli.runs import RunFolder
+from icsr_cli.types import Dataset
 
 SETTINGS = [word for each in (*TINY, "cam.iters=1", "global.iters=1") for word in ("--set", each)]
 SHORT = ["--epochs", "1", "--init", "none", "--method", "icsr"]
@@ -253,19 +254,39 @@ def test_settings_that_changed_before_the_second_stage(train: Any, tmp_path: Pat
     assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
 
 
-def test_settings_that_change_while_the_first_stage_is_trained(train: Any, tmp_path: Path) -> None:
-    mine = tmp_path / "mine.yaml"
+def test_files_that_change_while_the_first_run_is_trained(train: Any, tiny: Dataset, tmp_path: Path) -> None:
+    """Later stages and later seeds obey what the command was given; a newer cam run changes nothing."""
+    mine, said = tmp_path / "mine.yaml", tmp_path / "said.csv"
     mine.write_text("global: {optimizer: {lr: 0.0007}}\n")
-    run_cam_stage = training.run_cam_stage
+    first, second, *_ = tiny.train.paths
+    said.write_text(f"first,second,answer\n{first},{second},same\n")
+    run_cam_stage, run_global_stage = training.run_cam_stage, training.run_global_stage
 
-    def changing(*given: Any) -> Any:
+    def cam_and_edits(*given: Any) -> Any:
         mine.write_text("global: {optimizer: {lr: 0.0009}}\n")
+        said.unlink(missing_ok=True)
         return run_cam_stage(*given)
 
+    def global_and_another(*given: Any) -> Any:
+        newer = tmp_path / "tiny/cam/newer"
+        if not newer.exists():
+            shutil.copytree(tmp_path / "tiny/cam/both-seed1", newer)
+            RunFolder(newer).update_info(started="2999")
+        return run_global_stage(*given)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, "run_cam_stage", changing)
-        ended(train(*SHORT, "--config", mine))
-    assert RunFolder(*runs(tmp_path, "global")).settings()["global"]["optimizer"]["lr"] == 0.0007
+        patch.setattr(training, "run_cam_stage", cam_and_edits)
+        own = ("--config", mine, "--pairs", said, "--name", "both", "--seeds", "1,2")
+        ended(train(*SHORT, *own))
+    both = runs(tmp_path, "global")
+    assert [RunFolder(run).settings()["global"]["optimizer"]["lr"] for run in both] == [0.0007] * 2
+    assert [facts(run)["pairs"]["same"] for run in (*runs(tmp_path, "cam"), *both)] == [1] * 4
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_global_stage", global_and_another)
+        ended(train("global", *SHORT, "--name", "alone", "--seeds", "1,2"))
+    assert [facts(run)["local"] for run in runs(tmp_path, "global")[:2]] == [
+        str(tmp_path / "tiny/cam/both-seed2/labels/local.csv")
+    ] * 2
 
 
 def test_the_method_named_again(train: Any, tiny_root: Path, tmp_path: Path) -> None:
