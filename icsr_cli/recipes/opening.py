@@ -238,11 +238,16 @@ def _known_cameras(data: Dataset, cameras: Sequence[int] | None) -> Sequence[int
 
 
 def _check_network(settings: Settings, stage: str, processes: int) -> None:
-    """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch.
-
-    Raises UsageError, with every setting that the network or its images cannot have.
-    """
+    """Build the network as the stage will: its weights are whole and fit, as do the parts of a batch."""
+    check_images(settings, stage)
     own, engine = settings.of(stage), Engine(torch.device("cpu"), "fp32")
+    network = build_network(own.model, 0, engine, settings.image.size)
+    check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
+
+
+def check_images(settings: Settings, stage: str) -> None:
+    """Raise UsageError, with every setting that the network of a stage or its images cannot have."""
+    own = settings.of(stage)
     wrong = [f"model.{fault}" for fault in faults(settings.image.size, **dict(own.model))]
     if (pad := own.augmentation.pad) >= min(settings.image.size):
         wrong.append(
@@ -252,8 +257,6 @@ def _check_network(settings: Settings, stage: str, processes: int) -> None:
     if wrong:
         lines = [f"  - {stage}.{fault}" for fault in wrong]
         raise UsageError("Settings that do not fit:\n" + "\n".join(lines))
-    network = build_network(own.model, 0, engine, settings.image.size)
-    check_parts(network.base, own, processes=processes, sync_bn=settings.sync_bn)
 
 
 def _say_other_size(settings: Settings, stage: str, progress: Progress) -> None:

@@ -31,6 +31,7 @@ from icsr_cli.models.batch_norm import group_batch_norm
 from icsr_cli.models.unfilled import unfilled
 from icsr_cli.recipes.blocks import blocks
 from icsr_cli.recipes.machine import memory_bytes
+from icsr_cli.recipes.opening import check_images
 from icsr_cli.recipes.spare_memory import check_parts, spare_memory
 from icsr_cli.recipes.steps import FEWEST_IMAGES_OF_A_RANK
 from icsr_cli.types import Size
@@ -247,7 +248,8 @@ def _stage(
     own = settings.of(name)
     split = own.batch_size >= FEWEST_IMAGES_OF_A_RANK * devices
     batch = math.ceil(own.batch_size / devices) if split else own.batch_size
-    network = _on_paper(own.model, settings.image.size)
+    check_images(settings, name)
+    network = _on_paper(settings.cam.model if own.model.weights == "cam" else own.model, settings.image.size)
     check_parts(network.base, own, processes=devices, sync_bn=settings.sync_bn)
     if own.bn_group:
         group_batch_norm(network, own.bn_group)

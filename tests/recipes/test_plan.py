@@ -71,6 +71,14 @@ def test_a_transformer_is_planned_at_the_size_of_the_images() -> None:
     assert large.stages[0].parts["training"].arithmetic > small.stages[0].parts["training"].arithmetic
 
 
+def test_a_stage_that_begins_from_the_cam_stage_has_its_network() -> None:
+    both = {"stages": ("cam", "global"), "cam.network": "shared", "cam.model.arch": "resnet_small"}
+    own = settings(**both, **{"global.model.arch": "resnet50", "global.model.weights": "cam"})
+    _, found = plan(own, 64, 3, SLOW).stages
+    [small] = plan(settings(), 64, 3, SLOW).stages
+    assert found.parts["training"] == small.parts["training"]
+
+
 def test_what_more_devices_and_images_do() -> None:
     [one], [two] = (plan(settings(), 512, 3, DEVICES["t4"], n).stages for n in (1, 2))
     assert two.parts["extraction"].seconds == pytest.approx(one.parts["extraction"].seconds / 2)
@@ -204,6 +212,20 @@ def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.Monkey
         (["--gpus", "2"], "add --plan"),
         ([*there, "--gpus", "0"], "at least 1"),
         ([*there, "--gpu", "abacus"], "no rates of 'abacus'"),
+        (
+            [
+                "--plan",
+                "-d",
+                "msmt17",
+                "-m",
+                "cluster-contrast",
+                "-a",
+                "timm:test_vit",
+                "--set",
+                "image.height=30",
+            ],
+            "patches of 16 pixels",
+        ),
     ):
         found = icsr(*wrong)
         assert found.exit_code == 2
