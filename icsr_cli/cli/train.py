@@ -372,8 +372,12 @@ def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) ->
     if folder.info().get("then"):
         return typed("--resume", "-d", data.name, "--name", folder.path.name)
     usual = opening.uses_local(opening.resolve(data, wish, Progress()))
-    method = () if usual and not wish.method else ("--method", wish.method if usual else "icsr")
-    return typed("global", "-d", data.name, *method, "--local", folder.path)
+    how: list[str | Path] = [] if usual else ["--method", "icsr"]
+    if usual and wish.method:
+        how += ["--method", wish.method]
+    if usual and wish.config and wish.config_typed:  # it may say the method, or more of the global stage
+        how += ["--config", wish.config, *(word for path, _ in wish.plugins for word in ("--plugin", path))]
+    return typed("global", "-d", data.name, *how, "--local", folder.path)
 
 
 def _take_place(

@@ -12,7 +12,19 @@ from tiny_world import TINY
 from typer.testing import Result
 
 from icsr_cli.cli import options
+from icsr_cli.runs import RunFolder
 
+REFINER = """
+from icsr_cli import choices
+
+
+class Options(choices.Options):
+    pass
+
+
+def refine(evidence, labels, options):
+    return labels
+"""
 SETTINGS = [word for assignment in TINY for word in ("--set", assignment)]
 
 
@@ -35,8 +47,14 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     reviewed = icsr("labels", "review", "--truth", "--out", "my answers.csv", *data, *runs)
     again = icsr(*advised(reviewed), "--name", "c")
     assert again.exit_code == 0, again.output
-    local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
+    Path("my own.yaml").write_text("method: icsr\nglobal: {refiners: [discard, mine]}\n")
+    Path("mine.py").write_text(REFINER)
+    own = ("--config", "my own.yaml", "--plugin", "mine.py", "--init", "none")
+    local = icsr("train", "cam", "-d", "first", *SETTINGS, *own, *data, *runs)
     assert icsr(*advised(local), *SETTINGS, "--init", "none", "--name", "d").exit_code == 0
+    settings = RunFolder(Path("it's here/first/global/d")).settings()
+    assert settings["method"] == "icsr"
+    assert [refiner["method"] for refiner in settings["global"]["refiners"]] == ["discard", "mine"]
     reviewed = icsr("labels", "review", "it's here/first/global/d", "--truth", "--out", "others.csv", *data)
     assert "it's here/first/global/d/local.csv" in advised(reviewed)
 
@@ -45,10 +63,7 @@ def test_a_review_hands_the_plugin_on(
     tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("mine.py").write_text(
-        "from icsr_cli import choices\n\n\nclass Options(choices.Options):\n    pass\n\n\n"
-        "def refine(evidence, labels, options):\n    return labels\n"
-    )
+    Path("mine.py").write_text(REFINER)
     own = ["--plugin", "mine.py", "--refine", "mine", "-m", "cluster-contrast", "--init", "none"]
     assert icsr("train", "global", "-d", "tiny", *SETTINGS, *own, "--data-root", tiny_root).exit_code == 0
     reviewed = advised(
