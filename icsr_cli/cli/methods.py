@@ -77,9 +77,9 @@ def _list(as_json: bool) -> None:
     print_table("Methods (icsr train --method NAME)", ["method", "what it is"], rows)
     say("Left out: icsr for published data sets, camera-aware for own crops and synthetic data.")
     say("Worlds: icsr prepare synthetic --preset. How worth and cost were measured: docs/results.md.\n")
-    own = [[room, name, said] for room, names in parts.items() for name, said in names.items()]
-    firsts = {next(iter(names)) for names in parts.values() if names}
-    rows = [[room if name in firsts else "", name, said] for room, name, said in own]
+    rows = []
+    for room, names in parts.items():
+        rows += [["" if rank else room, *part] for rank, part in enumerate(names.items())]
     print_table("Parts (icsr methods NAME: options)", ["of", "part", "what it is"], rows)
 
 

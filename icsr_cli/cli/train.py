@@ -165,7 +165,7 @@ def train(
         config_typed=not options.from_environment(ctx, "config"),
         assignments=tuple(assignments or ()),
         local=None if local == _TRACKS else local,
-        cameras=some_cameras,
+        cameras=some_cameras and sorted(some_cameras),
         plugins=plugins,
         pairs=pairs,
         pairs_labels=pairs_labels,

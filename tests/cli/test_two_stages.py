@@ -305,7 +305,7 @@ def test_cameras_of_the_first_stage(train: Any) -> None:
     both = train(*words)
     ended(both)
     assert both.output.count("Next: ") == 1  # the cam stage advises nothing that this command does itself
-    ended(train(*words, "--resume"))
+    ended(train(*SHORT, "--cameras", "1,0", "--name", "two", "--resume"))
     other = train(*SHORT, "--cameras", "0", "--name", "two", "--resume")
     assert other.exit_code == 2
     assert "with the cameras [0, 1], not with [0]" in other.stderr
