@@ -115,8 +115,8 @@ def check_header(path: Path, columns: Iterable[str], fault: type[IcsrError]) -> 
 
 def write_bytes(path: Path, content: bytes | memoryview) -> None:
     """Write bytes whole or not at all."""
-    with whole_file(path) as temporary:
-        temporary.write_bytes(content)
+    with whole_file(path) as temporary, temporary.open("wb") as stream:
+        stream.write(content)  # Path.write_bytes would keep a view of it while a fault is told
 
 
 def regular(path: Path) -> Path:

@@ -295,7 +295,8 @@ class RunFolder:
         # Through memory: torch hides the reason of a failed write, a full disk for instance.
         buffer = io.BytesIO()
         torch.save({**state, "part": name, "run": self._mark(), "settings": self._saved_by}, buffer)
-        write_bytes(self.path / "checkpoints" / f"{name}.pt", buffer.getbuffer())
+        with buffer.getbuffer() as content:  # given back where the write fails: the buffer is freed then
+            write_bytes(self.path / "checkpoints" / f"{name}.pt", content)
 
     def load_state(self, name: str, *parts: str) -> dict[str, Any] | None:
         """Read a state back, on the CPU; None where there is none.

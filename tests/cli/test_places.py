@@ -62,7 +62,7 @@ def test_a_fault_names_the_file_that_was_asked_for(tmp_path: Path, named: bool) 
     [
         ("nowhere", "data", "File exists: data. No folder can be there: move away the file or dead link, or"),
         ("data", "data", "data/synthetic. Mend the link, or name another place"),
-        ("", "n" * 300, "n. Take a shorter name, or name another place"),
+        ("", "n" * 300, ". Take a shorter name, or name another place"),
     ],
 )
 def test_a_root_that_cannot_be_a_folder(

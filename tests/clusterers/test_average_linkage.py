@@ -88,7 +88,7 @@ def test_worked_by_hand():
 
 def test_merges_at_distance_one():
     """Components of 3, 1, 2 and 1 images: the two single ones first, then with the pair, then all."""
-    block = sp.block_diag([np.full((size, size), 0.9) for size in (3, 1, 2, 1)])
+    block = sp.block_diag([sp.coo_array(np.full((size, size), 0.9)) for size in (3, 1, 2, 1)])
     assert average_linkage(block, n_clusters=4).tolist() == [0, 0, 0, 1, 2, 2, 3]
     assert average_linkage(block, n_clusters=3).tolist() == [0, 0, 0, 1, 2, 2, 1]
     assert average_linkage(block, n_clusters=2).tolist() == [0, 0, 0, 1, 1, 1, 1]

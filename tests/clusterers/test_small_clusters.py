@@ -18,7 +18,7 @@ def test_small_clusters_are_noise_and_the_rest_is_numbered_as_it_appears(labels,
 
 
 def test_average_linkage_calls_small_clusters_noise():
-    similarity = sp.block_diag([np.ones((2, 2)), np.ones((3, 3)), np.ones((1, 1))], format="csr")
+    similarity = sp.block_diag([sp.coo_array(np.ones((size, size))) for size in (2, 3, 1)], format="csr")
 
     class Six:
         def __len__(self):
