@@ -40,7 +40,8 @@ print(twice(21), sum(twice.stats.cache_hits.values()))
 
 def in_a_process(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Compile ``twice`` with a cache of its own, in at most so many bytes a file."""
-    (tmp_path / "work.py").write_text(TWICE)
+    if not (tmp_path / "work.py").exists():  # numba asks when it was written
+        (tmp_path / "work.py").write_text(TWICE)
     limit = f"ulimit -f {variables.pop('blocks', 'unlimited')}; exec {sys.executable} work.py"
     package = str(Path(icsr_cli.__file__).parents[1])
     places = {"PYTHONPATH": package, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}

@@ -185,7 +185,13 @@ def settings_of(dataset: str, data_root: Path, **asked: Any) -> Settings:
 
 def from_environment(ctx: typer.Context, name: str) -> bool:
     """Whether an option's value, by the name of its parameter, comes from the environment."""
-    return str(ctx.get_parameter_source(name)).endswith("ENVIRONMENT")
+    return _source(ctx, name) == "ENVIRONMENT"
+
+
+def _source(ctx: typer.Context, name: str | None) -> str:
+    """Name where an option's value comes from; of some releases the sources are words, of others numbers."""
+    source = None if name is None else ctx.get_parameter_source(name)
+    return "" if source is None else source.name
 
 
 def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
@@ -196,7 +202,7 @@ def refuse_typed(ctx: typer.Context, names: Container[str], why: str) -> None:
     typed = [
         max(param.opts, key=len)
         for param in ctx.command.params
-        if param.name in names and str(ctx.get_parameter_source(param.name)).endswith("COMMANDLINE")
+        if param.name in names and _source(ctx, param.name) == "COMMANDLINE"
     ]
     if typed:
         raise UsageError(f"{why} leave out {', '.join(typed)}.")

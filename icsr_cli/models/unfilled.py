@@ -21,5 +21,7 @@ class _Unfilled(TorchFunctionMode):
 @contextmanager
 def unfilled() -> Iterator[None]:
     """Make layers on the device ``meta``. To fill them changes nothing there, and takes most of the time."""
+    import torchvision.models  # noqa: F401 - some releases make tensors while they are imported
+
     with torch.device("meta"), _Unfilled():
         yield

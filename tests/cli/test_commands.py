@@ -10,7 +10,9 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from enum import Enum, IntEnum
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import forked
@@ -29,7 +31,8 @@ from icsr_cli import choices
 from icsr_cli.cli import labels_inspect
 from icsr_cli.cli.console import QuietProgress, make_progress
 from icsr_cli.cli.main import app
-from icsr_cli.errors import Interrupted
+from icsr_cli.cli.options import from_environment, refuse_typed
+from icsr_cli.errors import Interrupted, UsageError
 from icsr_cli.recipes import training
 from icsr_cli.recipes.gallery import open_embedder
 from icsr_cli.runs import RunFolder, create, read_labels, write_labels
@@ -852,3 +855,16 @@ def test_market_1501_with_the_published_settings_made_small(tiny_root: Path, tmp
     queries = len(list((rendered / "query").iterdir()))
     figures = json.loads(result.stdout)["plain"]
     assert figures["queries"] + figures["queries_left_out"] == queries
+
+
+@pytest.mark.parametrize("kind", [Enum, IntEnum])  # as releases of click and typer have them
+def test_what_was_typed_is_known_by_any_kind_of_source(kind: Any) -> None:
+    sources: Any = kind("Source", ["COMMANDLINE", "ENVIRONMENT", "DEFAULT"])
+    context: Any = SimpleNamespace(
+        command=SimpleNamespace(params=[SimpleNamespace(name="count", opts=["-c", "--count"])]),
+        get_parameter_source=lambda name: sources.COMMANDLINE if name == "count" else sources.ENVIRONMENT,
+    )
+    assert from_environment(context, "config")
+    assert not from_environment(context, "count")
+    with pytest.raises(UsageError, match="leave out --count"):
+        refuse_typed(context, ["count"], "It would do nothing;")
