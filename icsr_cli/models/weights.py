@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from icsr_cli.errors import ModelError, not_utf8, reason, some
-from icsr_cli.files import check_zip, write_bytes
+from icsr_cli.files import check_zip, parse_json, write_bytes
 from icsr_cli.models.backbones import Layout
 from icsr_cli.models.network import ModelSpec, Network
 from icsr_cli.models.positions import fit_positions
@@ -281,9 +281,9 @@ def norm_of(header: Mapping[str, str]) -> PixelNorm:
     if "mean" not in header and "std" not in header:
         return IMAGENET
     try:
-        mean, std = (tuple(map(float, json.loads(header[part]))) for part in ("mean", "std"))
+        mean, std = (tuple(map(float, parse_json(header[part]))) for part in ("mean", "std"))
         return PixelNorm(mean, std)  # type: ignore[arg-type]
-    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise ModelError(
             f"the header does not say what the pixels are normalised by ({reason(error)})."
         ) from error

@@ -1,6 +1,5 @@
 """Where a network comes from, and the model card that says so."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from icsr_cli import __version__, datasets
 from icsr_cli.errors import IcsrError, ModelError
+from icsr_cli.files import parse_json
 from icsr_cli.models import Network, read_metadata
 from icsr_cli.plain_yaml import format_yaml
 from icsr_cli.recipes.debiasing import StoredStatistics
@@ -85,8 +85,8 @@ def _handed_on(header: Mapping[str, str], weights: Path) -> dict[str, Any]:
     if "thresholds" not in header:
         return {}
     try:
-        return dict(check_contents(Thresholds, json.loads(header["thresholds"])))
-    except (ValueError, RecursionError) as error:
+        return dict(check_contents(Thresholds, parse_json(header["thresholds"])))
+    except ValueError as error:
         raise ModelError(f"{weights}: its thresholds are damaged ({error}). Export it again.") from None
 
 
