@@ -76,6 +76,7 @@ def test_seeds_become_mean_and_deviation(runs: Path) -> None:
     assert found[1]["figures"]["rank_1"]["values"] == MAPS["two"]  # as in every other JSON
     assert found[1]["figures"]["nmi"]["values"] == MAPS["two"]
     assert found[1]["figures"]["seconds"]["values"] == [6.0] * 3
+    assert found[1]["figures"]["epochs"]["values"] == [2.0] * 3
 
 
 def test_every_format_says_the_same(runs: Path) -> None:

@@ -185,6 +185,7 @@ def change(**changes):
             "can be written: .*d800",
         ),
         (change(paths=np.repeat(["a", "b"], 90)), [], InputError, "names 'a' 90 times"),
+        (change(paths=np.array(["a", "b"])), [], InputError, r"paths must have shape \(180,\).* got \(2,\)"),
         (
             change(),
             ["--key", "ids=pid"],
@@ -250,6 +251,9 @@ def test_not_an_archive(tmp_path):
     np.save(path.with_name("features.npy"), np.ones((3, 2)))
     result = CliRunner().invoke(app, [str(path.with_name("features.npy")), "--key", "ids=missing.npy"])
     assert isinstance(result.exception, UsageError)
+    result = CliRunner().invoke(app, [str(path.with_name("features.npy")), "--key", "features=emb"])
+    assert isinstance(result.exception, UsageError)
+    assert "holds the features alone" in str(result.exception)
     result = CliRunner().invoke(app, [str(tmp_path / "missing.npz")])
     assert isinstance(result.exception, UsageError)
     result = CliRunner().invoke(app, [str(path), "--local", "guess"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from in_process import icsr
 from tiny_world import TINY
 from typer.testing import Result
 
-from icsr_cli.errors import Interrupted
+from icsr_cli.errors import Interrupted, UsageError
+from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening, training
 from icsr_cli.recipes.interruption import Stop
 from icsr_cli.runs import RunFolder
@@ -97,6 +99,46 @@ def test_seeds_that_begin_later_have_the_local_labels_of_the_others(train: Any, 
     ended(train(*own, "1,2", "--resume"))
     first, second = (facts(tmp_path / f"tiny/global/group-seed{seed}") for seed in (1, 2))
     assert (second["local"], second["local_sha256"]) == (first["local"], first["local_sha256"])
+
+
+def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_path: Path) -> None:
+    """Cameras, pairs and local labels are no settings; they are held against those of the others, too."""
+    labels, same, other, pairs = (tmp_path / f"{name}.csv" for name in ("labels", "same", "other", "pairs"))
+    rows = [f"{one.path},{one.camera},,0,{one.camera},0,kept" for one in tiny.train.records]
+    table = "\n".join(["path,camera,identity,cluster,local_cluster,label,state", *rows, ""])
+    for file in (labels, same):
+        file.write_text(table)
+    other.write_text(table.replace("kept", "node"))
+    pairs.write_text("first,second,answer\n{},{},same\n".format(*tiny.train.paths[:2]))
+    settings = (*TINY, "global.model.weights=none")
+    begun = opening.Wish(tmp_path, "camera-aware", assignments=settings, local=labels, name="two-seed1")
+    run, _ = opening.start(tiny, "global", begun, Progress())
+    opening.start(tiny, "global", replace(begun, name="three-seed1", pairs=pairs), Progress())
+
+    def held(group: str = "two", **own: Any) -> opening.Wish:
+        wish = replace(begun, name=f"{group}-seed2", **own)
+        return opening.check_like_others(tiny, "global", wish, group)
+
+    assert held().local == labels
+    assert held(local=None).local == labels
+    assert held(local=same).local == same
+    assert held("three", pairs=pairs).pairs == pairs
+    assert held(pairs=pairs, cameras=[0], after=tmp_path).cameras == [0]  # those of its cam run
+    for group, own, said in [
+        ("two", {"cameras": [0]}, "--cameras: given now, not then"),
+        ("two", {"pairs": pairs}, "--pairs: given now, not then"),
+        ("three", {}, "--pairs: given then, not now"),
+        ("two", {"local": other}, "--local: other labels than then"),
+        ("two", {"plugins": [("my.py", "0" * 64)]}, "my.py too much"),
+    ]:
+        with pytest.raises(UsageError, match=said):
+            held(group, **own)
+    labels.write_text(other.read_text())  # the run has its own copy
+    assert held(local=None).local == run.local
+    labels.unlink()
+    assert held(local=None).local == run.local
+    run.update_info(after="first")  # from now on they are those of its cam run
+    assert held(local=None).local is None
 
 
 @pytest.mark.parametrize("name", [(), ("--name", "own")])
@@ -344,8 +386,6 @@ def test_other_images_than_then(train: Any, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_images_are_known_by_paths_cameras_and_order(tiny: Any) -> None:
-    from dataclasses import replace
-
     own = tiny.train.records
     changed = (own[::-1], own[1:], (replace(own[0], camera=2 - own[0].camera), *own[1:]))
     found = {

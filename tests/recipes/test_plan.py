@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,28 @@ def test_features_by_camera_are_a_second_extraction() -> None:
     )
     assert twice.parts["extraction"].seconds == pytest.approx(2 * once.parts["extraction"].seconds)
     assert twice.parts["training"] == once.parts["training"]
+
+
+def test_bytes_by_hand() -> None:
+    """2 bytes a second, 4 over the link, operations at once: 8 images of 32 x 16 a step, 3 steps an epoch."""
+    network = build("resnet_small")
+    weights, pixels = 4 * sum(one.numel() for one in network.parameters()), 100 * 32 * 16 * 3
+    unit = Rates("unit", float("inf"), 0.0, 2.0, 2.0 * pixels + 1, 4.0, launch=0.0)
+    [one], [two] = (plan(settings(), 100, 3, unit, n).stages for n in (1, 2))
+    assert one.memory["weights, gradients, optimiser"] == 4 * weights
+    assert one.memory["features and centroids"] == 2 * 100 * network.dim * 4
+    assert (one.memory["pixels"], one.parts["training"].link) == (pixels, 0)
+    shared = two.parts["training"]
+    assert shared.link == 3 * 2 * weights / 4
+    assert shared.seconds == pytest.approx(shared.traffic + shared.link)
+    [streamed] = plan(settings(), 100, 3, replace(unit, memory=2.0 * pixels)).stages
+    assert (streamed.memory["pixels"], streamed.parts["training"].link) == (0, 3 * 8 * 32 * 16 * 3 / 4)
+    assert streamed.parts["training"].seconds == one.parts["training"].seconds  # sent while the step computes
+    [sgd] = plan(settings(**{"global.optimizer": {"method": "sgd"}}), 100, 3, unit).stages
+    assert one.parts["training"].traffic - sgd.parts["training"].traffic == 3 * 2 * weights / 2
+    assert one.parts["labels"].traffic == 100 * 100 * 12 * 40 / 2
+    assert paper._labels(2000, 128, unit).traffic == 2000 * 1500 * 12 * 40 / 2
+    assert paper._labels(100, 128, SLOW).arithmetic == 2 * 100 * 100 * 128
 
 
 def test_networks_of_cameras_go_to_devices_whole() -> None:

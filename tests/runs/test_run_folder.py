@@ -335,6 +335,13 @@ def test_columns_that_are_no_numbers_are_refused(tmp_path: Path, odd: Any, words
         read_labels(path)
 
 
+def test_what_is_not_known_is_written_as_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "labels.csv"
+    split = Split(tmp_path, tuple(ImageRecord(name, camera, -1) for name, camera in (("a", 0), ("b", 2))))
+    write_labels(path, tabulate(split, Labels.of(np.array([0, -1]))))
+    assert path.read_text().splitlines()[1:] == ["a,0,,0,-1,0,kept", "b,2,,-1,-1,-1,noise"]
+
+
 def test_labels_that_a_spreadsheet_saved_begin_with_a_mark(tmp_path: Path) -> None:
     path = tmp_path / "labels.csv"
     head, row = "path,camera,identity,cluster,local_cluster,label,state", "a.jpg,2,,5,,5,kept"
