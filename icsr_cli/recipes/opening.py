@@ -29,7 +29,7 @@ from icsr_cli.runs import RunFolder, newest, open_run, run_of
 from icsr_cli.runs.folder import MAY_CHANGE, begin
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, fingerprint, keep_pairs, read_pairs, say_pairs
-from icsr_cli.types import Dataset
+from icsr_cli.types import Dataset, Pairs
 
 #: Gives the settings of a run, with others laid beneath those that the user gave.
 Resolved: TypeAlias = Callable[..., Settings]
@@ -118,7 +118,7 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts |= found
     _check_network(settings, stage, wish.processes)
     _say_other_size(settings, stage, progress)
-    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels, wish.content(wish.pairs))
+    pairs = _pairs_of(wish, data)
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
@@ -341,6 +341,11 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     Gives the wish, with the local labels of the others where it names none. Raises UsageError where more is
     another.
     """
+    pairs = _pairs_of(wish, data)
+    now: dict[str, Any] = {
+        "cameras": wish.cameras and list(wish.cameras),
+        "pairs": None if pairs is None else fingerprint(pairs, data.train.paths),
+    }
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
         began = config.load_run(path)
@@ -348,12 +353,14 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
         _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
         different = _differences(folder, settings)
         info = folder.info()
-        for name in ("cameras", "pairs"):
-            then, now = bool(info.get(name)), getattr(wish, name) is not None
-            if then and not now:
+        before = {"cameras": info.get("cameras"), "pairs": (info.get("pairs") or {}).get("sha256")}
+        for name, then in before.items():
+            if then and not now[name]:
                 different.append(f"  - --{name}: given then, not now")
-            elif now and not then and not wish.after:  # after a cam run they may be that run's
+            elif now[name] and not then and not wish.after:  # after a cam run they may be that run's
                 different.append(f"  - --{name}: given now, not then")
+            elif now[name] and then not in (None, now[name]):
+                different.append(f"  - --{name}: others than then")
         if (kept := folder.local) is not None and not info.get("after"):
             given = Path(str(info["local"]))
             if wish.local is None:
@@ -425,7 +432,7 @@ def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
             f"{before.get('cameras') or 'of the whole data set'}, not with {list(cameras)}. Leave "
             "--cameras out, or start a new run without --resume."
         )
-    pairs = read_pairs(wish.pairs, data.train.paths, wish.pairs_labels, wish.content(wish.pairs))
+    pairs = _pairs_of(wish, data)
     known = before.get("pairs") or {}
     if pairs is not None and fingerprint(pairs, data.train.paths) != known.get("sha256"):
         raise UsageError(
@@ -433,6 +440,10 @@ def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
             "something else. Leave --pairs out, or start a new run without --resume."
         )
     _check_same_plugins(folder, before.get("plugins", []), wish.plugins)
+
+
+def _pairs_of(wish: Wish, data: Dataset) -> Pairs | None:
+    return read_pairs(wish.pairs, data.train.paths, wish.pairs_labels, wish.content(wish.pairs))
 
 
 def _check_same_plugins(folder: RunFolder, before: Iterable[Any], now: Sequence[tuple[str, str]]) -> None:

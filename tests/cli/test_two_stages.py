@@ -103,21 +103,26 @@ def test_seeds_that_begin_later_have_the_local_labels_of_the_others(train: Any, 
 
 def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_path: Path) -> None:
     """Cameras, pairs and local labels are no settings; they are held against those of the others, too."""
-    labels, same, other, pairs = (tmp_path / f"{name}.csv" for name in ("labels", "same", "other", "pairs"))
+    labels, same, other, pairs, doubt = (
+        tmp_path / f"{name}.csv" for name in ("labels", "same", "other", "pairs", "doubt")
+    )
     rows = [f"{one.path},{one.camera},,0,{one.camera},0,kept" for one in tiny.train.records]
     table = "\n".join(["path,camera,identity,cluster,local_cluster,label,state", *rows, ""])
     for file in (labels, same):
         file.write_text(table)
     other.write_text(table.replace("kept", "node"))
     pairs.write_text("first,second,answer\n{},{},same\n".format(*tiny.train.paths[:2]))
+    doubt.write_text(pairs.read_text().replace("same", "different"))
     settings = (*TINY, "global.model.weights=none")
     begun = opening.Wish(tmp_path, "camera-aware", assignments=settings, local=labels, name="two-seed1")
     run, _ = opening.start(tiny, "global", begun, Progress())
     opening.start(tiny, "global", replace(begun, name="three-seed1", pairs=pairs), Progress())
+    some, _ = opening.start(tiny, "global", replace(begun, name="some-seed1"), Progress())
+    some.update_info(cameras=[0, 1])  # as a cam run has them
 
     def held(group: str = "two", **own: Any) -> opening.Wish:
         wish = replace(begun, name=f"{group}-seed2", **own)
-        return opening.check_like_others(tiny, "global", wish, group)
+        return opening._like_others(tiny, "global", wish, group)
 
     assert held().local == labels
     assert held(local=None).local == labels
@@ -127,7 +132,9 @@ def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_pat
     for group, own, said in [
         ("two", {"cameras": [0]}, "--cameras: given now, not then"),
         ("two", {"pairs": pairs}, "--pairs: given now, not then"),
+        ("some", {"cameras": [0, 2]}, "--cameras: others than then"),
         ("three", {}, "--pairs: given then, not now"),
+        ("three", {"pairs": doubt}, "--pairs: others than then"),
         ("two", {"local": other}, "--local: other labels than then"),
         ("two", {"plugins": [("my.py", "0" * 64)]}, "my.py too much"),
     ]:
