@@ -102,7 +102,8 @@ def test_clusterers_that_use_every_pair_say_so() -> None:
 
 def test_least_is_a_similarity() -> None:
     features, cameras, _ = _people(3, 20, 1)
-    with pytest.raises(InputError, match="least must be 0 to 1"):
-        jaccard_similarity(features, 8, 3, least=1.5)
-    with pytest.raises(InputError, match="least must be 0 to 1"):
-        camera_jaccard_similarity(features, cameras, least=-0.5)
+    for least in (1.5, -0.5):
+        with pytest.raises(InputError, match="least must be 0 to 1"):
+            jaccard_similarity(features, 8, 3, least=least)
+        with pytest.raises(InputError, match="least must be 0 to 1"):
+            camera_jaccard_similarity(features, cameras, least=least)
