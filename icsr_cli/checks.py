@@ -55,7 +55,9 @@ def whole_numbers(name: str, given: Any, n: int | None = None, low: int | None =
     if not len(array):
         return np.empty(0, dtype=np.int64)
     if array.dtype.kind not in "iu":
-        raise InputError(f"{name} must be whole numbers, got dtype {array.dtype}.")
+        way = f" numpy.unique({name}, return_inverse=True)[1] numbers it." if array.dtype.kind in "US" else ""
+        kind = "text" if way else f"dtype {array.dtype}"
+        raise InputError(f"{name} must be whole numbers, got {kind}.{way}")
     if low is not None and int(array.min()) < low:
         raise InputError(f"{name} must be at least {low}, got {int(array.min())}.")
     if int(array.max()) > np.iinfo(np.int64).max:

@@ -111,6 +111,7 @@ def test_goes_into_json():
     [
         ([0, 1], [0], r"ids must have shape \(2,\)"),
         ([0.0, 1.0], [0, 1], "labels must be whole numbers, got dtype float64"),
+        (["a", "b"], [0, 1], r"got text. numpy.unique\(labels, return_inverse=True\)\[1\] numbers it"),
         ([[0, 1]], [0, 1], r"labels must have shape \(n,\), got \(1, 2\)"),
         ([], [], "none of the 0 images"),
         ([-1, 3], [4, -1], "1 have a label, 1 an identity"),
