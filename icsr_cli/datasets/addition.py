@@ -29,10 +29,9 @@ def extend(
     """
     fresh, twice = _fresh(dataset, root, rows)
     if not fresh:
-        raise DatasetError(
-            f"There is nothing new under {root}: {len(twice)} images are there already, {len(unread)} do not "
-            f"fit{first_few([item.path for item in [*twice, *unread]])}."
-        )
+        known = f"{len(twice)} images are there already, by name or by content{_such_as(twice)}"
+        others = f"; {len(unread)} do not fit{_such_as(unread)}" if unread else ""
+        raise DatasetError(f"There is nothing new under {root}: {known}{others}.")
     if wrong := sorted({row.split for row in fresh if row.split} - set(SPLITS)):
         raise DatasetError(f"Unknown splits {', '.join(wrong)}. Each image is of one of {', '.join(SPLITS)}.")
     cameras = {name: number for number, name in enumerate(dataset.camera_names)}
@@ -58,6 +57,10 @@ def extend(
         notes=tuple(notes),
         identities=identities,
     )
+
+
+def _such_as(left_out: Sequence[Unread]) -> str:
+    return first_few([item.path for item in left_out])
 
 
 def _fresh(dataset: Dataset, root: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Unread]]:

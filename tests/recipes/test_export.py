@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -233,10 +234,15 @@ def test_a_camera_s_network_has_that_camera_s_figures(tmp_path: Path) -> None:
 
 def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
-    card = export_safetensors(make(), SIZE, path, origin_of(Path("found.pth"), None, None)).card
+    origin = origin_of(Path("found.pth"), None, None)
+    card = export_safetensors(make(), SIZE, path, origin).card
     assert card is not None
     text = card.read_text()
     assert "Nothing is known of its training" in text
+    export_safetensors(make(), SIZE, tmp_path / "again.safetensors", replace(origin, dataset="shop"))
+    again = (tmp_path / "again.md").read_text()
+    assert "trained on shop" in again
+    assert "Nothing more is known of its training" in again
     assert "Unknown. The data set's licence may bind" in text
     assert "## Training" not in text
     assert "dataset" not in read_metadata(path)
