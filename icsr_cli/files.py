@@ -216,12 +216,21 @@ def read_arrays(path: Path, fault: type[IcsrError], wanted: Container[str] | Non
             if twice := [name for name, count in Counter(archive.files).items() if count > 1]:
                 raise ValueError(f"{twice[0]} is there twice")
             read = [name for name in archive.files if wanted is None or name in wanted]
-            arrays = {name: archive[name] for name in read}
+            arrays = {name: _plain(archive, name) for name in read}
         if strange := [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]:
             raise TypeError(f"{strange[0]} is no array")
     except Exception as error:  # numpy and zipfile raise many kinds for a damaged file
         raise fault(f"{path} cannot be read as an .npz of plain arrays: {reason(error)}.") from None
     return dict.fromkeys(archive.files) | arrays
+
+
+def _plain(archive: Any, name: str) -> Any:
+    try:
+        return archive[name]
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise ValueError(f"{name} holds Python objects; save numbers, or text by .astype(str)") from None
 
 
 def check_zip_list(opened: zipfile.ZipFile) -> None:

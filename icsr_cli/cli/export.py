@@ -132,7 +132,7 @@ def export(
 def _check_card(card: Path) -> None:
     """Refuse to write a model card over a file of the same name that is none."""
     options.check_out(card, "The model card")
-    if card.exists() and b"open_model(" not in card.read_bytes():
+    if card.exists() and not card.read_bytes().rstrip().rpartition(b"\n")[2].startswith(b"Written by icsr "):
         raise UsageError(f"The model card {card} would take the place of another file. Give another --out.")
 
 

@@ -279,9 +279,8 @@ def add_to_folder(
         details |= {"identities": list(reading.identities), "added": [*details.get("added", ()), added]}
         before = {part: len(split) for part, split in dataset.splits.items()}
         # Of identities they may not hold any more.
-        lasting = (note for note in dataset.notes if not re.match("no identit|every image has an id", note))
-        reading = replace(reading, notes=(*lasting, *reading.notes))
-        return _finish(plan, reading, details, before, known["bad"])
+        lasting = [note for note in dataset.notes if not re.match("no identit|every image has an id", note)]
+        return _finish(plan, reading, details, before, known["bad"], lasting)
 
 
 def check_free(name: str, data_root: Path, layout: str) -> None:
@@ -305,10 +304,12 @@ def _finish(
     details: Mapping[str, Any],
     before: Mapping[str, int] | None = None,
     bad_before: Sequence[Mapping[str, str]] = (),
+    notes_before: Sequence[str] = (),
 ) -> PreparationReport:
     """Decode every image, leave out the bad ones, write the index. The steps that all data sets share.
 
-    ``before``: how many images of each split were prepared already; ``bad_before``: what was left out then.
+    ``before``: how many images of each split were prepared already; ``bad_before``: what was left out then;
+    ``notes_before``: what was told then.
     """
     there = before or {}
     splits: dict[str, Split] = {}
@@ -337,7 +338,8 @@ def _finish(
     differences = _differences(plan.benchmark, reading)
     notice = plan.benchmark.notice if plan.benchmark else ""
     notes = (*filter(None, [notice]), *reading.notes, *_complaints(reading, bad))
-    dataset = Dataset(plan.name, reading.root, splits, reading.camera_names, notes, plan.layout)
+    lasting = (*notes_before, *notes)
+    dataset = Dataset(plan.name, reading.root, splits, reading.camera_names, lasting, plan.layout)
     written = index.write(
         plan.data_root,
         dataset,

@@ -127,9 +127,13 @@ def keep_pairs(folder: Path, pairs: Pairs, paths: Sequence[str]) -> None:
 
 
 def fingerprint(pairs: Pairs, paths: Sequence[str]) -> str:
-    """Give the SHA-256 of what ``keep_pairs`` writes: it changes with what was said, not with the file."""
-    said = (one for one in answers_of(pairs, paths) if one.answer != "unsure")
-    return hashlib.sha256(_table(said)).hexdigest()
+    """Give the SHA-256 of what is said of pairs, whatever the order, of lines and of the two of a pair."""
+    said = {
+        (*sorted((one.first, one.second)), one.answer)
+        for one in answers_of(pairs, paths)
+        if one.answer != "unsure"
+    }
+    return hashlib.sha256(csv_bytes([COLUMNS, *sorted(said)])).hexdigest()
 
 
 def about_pairs(file: Path | None, pairs: Pairs, paths: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +163,7 @@ def kept_pairs(folder: Path, paths: Sequence[str], about: Mapping[str, Any] | No
     try:
         pairs = read_pairs(regular(place), paths)
     except (OSError, UsageError) as error:
-        raise RunError(f"The run {folder} cannot go on. {error}") from None
+        raise RunError(f"The pairs of the run {folder} cannot be used. {error}") from None
     assert pairs is not None, "there is a file"
     if fingerprint(pairs, paths) != about["sha256"]:
         raise RunError(f"{place} has changed since the run began: it goes on as it began or not at all.")

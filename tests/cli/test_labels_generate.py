@@ -193,6 +193,7 @@ def change(**changes):
             "has no array 'pid'; it has features, cameras, ids.*--key ids=",
         ),
         (change(), ["--key", "features=emb"], InputError, "has no array 'emb'"),
+        (change(cameras=np.array(["a"] * 180, object)), [], InputError, "cameras holds Python objects"),
         (change(cameras=np.zeros(5, int)), [], InputError, r"cameras must have shape \(180,\)"),
         (change(cameras=np.zeros(180)), [], InputError, "cameras must be whole numbers.* dtype float64"),
         (change(cameras=np.r_[-1, np.zeros(179, int)]), [], InputError, "cameras must be at least 0, got -1"),

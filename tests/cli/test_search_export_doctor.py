@@ -215,10 +215,13 @@ def test_export_hands_on_what_still_holds(
         save_weights(open_model("own.safetensors"), Path("odd.safetensors"), own | {"thresholds": damaged})
         refused = icsr("export", "odd.safetensors", "--out", "more.safetensors")
         assert (refused.exit_code, "thresholds are damaged" in refused.stderr) == (1, True)
-    Path("notes.md").write_text("mine")
+    Path("notes.md").write_text("mine: open_model(it)")
     refused = icsr("export", run, "--out", "notes.safetensors", *places)
     assert (refused.exit_code, "would take the place" in " ".join(refused.stderr.split())) == (2, True)
-    assert (Path("notes.md").read_text(), Path("notes.safetensors").exists()) == ("mine", False)
+    assert (Path("notes.md").read_text(), Path("notes.safetensors").exists()) == (
+        "mine: open_model(it)",
+        False,
+    )
 
 
 def test_export_of_a_run_that_is_not_finished_says_so(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def test_adding_twice_and_to_the_same_folder(home: Path, shop: Dataset) -> None:
     assert "do not fit" not in said
     assert (home / "data/shop/index.csv").read_bytes() == before
     write(home / "week3", "d/1/1.png", seed=3)
-    icsr("shop", "--add", "week3")
+    said = icsr("shop", "--add", "week3").stderr
+    assert said.count("images were added from") == 1, "what was told before is not told again"
+    assert len([note for note in datasets.load("shop", home / "data").notes if "were added" in note]) == 2
     details = json.loads((home / "data/shop/index.json").read_text())["details"]
     assert [Path(one["source"]).name for one in details["added"]] == ["crops", "week3"]
 

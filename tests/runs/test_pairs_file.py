@@ -150,6 +150,10 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     assert found.different.tolist() == [[1, 2]]
     assert found.unsure.tolist() == [[0, 2]]
     assert fingerprint(found, PATHS) == about["sha256"]
+    _read(file, "train/c.jpg,train/b.jpg,different", "train/b.jpg,train/a.jpg,same", *lines)
+    again = read_pairs(file, PATHS)
+    assert again is not None
+    assert fingerprint(again, PATHS) == about["sha256"], "in another order, and twice"
     with pytest.raises(RunError, match="has changed"):
         kept_pairs(tmp_path, PATHS, {"sha256": "0" * 64})
     (tmp_path / "pairs.csv").unlink()
@@ -157,7 +161,7 @@ def test_a_run_keeps_what_it_obeys(file: Path, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="not a file"):
         kept_pairs(tmp_path, PATHS, about)
     (tmp_path / "pairs.csv").unlink()
-    with pytest.raises(RunError, match="cannot go on"):
+    with pytest.raises(RunError, match="cannot be used"):
         kept_pairs(tmp_path, PATHS, about)
 
 
