@@ -261,7 +261,8 @@ def _merge_into_list(key: str, below: list[Any], value: Tree) -> list[Any]:
     items = {int(part): item for part, item in value.items()} if numbered else {0: value}
     if (not numbered and len(below) != 1) or max(items, default=0) >= len(below):
         whole = "give it whole" + (", or name some first (--refine NAME)" if key == "refiners" else "")
-        which = f"say which is meant, {key}.0 to {key}.{len(below) - 1}" if below else whole
+        last = f" to {key}.{len(below) - 1}" if len(below) > 1 else ""
+        which = f"say which is meant, {key}.0{last}" if below else whole
         raise UsageError(f"{key} is a list of {len(below)}: {which}.")
     tree = dict(enumerate(below))
     _merge(tree, items)  # type: ignore[arg-type]

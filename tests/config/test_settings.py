@@ -151,7 +151,16 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         ),
         (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
         (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
-        (["global.refiners=[discard, split]", "global.refiners.5.k=3"], "refiners.0 to refiners.1"),
+        (["global.refiners=[discard, split]", "global.refiners.2.k=3"], "refiners.0 to refiners.1"),
+        (
+            ["cam.memory=[camera-proxies]", "cam.memory.1.weight=0.5"],
+            r"list of 1: say which is meant, memory\.0\.",
+        ),
+        (
+            ["global.refiners=[]", "global.refiners.k=3"],
+            r"give it whole, or name some first \(--refine NAME\)",
+        ),
+        (["global.memory=[]", "global.memory.momentum=0.3"], r"memory is a list of 0: give it whole\."),
         (["global.optimizer="], r"global.optimizer .*a method's name or its keys"),
         (["global.memory=[null]"], r"global.memory.*a method's name or its keys"),
         (["global.refiners=null"], r"global.refiners.*"),
