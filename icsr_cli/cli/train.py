@@ -371,12 +371,11 @@ def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) ->
     typed = partial(options.typed, "train", data_root=data_root, runs_root=wish.runs_root)
     if folder.info().get("then"):
         return typed("--resume", "-d", data.name, "--name", folder.path.name)
-    usual = opening.uses_local(opening.resolve(data, wish, Progress()))
-    how: list[str | Path] = [] if usual else ["--method", "icsr"]
-    if usual and wish.method:
-        how += ["--method", wish.method]
-    if usual and wish.config and wish.config_typed:  # it may say the method, or more of the global stage
+    how: list[str | Path] = ["--method", wish.method] if wish.method else []
+    if wish.config and wish.config_typed:  # it may say the method, or more of the global stage
         how += ["--config", wish.config, *(word for path, _ in wish.plugins for word in ("--plugin", path))]
+    if not opening.uses_local(opening.resolve(data, wish, Progress())):
+        how = ["--method", "icsr"]
     return typed("global", "-d", data.name, *how, "--local", folder.path)
 
 

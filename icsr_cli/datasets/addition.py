@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from icsr_cli.datasets.folder import Row, check_splits, names_of, natural, number_identities, records_of
-from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few
+from icsr_cli.datasets.layout import SPLITS, Reading, Unread, first_few, such_as
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import checksum
 from icsr_cli.types import NO_TRACK, UNKNOWN_IDENTITY, Dataset, ImageRecord
@@ -29,8 +29,8 @@ def extend(
     """
     fresh, twice = _fresh(dataset, root, rows)
     if not fresh:
-        known = f"{len(twice)} images are there already, by name or by content{_such_as(twice)}"
-        others = f"; {len(unread)} do not fit{_such_as(unread)}" if unread else ""
+        known = f"{len(twice)} images are there already, by name or by content{such_as(twice)}"
+        others = f"; {len(unread)} do not fit{such_as(unread)}" if unread else ""
         raise DatasetError(f"There is nothing new under {root}: {known}{others}.")
     if wrong := sorted({row.split for row in fresh if row.split} - set(SPLITS)):
         raise DatasetError(f"Unknown splits {', '.join(wrong)}. Each image is of one of {', '.join(SPLITS)}.")
@@ -57,10 +57,6 @@ def extend(
         notes=tuple(notes),
         identities=identities,
     )
-
-
-def _such_as(left_out: Sequence[Unread]) -> str:
-    return first_few([item.path for item in left_out])
 
 
 def _fresh(dataset: Dataset, root: Path, rows: Sequence[Row]) -> tuple[list[Row], list[Unread]]:

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, first_few, refuse_repeated
+from icsr_cli.datasets.layout import MOST_DIGITS, SPLITS, Reading, Unread, refuse_repeated, such_as
 from icsr_cli.datasets.scan import IMAGE_SUFFIXES, image_files
 from icsr_cli.errors import DatasetError, UsageError, reason, some
 from icsr_cli.files import check_header
@@ -229,9 +229,7 @@ def assemble(
     Raises DatasetError where nothing can be trained on, or a split has an unknown name.
     """
     if not rows:
-        raise DatasetError(
-            f"No image under {root} fits: {len(unread)} do not{first_few([item.path for item in unread])}."
-        )
+        raise DatasetError(f"No image under {root} fits: {len(unread)} do not{such_as(unread)}.")
     if not 0 < test_share < 1:
         raise UsageError(f"--test-share is {test_share}, expected a share between 0 and 1, such as 0.5.")
     cameras = number_cameras(rows)

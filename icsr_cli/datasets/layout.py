@@ -219,7 +219,7 @@ class FolderLayout:
         if not rows:
             raise DatasetError(
                 f"Nothing in {root / folder} can be read: {len(names)} image files, "
-                f"{junk} of them junk{first_few([u.path for u in unread if u.split == split])}. "
+                f"{junk} of them junk{such_as(u for u in unread if u.split == split)}. "
                 f"Expected:\n{self.describe()}"
             )
         return rows, junk
@@ -262,6 +262,11 @@ def refuse_repeated(paths: Iterable[str], one: str, fault: str, advice: str) -> 
     twice = [path for path in paths if path in seen or seen.add(path)]  # type: ignore[func-returns-value]
     if twice:
         raise DatasetError(f"{counted(len(twice), one)} {fault}{first_few(twice)}. {advice}")
+
+
+def such_as(left_out: Iterable[Unread]) -> str:
+    """Name the first few files of those that gave no record, as ``first_few`` does."""
+    return first_few([item.path for item in left_out])
 
 
 def first_few(names: list[str], limit: int = 5) -> str:

@@ -47,6 +47,11 @@ def test_from_one_to_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     reviewed = icsr("labels", "review", "--truth", "--out", "my answers.csv", *data, *runs)
     again = icsr(*advised(reviewed), "--name", "c")
     assert again.exit_code == 0, again.output
+    local = icsr("train", "cam", "-d", "first", *SETTINGS, "--init", "none", *data, *runs)
+    assert icsr(*advised(local), *SETTINGS, "--init", "none", "--name", "e").exit_code == 0
+    assert (
+        RunFolder(Path("it's here/first/global/e")).settings()["method"] == "icsr"
+    )  # not the data set's own
     Path("my own.yaml").write_text("method: icsr\nglobal: {refiners: [discard, mine]}\n")
     Path("mine.py").write_text(REFINER)
     own = ("--config", "my own.yaml", "--plugin", "mine.py", "--init", "none")

@@ -231,24 +231,12 @@ def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.Monkey
     table = icsr("--plan", "-d", "msmt17", "-a", "resnet_small", "--gpus", "8", "--data-root", str(tmp_path))
     assert table.exit_code == 0, table.output
     assert "msmt17: 32,621 training images under 15 cameras, on 8 x NVIDIA A100" in table.stdout
+    vit = ("--method", "cluster-contrast", "-a", "timm:test_vit")
     for wrong, words in (
         (["--gpus", "2"], "add --plan"),
         ([*there, "--gpus", "0"], "at least 1"),
         ([*there, "--gpu", "abacus"], "no rates of 'abacus'"),
-        (
-            [
-                "--plan",
-                "-d",
-                "msmt17",
-                "-m",
-                "cluster-contrast",
-                "-a",
-                "timm:test_vit",
-                "--set",
-                "image.height=30",
-            ],
-            "patches of 16 pixels",
-        ),
+        (["--plan", "-d", "msmt17", *vit, "--set", "image.height=30"], "patches of 16 pixels"),
     ):
         found = icsr(*wrong)
         assert found.exit_code == 2

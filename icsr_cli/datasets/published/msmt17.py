@@ -13,8 +13,8 @@ from icsr_cli.datasets.layout import (
     FolderLayout,
     Reading,
     Unread,
-    first_few,
     refuse_repeated,
+    such_as,
 )
 from icsr_cli.errors import DatasetError
 from icsr_cli.files import read_bytes
@@ -61,7 +61,7 @@ class ListLayout:
             for name in _LISTS[split]:
                 rows += _read_list(root / name, folder, split, unread)
             if not rows:
-                wrong = first_few([item.path for item in unread if item.split == split])
+                wrong = such_as(item for item in unread if item.split == split)
                 raise DatasetError(
                     f"No line of {', '.join(_LISTS[split])} in {root} can be read{wrong}. "
                     f"Expected:\n{self.describe()}"
