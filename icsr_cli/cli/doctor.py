@@ -52,6 +52,7 @@ def doctor(
     arch: options.Arch = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
+    plugin: options.Plugin = None,
 ) -> None:
     """Look at what is installed, GPUs, memory and room, and say what will be slow and why.
 
@@ -63,6 +64,7 @@ def doctor(
     if plan:
         from icsr_cli.recipes.plan import answer
 
+        options.load_plugins(plugin)
         own = {
             "options": {"cam.model.arch": arch, "global.model.arch": arch},
             "assignments": assignments or (),
@@ -72,7 +74,7 @@ def doctor(
             found_plan, " (prepared last)" if dataset is None else ""
         )
         return
-    planned = ("dataset", "gpus", "gpu", "method", "arch", "config", "assignments")
+    planned = ("dataset", "gpus", "gpu", "method", "arch", "config", "assignments", "plugin")
     options.refuse_typed(ctx, planned, "A plan is not asked for: add --plan, or")
     found = diagnose(data_root, runs_root)
     if as_json:

@@ -56,6 +56,7 @@ def evaluate(
     device: options.Device = None,
     config: options.Config = None,
     assignments: options.Assignments = None,
+    plugin: options.Plugin = None,
     data_root: options.DataRoot = Path("data"),
     runs_root: options.RunsRoot = Path("runs"),
     quiet: options.Quiet = False,
@@ -72,6 +73,7 @@ def evaluate(
     from icsr_cli.runs import run_of
     from icsr_cli.runs.evaluation import read_evaluations, weights_digest
 
+    options.load_plugins(plugin)
     progress = make_progress(quiet, as_json)
     path = recipe.weights_file(checkpoint, runs_root, dataset)
     run = run_of(path)

@@ -12,6 +12,7 @@ from tiny_world import TINY
 from typer.testing import Result
 
 from icsr_cli import choices
+from icsr_cli.models import build, save_weights
 
 HEAD = "from dataclasses import replace\nimport numpy as np\nfrom icsr_cli import choices\n"
 OPTIONS = "class Options(choices.Options):\n    pass\n"
@@ -106,6 +107,18 @@ def test_plugins_are_listed_and_shown(tmp_path: Path) -> None:
     plugin = ["--plugin", tmp_path / "mine.py", "--json"]
     assert json.loads(icsr("methods", *plugin).stdout)["refiners"]["mine"] == "Of my own."
     assert json.loads(icsr("methods", "mine", *plugin).stdout)["refiners"]["options"] == {"size": 3}
+
+
+def test_a_settings_file_with_a_plugin_is_planned_and_looked_at(tiny_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "same.py").write_text(refiner("return labels"))
+    (tmp_path / "mine.yaml").write_text("method: cluster-contrast\nglobal: {refiners: [same]}\n")
+    save_weights(build("resnet_small"), tmp_path / "weights.safetensors")
+    own = ["-d", "tiny", "--config", tmp_path / "mine.yaml", "--data-root", tiny_root]
+    for command in (["doctor", "--plan"], ["eval", tmp_path / "weights.safetensors"]):
+        assert "no 'same' among the refiners" in icsr(*command, *own).stderr
+        result = icsr(*command, *own, "--plugin", tmp_path / "same.py")
+        choices._plugins.clear()
+        assert result.exit_code == 0, result.output
 
 
 def test_the_name_of_a_method_that_is_there_is_refused(tmp_path: Path) -> None:
