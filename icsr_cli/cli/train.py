@@ -185,7 +185,7 @@ def train(
     stages: Sequence[str] = [stage] if stage else []
     if resume and stage is None:
         run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
-    whole, _ = _asks(wish, ("cam", "global"), given)
+    whole = _asked(wish, ("cam", "global"), given)
     stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
     if stage is None and len(stages) == 1:
         _check_options(stages[0], given, f"the one that is trained here, {stages[0]}")
@@ -210,19 +210,17 @@ def _check_before(
     from icsr_cli.recipes.opening import check
     from icsr_cli.runs import check_free
 
-    first = wishes[0]
     for own in wishes:
         for each in stages:
             check_free(own.runs_root / data.name / each, own.name)
-    asks = _asks(first, stages, given)
-    for each, asked in zip(stages[1:], asks[1:], strict=True):
-        check(data, each, asked, asks[0])
+    for each in stages[1:]:
+        check(data, each, _asked(wishes[0], stages, given))
 
 
-def _asks(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> list[Wish]:
-    """Give what is asked of each stage; each knows what is asked of all, which --set may reach into."""
+def _asked(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> Wish:
+    """Give what is asked of all stages: each knows of the others, which --set may reach into."""
     every = {key: value for each in stages for key, value in _options(each, given).items()}
-    return [replace(wish, options={**wish.options, **every}) for _ in stages]
+    return replace(wish, options={**wish.options, **every})
 
 
 def _train(
@@ -242,10 +240,10 @@ def _train(
     found, begun = [], False
     try:
         for own in wishes:
-            after = None
-            asks = _asks(own, stages, given)
-            for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
-                asked, named = replace(asked, after=after, then=then), None if after else run
+            after, whole = None, _asked(own, stages, given)
+            for each in stages:
+                asked = replace(whole, after=after, then=None if each == stages[-1] else whole)
+                named = None if after else run
                 begin = partial(go_on_or_begin, run=named) if resume else opening.start
                 made = partial(begin, data, each, asked, progress=place.progress)
                 folder, settings = place.ranks.from_leader(made)

@@ -137,15 +137,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     return folder, settings
 
 
-def check(data: Dataset, stage: str, wish: Wish, before: Wish) -> None:
+def check(data: Dataset, stage: str, wish: Wish) -> None:
     """Find what is wrong with a later stage of several before the first one is trained.
 
-    ``before``: what is asked of the cam stage, whose network it may take.
     Raises what ``start`` does; what the cam stage will make is not looked for.
     """
     settings, resolved, _ = _fitting(data, stage, wish, Progress())
     if settings.of(stage).model.weights == "cam":
-        cam, *_ = _fitting(data, "cam", before, Progress())
+        cam, *_ = _fitting(data, "cam", wish, Progress())
         if cam.cam.network != "shared":
             raise UsageError(
                 f"{stage}.model.weights: cam is the shared network of the cam stage, and cam.network is "
