@@ -306,23 +306,15 @@ def resume(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    path = folder.path / "settings.yaml"
-    own = config.load_run(path, sections=("method",)).method
-    if wish.method not in (None, own):
+    began = config.load_run(folder.path / "settings.yaml")
+    if wish.method not in (None, began.method):
         raise UsageError(
-            f"The run {folder.path} was started with the method {own}, not {wish.method}. Leave --method "
-            "out, or start a new run without --resume."
+            f"The run {folder.path} was started with the method {began.method}, not {wish.method}. Leave "
+            "--method out, or start a new run without --resume."
         )
-    if wish.config and wish.config_typed:
-        settings = _asked_again(folder, data, wish)
-    else:
-        # The settings of the other stage are not written down here: nothing can reach into them.
-        other = "global." if stage == "cam" else "cam."
-        options = {key: value for key, value in wish.options.items() if not key.startswith(other)}
-        assignments = [one for one in wish.assignments if not one.strip().startswith(other)]
-        settings = config.load_run(path, options=options, assignments=assignments)
-        settings = _with_weights_of(folder, settings)
-    if different := _differences(folder, settings):
+    typed = wish.config and wish.config_typed
+    settings = _asked_again(folder, began, data, wish) if typed else _asked_beside(folder, began, wish)
+    if different := _differences(stage, began, settings):
         raise UsageError(
             f"The run {folder.path} was started with other settings; it goes on as it began or not at all:\n"
             + "\n".join(different)
@@ -348,10 +340,10 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
         began = config.load_run(path)
-        settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
-        _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
-        different = _differences(folder, settings)
         info = folder.info()
+        settings = _asked_again(folder, began, data, wish).model_copy(update={"seed": began.seed})
+        _check_same_plugins(folder, info.get("plugins", []), wish.plugins)
+        different = _differences(stage, began, settings)
         before = {"cameras": info.get("cameras"), "pairs": (info.get("pairs") or {}).get("sha256")}
         for name, then in before.items():
             if then and not now[name]:
@@ -376,11 +368,10 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     return wish
 
 
-def _differences(run: RunFolder, asked: Settings) -> list[str]:
-    """List the settings that are others than a run was started with, a line each."""
-    # Through the schema: a setting that is younger than the run has its default there.
-    began = config.load_run(run.path / "settings.yaml")
-    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
+def _differences(stage: str, began: Settings, asked: Settings) -> list[str]:
+    """List the settings of a stage that are others than a run was started with, a line each."""
+    # Both through the schema: a setting that is younger than the run has its default in ``began``.
+    before, now = (dict(flat(settings.dump(stage))) for settings in (began, asked))
     return [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
         for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
@@ -388,23 +379,33 @@ def _differences(run: RunFolder, asked: Settings) -> list[str]:
     ]
 
 
-def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
+def _asked_again(folder: RunFolder, began: Settings, data: Dataset, wish: Wish) -> Settings:
     """Give the settings that a wish asks for, with what the run has found."""
     again = partial(resolve, data, wish, Progress(), ())
     settings = use_local(again(), again, wish.local or folder.local)
     if settings.of(folder.stage).model.weights == folder.info().get("init"):
-        began = config.load_run(folder.path / "settings.yaml")
-        settings = _with_network(settings, folder.stage, began.of(folder.stage).model, began.image, again)
-    return _with_weights_of(folder, settings)
+        model = began.of(folder.stage).model
+        settings = _with_network(settings, folder.stage, model, began.image, again)
+    return _with_weights_of(folder, began, settings)
 
 
-def _with_weights_of(folder: RunFolder, settings: Settings) -> Settings:
+def _asked_beside(folder: RunFolder, began: Settings, wish: Wish) -> Settings:
+    """Give the settings of the run, and over them what a wish asks for without a settings file."""
+    # The settings of the other stage are not written down here: nothing can reach into them.
+    other = "global." if folder.stage == "cam" else "cam."
+    options = {key: value for key, value in wish.options.items() if not key.startswith(other)}
+    assignments = [one for one in wish.assignments if not one.strip().startswith(other)]
+    settings = config.load_run(folder.path / "settings.yaml", options=options, assignments=assignments)
+    return _with_weights_of(folder, began, settings)
+
+
+def _with_weights_of(folder: RunFolder, began: Settings, settings: Settings) -> Settings:
     """Give settings that name the weights a run began from by the file that was found for it then."""
     model = settings.of(folder.stage).model
     if model.weights != folder.info().get("init"):
         return settings
-    began = config.load_run(folder.path / "settings.yaml").of(folder.stage).model
-    return _with_model(settings, folder.stage, model.model_copy(update={"weights": began.weights}))
+    weights = began.of(folder.stage).model.weights
+    return _with_model(settings, folder.stage, model.model_copy(update={"weights": weights}))
 
 
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
