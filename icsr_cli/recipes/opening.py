@@ -111,10 +111,11 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts["after"] = wish.after.name
     if wish.then is not None:
         facts["then"] = wish.then.kept()
+    local = None
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
-        settings, found = _global_inputs(data, settings, wish, progress, resolved)
+        settings, local, found = _global_inputs(data, settings, wish, progress, resolved)
         facts |= found
     _check_network(settings, stage, wish.processes)
     _say_other_size(settings, stage, progress)
@@ -122,7 +123,6 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
-    local = facts.pop("local", None)
     with begin(wish.runs_root, data.name, stage, name=wish.name) as folder:
         folder.update_info(**facts, local=None)
         if local is not None:
@@ -462,27 +462,25 @@ def _check_same_plugins(folder: RunFolder, before: Iterable[Any], now: Sequence[
 
 def _global_inputs(
     data: Dataset, settings: Settings, wish: Wish, progress: Progress, resolved: Resolved
-) -> tuple[Settings, dict[str, Any]]:
-    """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
+) -> tuple[Settings, Path | None, dict[str, Any]]:
+    """Find the local labels and the weights a global run starts from; gives facts for ``run.json``, too."""
     own = settings.global_
-    needed, from_cam = own.local is None and uses_local(settings), own.model.weights == "cam"
-    facts: dict[str, Any] = {"local": None}
-    if not (needed or from_cam or wish.local):
-        return settings, facts
+    needed = wish.local is not None or (own.local is None and uses_local(settings))
+    from_cam = own.model.weights == "cam"
+    if not (needed or from_cam):
+        return settings, None, {}
     source = find_local(wish.local or wish.after, wish.runs_root, data.name)
-    if needed or wish.local:
+    if needed:
         if not (align_local(read_labels(source), data.train, source) >= 0).any():
             raise RunError(
                 f"{source} gives no training image a local label: its local_cluster holds none. Name a "
                 "cam run, or make them: icsr labels generate --local cluster."
             )
-        facts["local"] = source
         progress.note(f"Local labels: {source}")
     if from_cam:
-        facts["init"] = "cam"
         settings = start_from_run(find_cam_weights(source), "global", settings, resolved)
         progress.note(f"Weights: {settings.global_.model.weights}")
-    return settings, facts
+    return settings, source if needed else None, {"init": "cam"} if from_cam else {}
 
 
 def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:
