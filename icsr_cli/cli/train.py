@@ -149,7 +149,9 @@ def train(
 
     stage, run = _stage_and_run(stage, run, resume)
     given = dict(locals())
-    _check_stage(stage, run, resume, given)
+    _check_run(run, given)
+    if stage is not None:
+        _check_options(stage, given, f"icsr train {stage}")
     if download:
         os.environ["ICSR_DOWNLOAD"] = "1"
     if tensorboard:
@@ -274,18 +276,16 @@ def _stage_and_run(stage: str | None, run: Path | None, resume: bool) -> tuple[s
     return found.stage, found.path
 
 
-def _check_stage(stage: str | None, run: Path | None, resume: bool, given: Mapping[str, Any]) -> None:
-    """Refuse options of another stage than the one that is named."""
-    if run is not None and not resume:
+def _check_run(run: Path | None, given: Mapping[str, Any]) -> None:
+    """Refuse a command that leaves open which run goes on, or says it twice."""
+    if run is not None and not given["resume"]:
         raise UsageError(
             f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
         )
-    if resume and given["seeds"] and (run is not None or not given["name"]):
+    if given["resume"] and given["seeds"] and (run is not None or not given["name"]):
         raise UsageError("Several seeds go on together by the name of their group: --resume --name GROUP.")
     if run is not None and given["name"]:
         raise UsageError(f"{run} and --name {given['name']} both say which run goes on; give one of them.")
-    if stage is not None:
-        _check_options(stage, given, f"icsr train {stage}")
 
 
 def _check_options(stage: str, given: Mapping[str, Any], what: str) -> None:

@@ -292,14 +292,12 @@ def resolve(
 def resume(
     data: Dataset, stage: str, wish: Wish, run: Path | None, progress: Progress
 ) -> tuple[RunFolder, Settings]:
-    """Find the run to go on with: ``run``, the one that was named, or the newest.
+    """Find the run to go on with: ``run``, or the newest.
 
     Raises:
         UsageError: it was started with something else than is asked for now.
         RunError: there is none.
     """
-    if run is None and wish.name is not None:
-        run = wish.runs_root / data.name / stage / wish.name
     folder = open_run(run) if run else newest(wish.runs_root, data.name, stage, file="settings.yaml")
     if folder.stage != stage or folder.dataset != data.name:
         raise UsageError(
