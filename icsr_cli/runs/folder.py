@@ -10,6 +10,7 @@
 ``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
 ``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
 ``pairs.csv``             what is known of pairs of images (see ``icsr_cli.runs.pairs``), if anything is
+``local.csv``             the run's own copy of the local labels that it was given, if it was
 ``then.yaml``             the settings file that the stage behind a cam run was given, if it was
 ``evaluation.json``       what was measured of it (see ``icsr_cli.runs.evaluation``), if anything was
 ``events/``               event files for TensorBoard, where they were asked for
