@@ -331,25 +331,14 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     another.
     """
     pairs = _pairs_of(wish, data)
-    now: dict[str, Any] = {
-        "cameras": wish.cameras and list(wish.cameras),
-        "pairs": None if pairs is None else fingerprint(pairs, data.train.paths),
-    }
+    known = None if pairs is None else fingerprint(pairs, data.train.paths)
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
         began = config.load_run(path)
         info = folder.info()
         settings = _asked_again(folder, began, data, wish).model_copy(update={"seed": began.seed})
         _check_same_plugins(folder, info.get("plugins", []), wish.plugins)
-        different = _differences(stage, began, settings)
-        before = {"cameras": info.get("cameras"), "pairs": (info.get("pairs") or {}).get("sha256")}
-        for name, then in before.items():
-            if then and not now[name]:
-                different.append(f"  - --{name}: given then, not now")
-            elif now[name] and not then and not wish.after:  # after a cam run they may be that run's
-                different.append(f"  - --{name}: given now, not then")
-            elif now[name] and then not in (None, now[name]):
-                different.append(f"  - --{name}: others than then")
+        different = _differences(stage, began, settings) + _other_inputs(info, wish, known)
         if (kept := folder.local) is not None and not info.get("after"):
             given = Path(str(info["local"]))
             if wish.local is None:
@@ -364,6 +353,23 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
                 + "\nGive the options again that the group was started with."
             )
     return wish
+
+
+def _other_inputs(info: Mapping[str, Any], wish: Wish, known: str | None) -> list[str]:
+    """List the cameras and pairs (``known``: their hash) that are others than a run's, a line each."""
+    before_and_now = {
+        "cameras": (info.get("cameras"), wish.cameras and list(wish.cameras)),
+        "pairs": ((info.get("pairs") or {}).get("sha256"), known),
+    }
+    different = []
+    for name, (then, now) in before_and_now.items():
+        if then and not now:
+            different.append(f"  - --{name}: given then, not now")
+        elif now and not then and not wish.after:  # after a cam run they may be that run's
+            different.append(f"  - --{name}: given now, not then")
+        elif now and then not in (None, now):
+            different.append(f"  - --{name}: others than then")
+    return different
 
 
 def _differences(stage: str, began: Settings, asked: Settings) -> list[str]:
