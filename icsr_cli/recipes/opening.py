@@ -102,6 +102,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     """
     if "group" in wish.facts:
         wish = _like_others(data, stage, wish, wish.facts["group"])
+        if wish.then is not None:  # now, not when the cam stage is trained
+            after = wish.runs_root / data.name / stage / str(wish.name)
+            _like_others(data, "global", replace(wish.then, after=after), wish.facts["group"])
     settings, resolved, found = _fitting(data, stage, wish, progress)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins], **found}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout, "images": images_of(data)}
