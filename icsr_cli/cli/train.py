@@ -149,7 +149,9 @@ def train(
 
     stage, run = _stage_and_run(stage, run, resume)
     given = dict(locals())
-    _check_stage(stage, run, resume, given)
+    _check_run(run, given)
+    if stage is not None:
+        _check_options(stage, given, f"icsr train {stage}")
     if download:
         os.environ["ICSR_DOWNLOAD"] = "1"
     if tensorboard:
@@ -185,7 +187,7 @@ def train(
     stages: Sequence[str] = [stage] if stage else []
     if resume and stage is None:
         run, stages = place.ranks.from_leader(lambda: begun_by(data, wishes))
-    whole, _ = _asks(wish, ("cam", "global"), given)
+    whole = _asked(wish, ("cam", "global"), given)
     stages = stages or place.ranks.from_leader(lambda: resolve(data, whole, Progress()).stages)
     if stage is None and len(stages) == 1:
         _check_options(stages[0], given, f"the one that is trained here, {stages[0]}")
@@ -210,19 +212,17 @@ def _check_before(
     from icsr_cli.recipes.opening import check
     from icsr_cli.runs import check_free
 
-    first = wishes[0]
     for own in wishes:
         for each in stages:
             check_free(own.runs_root / data.name / each, own.name)
-    asks = _asks(first, stages, given)
-    for each, asked in zip(stages[1:], asks[1:], strict=True):
-        check(data, each, asked, asks[0])
+    for each in stages[1:]:
+        check(data, each, _asked(wishes[0], stages, given))
 
 
-def _asks(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> list[Wish]:
-    """Give what is asked of each stage; each knows what is asked of all, which --set may reach into."""
+def _asked(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> Wish:
+    """Give what is asked of all stages: each knows of the others, which --set may reach into."""
     every = {key: value for each in stages for key, value in _options(each, given).items()}
-    return [replace(wish, options={**wish.options, **every}) for _ in stages]
+    return replace(wish, options={**wish.options, **every})
 
 
 def _train(
@@ -242,10 +242,10 @@ def _train(
     found, begun = [], False
     try:
         for own in wishes:
-            after = None
-            asks = _asks(own, stages, given)
-            for each, asked, then in zip(stages, asks, [*asks[1:], None], strict=True):
-                asked, named = replace(asked, after=after, then=then), None if after else run
+            after, whole = None, _asked(own, stages, given)
+            for each in stages:
+                asked = replace(whole, after=after, then=None if each == stages[-1] else whole)
+                named = None if after else run
                 begin = partial(go_on_or_begin, run=named) if resume else opening.start
                 made = partial(begin, data, each, asked, progress=place.progress)
                 folder, settings = place.ranks.from_leader(made)
@@ -276,18 +276,16 @@ def _stage_and_run(stage: str | None, run: Path | None, resume: bool) -> tuple[s
     return found.stage, found.path
 
 
-def _check_stage(stage: str | None, run: Path | None, resume: bool, given: Mapping[str, Any]) -> None:
-    """Refuse options of another stage than the one that is named."""
-    if run is not None and not resume:
+def _check_run(run: Path | None, given: Mapping[str, Any]) -> None:
+    """Refuse a command that leaves open which run goes on, or says it twice."""
+    if run is not None and not given["resume"]:
         raise UsageError(
             f"A run ({run}) is given, but not what to do with it: add --resume to go on with it."
         )
-    if resume and given["seeds"] and (run is not None or not given["name"]):
+    if given["resume"] and given["seeds"] and (run is not None or not given["name"]):
         raise UsageError("Several seeds go on together by the name of their group: --resume --name GROUP.")
     if run is not None and given["name"]:
         raise UsageError(f"{run} and --name {given['name']} both say which run goes on; give one of them.")
-    if stage is not None:
-        _check_options(stage, given, f"icsr train {stage}")
 
 
 def _check_options(stage: str, given: Mapping[str, Any], what: str) -> None:

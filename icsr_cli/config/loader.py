@@ -156,10 +156,10 @@ def _resolve(
         _merge(tree, layer)
         said = dict.fromkeys((key for key, _ in flat(layer)), source)
         sources = {key: where for key, where in sources.items() if key not in said} | said
-    return validate(tree | last, sources, images)
+    return _validate(tree | last, sources, images)
 
 
-def validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] | None = None) -> Settings:
+def _validate(tree: Tree, sources: Mapping[str, str], images: Mapping[str, int] | None) -> Settings:
     """Turn a tree of plain values into ``Settings``, or raise one ``UsageError`` with every fault."""
     faults = []
     try:

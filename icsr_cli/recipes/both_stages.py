@@ -42,21 +42,22 @@ def go_on_or_begin(
 
     Raises what ``opening.resume`` and ``opening.start`` do, and RunError where it never began.
     """
-    grouped = "group" in wish.facts
+    may_begin = "group" in wish.facts or wish.after is not None
+    root = wish.runs_root
     if wish.name is not None:
-        root = wish.runs_root
         there = root / data.name / stage / wish.name
-        if clear_not_begun(there) and not (grouped or wish.after):
+        if clear_not_begun(there) and not may_begin:
             raise RunError(
                 f"{there} was stopped before it began. The same command without --resume begins it."
             )
-        run = there if there.is_dir() else run
-        if run is None and (of_group := [one for one in _begun(root, data.name) if _group(one) == wish.name]):
+        found = there.is_dir()
+        if not found and (of_group := [one for one in _begun(root, data.name) if _group(one) == wish.name]):
             raise UsageError(f"{wish.name} is a group of seeds. {_whole(of_group[-1])}")
+        run = there if found or not may_begin else None
     elif wish.after is not None:  # the newest run that the command of that cam run began, if any
-        runs = reversed(_begun(wish.runs_root, data.name, "global"))
+        runs = reversed(_begun(root, data.name, "global"))
         run = next((one.path for one in runs if one.info().get("after") == wish.after.name), None)
-    if run is not None or not (grouped or wish.after):
+    if run is not None or not may_begin:
         return opening.resume(data, stage, wish, run, progress)
     asked = _planned(wish)
     progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")

@@ -270,7 +270,7 @@ def estimate_thresholds(embedder: Embedder, run: RunFolder) -> tuple[list[Thresh
     Raises:
         UsageError: the run has no labels of a global stage.
     """
-    files = [file for file in run.label_files() if file.stem.startswith("epoch")]
+    files = run.epoch_files()
     if not files:
         raise UsageError(
             f"The data set {embedder.dataset.name!r} has no query and gallery images to measure on, and "

@@ -102,6 +102,9 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     """
     if "group" in wish.facts:
         wish = _like_others(data, stage, wish, wish.facts["group"])
+        if wish.then is not None:  # now, not when the cam stage is trained
+            after = wish.runs_root / data.name / stage / str(wish.name)
+            _like_others(data, "global", replace(wish.then, after=after), wish.facts["group"])
     settings, resolved, found = _fitting(data, stage, wish, progress)
     facts: dict[str, Any] = {**wish.facts, "plugins": [list(plugin) for plugin in wish.plugins], **found}
     facts |= {"camera_names": list(data.camera_names), "layout": data.layout, "images": images_of(data)}
@@ -111,10 +114,11 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
         facts["after"] = wish.after.name
     if wish.then is not None:
         facts["then"] = wish.then.kept()
+    local = None
     if stage == "cam":
         facts["cameras"] = _known_cameras(data, wish.cameras)
     else:
-        settings, found = _global_inputs(data, settings, wish, progress, resolved)
+        settings, local, found = _global_inputs(data, settings, wish, progress, resolved)
         facts |= found
     _check_network(settings, stage, wish.processes)
     _say_other_size(settings, stage, progress)
@@ -122,7 +126,6 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     if pairs is not None:
         facts["pairs"] = about_pairs(wish.pairs, pairs, data.train.paths)
         progress.note(f"Pairs: {say_pairs(facts['pairs'])}")
-    local = facts.pop("local", None)
     with begin(wish.runs_root, data.name, stage, name=wish.name) as folder:
         folder.update_info(**facts, local=None)
         if local is not None:
@@ -137,15 +140,14 @@ def start(data: Dataset, stage: str, wish: Wish, progress: Progress) -> tuple[Ru
     return folder, settings
 
 
-def check(data: Dataset, stage: str, wish: Wish, before: Wish) -> None:
+def check(data: Dataset, stage: str, wish: Wish) -> None:
     """Find what is wrong with a later stage of several before the first one is trained.
 
-    ``before``: what is asked of the cam stage, whose network it may take.
     Raises what ``start`` does; what the cam stage will make is not looked for.
     """
     settings, resolved, _ = _fitting(data, stage, wish, Progress())
     if settings.of(stage).model.weights == "cam":
-        cam, *_ = _fitting(data, "cam", before, Progress())
+        cam, *_ = _fitting(data, "cam", wish, Progress())
         if cam.cam.network != "shared":
             raise UsageError(
                 f"{stage}.model.weights: cam is the shared network of the cam stage, and cam.network is "
@@ -293,37 +295,27 @@ def resolve(
 def resume(
     data: Dataset, stage: str, wish: Wish, run: Path | None, progress: Progress
 ) -> tuple[RunFolder, Settings]:
-    """Find the run to go on with: ``run``, the one that was named, or the newest.
+    """Find the run to go on with: ``run``, or the newest.
 
     Raises:
         UsageError: it was started with something else than is asked for now.
         RunError: there is none.
     """
-    if run is None and wish.name is not None:
-        run = wish.runs_root / data.name / stage / wish.name
     folder = open_run(run) if run else newest(wish.runs_root, data.name, stage, file="settings.yaml")
     if folder.stage != stage or folder.dataset != data.name:
         raise UsageError(
             f"{folder.path} is a {folder.stage} run of {folder.dataset}, not a {stage} run of {data.name}."
         )
     _check_same_inputs(folder, data, wish)
-    path = folder.path / "settings.yaml"
-    own = config.load_run(path, sections=("method",)).method
-    if wish.method not in (None, own):
+    began = config.load_run(folder.path / "settings.yaml")
+    if wish.method not in (None, began.method):
         raise UsageError(
-            f"The run {folder.path} was started with the method {own}, not {wish.method}. Leave --method "
-            "out, or start a new run without --resume."
+            f"The run {folder.path} was started with the method {began.method}, not {wish.method}. Leave "
+            "--method out, or start a new run without --resume."
         )
-    if wish.config and wish.config_typed:
-        settings = _asked_again(folder, data, wish)
-    else:
-        # The settings of the other stage are not written down here: nothing can reach into them.
-        other = "global." if stage == "cam" else "cam."
-        options = {key: value for key, value in wish.options.items() if not key.startswith(other)}
-        assignments = [one for one in wish.assignments if not one.strip().startswith(other)]
-        settings = config.load_run(path, options=options, assignments=assignments)
-        settings = _with_weights_of(folder, settings)
-    if different := _differences(folder, settings):
+    typed = wish.config and wish.config_typed
+    settings = _asked_again(folder, began, data, wish) if typed else _asked_beside(folder, began, wish)
+    if different := _differences(stage, began, settings):
         raise UsageError(
             f"The run {folder.path} was started with other settings; it goes on as it began or not at all:\n"
             + "\n".join(different)
@@ -342,25 +334,14 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     another.
     """
     pairs = _pairs_of(wish, data)
-    now: dict[str, Any] = {
-        "cameras": wish.cameras and list(wish.cameras),
-        "pairs": None if pairs is None else fingerprint(pairs, data.train.paths),
-    }
+    known = None if pairs is None else fingerprint(pairs, data.train.paths)
     for path in sorted((wish.runs_root / data.name / stage).glob(f"{escape(group)}-seed*/settings.yaml")):
         folder = open_run(path.parent)
         began = config.load_run(path)
-        settings = _asked_again(folder, data, wish).model_copy(update={"seed": began.seed})
-        _check_same_plugins(folder, folder.info().get("plugins", []), wish.plugins)
-        different = _differences(folder, settings)
         info = folder.info()
-        before = {"cameras": info.get("cameras"), "pairs": (info.get("pairs") or {}).get("sha256")}
-        for name, then in before.items():
-            if then and not now[name]:
-                different.append(f"  - --{name}: given then, not now")
-            elif now[name] and not then and not wish.after:  # after a cam run they may be that run's
-                different.append(f"  - --{name}: given now, not then")
-            elif now[name] and then not in (None, now[name]):
-                different.append(f"  - --{name}: others than then")
+        settings = _asked_again(folder, began, data, wish).model_copy(update={"seed": began.seed})
+        _check_same_plugins(folder, info.get("plugins", []), wish.plugins)
+        different = _differences(stage, began, settings) + _other_inputs(info, wish, known)
         if (kept := folder.local) is not None and not info.get("after"):
             given = Path(str(info["local"]))
             if wish.local is None:
@@ -377,11 +358,27 @@ def _like_others(data: Dataset, stage: str, wish: Wish, group: str) -> Wish:
     return wish
 
 
-def _differences(run: RunFolder, asked: Settings) -> list[str]:
-    """List the settings that are others than a run was started with, a line each."""
-    # Through the schema: a setting that is younger than the run has its default there.
-    began = config.load_run(run.path / "settings.yaml")
-    before, now = (dict(flat(settings.dump(run.stage))) for settings in (began, asked))
+def _other_inputs(info: Mapping[str, Any], wish: Wish, known: str | None) -> list[str]:
+    """List the cameras and pairs (``known``: their hash) that are others than a run's, a line each."""
+    before_and_now = {
+        "cameras": (info.get("cameras"), wish.cameras and list(wish.cameras)),
+        "pairs": ((info.get("pairs") or {}).get("sha256"), known),
+    }
+    different = []
+    for name, (then, now) in before_and_now.items():
+        if then and not now:
+            different.append(f"  - --{name}: given then, not now")
+        elif now and not then and not wish.after:  # after a cam run they may be that run's
+            different.append(f"  - --{name}: given now, not then")
+        elif now and then not in (None, now):
+            different.append(f"  - --{name}: others than then")
+    return different
+
+
+def _differences(stage: str, began: Settings, asked: Settings) -> list[str]:
+    """List the settings of a stage that are others than a run was started with, a line each."""
+    # Both through the schema: a setting that is younger than the run has its default in ``began``.
+    before, now = (dict(flat(settings.dump(stage))) for settings in (began, asked))
     return [
         f"  - {key}: {before.get(key, 'not set')!r} in the run, {now.get(key, 'not set')!r} asked for"
         for key in sorted((before.keys() | now.keys()) - MAY_CHANGE)
@@ -389,23 +386,33 @@ def _differences(run: RunFolder, asked: Settings) -> list[str]:
     ]
 
 
-def _asked_again(folder: RunFolder, data: Dataset, wish: Wish) -> Settings:
+def _asked_again(folder: RunFolder, began: Settings, data: Dataset, wish: Wish) -> Settings:
     """Give the settings that a wish asks for, with what the run has found."""
     again = partial(resolve, data, wish, Progress(), ())
     settings = use_local(again(), again, wish.local or folder.local)
     if settings.of(folder.stage).model.weights == folder.info().get("init"):
-        began = config.load_run(folder.path / "settings.yaml")
-        settings = _with_network(settings, folder.stage, began.of(folder.stage).model, began.image, again)
-    return _with_weights_of(folder, settings)
+        model = began.of(folder.stage).model
+        settings = _with_network(settings, folder.stage, model, began.image, again)
+    return _with_weights_of(folder, began, settings)
 
 
-def _with_weights_of(folder: RunFolder, settings: Settings) -> Settings:
+def _asked_beside(folder: RunFolder, began: Settings, wish: Wish) -> Settings:
+    """Give the settings of the run, and over them what a wish asks for without a settings file."""
+    # The settings of the other stage are not written down here: nothing can reach into them.
+    other = "global." if folder.stage == "cam" else "cam."
+    options = {key: value for key, value in wish.options.items() if not key.startswith(other)}
+    assignments = [one for one in wish.assignments if not one.strip().startswith(other)]
+    settings = config.load_run(folder.path / "settings.yaml", options=options, assignments=assignments)
+    return _with_weights_of(folder, began, settings)
+
+
+def _with_weights_of(folder: RunFolder, began: Settings, settings: Settings) -> Settings:
     """Give settings that name the weights a run began from by the file that was found for it then."""
     model = settings.of(folder.stage).model
     if model.weights != folder.info().get("init"):
         return settings
-    began = config.load_run(folder.path / "settings.yaml").of(folder.stage).model
-    return _with_model(settings, folder.stage, model.model_copy(update={"weights": began.weights}))
+    weights = began.of(folder.stage).model.weights
+    return _with_model(settings, folder.stage, model.model_copy(update={"weights": weights}))
 
 
 def _check_same_inputs(folder: RunFolder, data: Dataset, wish: Wish) -> None:
@@ -462,27 +469,25 @@ def _check_same_plugins(folder: RunFolder, before: Iterable[Any], now: Sequence[
 
 def _global_inputs(
     data: Dataset, settings: Settings, wish: Wish, progress: Progress, resolved: Resolved
-) -> tuple[Settings, dict[str, Any]]:
-    """Find the local labels and the weights a global run starts from; gives facts for ``run.json``."""
+) -> tuple[Settings, Path | None, dict[str, Any]]:
+    """Find the local labels and the weights a global run starts from; gives facts for ``run.json``, too."""
     own = settings.global_
-    needed, from_cam = own.local is None and uses_local(settings), own.model.weights == "cam"
-    facts: dict[str, Any] = {"local": None}
-    if not (needed or from_cam or wish.local):
-        return settings, facts
+    needed = wish.local is not None or (own.local is None and uses_local(settings))
+    from_cam = own.model.weights == "cam"
+    if not (needed or from_cam):
+        return settings, None, {}
     source = find_local(wish.local or wish.after, wish.runs_root, data.name)
-    if needed or wish.local:
+    if needed:
         if not (align_local(read_labels(source), data.train, source) >= 0).any():
             raise RunError(
                 f"{source} gives no training image a local label: its local_cluster holds none. Name a "
                 "cam run, or make them: icsr labels generate --local cluster."
             )
-        facts["local"] = source
         progress.note(f"Local labels: {source}")
     if from_cam:
-        facts["init"] = "cam"
         settings = start_from_run(find_cam_weights(source), "global", settings, resolved)
         progress.note(f"Weights: {settings.global_.model.weights}")
-    return settings, facts
+    return settings, source if needed else None, {"init": "cam"} if from_cam else {}
 
 
 def _with_model(settings: Settings, stage: str, model: ModelSettings) -> Settings:

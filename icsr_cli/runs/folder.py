@@ -10,6 +10,7 @@
 ``last.safetensors``      the network after the last epoch; ``best.safetensors`` that of the chosen one
 ``labels/epoch_012.csv``  labels of an epoch (see ``icsr_cli.runs.labels``); ``labels/local.csv``
 ``pairs.csv``             what is known of pairs of images (see ``icsr_cli.runs.pairs``), if anything is
+``local.csv``             the run's own copy of the local labels that it was given, if it was
 ``then.yaml``             the settings file that the stage behind a cam run was given, if it was
 ``evaluation.json``       what was measured of it (see ``icsr_cli.runs.evaluation``), if anything was
 ``events/``               event files for TensorBoard, where they were asked for
@@ -141,11 +142,15 @@ class RunFolder:
         """Name the labels that epoch ``epoch`` (from 1) was trained on."""
         return self.labels / f"epoch_{epoch:03d}.csv"
 
+    def epoch_files(self) -> list[Path]:
+        """Give the files of labels of the epochs, in order."""
+        epochs = (file for file in self.labels.glob("epoch_*.csv") if file.stem[6:].isdecimal())
+        return sorted(epochs, key=epoch_of)
+
     def label_files(self) -> list[Path]:
         """Give the files of labels there are: those of the epochs, else the local ones of a cam run."""
         local = self.labels / "local.csv"
-        epochs = (file for file in self.labels.glob("epoch_*.csv") if file.stem[6:].isdecimal())
-        return sorted(epochs, key=epoch_of) or ([local] if local.is_file() else [])
+        return self.epoch_files() or ([local] if local.is_file() else [])
 
     def find_labels(self, epoch: int | None = None) -> Path:
         """Give the labels of an epoch, from 1, or the last ones.
@@ -159,9 +164,11 @@ class RunFolder:
             raise RunError(
                 f"The run {self.path} ({status}) has no labels yet: its first epoch is not finished."
             )
-        if epoch is None or self.label_file(epoch).is_file():
-            return files[-1] if epoch is None else self.label_file(epoch)
-        there = ", ".join(str(epoch_of(file)) for file in files if file.stem != "local")
+        if epoch is None:
+            return files[-1]
+        if (file := self.label_file(epoch)).is_file():
+            return file
+        there = ", ".join(str(epoch_of(file)) for file in self.epoch_files())
         raise RunError(
             f"The run {self.path} has no labels of epoch {epoch}; it has: {there or 'local labels'}."
         )

@@ -101,6 +101,19 @@ def test_seeds_that_begin_later_have_the_local_labels_of_the_others(train: Any, 
     assert (second["local"], second["local_sha256"]) == (first["local"], first["local_sha256"])
 
 
+@pytest.mark.parametrize("resume", [(), ("--resume",)])
+def test_another_global_stage_than_the_groups_is_refused_before_the_cam_stage(
+    train: Any, tmp_path: Path, resume: Any
+) -> None:
+    own = (*SHORT, "--name", "group", "--seeds")
+    ended(train(*own, "1"))
+    refused = train(*own, "2", *resume, "--set", "global.model.pooling=avg")
+    assert refused.exit_code == 2
+    assert "global.model.pooling: 'gem' in the run, 'avg' asked for" in refused.stderr
+    assert [run.name for run in runs(tmp_path, "cam")] == ["group-seed1"]
+    ended(train(*own, "2", *resume))
+
+
 def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_path: Path) -> None:
     """Cameras, pairs and local labels are no settings; they are held against those of the others, too."""
     labels, same, other, pairs, doubt = (

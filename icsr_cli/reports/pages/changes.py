@@ -42,7 +42,7 @@ def page(view: View) -> str:
 
     Raises RunError where it has the labels of no epoch.
     """
-    epochs = [file for file in view.run.label_files() if file.stem.startswith("epoch")]
+    epochs = view.run.epoch_files()
     if not epochs:
         raise RunError(f"The run {view.run.path} has the labels of no epoch, so nothing has moved.")
     return page_between(view, epochs[0], epochs[-1])
