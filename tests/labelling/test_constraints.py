@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from icsr_cli.choices import find
 from icsr_cli.errors import InputError
 from icsr_cli.labelling import KnownEvidence, constraints, label
+from icsr_cli.labelling._kernels import seed_sides
 from icsr_cli.types import Labels, Pairs, by_first_appearance
 
 NONE = np.empty((0, 2), dtype=np.int64)
@@ -176,6 +177,52 @@ def _two_blobs() -> sp.csr_array:
 def _label(pairs: Pairs | None, similarity: sp.csr_array | None = None) -> list[int]:
     given = _two_blobs() if similarity is None else similarity
     return label(Known(given, pairs), _methods(0)).clusters.tolist()
+
+
+def _slow_sides(order: Any, clusters: Any, against: Any, weights: Any, sizes: Any) -> list[int]:
+    sides: list[list[int]] = []
+    found = [-1] * len(clusters)
+    for node in order:
+        free = [
+            side
+            for side, nodes in enumerate(sides)
+            if clusters[nodes[0]] == clusters[node] and not against[node, nodes].any()
+        ]
+        means = [weights[node, sides[side]].sum() / sizes[sides[side]].sum() for side in free]
+        if means:
+            side = free[int(np.argmax(means))]  # the first on a tie
+            sides[side].append(node)
+        else:
+            side = len(sides)
+            sides.append([node])
+        found[node] = side
+    return found
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), k=st.integers(1, 24), clusters=st.integers(1, 3), tight=st.booleans())
+def test_sides_are_those_of_the_slow_version(seed: int, k: int, clusters: int, tight: bool) -> None:
+    """Who is in conflict goes where it is most similar in the mean, of where nobody is against it."""
+    generator = np.random.default_rng(seed)
+    own = np.sort(generator.integers(0, clusters, k))
+    sizes = generator.integers(1, 5, k)
+    inside = (own[:, None] == own) & ~np.eye(k, dtype=bool)
+    # Eighths: sums are exact in any order, and ties are there.
+    upper = np.triu(generator.integers(0, 3 if tight else 9, (k, k)) / 8 * inside, 1)
+    weights = upper + upper.T
+    upper = np.triu(generator.random((k, k)) < generator.random(), 1)
+    against = (upper | upper.T) & inside
+    order = generator.permutation(np.flatnonzero(generator.random(k) < 0.8))
+    order = order[np.argsort(own[order], kind="stable")]
+    sparse, conflicts = sp.csr_array(weights), sp.csr_array(against.astype(np.int8))
+    found = seed_sides(
+        order,
+        own,
+        *(conflicts.indptr, conflicts.indices),
+        *(sparse.indptr, sparse.indices, sparse.data),
+        sizes,
+    )
+    np.testing.assert_array_equal(found, _slow_sides(order, own, against, weights, sizes))
 
 
 def test_a_cluster_is_split_where_it_is_thin() -> None:
