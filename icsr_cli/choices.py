@@ -31,7 +31,7 @@ from typing import Any, Final, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError, core_schema
 
-from icsr_cli.errors import UsageError, did_you_mean, reason
+from icsr_cli.errors import UsageError, counted, did_you_mean, reason
 
 #: What a method of each room defines beside its ``Options``.
 ROOMS: Final = {
@@ -121,7 +121,7 @@ class Options(Keys):
 def too_large(images: int, **least: int) -> list[str]:
     """Say which keys want more images in a cluster than there are ``images``, by ``key: message``."""
     return [
-        f"{key}: a cluster of {value:,} of {images:,} images; all would be noise"
+        f"{key}: a cluster of {value:,} of {counted(images, 'image')}; all would be noise"
         for key, value in least.items()
         if value > images
     ]

@@ -8,7 +8,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import make_progress, print_json, say
-from icsr_cli.errors import UsageError, not_utf8
+from icsr_cli.errors import UsageError, counted, not_utf8
 
 
 def embed(
@@ -78,6 +78,7 @@ def embed(
         save(temporary, features, columns, json.dumps(about))
     shown = {"out": str(out), "images": len(kept), "features": features.shape[1], "columns": list(columns)}
     print_json({**shown, **about}) if as_json else say(
-        f"Written to {out}: {len(kept):,} images, {features.shape[1]} features each, {', '.join(columns)}",
+        f"Written to {out}: {counted(len(kept), 'image')}, {features.shape[1]} features each, "
+        + ", ".join(columns),
         whole=True,
     )

@@ -52,7 +52,7 @@ def models(
     columns = ["architecture", "features", "M param.", "M mult."]
     print_table("Networks (icsr train -a ARCH)", columns, rows)
     sizes = ", ".join(dict.fromkeys(f"{one.height} x {one.width}" for one in found))
-    say(f"In millions: parameters, and multiply-adds for an image of {sizes}.\n")
+    say(f"In millions: parameters, and multiply-adds for an image of {sizes}.")
     papers: dict[str, list[str]] = {}
     places: dict[Weights, list[str]] = {}
     for one in found:
@@ -61,7 +61,7 @@ def models(
         for weights in one.weights:
             places.setdefault(weights, []).append(one.arch)
     if papers:
-        say("Papers:")
+        say("\nPapers:")
     for paper, described in papers.items():
         say(f"- {paper}: {', '.join(described)}")
     if places:

@@ -9,7 +9,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import heading, make_progress, print_json, print_records, print_table, say
-from icsr_cli.errors import DatasetError, UsageError, room
+from icsr_cli.errors import DatasetError, UsageError, counted, room
 
 if TYPE_CHECKING:
     from icsr_cli.progress import Progress
@@ -59,7 +59,8 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
     if as_json:
         print_json(asdict(report) | {"sound": report.sound})
     elif report.sound:
-        typer.echo(f"{name}: {report.images:,} images read again, every pixel store checked: all sound")
+        read = counted(report.images, "image")
+        typer.echo(f"{name}: {read} read again, every pixel store checked: all sound")
     else:
         rows = [(item.path, item.reason) for item in report.bad] + [
             fault.split(": ", 1) for fault in report.stores
@@ -67,8 +68,9 @@ def show_verification(name: str, data_root: Path, workers: int | None, as_json: 
         print_table(f"{name}: at fault", ("what", "why"), rows)
     if not report.sound:
         raise DatasetError(
-            f"{len(report.bad)} images and {len(report.stores)} pixel stores of {name!r} are at fault. Put "
-            "the images back or prepare the data set again; a damaged store is built again by itself."
+            f"At fault in {name!r}: {counted(len(report.bad), 'image')}, "
+            f"{counted(len(report.stores), 'pixel store')}. Put the images back or prepare the "
+            "data set again; a damaged store is built again by itself."
         )
 
 

@@ -12,6 +12,7 @@ import typer
 
 from icsr_cli.cli import options
 from icsr_cli.cli.console import make_progress, print_json, print_records, say
+from icsr_cli.errors import counted
 
 if TYPE_CHECKING:
     from icsr_cli.recipes.search import Match, QueryAnswers, SearchResult
@@ -115,7 +116,8 @@ def _new_name() -> Path:
 
 
 def _show(found: SearchResult) -> None:
-    say(f"Gallery: {found.gallery}, {found.images:,} images, features of {found.reused:,} known before")
+    images = counted(found.images, "image")
+    say(f"Gallery: {found.gallery}, {images}, features of {found.reused:,} known before")
     for answers in found.queries:
         if not answers.matches:
             say(f"{_title(answers)}: no match")
@@ -129,7 +131,7 @@ def _show(found: SearchResult) -> None:
 
 def _title(answers: QueryAnswers) -> str:
     camera = f" (camera {answers.camera})" if answers.camera is not None else ""
-    return f"{answers.query}{camera}, {answers.compared:,} images compared"
+    return f"{answers.query}{camera}, {counted(answers.compared, 'image')} compared"
 
 
 def _row(answers: QueryAnswers, gallery: Path) -> RankingRow:

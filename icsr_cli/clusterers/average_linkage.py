@@ -14,7 +14,7 @@ from icsr_cli import choices
 from icsr_cli.checks import check_count, check_number, in_kind
 from icsr_cli.clusterers.measures import silhouette_of
 from icsr_cli.clusterers.similarity import check_similarity, components
-from icsr_cli.errors import InputError
+from icsr_cli.errors import InputError, counted
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import Evidence, IntArray, by_first_appearance
 
@@ -47,7 +47,7 @@ class Options(choices.Options):
         """Refuse more clusters than images, and clusters of more images than there are."""
         found = choices.too_large(images, min_size=self.min_size)
         if self.n_clusters is not None and self.n_clusters > images:
-            found.append(f"n_clusters: {self.n_clusters:,} clusters of {images:,} images")
+            found.append(f"n_clusters: {self.n_clusters:,} clusters of {counted(images, 'image')}")
         return found
 
 

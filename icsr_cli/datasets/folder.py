@@ -362,7 +362,9 @@ def _drawn_splits(
         )
     queries = _draw_queries(named, random)
     if not queries:
-        notes.append("no identity was seen by two cameras: it can be trained on, not evaluated")
+        notes.append(
+            "no identity for evaluation was seen by two cameras: it can be trained on, not evaluated"
+        )
         return {"train": [*train, *named]}, notes
     return {"train": train, "query": queries, "gallery": _gallery(named, queries)}, notes
 

@@ -218,7 +218,7 @@ class FolderLayout:
                 rows.append(ImageRecord(f"{folder}/{name}", camera, known, frame=_frame(match)))
         if not rows:
             raise DatasetError(
-                f"Nothing in {root / folder} can be read: {len(names)} image files, "
+                f"Nothing in {root / folder} can be read: {counted(len(names), 'image file')}, "
                 f"{junk} of them junk{such_as(u for u in unread if u.split == split)}. "
                 f"Expected:\n{self.describe()}"
             )

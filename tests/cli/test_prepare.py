@@ -231,11 +231,11 @@ def test_verify_says_what_is_at_fault(icsr, tmp_path):
     first.write_bytes(other.read_bytes() + b"another picture")
     result = icsr("market1501", "--verify", code=1)
     assert "files have changed since it was prepared" in result.stdout
-    assert "0 images and 1 pixel stores of 'market1501' are at fault" in " ".join(result.stderr.split())
+    assert "At fault in 'market1501': 0 images, 1 pixel store." in " ".join(result.stderr.split())
     first.write_bytes(b"x")
     result = icsr("market1501", "--verify", code=1)
     assert MARKET[0] in result.stdout
-    assert "1 images and 0 pixel stores of 'market1501' are at fault" in " ".join(result.stderr.split())
+    assert "At fault in 'market1501': 1 image, 0 pixel stores." in " ".join(result.stderr.split())
     told = json.loads(icsr("market1501", "--verify", "--json", code=1).stdout)
     assert (told["sound"], told["bad"][0]["reason"]) == (False, "not an image")
     assert "is not prepared" in icsr("nothing", "--verify", code=1).stderr

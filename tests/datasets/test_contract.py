@@ -172,7 +172,7 @@ def test_names_that_do_not_fit_are_named(trees, tmp_path, image_bytes):
     for path in (root / "query").iterdir():
         path.rename(path.with_name("photo.jpg"))
     with pytest.raises(
-        DatasetError, match=r"(?s)query can be read: 1 image files.*photo.jpg.*0002_c1s1_000451_03"
+        DatasetError, match=r"(?s)query can be read: 1 image file,.*photo.jpg.*0002_c1s1_000451_03"
     ):
         prepare("market1501", root, tmp_path / "data")
 

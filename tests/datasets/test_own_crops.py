@@ -227,7 +227,7 @@ def test_nobody_seen_twice_is_said(tmp_path):
     reading = assemble(tmp_path, [*crops(3, 1, 4), Row("x.jpg", "0")], [])
     assert list(reading.splits) == ["train"]
     assert len(reading.splits["train"]) == 13
-    assert "no identity was seen by two cameras" in reading.notes[-1]
+    assert "no identity for evaluation was seen by two cameras" in reading.notes[-1]
 
 
 def table(folder, text, name="images.csv"):
