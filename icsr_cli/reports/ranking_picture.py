@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 from PIL import Image, ImageDraw, ImageFont
 
-from icsr_cli.errors import DatasetError, UsageError, printable
+from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.files import whole_file
 from icsr_cli.images.decode import decode
 
@@ -133,11 +133,13 @@ def _draw_crop(
 
 
 def _in_font(text: str, font: Font) -> str:
-    """Escape the letters that the font has not: all of them would be the same empty box."""
+    """Escape what cannot be shown in a line, and the letters that the font has not, all the same empty box."""
     box = bytes(font.getmask("\U0010ffff"))
     return "".join(
-        one if bytes(font.getmask(one)) != box else one.encode("unicode_escape").decode()
-        for one in printable(text)
+        one
+        if one.isprintable() and bytes(font.getmask(one)) != box
+        else one.encode("unicode_escape").decode()
+        for one in text
     )
 
 

@@ -95,6 +95,7 @@ def test_letters_that_the_font_has_not_are_escaped(image: Path) -> None:
     assert drawn("日") == drawn("\\u65e5")
     assert drawn("日") != drawn("本")
     assert drawn("a\udcff") == drawn("a\\udcff")
+    assert drawn("a\nb") == drawn("a\\nb")
 
 
 def test_of_a_path_its_end_is_shown() -> None:
