@@ -14,7 +14,7 @@ import numpy as np
 
 from icsr_cli.distances import CameraStatistics, normalise_cameras
 from icsr_cli.distances.normalisation import Normalisation
-from icsr_cli.errors import ModelError, UsageError, some
+from icsr_cli.errors import ModelError, UsageError, counted, some
 from icsr_cli.files import parse_json
 from icsr_cli.models import read_metadata, size_of
 from icsr_cli.progress import Progress
@@ -144,10 +144,24 @@ def debiasing(word: Literal["none", "centre", "full", "stored"], weights: Path, 
 def debiased(
     features: Any, cameras: IntArray, names: Sequence[str], how: Debiasing, progress: Progress
 ) -> Any:
-    """Debias float (n, d) under cameras int (n,), whose names are ``names``; numpy or torch as it came."""
+    """Debias float (n, d) under cameras int (n,), whose names are ``names``; numpy or torch as it came.
+
+    Raises UsageError where nothing is left of them, or stored statistics are of none of the cameras.
+    """
     if isinstance(how, StoredStatistics):
         return how.apply(features, [names[camera] for camera in cameras], progress)
-    return normalise_cameras(features, cameras, how)
+    found = normalise_cameras(features, cameras, how)
+    refuse_nothing(found, how)
+    return found
+
+
+def refuse_nothing(found: Any, how: Normalisation) -> None:
+    """Raise UsageError where debiased features (n, d) are all 0: every one of them was the mean of all."""
+    if not (found != 0).any():
+        raise UsageError(
+            f"--debias {how} leaves nothing of {counted(len(found), 'image')}: their features are the mean "
+            "of all. Take more images that differ, or leave --debias out."
+        )
 
 
 def _packed(table: FloatArray) -> str:

@@ -11,7 +11,7 @@ from icsr_cli.datasets.scan import image_files
 from icsr_cli.distances.normalisation import CameraStatistics
 from icsr_cli.errors import DatasetError, UsageError
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics
+from icsr_cli.recipes.debiasing import Debiasing, StoredStatistics, refuse_nothing
 from icsr_cli.recipes.gallery import FileEmbedder, Gallery, Unreadable, embed_files, open_gallery, warn_unfit
 from icsr_cli.types import FloatArray, IntArray
 
@@ -165,7 +165,9 @@ def _debiased(
             "--debias needs the camera of each image, and no image of the gallery fits --pattern."
         )
     statistics = CameraStatistics.of(gallery[known], of_image[known])
-    return statistics.apply(queries, of_query, how), statistics.apply(gallery, of_image, how)
+    found = statistics.apply(gallery, of_image, how)
+    refuse_nothing(found, how)
+    return statistics.apply(queries, of_query, how), found
 
 
 def _names(reader: Pattern | None, path: str) -> Names:

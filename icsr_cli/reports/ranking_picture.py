@@ -133,7 +133,7 @@ def _draw_crop(
 
 
 def _in_font(text: str, font: Font) -> str:
-    """Escape what cannot be shown in a line, and the letters that the font has not, all the same empty box."""
+    """Escape what no line can show, and letters that the font has not: all would be the same empty box."""
     box = bytes(font.getmask("\U0010ffff"))
     return "".join(
         one

@@ -22,6 +22,7 @@ from icsr_cli.images.decode import decode_resized
 from icsr_cli.models import build, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import gallery as gallery_module
+from icsr_cli.recipes.debiasing import debiased
 from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, images_of, open_gallery
 from icsr_cli.recipes.search import search
 from icsr_cli.recipes.steps import Engine
@@ -211,6 +212,19 @@ def test_across_cameras_leaves_out_the_own_camera(
     kept = [match for match in everything.queries[0].matches if match.camera not in (None, "1")]
     assert [match.path for match in across.queries[0].matches] == [match.path for match in kept]
     assert across.queries[0].compared == 6
+
+
+def test_debias_of_one_image_is_refused(tmp_path: Path, crops: Path, embedder: FileEmbedder) -> None:
+    first = min(crops.rglob("*.png"))
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    Image.open(first).save(alone / "c1.png")
+    other = max(crops.rglob("*.png"))
+    for how in ("centre", "full"):
+        with pytest.raises(UsageError, match=f"--debias {how} leaves nothing of 1 image"):
+            search([other], alone, embedder, Progress(), pattern="{camera}.png", debias=how)
+        with pytest.raises(UsageError, match=f"--debias {how} leaves nothing of 3 images"):
+            debiased(np.ones((3, 4), np.float32), np.array([0, 1, 1]), "ab", how, Progress())
 
 
 def test_debias_ranks_by_features_without_each_camera_s_mean(crops: Path, embedder: FileEmbedder) -> None:
