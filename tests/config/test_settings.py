@@ -152,6 +152,7 @@ def test_every_fault_is_in_one_report(tmp_path: Path) -> None:
         (["global.model.arch=resnet51"], r"global.model.arch .*resnet50"),
         (["global.refiners=[discard, split]", "global.refiners.k=3"], "is a list of 2: say which is meant"),
         (["global.refiners=[discard, split]", "global.refiners.2.k=3"], "refiners.0 to refiners.1"),
+        (["global.refiners=[discard, split]", "global.refiners={0: {k: 3}, 2: {k: 3}}"], "0 to refiners.1"),
         (
             ["cam.memory=[camera-proxies]", "cam.memory.1.weight=0.5"],
             r"list of 1: say which is meant, memory\.0\.",
