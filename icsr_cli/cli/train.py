@@ -215,8 +215,9 @@ def _check_before(
     for own in wishes:
         for each in stages:
             check_free(own.runs_root / data.name / each, own.name)
+    whole = _asked(wishes[0], stages, given)
     for each in stages[1:]:
-        check(data, each, _asked(wishes[0], stages, given))
+        check(data, each, whole)
 
 
 def _asked(wish: Wish, stages: Sequence[str], given: Mapping[str, Any]) -> Wish:
