@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from icsr_cli import exact_kernels as kernels
 from icsr_cli.threads import blocks, in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
+#: Writes the products of all rows of two matrices, float32, into a third.
+Product: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], None]
 #: Writes the products of two ranges of vectors into an array.
 Multiply: TypeAlias = Callable[[slice, slice, Any], None]
 #: Reads them from it; the last are the products of all vectors with themselves.
@@ -42,22 +43,33 @@ class Among(NamedTuple):
     relation: int = ANY
 
 
+def product_of_numpy(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
+    """Write the products of the rows of a (m, d) with those of b (n, d) into ``out`` (m, n)."""
+    np.matmul(a, b.T, out=out)
+
+
 def search_cpu(
-    x: FloatArray, wanted: Sequence[Among], groups: Any, team: Team, see: See | None = None
+    x: FloatArray,
+    wanted: Sequence[Among],
+    groups: Any,
+    team: Team,
+    *,
+    product: Product = product_of_numpy,
+    see: See | None = None,
 ) -> list[tuple[Any, Any]]:
     """Search all pairs of x (n, d): for each wanted int64 and float32 (n, k), squared distances.
 
     Where there are fewer than k, n stands for nobody, at infinity; no list is longer than n. ``groups`` int64
     (n,); the search is faster where groups stand together. Each process multiplies some of the tiles, then
-    settles its share of the rows. ``see``: is shown the products of each tile, by several threads at once;
-    they are of x less its mean, which changes no distance: what vectors nearly at one place have in common
-    would leave nothing of what they have not.
+    settles its share of the rows. ``product`` multiplies, and ``see`` is shown the products of each tile, by
+    several threads at once; they are of x less its mean, which changes no distance: what vectors nearly at
+    one place have in common would leave nothing of what they have not.
     """
     centred = x - x.mean(axis=0)
     squares = np.einsum("ij,ij->i", centred, centred)
 
     def multiply(top: slice, left: slice, products: Any) -> None:
-        np.matmul(centred[top], centred[left].T, out=products)
+        product(centred[top], centred[left], products)
         if see is not None:
             see(top, left, products, squares)
 
@@ -171,8 +183,7 @@ def nearest_lists(
 
     tiles = [(top, top + offset) for offset in starts for top in starts if top + offset < n]
     tiles = tiles[team.rank :: team.size]
-    with threadpool_limits(limits=1, user_api="blas"):
-        in_threads(merge, row_ranges(len(tiles), 1024))
+    in_threads(merge, row_ranges(len(tiles), 1024), multiplies=True)
     return [_merged(keys, team) for keys, _ in lists]
 
 

@@ -10,6 +10,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import Final, TypeVar
 
@@ -55,13 +56,34 @@ def blocks(m: int, n: int, numbers: int) -> Iterator[slice]:
     return (slice(low, low + step) for low in range(0, m, step))
 
 
-def in_threads(work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]]) -> list[T]:
-    """Call ``work(low, high)`` for every range, on several threads; results in order."""
-    threads = thread_count()
-    if threads == 1:
-        return [work(low, high) for low, high in ranges]
-    with ThreadPoolExecutor(max_workers=threads) as pool:
-        return list(pool.map(lambda span: work(*span), ranges))
+def in_threads(
+    work: Callable[[int, int], T], ranges: Iterable[tuple[int, int]], *, multiplies: bool = False
+) -> list[T]:
+    """Call ``work(low, high)`` for every range, on several threads; results in order.
+
+    Where it ``multiplies`` matrices, each product takes the thread that asks for it alone.
+    """
+    with _one_thread_each() if multiplies else nullcontext(lambda: None) as begin:
+        threads = thread_count()
+        if threads == 1:
+            return [work(low, high) for low, high in ranges]
+        with ThreadPoolExecutor(threads, initializer=begin) as pool:
+            return list(pool.map(lambda span: work(*span), ranges))
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[Callable[[], None]]:
+    """Have numpy's library multiply in the thread that asks; gives what a thread calls so that torch does."""
+    torch = sys.modules.get("torch")
+    with threadpool_limits(limits=1, user_api="blas"):
+        if torch is None:
+            yield lambda: None
+            return
+        threads = torch.get_num_threads()
+        try:
+            yield lambda: torch.set_num_threads(1)
+        finally:  # a thread sets it for the process, too
+            torch.set_num_threads(threads)
 
 
 def at_once(work: Callable[[T], R], items: Iterable[T]) -> list[R]:

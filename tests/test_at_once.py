@@ -3,10 +3,12 @@ from __future__ import annotations
 import sys
 import threading
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
+import torch_threads
 from threadpoolctl import threadpool_info
 
 from icsr_cli import threads
@@ -65,6 +67,25 @@ def test_at_once_tells_of_the_first_fault():
 
     with pytest.raises(ValueError, match="1"):
         at_once(work, range(5))
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_threads_that_multiply_take_one_thread_each(fails):
+    np.ones((2, 2)) @ np.ones((2, 2))
+
+    def work(low, high):
+        if fails:
+            raise ValueError
+        pools = [
+            pool["num_threads"] for pool in threadpool_info() if pool.get("threading_layer") == "pthreads"
+        ]
+        return {torch.get_num_threads(), *pools}
+
+    with torch_threads.threads(3):
+        before = threadpool_info()
+        with pytest.raises(ValueError) if fails else nullcontext():
+            assert threads.in_threads(work, [(0, 1), (1, 2)], multiplies=True) == [{1}, {1}]
+        assert (torch.get_num_threads(), threadpool_info()) == (3, before)
 
 
 def test_a_share_of_the_cpus_is_all_that_is_used(monkeypatch):

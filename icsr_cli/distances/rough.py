@@ -52,23 +52,14 @@ class Rough:
         """Give keys of the nearest of each vector, itself first, as ``nearest_lists`` does."""
         if self.values.dtype != np.int8:
             return nearest_lists(self.squares, wanted, groups, self._multiply, np.float32, team)
-        import torch
-
-        threads = torch.get_num_threads()
-        try:
-            return nearest_lists(self.squares, wanted, groups, self._multiply_codes, np.int32, team)
-        finally:
-            torch.set_num_threads(threads)
+        return nearest_lists(self.squares, wanted, groups, self._multiply_codes, np.int32, team)
 
     def _multiply(self, top: slice, left: slice, products: Any) -> None:
         np.matmul(self.values[top], self.values[left].T, out=products)
 
     def _multiply_codes(self, top: slice, left: slice, products: Any) -> None:
-        """Multiply with one thread of torch in each thread of the search."""
         import torch
 
-        if torch.get_num_threads() > 1:
-            torch.set_num_threads(1)
         top_codes, left_codes = (torch.from_numpy(self.values[rows]) for rows in (top, left))
         torch._int_mm(top_codes, left_codes.T, out=torch.from_numpy(products))
 

@@ -30,6 +30,7 @@ from icsr_cli.checks import check_count, whole_numbers
 from icsr_cli.errors import InputError
 from icsr_cli.metrics.inputs import feature_matrices
 from icsr_cli.metrics.match_ranks import match_ranks
+from icsr_cli.metrics.products import multiply
 from icsr_cli.types import UNKNOWN_IDENTITY, DoubleArray, IntArray
 
 #: Rows first..last of the distance matrix, as a tensor that the caller may write into.
@@ -219,8 +220,7 @@ def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, ma
         out = space[: last - first]
         if gallery.device.type != "cpu":
             return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2, out=out)
-        # numpy's library multiplies as fast on every processor, torch's half as fast on some.
-        np.matmul(-2 * query[first:last].numpy(), gallery.numpy().T, out=out.numpy())
+        multiply(-2 * query[first:last].numpy(), gallery.numpy(), out.numpy())
         return out.add_(lengths)
 
     return _rank_blocks(block, names, max_rank, gallery.device)

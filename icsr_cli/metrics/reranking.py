@@ -17,6 +17,7 @@ from icsr_cli.compilation import compiled
 from icsr_cli.errors import InputError
 from icsr_cli.kreciprocal import expanded, inverted, overlap, reciprocal_sets
 from icsr_cli.metrics.inputs import feature_matrices
+from icsr_cli.metrics.products import multiply
 from icsr_cli.metrics.ranking import BLOCK_NUMBERS
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import ALONE, FloatArray
@@ -90,7 +91,7 @@ def _nearest_cpu(x: FloatArray, k: int, kept: FloatArray) -> tuple[npt.NDArray[n
         _note_tile(products, squares, top.start, left.start, across, down, kept)
 
     [(indices, _)] = exact_search.search_cpu(
-        x, [exact_search.Among(k)], np.zeros(n, dtype=np.int64), ALONE, note
+        x, [exact_search.Among(k)], np.zeros(n, dtype=np.int64), ALONE, product=multiply, see=note
     )
     return indices.astype(np.int32), farthest.max(axis=0)
 
