@@ -63,27 +63,25 @@ def in_threads(
 
     Where it ``multiplies`` matrices, each product takes the thread that asks for it alone.
     """
-    with _one_thread_each() if multiplies else nullcontext(lambda: None) as begin:
-        threads = thread_count()
-        if threads == 1:
-            return [work(low, high) for low, high in ranges]
-        with ThreadPoolExecutor(threads, initializer=begin) as pool:
-            return list(pool.map(lambda span: work(*span), ranges))
+    threads = thread_count()
+    if threads == 1:
+        return [work(low, high) for low, high in ranges]
+    with (
+        _one_thread_each(threads) if multiplies else nullcontext(lambda: None) as begin,
+        ThreadPoolExecutor(threads, initializer=begin) as pool,
+    ):
+        return list(pool.map(lambda span: work(*span), ranges))
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[Callable[[], None]]:
+def _one_thread_each(threads: int) -> Iterator[Callable[[], None]]:
     """Have numpy's library multiply in the thread that asks; gives what a thread calls so that torch does."""
-    torch = sys.modules.get("torch")
+    set_number = getattr(sys.modules.get("torch"), "set_num_threads", lambda number: None)
     with threadpool_limits(limits=1, user_api="blas"):
-        if torch is None:
-            yield lambda: None
-            return
-        threads = torch.get_num_threads()
         try:
-            yield lambda: torch.set_num_threads(1)
+            yield lambda: set_number(1)
         finally:  # a thread sets it for the process, too
-            torch.set_num_threads(threads)
+            set_number(threads)
 
 
 def at_once(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
