@@ -146,7 +146,7 @@ class World:
 
     def wish(self, method: Method, name: str) -> Any:
         """Say what is wanted of a run."""
-        from icsr_cli.recipes.opening import Wish
+        from icsr_cli.recipes.wish import Wish
 
         options = {"seed": self.seed, **method.options}
         return Wish(
@@ -161,7 +161,7 @@ class World:
     def settings(self, method: Method) -> Any:
         """Resolve the settings of a method on the synthetic data."""
         from icsr_cli.progress import Progress
-        from icsr_cli.recipes.opening import resolve
+        from icsr_cli.recipes.wish import resolve
 
         return resolve(self.dataset, self.wish(method, ""), Progress())
 

@@ -20,9 +20,9 @@ from icsr_cli.labelling import evidence_of, label
 from icsr_cli.models import open_model
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening
-from icsr_cli.recipes.opening import Wish
 from icsr_cli.recipes.preparation import OwnCrops, prepare_folder
 from icsr_cli.recipes.training import Workplace, run_global_stage
+from icsr_cli.recipes.wish import Wish
 from icsr_cli.runs import read_labels
 
 

@@ -15,8 +15,8 @@ from icsr_cli.errors import Interrupted, UsageError
 from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
-    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.training import Workplace
+    from icsr_cli.recipes.wish import Wish
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -62,9 +62,9 @@ def demo(
     on.
     """
     from icsr_cli import config, datasets
-    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.preparation import prepare_synthetic
     from icsr_cli.recipes.training import Workplace
+    from icsr_cli.recipes.wish import Wish
     from icsr_cli.synthesis import World
 
     progress = make_progress(quiet, as_json)
@@ -103,8 +103,9 @@ def _train_and_measure(
     from icsr_cli.recipes import opening
     from icsr_cli.recipes.steps import build_network, choose_engine, seed_of
     from icsr_cli.recipes.training import measure, run_cam_stage, run_global_stage
+    from icsr_cli.recipes.wish import resolve
 
-    settings = opening.resolve(dataset, wish, Progress())
+    settings = resolve(dataset, wish, Progress())
     if "global" not in settings.stages:
         raise UsageError("The demo measures what the global stage makes: leave it among the stages.")
 

@@ -22,8 +22,8 @@ from icsr_cli.progress import Progress
 
 if TYPE_CHECKING:
     from icsr_cli.config.schema import Settings
-    from icsr_cli.recipes.opening import Wish
     from icsr_cli.recipes.training import Workplace
+    from icsr_cli.recipes.wish import Wish
     from icsr_cli.runs import RunFolder
     from icsr_cli.types import Dataset
 
@@ -144,7 +144,7 @@ def train(
     """
     from icsr_cli.recipes.both_stages import begun_by
     from icsr_cli.recipes.distributed import leave
-    from icsr_cli.recipes.opening import Wish, resolve
+    from icsr_cli.recipes.wish import Wish, resolve
     from icsr_cli.runs.tensorboard import writer_class
 
     stage, run = _stage_and_run(stage, run, resume)
@@ -365,7 +365,7 @@ def _run(
 
 def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) -> str:
     """Give the command that trains the global stage on what a cam run has found."""
-    from icsr_cli.recipes import opening
+    from icsr_cli.recipes.wish import resolve, uses_local
 
     typed = partial(options.typed, "train", data_root=data_root, runs_root=wish.runs_root)
     if folder.info().get("then"):
@@ -373,7 +373,7 @@ def _after_cam(data: Dataset, wish: Wish, folder: RunFolder, data_root: Path) ->
     how: list[str | Path] = ["--method", wish.method] if wish.method else []
     if wish.config and wish.config_typed:  # it may say the method, or more of the global stage
         how += ["--config", wish.config, *(word for path, _ in wish.plugins for word in ("--plugin", path))]
-    if not opening.uses_local(opening.resolve(data, wish, Progress())):
+    if not uses_local(resolve(data, wish, Progress())):
         how = ["--method", "icsr"]
     return typed("global", "-d", data.name, *how, "--local", folder.path)
 

@@ -9,8 +9,8 @@ from icsr_cli.config.schema import Settings
 from icsr_cli.errors import RunError, UsageError, some
 from icsr_cli.files import checksum
 from icsr_cli.progress import Progress
-from icsr_cli.recipes import opening
-from icsr_cli.recipes.opening import Wish
+from icsr_cli.recipes import opening, resuming
+from icsr_cli.recipes.wish import Wish
 from icsr_cli.runs import RunFolder, open_run
 from icsr_cli.runs.folder import clear_not_begun, find_runs
 from icsr_cli.types import Dataset
@@ -40,7 +40,7 @@ def go_on_or_begin(
 ) -> tuple[RunFolder, Settings]:
     """Resume ``run`` or the one a wish names; begin it where several were asked for and it is not there.
 
-    Raises what ``opening.resume`` and ``opening.start`` do, and RunError where it never began.
+    Raises what ``resuming.resume`` and ``opening.start`` do, and RunError where it never began.
     """
     may_begin = "group" in wish.facts or wish.after is not None
     root = wish.runs_root
@@ -58,7 +58,7 @@ def go_on_or_begin(
         runs = reversed(_begun(root, data.name, "global"))
         run = next((one.path for one in runs if one.info().get("after") == wish.after.name), None)
     if run is not None or not may_begin:
-        return opening.resume(data, stage, wish, run, progress)
+        return resuming.resume(data, stage, wish, run, progress)
     asked = _planned(wish)
     progress.note(f"{asked.name or f'The {stage} run'} is not there: it begins.")
     return opening.start(data, stage, asked, progress)

@@ -15,8 +15,9 @@ from typer.testing import Result
 
 from icsr_cli.errors import Interrupted, UsageError
 from icsr_cli.progress import Progress
-from icsr_cli.recipes import opening, training
+from icsr_cli.recipes import opening, resuming, training
 from icsr_cli.recipes.interruption import Stop
+from icsr_cli.recipes.wish import Wish, images_of
 from icsr_cli.runs import RunFolder
 from icsr_cli.types import Dataset
 
@@ -127,15 +128,15 @@ def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_pat
     pairs.write_text("first,second,answer\n{},{},same\n".format(*tiny.train.paths[:2]))
     doubt.write_text(pairs.read_text().replace("same", "different"))
     settings = (*TINY, "global.model.weights=none")
-    begun = opening.Wish(tmp_path, "camera-aware", assignments=settings, local=labels, name="two-seed1")
+    begun = Wish(tmp_path, "camera-aware", assignments=settings, local=labels, name="two-seed1")
     run, _ = opening.start(tiny, "global", begun, Progress())
     opening.start(tiny, "global", replace(begun, name="three-seed1", pairs=pairs), Progress())
     some, _ = opening.start(tiny, "global", replace(begun, name="some-seed1"), Progress())
     some.update_info(cameras=[0, 1])  # as a cam run has them
 
-    def held(group: str = "two", **own: Any) -> opening.Wish:
+    def held(group: str = "two", **own: Any) -> Wish:
         wish = replace(begun, name=f"{group}-seed2", **own)
-        return opening._like_others(tiny, "global", wish, group)
+        return resuming.like_others(tiny, "global", wish, group)
 
     assert held().local == labels
     assert held(local=None).local == labels
@@ -399,7 +400,7 @@ def test_other_images_than_then(train: Any, monkeypatch: pytest.MonkeyPatch) -> 
     own = ("cam", *SHORT, "--name", "own")
     ended(train(*own))
     ended(train(*own, "--resume"))
-    monkeypatch.setattr(opening, "images_of", lambda data: "others")
+    monkeypatch.setattr(resuming, "images_of", lambda data: "others")
     changed = train(*own, "--resume")
     assert changed.exit_code == 2
     assert "prepared again, or added to" in changed.stderr
@@ -409,7 +410,7 @@ def test_images_are_known_by_paths_cameras_and_order(tiny: Any) -> None:
     own = tiny.train.records
     changed = (own[::-1], own[1:], (replace(own[0], camera=2 - own[0].camera), *own[1:]))
     found = {
-        opening.images_of(replace(tiny, splits={"train": replace(tiny.train, records=tuple(records))}))
+        images_of(replace(tiny, splits={"train": replace(tiny.train, records=tuple(records))}))
         for records in (own, *changed)
     }
     assert len(found) == 4

@@ -16,7 +16,8 @@ from icsr_cli import config, datasets
 from icsr_cli.cli.main import app
 from icsr_cli.errors import DatasetError
 from icsr_cli.progress import Progress
-from icsr_cli.recipes.opening import Wish, start
+from icsr_cli.recipes.opening import start
+from icsr_cli.recipes.wish import Wish
 from icsr_cli.reports.pages.run import RunView, run_page
 
 ROOT = Path(__file__).parents[2]

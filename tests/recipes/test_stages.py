@@ -28,10 +28,10 @@ from icsr_cli.recipes.cam_stage import _camera_turns, train_cam_stage
 from icsr_cli.recipes.camera_labels import CameraLabels
 from icsr_cli.recipes.evaluation import Embedder, _camera_distances, evaluate, load_pixels, weights_file
 from icsr_cli.recipes.global_stage import _counts, _selection, _shown, train_global_stage
-from icsr_cli.recipes.opening import find_cam_weights, find_local
 from icsr_cli.recipes.steps import Engine, build_memory, repeatable, seed_of
 from icsr_cli.recipes.trainer import Stage, Trainer
 from icsr_cli.recipes.training import Workplace, measure
+from icsr_cli.recipes.wish import find_cam_weights, find_local
 from icsr_cli.runs import RunFolder, align_local, create, read_labels, tabulate, write_labels
 from icsr_cli.types import Dataset, ImageRecord, Labels, Split
 
