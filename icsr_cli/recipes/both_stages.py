@@ -12,7 +12,7 @@ from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening, resuming
 from icsr_cli.recipes.wish import Wish
 from icsr_cli.runs import RunFolder, open_run
-from icsr_cli.runs.folder import clear_not_begun, find_runs
+from icsr_cli.runs.places import clear_not_begun, find_runs
 from icsr_cli.types import Dataset
 
 

@@ -34,9 +34,9 @@ from icsr_cli.recipes.wish import (
     uses_local,
 )
 from icsr_cli.runs import RunFolder, open_run
-from icsr_cli.runs.folder import begin
 from icsr_cli.runs.labels import align_local, read_labels
 from icsr_cli.runs.pairs import about_pairs, keep_pairs, say_pairs
+from icsr_cli.runs.places import begin
 from icsr_cli.types import Dataset
 
 #: Weights that are no file and no run, whatever a folder beside us is called.

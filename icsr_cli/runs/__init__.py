@@ -1,15 +1,6 @@
 """The run folder: settings, environment, metrics, labels, checkpoints; every write is whole or not at all."""
 
-from icsr_cli.runs.folder import (
-    LoggedProgress,
-    RunFolder,
-    check_free,
-    create,
-    find_runs,
-    newest,
-    open_run,
-    run_of,
-)
+from icsr_cli.runs.folder import RunFolder
 from icsr_cli.runs.labels import (
     LabelTable,
     align_local,
@@ -18,6 +9,8 @@ from icsr_cli.runs.labels import (
     tabulate,
     write_labels,
 )
+from icsr_cli.runs.log import LoggedProgress
+from icsr_cli.runs.places import check_free, create, find_runs, newest, open_run, run_of
 
 __all__ = [
     "LabelTable",

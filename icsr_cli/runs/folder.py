@@ -21,12 +21,9 @@ import hashlib
 import io
 import json
 import logging
-import os
 import pickle
 import shutil
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, cached_property
@@ -35,7 +32,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from icsr_cli.errors import RunError, UsageError, printable, reason
+from icsr_cli.errors import RunError, reason
 from icsr_cli.files import (
     check_zip,
     checksum,
@@ -48,9 +45,7 @@ from icsr_cli.files import (
     write_text,
 )
 from icsr_cli.plain_yaml import flat, format_yaml, parse_yaml
-from icsr_cli.progress import Figure, Progress, Task
 from icsr_cli.runs.contents import Epoch, Info, Made, Written, check_contents
-from icsr_cli.runs.lock import training_lock
 from icsr_cli.runs.tensorboard import write_events
 
 STAGES = ("cam", "global")
@@ -221,7 +216,7 @@ class RunFolder:
 
     def finish(self) -> None:
         """Mark the run as finished; one that was finished before, and had nothing left to do, ended then."""
-        self.update_info(status="finished", ended=self.info().get("ended") or _now())
+        self.update_info(status="finished", ended=self.info().get("ended") or now())
 
     def remove(self) -> None:
         """Remove the folder of a run in which nothing was trained."""
@@ -250,7 +245,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(f"{path} cannot be read: {error.strerror}. Put the run's own there.") from None
         if lines.pop():
-            _warn_once(f"The last line of {path} is cut off and left out.")
+            warn_once(f"The last line of {path} is cut off and left out.")
         done: dict[str, int] = {}
         return [_figures(path, number, line, done) for number, line in enumerate(lines, 1)]
 
@@ -380,198 +375,9 @@ class RunFolder:
         return f"{self.stage} {self.info().get('started')}"
 
 
-def create(root: Path, dataset: str, stage: str, *, name: str | None = None) -> RunFolder:
-    """Make a new, empty run folder; its name is the time of its start unless ``name`` is given.
-
-    Raises:
-        RunError: where a run of that name is there already.
-    """
-    with begin(root, dataset, stage, name=name) as run:
-        return run
-
-
-@contextmanager
-def begin(root: Path, dataset: str, stage: str, *, name: str | None = None) -> Iterator[RunFolder]:
-    """Create a run folder and hold it until the rest of it is written down.
-
-    Leaves none where that fails: it would be taken for the newest one.
-    """
-    run = RunFolder(_new_folder(root / dataset / stage, name))
-    with training_lock(run.path):
-        try:
-            # To the microsecond: runs are put in order by it.
-            started = _now()
-            run.update_info(format=1, stage=stage, dataset=dataset, status="running", started=started)
-            yield run
-        except BaseException:
-            run.remove()
-            raise
-
-
-def _new_folder(parent: Path, name: str | None) -> Path:
-    check_free(parent, name)
-    parent.mkdir(parents=True, exist_ok=True)
-    base = name or time.strftime("%Y%m%d-%H%M%S")
-    for suffix in ("", *(f"-{i}" for i in range(2, 100))):
-        path = parent / f"{base}{suffix}"
-        try:
-            path.mkdir()
-        except FileExistsError:
-            check_free(parent, name)  # another process was faster
-            continue
-        return path
-    raise RunError(f"Too many runs were started in {parent} within one second.")
-
-
-def check_free(parent: Path, name: str | None) -> None:
-    """Refuse a name that is no plain name of one folder, or that a run in the folder ``parent`` has.
-
-    A run of that name that never began is removed.
-
-    Raises:
-        UsageError: it leads elsewhere, is hidden, too long, or cannot be shown.
-        RunError: a run has it.
-    """
-    if name is None:
-        return
-    plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
-    if not plain or name.startswith(".") or len(os.fsencode(name)) > 200:
-        raise UsageError(
-            f"--name {name!r} must be a plain name: no path, no leading dot, no control character, "
-            "at most 200 bytes."
-        )
-    _clear_unused(parent / name)
-    if (parent / name).exists():
-        raise RunError(
-            f"There is a run {parent / name} already. Go on with it by --resume, or take another --name."
-        )
-
-
-def _clear_unused(path: Path) -> None:
-    """Remove the folder of a run that ended before its first epoch: there is nothing in it to go on with."""
-    if clear_not_begun(path) or not (path / "run.json").is_file() or _has_trained(path):
-        return
-    if (run := RunFolder(path)).info().get("status") in ("failed", "interrupted"):
-        run.remove()
-
-
-def clear_not_begun(path: Path) -> bool:
-    """Remove the folder of a run whose process was killed before it had written it down; say whether it was.
-
-    Its settings are not there, which are the last, and nobody holds it.
-    """
-    if not path.is_dir() or (path / "settings.yaml").exists() or _has_trained(path):
-        return False
-    if not (path / "run.json").is_file() and any(path.glob("[!.]*")):  # somebody's own
-        return False
-    try:
-        with training_lock(path):
-            RunFolder(path).remove()
-    except RunError:  # it is just being begun
-        return False
-    return True
-
-
-def _has_trained(path: Path) -> bool:
-    return any((path / name).exists() for name in ("metrics.jsonl", "checkpoints", "labels"))
-
-
-def open_run(path: Path) -> RunFolder:
-    """Open a run folder by its path; a file in it means itself, and is refused.
-
-    Raises:
-        RunError: where it is no run folder.
-    """
-    run = run_of(path)
-    if run is not None and run.path != path:
-        raise RunError(f"{path} lies in the run {run.path}. Give the run itself: {run.path}.")
-    if run is not None:
-        return run
-    why = "there is no run.json in it" if path.exists() else "it is not there"
-    raise RunError(f"{path} is no run folder: {why}. Runs lie in runs/<data set>/<cam or global>/.")
-
-
 def epoch_of(file: Path) -> int:
     """Give the epoch, from 1, in the name of its labels."""
     return int(file.stem.removeprefix("epoch_"))
-
-
-def run_of(path: Path) -> RunFolder | None:
-    """Give the run that a file or folder is, or lies in, if it does."""
-    # The folders that a path does not name are there all the same, as the current one is; the one above
-    # ``..`` is not that which stands before it.
-    named = ".." not in path.parts and (len(path.parents) > 1 or path.is_absolute())
-    above = path.parents[:2] if named else (path.parent.resolve() / path.name).parents[:2]
-    folders = (path, *above)
-    return next((RunFolder(folder) for folder in folders if (folder / "run.json").is_file()), None)
-
-
-def find_runs(root: Path, dataset: str | None = None, stage: str | None = None) -> list[RunFolder]:
-    """Give the runs under ``root``, oldest first. A damaged ``run.json`` is left out, with a word."""
-    found = []
-    for path in root.glob(f"*/{stage or '*'}/*/run.json"):
-        if dataset not in (None, path.parts[-4]):
-            continue
-        run = RunFolder(path.parent)
-        try:
-            found.append((str(run.info().get("started", "")), run.path.name, run))
-        except RunError as error:
-            _warn_once(f"{error} The run is left out.")
-    return [run for *_, run in sorted(found, key=lambda one: one[:2])]
-
-
-def newest(
-    root: Path, dataset: str | None = None, stage: str | None = None, *, file: str = "run.json"
-) -> RunFolder:
-    """Give the newest run that holds ``file``.
-
-    Raises:
-        RunError: where there is none; the message names the command that makes one.
-    """
-    found = [run for run in find_runs(root, dataset, stage) if (run.path / file).is_file()]
-    if found:
-        return found[-1]
-    what = f"{stage or 'training'} run{f' of {dataset}' if dataset else ''}"
-    command = f"icsr train {stage or 'cam'}{f' -d {dataset}' if dataset else ''}"
-    raise RunError(
-        f"There is no {what} with {'a ' + file if file != 'run.json' else 'anything in it'} under {root}. "
-        f"Make one with: {command}"
-    )
-
-
-class LoggedProgress(Progress):
-    """Passes everything on, and writes reports, notes and warnings to the run's ``log.txt``."""
-
-    def __init__(self, run: RunFolder, below: Progress) -> None:
-        self._path, self._below = run.path / "log.txt", below
-        try:
-            regular(self._path)
-        except OSError as error:
-            raise RunError(f"{self._path} cannot be written to: {error.strerror}. Remove it.") from None
-
-    def task(self, title: str, total: int, unit: str = "it") -> Task:
-        """Open a bar; bars are not logged."""
-        return self._below.task(title, total, unit)
-
-    def report(self, title: str, figures: Mapping[str, Figure]) -> None:
-        """Log and pass on."""
-        self._log(f"{title}  " + "  ".join(f"{name}={value}" for name, value in figures.items()))
-        self._below.report(title, figures)
-
-    def note(self, message: str) -> None:
-        """Log and pass on."""
-        self._log(message)
-        self._below.note(message)
-
-    def warn(self, message: str) -> None:
-        """Log and pass on."""
-        self._log(f"Warning: {message}")
-        self._below.warn(message)
-
-    def _log(self, text: str) -> None:
-        # One write of one line to a file opened for appending: other processes may log beside us.
-        with self._path.open("ab", buffering=0) as file:
-            file.write(f"{time.strftime('%Y-%m-%dT%H:%M:%S%z')} {printable(text)}\n".encode())
 
 
 def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -585,12 +391,13 @@ def _leaves(tree: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 @cache
-def _warn_once(text: str) -> None:
+def warn_once(text: str) -> None:
     """Say what is found anew each time that a file is read."""
     _LOG.warning("%s", text)
 
 
-def _now() -> str:
+def now() -> str:
+    """Give the time in UTC, to the microsecond: runs are put in order by it."""
     return datetime.now(UTC).isoformat(timespec="microseconds")
 
 

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from icsr_cli.checks import check_distinct, texts, whole_numbers
 from icsr_cli.errors import InputError, RunError, reason
 from icsr_cli.files import check_header, csv_bytes, read_arrays, whole_file, write_bytes
-from icsr_cli.runs.folder import run_of
+from icsr_cli.runs.places import run_of
 from icsr_cli.types import NO_CLUSTER, UNKNOWN_IDENTITY, IntArray, Labels, Split
 
 #: The states of images that stay in their cluster, of those that were in none, and of those that are taken

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import breadth_first_order
 from icsr_cli.errors import RunError, UsageError, did_you_mean, printable, reason
 from icsr_cli.files import check_header, csv_bytes, regular, write_bytes
 from icsr_cli.labelling.constraints import contradictions, groups_of
-from icsr_cli.runs.folder import open_run
 from icsr_cli.runs.labels import LabelTable, read_labels
+from icsr_cli.runs.places import open_run
 from icsr_cli.runs.quality import one_number_per_cluster
 from icsr_cli.types import NO_CLUSTER, IntArray, Pairs
 

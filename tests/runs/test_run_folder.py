@@ -35,7 +35,8 @@ from icsr_cli.runs import (
     write_labels,
 )
 from icsr_cli.runs.evaluation import image_thresholds, read_evaluations, record_evaluations, weights_digest
-from icsr_cli.runs.folder import begin, clear_not_begun, epoch_of
+from icsr_cli.runs.folder import epoch_of
+from icsr_cli.runs.places import begin, clear_not_begun
 from icsr_cli.types import ImageRecord, Labels, Split
 
 
