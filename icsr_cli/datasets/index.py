@@ -116,7 +116,11 @@ def head(data_root: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         there = names(data_root)
         known = f"{did_you_mean(name, there)} Prepared are: {', '.join(there)}." if there else ""
-        way = f" Run: {_command(name)}" if is_name(name) else " Nor is there a folder of that name."
+        way = (
+            f" Name the folder it is in (--data-root), or run: {_command(name)}"
+            if is_name(name)
+            else " Nor is there a folder of that name."
+        )
         raise DatasetError(f"The data set {name!r} is not prepared under {data_root}.{known}{way}") from None
     except (OSError, ValueError) as error:
         raise DatasetError(f"Cannot read {path}: {reason(error)}. Run again: {_command(name)}") from error
@@ -186,7 +190,10 @@ def newest(data_root: Path) -> str:
     """Give the name of the data set that was prepared last. Raises DatasetError where there is none."""
     found = [(when, name) for name in names(data_root) if (when := _prepared_at(data_root, name))]
     if not found:
-        raise DatasetError(f"No data set is prepared under {data_root}. Run: icsr prepare synthetic")
+        raise DatasetError(
+            f"No data set is prepared under {data_root}. Name another folder (--data-root), or run: "
+            "icsr prepare synthetic"
+        )
     return max(found)[1]
 
 
@@ -205,6 +212,8 @@ def _command(name: str, about: Mapping[str, Any] | None = None) -> str:
         return f"icsr prepare {name} --plugin {about['details']['plugin'][0]} --source PATH"
     if name in available() or name == "synthetic":
         return f"icsr prepare {name}"
+    if about is not None and about["layout"] == "synthetic":
+        return f"icsr prepare synthetic --name {name}"
     return f"icsr prepare folder {name} --source DIR --pattern '{{camera}}/{{name}}.jpg'"
 
 

@@ -97,11 +97,12 @@ def test_names_that_are_no_utf8_come_back(tmp_path):
 
 def test_not_prepared_says_what_to_run(tmp_path):
     index.write(tmp_path, make(tmp_path))
-    with pytest.raises(DatasetError, match=r"Prepared are: shop\. Run: icsr prepare market1501$"):
+    way = r"Name .*--data-root.* run: icsr prepare"
+    with pytest.raises(DatasetError, match=rf"Prepared are: shop\. {way} market1501$"):
         datasets.load("market1501", tmp_path)
-    with pytest.raises(DatasetError, match="Run: icsr prepare folder crops --source DIR"):
+    with pytest.raises(DatasetError, match=f"{way} folder crops --source DIR"):
         datasets.load("crops", tmp_path)
-    with pytest.raises(DatasetError, match="Run: icsr prepare synthetic"):
+    with pytest.raises(DatasetError, match=f"{way} synthetic"):
         datasets.newest(tmp_path / "nothing")
 
 
@@ -142,12 +143,16 @@ def test_damage_is_said(tmp_path):
     assert len(datasets.load("shop", tmp_path).train) == 2
 
 
-def test_images_that_are_gone_are_said(tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "way"), [("folder", "folder shop --source DIR"), ("synthetic", "synthetic --name shop")]
+)
+def test_images_that_are_gone_are_said(tmp_path, layout, way):
     root = tmp_path / "crops"
     root.mkdir()
-    index.write(tmp_path / "data", make(root))
+    index.write(tmp_path / "data", make(root, layout=layout))
     shutil.rmtree(root)
-    with pytest.raises(DatasetError, match=r"The images of 'shop' were in .*crops, which is gone"):
+    said = rf"The images of 'shop' were in .*crops, which is gone.*: icsr prepare {way}"
+    with pytest.raises(DatasetError, match=said):
         datasets.load("shop", tmp_path / "data")
 
 
