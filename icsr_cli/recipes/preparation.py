@@ -286,7 +286,10 @@ def add_to_folder(
 def check_free(name: str, data_root: Path, layout: str) -> None:
     """Refuse what is no folder's name, or belongs to another kind of data set."""
     if not index.is_name(name):
-        raise UsageError(f"{name!r} cannot be the name of a data set: letters, digits, '.', '_' and '-' can.")
+        raise UsageError(
+            f"{name!r} cannot be the name of a data set: a letter or digit, then letters, digits, '.', '_' "
+            "and '-', at most 100 of them all."
+        )
     # Rendered data alone is called as its layout is.
     reserved = {*datasets.available(), SYNTHETIC, FOLDER, PLUGIN} - ({layout} & {SYNTHETIC})
     if name in reserved:

@@ -335,6 +335,7 @@ def test_a_world_is_rendered_once_and_replaced_by_another(tmp_path, monkeypatch)
         ("../up", "cannot be the name"),
         ("", "cannot be the name"),
         (".hidden", "cannot be the name"),
+        ("x" * 101, "at most 100"),
     ],
 )
 def test_names_that_are_taken_or_no_names(name, message, tmp_path):
