@@ -63,11 +63,11 @@ def check_free(parent: Path, name: str | None) -> None:
     """
     if name is None:
         return
-    plain = name and Path(name).name == name and "\\" not in name and name.isprintable()
+    plain = name.strip() == Path(name).name == name and "\\" not in name and name.isprintable()
     if not plain or name.startswith(".") or len(os.fsencode(name)) > 200:
         raise UsageError(
-            f"--name {name!r} must be a plain name: no path, no leading dot, no control character, "
-            "at most 200 bytes."
+            f"--name {name!r} must be a plain name: no path, no leading dot, no space at its "
+            "ends, no control character, at most 200 bytes."
         )
     _clear_unused(parent / name)
     if (parent / name).exists():

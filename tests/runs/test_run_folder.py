@@ -529,7 +529,8 @@ def test_an_odd_value_of_the_settings_is_named(tmp_path: Path, odd: str) -> None
 
 
 @pytest.mark.parametrize(
-    "name", ["../x", "/tmp/x", "a/b", ".hidden", "..", "a\\b", "a\x1b[2Jb", "", "x" * 300, "ü" * 150]
+    "name",
+    ["../x", " ", "x ", "/tmp/x", "a/b", ".hidden", "..", "a\\b", "a\x1b[2Jb", "", "x" * 300, "ü" * 150],
 )
 def test_a_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="plain name"):
