@@ -246,3 +246,43 @@ def test_threads_change_nothing():
     (labels, value), (others, other) = found
     np.testing.assert_array_equal(labels, others)
     assert value == other
+
+
+def slow_chain(similarity, n_clusters):
+    """Follow the nearest cluster until two are nearest to each other; the most similar join first."""
+    members, chain, merges, start = {i: [i] for i in range(len(similarity))}, [], [], 0
+    while start < len(similarity):
+        if not chain and start not in members:
+            start += 1
+            continue
+        chain = chain or [start]
+        top, before = chain[-1], chain[-2:-1]
+        means = {b: similarity[np.ix_(members[top], members[b])].mean() for b in members if b != top}
+        highest = max(means.values(), default=0)
+        alike = [b for b in means if means[b] == highest]
+        if highest == 0:
+            chain, start = [], start + 1
+        elif before and before[0] in alike:
+            low, high = sorted((top, before[0]))
+            merges.append((-highest, low, high))
+            members[low] += members.pop(high)
+            del chain[-2:]
+        else:
+            chain.append(min(alike))
+    labels = np.arange(len(similarity))
+    for _, low, high in sorted(merges, key=lambda merge: merge[0])[: len(similarity) - n_clusters]:
+        labels[labels == labels[high]] = labels[low]
+    return by_first_appearance(labels)
+
+
+@settings(max_examples=100, deadline=None)
+@given(n=st.integers(2, 25), levels=st.sampled_from([1, 2, 4]), seed=st.integers(0, 10**6), data=st.data())
+def test_ties_go_where_the_chain_came_from_then_to_the_lowest_image(n, levels, seed, data):
+    """Multiples of a quarter: means of them that are equal are equal to the last bit."""
+    rng = np.random.default_rng(seed)
+    upper = np.triu(rng.integers(0, levels + 1, (n, n)) / levels, 1)
+    similarity = upper + upper.T
+    joined = average_linkage(similarity, distance_threshold=1).max() + 1  # without those that share nothing
+    count = data.draw(st.integers(int(joined), n))
+    found = average_linkage(similarity, n_clusters=count)
+    np.testing.assert_array_equal(found, slow_chain(similarity, count))

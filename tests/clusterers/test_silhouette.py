@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import silhouette_score
 
+from icsr_cli.clusterers import _kernels
 from icsr_cli.clustering import silhouette
 from icsr_cli.errors import InputError
 
@@ -32,6 +33,16 @@ def test_copies_only():
     """All distances within clusters 0, between clusters 1: perfect. All images alike: 0."""
     assert silhouette(np.kron(np.eye(3), np.ones((2, 2))), np.repeat([4, 7, 9], 2)) == 1
     assert silhouette(np.ones((4, 4)), np.array([0, 0, 1, 1])) == 0
+
+
+def test_stored_zeros_take_no_room(monkeypatch):
+    """Room is for as many clusters as there are; uncompiled, where what lies outside is an error."""
+    plain = getattr(_kernels.silhouette_sum, "py_func", _kernels.silhouette_sum)
+    monkeypatch.setattr(_kernels, "silhouette_sum", plain)
+    labels, similarity = np.arange(12) % 3, np.kron(np.full((4, 4), 0.5), np.eye(3))
+    padded = sp.csr_array(np.where(similarity == 0, 2, similarity))
+    padded.data[padded.data == 2] = 0
+    assert silhouette(padded, labels) == silhouette(similarity, labels) == 0.5
 
 
 @pytest.mark.parametrize("labels", [[0, 0, 0, 0], [-1, -1, -1, -1], [0, 1, 2, 3], [0, 0, -1, -1]])
