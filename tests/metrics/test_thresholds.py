@@ -42,11 +42,14 @@ def test_against_all_pairs(seed):
 
 def test_the_ends_of_the_scale():
     """Images of two people that are one image, and the two ends of the sphere."""
-    alike, near = np.array([[1.0, 0], [1, 0]]), np.array([[1, 0], [0.8, 0.6]])
-    strict = thresholds(alike, near, *map(np.array, ([1, 2], [9, 1], [0, 0], [1, 1])))[0]
+    alike, beside = np.array([[1.0, 0], [1, 0]]), np.array([[1, 0], [0.8, 0.6]])
+    strict = thresholds(alike, beside, *map(np.array, ([1, 2], [9, 1], [0, 0], [1, 1])))[0]
     assert (strict.distance, strict.true_rate, strict.false_rate) == (0, 0, 0)
     both = np.array([[-1.0, 0], [1, 0]])
-    assert len(thresholds(alike[:1], both, *map(np.array, ([1], [2, 1], [0], [1, 1])))) == 3
+    far = thresholds(alike[:1], both, *map(np.array, ([1], [1, 2], [0], [1, 1])))[2]
+    assert (far.distance, far.true_rate, far.false_rate, far.f1) == (2, 1, 1, pytest.approx(2 / 3))
+    near = thresholds(alike[:1], both, *map(np.array, ([1], [2, 1], [0], [1, 1])))[0]
+    assert (near.distance, near.true_rate, near.false_rate) == (2 - 2 / 2**15, 1, 0)
 
 
 def test_blocks_and_nothing_to_tell_apart(monkeypatch):
