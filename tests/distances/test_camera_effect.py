@@ -35,6 +35,24 @@ def test_cameras_that_move_every_image_are_told_from_people_who_differ(seed):
     assert min(cameras.pairs, people.pairs) > 20
 
 
+def test_two_cameras_are_enough():
+    found = camera_effect(*crowd(1, shift=0.8, cameras=2))
+    assert found.pairs > 20
+    assert found.share != 1  # which is said where nothing was found
+    assert found.share == pytest.approx(1, abs=0.1)
+
+
+def test_few_pairs_conclude_nothing_nor_do_means_that_differ_by_chance():
+    few = camera_effect(*crowd(1, people=5, shift=3))
+    assert few == CameraEffect(1.0, few.pairs)
+    assert 0 < few.pairs < 10
+    people = crowd(1)[0]
+    again = people + 0.3 * np.random.default_rng(0).standard_normal(people.shape)
+    same = camera_effect(np.concatenate([people, again]), np.repeat([0, 1], len(people)))
+    assert same == CameraEffect(1.0, same.pairs)
+    assert same.pairs > 20
+
+
 def test_both_are_weighed():
     found = [camera_effect(*crowd(1, shift=shift, looks=0.8)).share for shift in (0, 0.4, 0.8, 1.6)]
     assert found == sorted(found)
@@ -108,7 +126,7 @@ def test_without_evidence_cameras_are_made_equal(features, cameras):
 
 def test_the_edge():
     assert CameraEffect(0.49, 30).mode == "none"
-    assert CameraEffect(0.51, 30).mode == "full"
+    assert CameraEffect(0.5, 30).mode == CameraEffect(0.51, 30).mode == "full"
 
 
 def test_bad_input():
