@@ -16,7 +16,8 @@ def test_against_every_pair_of_tracks(seed):
     rng = np.random.default_rng(seed)
     tracks = rng.integers(-1, 10, 60)
     cameras = np.where(tracks < 0, 0, tracks % 3)
-    local = np.where(rng.random(60) < 0.1, -1, tracks % 4)
+    # Local labels join tracks of a camera (0 and 3), and divide some.
+    local = np.where(rng.random(60) < 0.1, -1, tracks // 4 + (rng.random(60) < 0.1))
     frames = np.where(rng.random(60) < 0.2, -1, rng.integers(0, 50, 10)[tracks] + rng.integers(0, 12, 60))
     found = overlapping_tracks(cameras, local, tracks, frames)
     known = (local >= 0) & (tracks >= 0) & (frames >= 0)
@@ -50,4 +51,6 @@ def test_what_a_person_said_comes_first():
     found = tell_apart(known, np.array([[0, 2], [2, 3]]), 5)
     assert found.same.tolist() == [[0, 1], [1, 2]]
     assert found.different.tolist() == [[0, 4], [2, 3]]
-    assert tell_apart(None, np.array([[0, 2]]), 5).different.tolist() == [[0, 2]]
+    alone = tell_apart(None, np.array([[0, 2]]), 5)
+    assert alone.different.tolist() == [[0, 2]]
+    assert alone.same.shape == (0, 2)
