@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import normalized_mutual_info_score
 
 from icsr_cli.errors import InputError
-from icsr_cli.metrics import label_quality
+from icsr_cli.metrics import judge, label_quality
 
 GOLDEN = np.load(Path(__file__).parents[1] / "golden" / "labels_and_ranking.npz")
 FIELDS = (
@@ -97,6 +97,12 @@ def test_worked_by_hand():
 def test_nothing_to_judge_is_not_wrong():
     singles = label_quality([0, 1, 2], [5, 5, 6])
     assert (singles.pairwise_precision, singles.pairwise_recall, singles.pairwise_f) == (1, 0, 0)
+
+
+def test_where_nobody_knows_the_truth_nothing_is_judged():
+    assert judge([0, 1, -1], [-1, -1, 3]) is None
+    assert judge([-1, -1], [4, 4]) is None
+    assert judge([0, 0, -1], [-1, 4, 4]) == label_quality([0, 0, -1], [-1, 4, 4])
 
 
 def test_goes_into_json():
