@@ -242,5 +242,12 @@ def test_some_clusters_rest(share: float, people: int, seed: int) -> None:
     np.testing.assert_array_equal(labels[enough], drawn)
 
 
+@pytest.mark.parametrize(("name", "wrong"), [("share", 0), ("share", 1.1), ("passes", -0.1)])
+def test_options_that_mean_nothing(name: str, wrong: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        Options.model_validate({name: wrong})
+    assert Options(share=0.1, passes=0.1).passes == 0.1
+
+
 def rng_of(seed: int) -> np.random.Generator:
     return np.random.default_rng(seed)
