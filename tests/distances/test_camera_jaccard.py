@@ -1,3 +1,4 @@
+from inspect import signature
 from unittest import mock
 
 import numpy as np
@@ -15,7 +16,7 @@ from icsr_cli.distances import (
     neighbours,
     rough,
 )
-from icsr_cli.distances.camera_jaccard import nearest_by_camera
+from icsr_cli.distances.camera_jaccard import Options, nearest_by_camera
 from icsr_cli.errors import InputError
 
 
@@ -173,3 +174,10 @@ def test_bad_input():
         camera_jaccard_similarity(features, cameras[:5])
     with pytest.raises(InputError, match="own must be a whole number"):
         camera_jaccard_similarity(features, cameras, own=0)
+
+
+def test_options_are_as_the_function_has_them():
+    least = {"own": 1, "cross": 1, "own2": 1, "cross2": 0, "k1": 1, "k2": 1}
+    defaults = {name: signature(camera_jaccard_similarity).parameters[name].default for name in least}
+    assert Options().model_dump() == defaults
+    assert Options(**least).model_dump() == least
