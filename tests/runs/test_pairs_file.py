@@ -55,6 +55,13 @@ def test_nothing_but_doubt_is_no_pair(file: Path) -> None:
     assert _read(file) == ([], [])
     assert _read(file, "train/a.jpg,train/b.jpg,unsure") == ([], [])
     assert read_pairs(None, PATHS) is None
+    # One image that is there makes no pair with one that is not: no other stands for it.
+    file.write_text(
+        "first,second,answer\ntrain/a.jpg,train/gone.jpg,unsure\ntrain/a.jpg,train/b.jpg,unsure\n"
+    )
+    pairs = read_pairs(file, PATHS)
+    assert pairs is not None
+    assert pairs.unsure.tolist() == [[0, 1]]
 
 
 def test_a_cluster_stands_for_its_most_typical_image(file: Path, tmp_path: Path) -> None:
@@ -82,6 +89,8 @@ def test_a_cluster_stands_for_its_most_typical_image(file: Path, tmp_path: Path)
     own = replace(table, cameras=np.array([0, 0, 1, 1]), states=np.full(4, "kept"), columns={}, **parts)
     write_labels(clusters, own)
     assert _read(file, "cluster:0,cluster:1,same", clusters=clusters) == ([[0, 2]], [])
+    with pytest.raises(UsageError, match="cluster:7; the labels have clusters 0 to 1"):
+        _read(file, "cluster:7,train/a.jpg,same", clusters=clusters)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +125,20 @@ def test_what_is_wrong_is_said_with_its_line(file: Path, lines: list[str], said:
     with pytest.raises(UsageError, match=re.escape(said)) as error:
         _read(file, *lines)
     assert str(file) in str(error.value)
+
+
+@pytest.mark.parametrize(("faults", "more"), [(5, []), (6, ["  and 1 more"]), (8, ["  and 3 more"])])
+def test_five_faults_are_named_and_the_others_counted(file: Path, faults: int, more: list[str]) -> None:
+    same, different = "train/a.jpg,train/b.jpg,same", "train/a.jpg,train/b.jpg,different"
+    for lines, line in (([different] * faults + [same], 2), ([same] + [different] * faults, 3)):
+        with pytest.raises(UsageError) as error:
+            _read(file, *lines)
+        said = str(error.value).splitlines()[1:]
+        assert [one.split(":")[0] for one in said[:5]] == [f"  line {line + row}" for row in range(5)]
+        assert said[5:] == more
+    with pytest.raises(UsageError) as error:
+        _read(file, *["a,train/b.jpg,same"] * faults)
+    assert str(error.value).splitlines()[6:] == more
 
 
 def test_files_that_are_no_pairs(file: Path) -> None:

@@ -100,6 +100,27 @@ def test_the_newest_run_that_holds_a_file(tmp_path: Path) -> None:
     assert newest(tmp_path, "market1501", "cam", file="labels/local.csv").path.name == "a"
     with pytest.raises(RunError, match="icsr train global -d market1501"):
         newest(tmp_path, "market1501", "global")
+    shutil.copytree(first.path, tmp_path / "third" / "cam" / "a")  # of one name, begun at one moment
+    assert [run.path.name for run in find_runs(tmp_path)] == ["a", "a", "b", "c"]
+
+
+def test_what_a_run_says_of_itself(tmp_path: Path) -> None:
+    run = create(tmp_path, "d", "global")
+    run.update_info(camera_names=["door", "hall"])
+    assert [run.camera_name(camera) for camera in range(3)] == ["door", "hall", "2"]
+    assert run.elapsed() is None
+    run.update_info(started="2026-01-01T00:00:00+00:00", ended="2026-01-01T00:01:30+00:00")
+    run.finish()  # it was before: there was nothing left to do
+    assert run.elapsed() == 90
+    other = create(tmp_path, "d", "global", name="other")
+    other.finish()
+    assert other.info()["ended"] >= other.info()["started"]
+    assert run.local is None
+    run.update_info(local="/old/local.csv")  # runs that are older than the copies name the file alone
+    assert run.local == Path("/old/local.csv")
+    (tmp_path / "labels.csv").write_text("path\n")
+    run.keep_local(tmp_path / "labels.csv")
+    assert run.local == run.path / "local.csv"
 
 
 def test_a_run_is_opened_by_its_folder(tmp_path: Path) -> None:
@@ -530,12 +551,17 @@ def test_an_odd_value_of_the_settings_is_named(tmp_path: Path, odd: str) -> None
 
 @pytest.mark.parametrize(
     "name",
-    ["../x", " ", "x ", "/tmp/x", "a/b", ".hidden", "..", "a\\b", "a\x1b[2Jb", "", "x" * 300, "ü" * 150],
+    ["../x", " ", "x ", "/tmp/x", "a/b", ".hidden", "..", "a\\b", "a\x1b[2Jb", "", "x" * 201, "ü" * 101],
 )
 def test_a_name_is_a_plain_name(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match="plain name"):
         create(tmp_path / "runs", "d", "cam", name=name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 200, "ü" * 100])
+def test_the_longest_name_there_is(tmp_path: Path, name: str) -> None:
+    assert create(tmp_path, "d", "cam", name=name).path.name == name
 
 
 def test_a_run_that_failed_before_its_first_epoch_does_not_block_its_name(tmp_path: Path) -> None:
@@ -595,6 +621,9 @@ def test_epochs_stand_in_their_order(tmp_path: Path) -> None:
     for other in ("epoch_best.csv", "epoch_001 copy.csv"):
         (run.labels / other).touch()
     assert [epoch_of(file) for file in run.label_files()] == [1, 2, 999, 1000, 1001]
+    assert [epoch_of(run.find_labels(epoch)) for epoch in (None, 2)] == [1001, 2]
+    with pytest.raises(RunError, match="no labels of epoch 3; it has: 1, 2, 999, 1000, 1001"):
+        run.find_labels(3)
 
 
 def test_a_file_is_of_its_run_from_within_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
