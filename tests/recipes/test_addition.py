@@ -94,6 +94,8 @@ def test_frames_are_moved_on_where_they_must_be(home: Path, shop: Dataset) -> No
     icsr("shop", "--add", "week3")
     write(home / "week4", "b/9/50.png", seed=3)
     assert "moved on by 51" in icsr("shop", "--add", "week4").stderr
+    write(home / "week5", "b/9/101.png", seed=4)  # the moment of the last
+    assert "moved on by 1:" in icsr("shop", "--add", "week5").stderr
 
 
 def test_later_frames_stay_as_they_are(home: Path, shop: Dataset) -> None:
@@ -137,6 +139,26 @@ def test_two_at_once_lose_nothing(home: Path, shop: Dataset, monkeypatch: pytest
         "../week2/b/1/40.png",
         "../week3/b/1/50.png",
     ]
+
+
+def test_tracks_come_behind_those_of_every_split(home: Path) -> None:
+    write(home / "crops", "1.png", "2.png", "3.png", "4.png")
+    lines = ("1.png,a,train,0,4", "2.png,b,train,0,5", "3.png,a,query,1,6", "4.png,b,gallery,1,")
+    (home / "list.csv").write_text("\n".join(("path,camera,split,id,track", *lines, "")))
+    icsr("shop", "--csv", "list.csv", "--source", "crops", "--size", "12x6")
+    known = {r[3] for split in ("train", "query") for r in rows(datasets.load("shop", home / "data"), split)}
+    write(home / "week2", "1.png", seed=1)
+    (home / "new.csv").write_text("path,camera,track\n1.png,a,4\n")
+    icsr("shop", "--add", "week2", "--csv", "new.csv")
+    assert rows(datasets.load("shop", home / "data"))[2][3] == max(known) + 1
+
+
+def test_two_of_one_size_are_copies(home: Path, shop: Dataset) -> None:
+    write(home / "week2", "e/1/1.png", "e/1/2.png", seed=2)
+    for name in "12":
+        Image.new("RGB", (90, 90), "red").save(home / f"week2/e/1/{name}.png")
+    report = json.loads(icsr("shop", "--add", "week2", "--json").stdout)
+    assert [item["path"] for item in report["unread"]] == ["../week2/e/1/2.png"]
 
 
 def test_copies_are_named(home: Path, shop: Dataset) -> None:
@@ -200,6 +222,15 @@ def test_identities_keep_their_names(home: Path) -> None:
         ("../week2/c/ann_1.png", 0),
     }
     assert found.splits["query"].records == first.splits["query"].records
+    # Images of nobody do not take the names away.
+    write(home / "week3", "a/_7.png", seed=7)
+    (home / "new.csv").write_text("path,camera\na/_7.png,a\n")
+    icsr("shop", "--add", "week3", "--csv", "new.csv")
+    write(home / "week4", "a/ann_7.png", seed=8)
+    (home / "new.csv").write_text("path,camera,id\na/ann_7.png,a,ann\n")
+    icsr("shop", "--add", "week4", "--csv", "new.csv")
+    added = rows(datasets.load("shop", home / "data"), "gallery")[-1]
+    assert added == ("../week4/a/ann_7.png", 0, 0, -1, -1)
 
 
 @pytest.mark.parametrize("fault", ["disk", "interrupt", "gone", "unreadable"])
