@@ -14,6 +14,7 @@ from tiny_world import TINY
 from typer.testing import Result
 
 from icsr_cli.errors import Interrupted, UsageError
+from icsr_cli.models import build, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import opening, resuming, training
 from icsr_cli.recipes.interruption import Stop
@@ -120,7 +121,8 @@ def test_a_seed_that_begins_later_has_what_the_others_had(tiny: Dataset, tmp_pat
     labels, same, other, pairs, doubt = (
         tmp_path / f"{name}.csv" for name in ("labels", "same", "other", "pairs", "doubt")
     )
-    rows = [f"{one.path},{one.camera},,0,{one.camera},0,kept" for one in tiny.train.records]
+    # Local labels begin at 0 under each camera: that of one cluster has no other.
+    rows = [f"{one.path},{one.camera},,0,0,0,kept" for one in tiny.train.records]
     table = "\n".join(["path,camera,identity,cluster,local_cluster,label,state", *rows, ""])
     for file in (labels, same):
         file.write_text(table)
@@ -404,6 +406,25 @@ def test_other_images_than_then(train: Any, monkeypatch: pytest.MonkeyPatch) -> 
     changed = train(*own, "--resume")
     assert changed.exit_code == 2
     assert "prepared again, or added to" in changed.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        ("64 x 48", "was trained on images of 64 x 48, and these are 32 x 16. --height 64 --width 48 takes"),
+        ("32 x 16", ""),
+    ],
+)
+def test_weights_of_images_of_another_size(train: Any, tmp_path: Path, size: str, said: str) -> None:
+    weights = tmp_path / "weights.safetensors"
+    height, width = size.split(" x ")
+    save_weights(build("resnet_small", seed=1), weights, {"height": height, "width": width})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_global_stage", stopped)
+        begun = train("global", "-m", "camera-aware", "--set", "global.model.stripes=1", "--init", weights)
+    assert begun.exit_code == 143, begun.output
+    found = " ".join(begun.stderr.split())
+    assert (said in found, "was trained on images" in found) == (True, bool(said))
 
 
 def test_images_are_known_by_paths_cameras_and_order(tiny: Any) -> None:
