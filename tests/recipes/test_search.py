@@ -23,7 +23,7 @@ from icsr_cli.models import build, save_weights
 from icsr_cli.progress import Progress
 from icsr_cli.recipes import gallery as gallery_module
 from icsr_cli.recipes.debiasing import debiased
-from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, images_of, open_gallery
+from icsr_cli.recipes.gallery import FileEmbedder, cache_folder, images_of, open_embedder, open_gallery
 from icsr_cli.recipes.search import search
 from icsr_cli.recipes.steps import Engine
 
@@ -323,6 +323,30 @@ def test_a_damaged_cache_is_replaced(crops: Path, embedder: FileEmbedder, damage
     cache.write_bytes(other if damage == b"a byte" else damage or whole[: len(whole) // 2])
     assert open_gallery(crops, embedder, Progress()).reused == 0
     assert open_gallery(crops, embedder, Progress()).reused == 9
+
+
+@pytest.mark.parametrize(
+    ("asked", "size", "plain"),
+    [
+        ((None, None), (32, 16), (256, 128)),
+        ((48, None), (48, 16), (48, 128)),
+        ((None, 24), (32, 24), (256, 24)),
+        ((48, 24), (48, 24), None),
+    ],
+)
+def test_images_have_the_size_of_the_weights_or_another(
+    tmp_path: Path, asked: tuple[int | None, int | None], size: tuple[int, int], plain: tuple[int, int] | None
+) -> None:
+    """A file that does not say it has the usual size, with a warning, unless both are given."""
+    height, width = asked
+    for known, right, warned in (
+        ({"height": "32", "width": "16"}, size, False),
+        ({}, plain or size, plain is not None),
+    ):
+        path, heard = tmp_path / "net.safetensors", Heard()
+        save_weights(build("resnet_small", seed=1), path, known)
+        found = open_embedder(path, tmp_path, "cpu", "fp32", heard, height=height, width=width)
+        assert (found.size, bool(heard.warnings)) == (right, warned)
 
 
 def test_without_a_cache_nothing_is_written(crops: Path, embedder: FileEmbedder) -> None:
