@@ -737,6 +737,21 @@ def test_a_full_disk_behind_standard_output(command: list[str]) -> None:
     assert (done.returncode, done.stderr.startswith("Error: the disk is full")) == (1, True), done.stderr
 
 
+def test_ctrl_c_while_the_commands_load_leaves_no_traceback() -> None:
+    interrupted = (
+        "import os, signal, sys\n"
+        "class Loads:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'icsr_cli.cli':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Loads())\n"
+        "from icsr_cli.__main__ import run\n"
+        "run()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (-signal.SIGINT, "")
+
+
 @pytest.mark.parametrize("number", [1, 2, 3])
 def test_json_tells_what_was_finished_before_an_interruption(
     places: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
