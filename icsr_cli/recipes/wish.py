@@ -26,11 +26,10 @@ class Wish:
     ``options``: dotted keys with values; ``assignments``: ``key=value``; ``config``: a settings file.
     ``config_typed``: whether it was named for this run, not for all. ``after``: the cam run of the same
     command, from which the global stage takes what it needs. ``then``: what the same command asks of the
-    global stage behind this one. ``plugins``: (path, SHA-256) of each file that
-    was loaded. ``pairs``: a file of what is known of pairs; ``pairs_labels``: the run, or label file, whose
-    clusters it names. ``contents``: of ``config`` and ``pairs`` as they were at first, whatever becomes of
-    them while a command trains one run after another. ``processes``: how many train. ``facts``: more of
-    ``run.json``.
+    global stage behind this one. ``plugins``: (path, SHA-256) of each file that was loaded. ``pairs``: a file
+    of what is known of pairs; ``pairs_labels``: the run, or label file, whose clusters it names.
+    ``contents``: of ``config`` and ``pairs`` as they were at first, whatever becomes of them while a command
+    trains one run after another. ``processes``: how many train. ``facts``: more of ``run.json``.
     """
 
     runs_root: Path

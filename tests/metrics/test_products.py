@@ -49,7 +49,7 @@ def test_measures_are_the_same_by_either_library(monkeypatch: pytest.MonkeyPatch
             ranking = rank(query, gallery, ids[:70], ids[70:], cameras[:70], cameras[70:])
             found.append((ranking.mAP, rerank(query, gallery, k1=10)))
             assert torch.get_num_threads() == 2
-    assert found[0][0] == pytest.approx(found[1][0], abs=1e-6)
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-3)  # two that are nearly as far may change places
     np.testing.assert_allclose(found[0][1], found[1][1], atol=1e-5)
 
 
