@@ -193,8 +193,7 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
     ``asked``: its method and settings, as ``config.load`` takes them.
 
     Raises:
-        UsageError: settings that do not fit, or images too few for them; a device without rates, a number of
-            them below 1.
+        UsageError: settings that do not fit, a device without rates, a number of them below 1.
         DatasetError: a data set that is neither.
     """
     if gpus is not None and gpus < 1:
@@ -206,10 +205,8 @@ def answer(dataset: str | None, data_root: Path, gpus: int | None, gpu: str | No
         if images is not None:
             return plan(config.load(dataset, **asked), images, published.cameras, rates, gpus or 1)
     data = datasets.load(datasets.newest(data_root) if dataset is None else dataset, data_root)
-    cameras, images = len(set(data.train.cameras.tolist())), len(data.train)
-    stages = config.load_for(data, **asked).stages
-    settings = config.load_for(data, **asked, images=dict.fromkeys(stages, images))
-    return plan(settings, images, cameras, rates, gpus or 1)
+    cameras = len(set(data.train.cameras.tolist()))
+    return plan(config.load_for(data, **asked), len(data.train), cameras, rates, gpus or 1)
 
 
 def here() -> str | None:

@@ -236,7 +236,6 @@ def test_the_command(tmp_path: Path, tiny_root: Path, monkeypatch: pytest.Monkey
         (["--gpus", "2"], "add --plan"),
         ([*there, "--gpus", "0"], "at least 1"),
         ([*there, "--gpu", "abacus"], "no rates of 'abacus'"),
-        ([*there, "--set", "global.clusterer.min_samples=1000"], "all would be noise"),
         (["--plan", "-d", "msmt17", *vit, "--set", "image.height=30"], "patches of 16 pixels"),
     ):
         found = icsr(*wrong)
