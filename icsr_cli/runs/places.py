@@ -63,7 +63,7 @@ def check_free(parent: Path, name: str | None) -> None:
     """
     if name is None:
         return
-    plain = name.strip() == Path(name).name == name and "\\" not in name and name.isprintable()
+    plain = name and name.strip() == Path(name).name == name and "\\" not in name and name.isprintable()
     if not plain or name.startswith(".") or len(os.fsencode(name)) > 200:
         raise UsageError(
             f"--name {name!r} must be a plain name: no path, no leading dot, no space at its "
