@@ -12,10 +12,10 @@ from icsr_cli import exact_kernels as kernels
 from icsr_cli.threads import blocks, in_threads, row_ranges
 from icsr_cli.types import FloatArray, Team
 
-#: Writes the products of all rows of two matrices, float32, into a third.
-Product: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], None]
-#: Writes the products of two ranges of vectors into an array.
-Multiply: TypeAlias = Callable[[slice, slice, Any], None]
+#: Gives the products of all rows of two matrices, float32; a third has the room for them.
+Product: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
+#: Gives the products of two ranges of vectors; an array has the room for them.
+Multiply: TypeAlias = Callable[[slice, slice, Any], Any]
 #: Reads them from it; the last are the products of all vectors with themselves.
 See: TypeAlias = Callable[[slice, slice, Any, Any], None]
 
@@ -43,9 +43,10 @@ class Among(NamedTuple):
     relation: int = ANY
 
 
-def product_of_numpy(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-    """Write the products of the rows of a (m, d) with those of b (n, d) into ``out`` (m, n)."""
-    np.matmul(a, b.T, out=out)
+def product_of_numpy(a: FloatArray, b: FloatArray, room: FloatArray) -> FloatArray:
+    """Give the products of the rows of a (m, d) with those of b (n, d) in ``room`` (m, n)."""
+    products: FloatArray = np.matmul(a, b.T, out=room)
+    return products
 
 
 def search_cpu(
@@ -68,10 +69,11 @@ def search_cpu(
     centred = x - x.mean(axis=0)
     squares = np.einsum("ij,ij->i", centred, centred)
 
-    def multiply(top: slice, left: slice, products: Any) -> None:
-        product(centred[top], centred[left], products)
+    def multiply(top: slice, left: slice, room: Any) -> Any:
+        products = product(centred[top], centred[left], room)
         if see is not None:
             see(top, left, products, squares)
+        return products
 
     kept = [among._replace(k=min(len(x), among.k + SPARE)) for among in wanted]
     lists = nearest_lists(squares, kept, groups, multiply, np.float32, team)
@@ -158,7 +160,7 @@ def nearest_lists(
     """Give for each wanted the nearest of every vector, itself first: uint64 (n, k), sorted keys.
 
     A key is a squared distance, the 32 bits of a float32, above the index of a vector; so one number says who
-    is nearer. Lists are whole for the vectors of this process's share. ``multiply`` writes the products of
+    is nearer. Lists are whole for the vectors of this process's share. ``multiply`` gives the products of
     two ranges of vectors, of the type ``kind``; ``squares`` float32 (n,) are with themselves.
     Tiles of the upper triangle only: each product serves its row and its column, and all that is wanted. Each
     thread multiplies tiles of its own, of those of this process. Their order does not matter, since ties go
@@ -174,8 +176,8 @@ def nearest_lists(
         for top, left in tiles[low:high]:
             rows, columns = slice(top, min(top + TILE, n)), slice(left, min(left + TILE, n))
             height, width = rows.stop - top, columns.stop - left
-            products = tile[: height * width].reshape(height, width)
-            multiply(rows, columns, products)
+            room = tile[: height * width].reshape(height, width)
+            products = multiply(rows, columns, room)
             with locks[top], locks[left] if left != top else nullcontext():
                 for among, (keys, limits) in zip(wanted, lists, strict=True):
                     if _may_hold(among.relation, groups[rows], groups[columns]):

@@ -54,14 +54,15 @@ class Rough:
             return nearest_lists(self.squares, wanted, groups, self._multiply, np.float32, team)
         return nearest_lists(self.squares, wanted, groups, self._multiply_codes, np.int32, team)
 
-    def _multiply(self, top: slice, left: slice, products: Any) -> None:
-        np.matmul(self.values[top], self.values[left].T, out=products)
+    def _multiply(self, top: slice, left: slice, room: Any) -> Any:
+        return np.matmul(self.values[top], self.values[left].T, out=room)
 
-    def _multiply_codes(self, top: slice, left: slice, products: Any) -> None:
+    def _multiply_codes(self, top: slice, left: slice, room: Any) -> Any:
         import torch
 
         top_codes, left_codes = (torch.from_numpy(self.values[rows]) for rows in (top, left))
-        torch._int_mm(top_codes, left_codes.T, out=torch.from_numpy(products))
+        torch._int_mm(top_codes, left_codes.T, out=torch.from_numpy(room))
+        return room
 
     def squared_distances(self, rows: Any) -> FloatArray:
         """Give squared distances of the values of some to all, in squared steps: float32 (m, n)."""

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_info  # type: ignore[import-untyped]
 
+from icsr_cli.exact_search import product_of_numpy
 from icsr_cli.threads import in_threads, row_ranges
 from icsr_cli.types import FloatArray
 
@@ -18,18 +19,26 @@ _COLUMNS = 1024
 _NARROW = ("Haswell", "Zen")
 
 
-def multiply(a: FloatArray, b: FloatArray, out: FloatArray) -> None:
-    """Write the products of the rows of a (m, d) with those of b (n, d), float32, into ``out`` (m, n)."""
+def multiply(a: FloatArray, b: FloatArray, room: FloatArray) -> FloatArray:
+    """Give the products of the rows of a (m, d) with those of b (n, d), float32 (m, n).
+
+    ``room`` (m, n) has them, unless they are few: oneDNN writes into memory of its own.
+    """
     if not _numpy_is_slow():
-        np.matmul(a, b.T, out=out)
-        return
-    left, right, products = map(torch.from_numpy, (a, b, out))
+        return product_of_numpy(a, b, room)
+    left, right, products = map(torch.from_numpy, (a, b, room))
 
-    def columns(low: int, high: int) -> None:
-        products[:, low:high] = _ONEDNN(left, right[low:high], None, "none", [], "")
+    def columns(low: int, high: int) -> Any:
+        return _ONEDNN(left, right[low:high], None, "none", [], "")
 
+    def write(low: int, high: int) -> None:
+        products[:, low:high] = columns(low, high)
+
+    if len(b) <= _COLUMNS:
+        return np.asarray(columns(0, len(b)))
     # By our own threads: those of oneDNN wait for each other, by far too long where others compute as well.
-    in_threads(columns, row_ranges(len(b), -(-len(b) // _COLUMNS)), multiplies=True)
+    in_threads(write, row_ranges(len(b), -(-len(b) // _COLUMNS)), multiplies=True)
+    return room
 
 
 @cache

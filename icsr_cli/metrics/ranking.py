@@ -220,8 +220,8 @@ def _rank_features(query: torch.Tensor, gallery: torch.Tensor, names: _Names, ma
         out = space[: last - first]
         if gallery.device.type != "cpu":
             return torch.addmm(lengths, query[first:last], gallery.T, alpha=-2, out=out)
-        multiply(-2 * query[first:last].numpy(), gallery.numpy(), out.numpy())
-        return out.add_(lengths)
+        products = multiply(-2 * query[first:last].numpy(), gallery.numpy(), out.numpy())
+        return torch.from_numpy(products).add_(lengths)
 
     return _rank_blocks(block, names, max_rank, gallery.device)
 
