@@ -16,7 +16,7 @@ from icsr_cli.types import FloatArray, Team
 Product: TypeAlias = Callable[[FloatArray, FloatArray, FloatArray], FloatArray]
 #: Gives the products of two ranges of vectors; an array has the room for them.
 Multiply: TypeAlias = Callable[[slice, slice, Any], Any]
-#: Reads them from it; the last are the products of all vectors with themselves.
+#: Reads the products of two ranges; the last are those of all vectors with themselves.
 See: TypeAlias = Callable[[slice, slice, Any, Any], None]
 
 #: Candidates beyond k that are kept until ties at the border are decided.

@@ -318,7 +318,7 @@ def _end_rank(code: object) -> None:
 
 
 def run() -> None:
-    """Run the command line; the entry point of the executable."""
+    """Run the command line."""
     _open_standard_files()
     _keep_the_folder_out()
     _hide_swallowed_interrupts()
